@@ -1,0 +1,57 @@
+"""What all commands share: results to stdout, progress to stderr, errors to exit codes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+from leanmatch.errors import LeanmatchError, UsageError
+from leanmatch.types import JsonValue
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+def stdout_console() -> Console:
+    """The console for results."""
+    from rich.console import Console
+
+    return Console(soft_wrap=False)
+
+
+def stderr_console() -> Console:
+    """The console for progress and remarks."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def print_json(value: JsonValue) -> None:
+    """Write one JSON document to stdout. NaN is refused: it is not JSON."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def reported_errors() -> Iterator[None]:
+    """Turn leanmatch's own errors into a message on stderr and an exit code, without a traceback."""
+    try:
+        yield
+    except LeanmatchError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED) from error
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(130) from None
+    except OSError as error:
+        if error.errno is None:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(EXIT_FAILED) from error
