@@ -1,0 +1,51 @@
+"""Training: losses (contrastive, ITVReg and its rivals), :func:`fit`, and the choice of a recipe.
+
+Importing this package is cheap; torch and sentence-transformers are loaded with the first name that needs them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from leanmatch.errors import MissingExtraError
+from leanmatch.training.options import RegularizerOptions, ScheduleOptions, TrainOptions
+
+if TYPE_CHECKING:
+    from leanmatch.training.evaluator import PairTableEvaluator
+    from leanmatch.training.losses import ITVReg, MaskingLoss, OutReg, PlainLoss
+    from leanmatch.training.recipe import TrainResult, fit
+
+_LAZY = {
+    "ITVReg": "losses",
+    "MaskingLoss": "losses",
+    "OutReg": "losses",
+    "PairTableEvaluator": "evaluator",
+    "PlainLoss": "losses",
+    "TrainResult": "recipe",
+    "fit": "recipe",
+}
+
+__all__ = [
+    "ITVReg",
+    "MaskingLoss",
+    "OutReg",
+    "PairTableEvaluator",
+    "PlainLoss",
+    "RegularizerOptions",
+    "ScheduleOptions",
+    "TrainOptions",
+    "TrainResult",
+    "fit",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name in ("torch", "sentence_transformers", "transformers", "datasets", "accelerate"):
+            raise MissingExtraError(error.name, "train", "training") from error
+        raise

@@ -1,0 +1,113 @@
+"""A run's work folder: what a killed run left, and whether it may be continued.
+
+::
+
+    WORK/run.json                      fingerprint of options, data and versions
+    WORK/STAGE/checkpoint-N/           trainer state; complete only with its marker file
+    WORK/STAGE/final.safetensors       weights of a stage that is done
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leanmatch.errors import LeanmatchError
+from leanmatch.files import atomic_file, write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MARKER = "complete"
+
+
+class WorkFolder:
+    """Opens or makes the work folder of a run.
+
+    Args:
+        path: the folder.
+        identity: whatever decides the run's outcome; JSON values only.
+        resume: continue what is there; otherwise it is removed first.
+
+    Raises:
+        LeanmatchError: the folder belongs to a run with another identity.
+    """
+
+    def __init__(self, path: str | Path, identity: dict[str, Any], *, resume: bool = True) -> None:
+        self.path = Path(path)
+        self.resumed = False
+        text = json.dumps(identity, sort_keys=True)
+        fingerprint = hashlib.sha256(text.encode()).hexdigest()
+        record = self.path / "run.json"
+        if self.path.exists() and not resume:
+            self.remove()
+        if record.exists():
+            try:
+                there = json.loads(record.read_text(encoding="utf-8"))
+                known, before = there["fingerprint"], there["identity"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise LeanmatchError(
+                    f"{record} cannot be read ({error})", remedy="start anew with --no-resume"
+                ) from error
+            if known != fingerprint:
+                raise LeanmatchError(
+                    f"{self.path} holds an unfinished run with other settings: {_difference(before, identity)}",
+                    remedy="repeat that command to finish it, name another output, or drop it with --no-resume",
+                )
+            self.resumed = True
+        elif self.path.exists() and any(self.path.iterdir()):
+            raise LeanmatchError(
+                f"{self.path} is there already and is no work folder of leanmatch",
+                remedy="move it away or name another output",
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(record, {"fingerprint": fingerprint, "identity": identity})
+
+    def stage(self, name: str) -> Path:
+        """Folder of one training stage."""
+        folder = self.path / name
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def remove(self) -> None:
+        """Delete the folder, but only if it is a work folder or empty."""
+        if (self.path / "run.json").exists() or not any(self.path.iterdir()):
+            shutil.rmtree(self.path)
+
+
+def last_checkpoint(stage: Path) -> Path | None:
+    """The newest complete checkpoint of a stage; half-written ones are removed."""
+    complete = []
+    for folder in stage.glob("checkpoint-*"):
+        if (folder / MARKER).exists():
+            complete.append(folder)
+        else:
+            shutil.rmtree(folder)
+    return max(complete, key=lambda folder: int(folder.name.rsplit("-", 1)[1]), default=None)
+
+
+def save_weights(path: Path, state: dict[str, Tensor]) -> None:
+    """Write a state dict as safetensors, atomically."""
+    from safetensors.torch import save_file
+
+    with atomic_file(path) as temporary:
+        save_file({name: value.detach().cpu().contiguous().clone() for name, value in state.items()}, temporary)
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Read what :func:`save_weights` wrote."""
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+def _difference(before: Any, now: Any, prefix: str = "") -> str:
+    """The first few settings that differ, as ``name: before -> now``."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+        parts = [_difference(before.get(n), now.get(n), f"{prefix}.{n}" if prefix else n) for n in names[:3]]
+        return "; ".join(parts)
+    return f"{prefix} was {before!r}, now {now!r}"

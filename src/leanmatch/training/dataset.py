@@ -1,0 +1,50 @@
+"""From a pair table to the text columns that a loss is fed with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from leanmatch.errors import DataError
+from leanmatch.training.negatives import MIN_COVERAGE, fill_negatives, given_negatives, mined_negatives
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from leanmatch.data import PairTable
+    from leanmatch.training.options import TrainOptions
+
+
+def training_dataset(table: PairTable, options: TrainOptions, base_model: Any) -> tuple[Dataset, list[str]]:
+    """Columns ``anchor, positive[, negative_1 ...]`` of the rows with label 1.
+
+    Returns:
+        The data set, and remarks for the user (which negatives were used).
+
+    Raises:
+        DataError: fewer than two positives.
+    """
+    from datasets import Dataset
+
+    relevant = table.relevant()
+    if len(relevant) < 2:
+        raise DataError(
+            f"{len(relevant)} training pairs with label 1 are too few",
+            path=table.source,
+            remedy="check the split, --hold-out and the label column",
+        )
+    anchors, positives = relevant.anchors, relevant.positives
+    columns = {"anchor": anchors, "positive": positives}
+    remarks = []
+    if options.negatives != "none":
+        count = options.negatives_per_anchor
+        if options.negatives == "mined":
+            found = mined_negatives(base_model, anchors, positives, count)
+        else:
+            found = given_negatives(table)
+        extra, share = fill_negatives(anchors, positives, found, count, options.schedule.seed)
+        if options.negatives == "mined" or share >= MIN_COVERAGE:
+            columns.update({f"negative_{i + 1}": column for i, column in enumerate(extra)})
+            remarks.append(f"{options.negatives} negatives: {share:.0%} of the pairs have their own")
+        elif share > 0:
+            remarks.append(f"given negatives are not used: only {share:.0%} of the pairs have one")
+    return Dataset.from_dict(columns), remarks

@@ -1,0 +1,186 @@
+"""One training run on ``SentenceTransformerTrainer``: progress on stderr, checkpoints that a kill can't spoil."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers.training_args import BatchSamplers
+from tqdm import tqdm
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, TrainerCallback
+
+from leanmatch.files import fsync_path
+from leanmatch.training.checkpoints import MARKER, last_checkpoint, load_weights, save_weights
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from leanmatch.training.options import ScheduleOptions
+
+WEIGHTS = "model.safetensors"
+EVALUATIONS = 10
+"""How often a run with early stopping looks at the validation pairs."""
+
+
+def train_stage(
+    model: Any,
+    loss: torch.nn.Module,
+    dataset: Dataset,
+    schedule: ScheduleOptions,
+    stage: Path,
+    *,
+    lr: float,
+    evaluator: Any = None,
+    description: str = "train",
+) -> dict[str, Any]:
+    """Train ``model`` in place, continuing from the newest complete checkpoint in ``stage``.
+
+    Args:
+        model: the ``SentenceTransformer``.
+        loss: any loss of :mod:`leanmatch.training.losses` or of sentence-transformers.
+        dataset: text columns only, in the order anchor, positive, negatives.
+        schedule: see :class:`~leanmatch.training.options.ScheduleOptions`.
+        stage: folder for checkpoints; removed by the caller when the whole run is done.
+        lr: peak learning rate.
+        evaluator: with ``schedule.early_stopping``, what decides the best moment.
+        description: shown beside the progress bar.
+
+    Returns:
+        ``steps``, ``seconds`` (of this process, after a resume only the rest) and ``loss`` (mean).
+    """
+    steps = total_steps(len(dataset), schedule)
+    every = max(1, steps // EVALUATIONS)
+    stopping = schedule.early_stopping > 0 and evaluator is not None
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=str(stage),
+        per_device_train_batch_size=schedule.batch_size,
+        num_train_epochs=schedule.epochs,
+        max_steps=schedule.max_steps if schedule.max_steps is not None else -1,
+        learning_rate=lr,
+        warmup_steps=round(schedule.warmup * steps),
+        weight_decay=0.0,
+        lr_scheduler_type="linear",
+        seed=schedule.seed,
+        batch_sampler=BatchSamplers.NO_DUPLICATES,
+        use_cpu=schedule.device == "cpu" or not torch.cuda.is_available(),
+        **_precision(schedule),
+        save_strategy="steps" if stopping else "no",
+        save_steps=every,
+        save_total_limit=2,
+        eval_strategy="steps" if stopping else "no",
+        eval_steps=every,
+        load_best_model_at_end=stopping,
+        metric_for_best_model=f"eval_{evaluator.primary_metric}" if stopping else None,
+        greater_is_better=True if stopping else None,
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )
+    trainer = _Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=dataset,
+        eval_dataset=None,
+        evaluator=evaluator if stopping else None,
+        loss=loss,
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(_Progress(description, loss))
+    trainer.add_callback(_TimedCheckpoints(schedule.checkpoint_minutes))
+    if stopping:
+        trainer.add_callback(EarlyStoppingCallback(schedule.early_stopping))
+    start = time.perf_counter()
+    checkpoint = last_checkpoint(stage)
+    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return {
+        "steps": trainer.state.global_step,
+        "resumed_at": int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else None,
+        "seconds": round(time.perf_counter() - start, 2),
+        "loss": round(float(result.training_loss), 6),
+    }
+
+
+def total_steps(rows: int, schedule: ScheduleOptions) -> int:
+    """Optimizer steps of a run in one process."""
+    if schedule.max_steps is not None:
+        return schedule.max_steps
+    return max(1, int(schedule.epochs * max(1, -(-rows // schedule.batch_size))))
+
+
+def _precision(schedule: ScheduleOptions) -> dict[str, bool]:
+    on_gpu = schedule.device != "cpu" and torch.cuda.is_available()
+    chosen = schedule.precision
+    if chosen == "auto":
+        chosen = "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp32"
+    return {"bf16": chosen == "bf16", "fp16": chosen == "fp16"}
+
+
+class _Trainer(SentenceTransformerTrainer):
+    """Checkpoints hold the plain state dict, so that static encoders, LoRA and frozen layers all resume alike."""
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_weights(folder / WEIGHTS, self._plain_model().state_dict())
+
+    def _load_from_checkpoint(self, checkpoint_path: str, model: Any = None) -> None:
+        self._plain_model().load_state_dict(load_weights(Path(checkpoint_path) / WEIGHTS))
+
+    def _load_best_model(self) -> None:
+        best = self.state.best_model_checkpoint
+        if best is not None:
+            self._plain_model().load_state_dict(load_weights(Path(best) / WEIGHTS))
+
+    def _plain_model(self) -> Any:
+        return self.accelerator.unwrap_model(self.model)
+
+
+class _TimedCheckpoints(TrainerCallback):  # type: ignore[misc]
+    """Asks for a checkpoint every few minutes, and marks each one complete only when all of it is on the disk."""
+
+    def __init__(self, minutes: float) -> None:
+        self.interval = minutes * 60
+        self.last = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        if time.monotonic() - self.last >= self.interval and state.global_step < state.max_steps:
+            control.should_save = True
+        return control
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        self.last = time.monotonic()
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            for file in folder.iterdir():
+                fsync_path(file)
+            (folder / MARKER).touch()
+            fsync_path(folder)
+        return control
+
+
+class _Progress(TrainerCallback):  # type: ignore[misc]
+    """A bar on stderr with the parts of the loss."""
+
+    def __init__(self, description: str, loss: torch.nn.Module) -> None:
+        self.description, self.loss = description, loss
+        self.bar: tqdm[Any] | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.description, unit="step")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.bar is not None:
+            if state.global_step % 10 == 0:
+                parts = getattr(self.loss, "components", {})
+                self.bar.set_postfix({name: f"{float(value):.3f}" for name, value in parts.items()}, refresh=False)
+            self.bar.update(1)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()

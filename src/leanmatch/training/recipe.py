@@ -1,0 +1,296 @@
+"""The whole of training: data, loss, run, choice. What ``leanmatch train`` does."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from leanmatch.errors import UsageError
+from leanmatch.metrics import per_query_scores
+from leanmatch.training.adapters import add_lora, freeze_layers, merge_lora
+from leanmatch.training.averaging import average_weights, snapshot
+from leanmatch.training.base_scores import FrozenBase
+from leanmatch.training.checkpoints import WorkFolder, load_weights, save_weights
+from leanmatch.training.dataset import training_dataset
+from leanmatch.training.engine import train_stage
+from leanmatch.training.evaluator import PairTableEvaluator, encode_function
+from leanmatch.training.losses import ITVReg, MaskingLoss, OutReg, PlainLoss
+from leanmatch.training.selection import SHARES, WEIGHTS, Candidate, Choice, choose
+from leanmatch.training.shift import set_aside
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from leanmatch.data import PairTable
+    from leanmatch.training.options import TrainOptions
+
+METRIC = "MRR@10"
+TRANSFORMER_LR = 2e-5
+STATIC_LR = 1e-2
+MAX_VALIDATION_ROWS = 1000
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A trained matcher and how it came about.
+
+    Attributes:
+        model: the ``SentenceTransformer``, with averaged weights and merged adapters.
+        weight: the regularizer's weight that was used.
+        average: share of the trained weights.
+        choice: what the automatic choices saw, or None where there was nothing to choose.
+        remarks: sentences for the user.
+        history: steps, seconds and mean loss of each training run.
+    """
+
+    model: Any
+    weight: float
+    average: float
+    choice: Choice | None
+    remarks: tuple[str, ...]
+    history: dict[str, dict[str, Any]]
+
+    def to_json(self) -> dict[str, Any]:
+        """For provenance and ``--json``; the model itself is left out."""
+        return {
+            "weight": self.weight,
+            "average": self.average,
+            "choice": self.choice.to_json() if self.choice else None,
+            "remarks": list(self.remarks),
+            "history": self.history,
+        }
+
+
+def fit(
+    model: Any,
+    train: PairTable,
+    valid: PairTable | None,
+    options: TrainOptions,
+    work: str | Path,
+    *,
+    resume: bool = True,
+    group_columns: Sequence[str] = (),
+    by_time: bool = False,
+    report: Callable[[str], None] = lambda message: None,
+) -> TrainResult:
+    """Fine-tune ``model`` on the pairs of ``train``.
+
+    Args:
+        model: the base ``SentenceTransformer``; trained in place.
+        train: training rows; label-0 rows serve as given negatives.
+        valid: validation rows of the training distribution; needed by ``auto`` choices and early stopping.
+        options: see :class:`~leanmatch.training.options.TrainOptions`.
+        work: folder for checkpoints. The same call on the same folder continues a killed run and ends with
+            the same weights (on a CPU; accelerators add in no fixed order). The caller removes it when the
+            result is safe.
+        resume: continue what ``work`` holds; otherwise it is dropped.
+        group_columns, by_time: how the user's own test slices are held out, so that the shifted validation
+            slice can be made alike; see :func:`leanmatch.training.shift.set_aside`.
+        report: gets a sentence whenever something was decided.
+
+    Raises:
+        UsageError: options that need validation pairs, and there are none.
+        LeanmatchError: ``work`` holds a run with other settings.
+    """
+    from accelerate import PartialState
+    from transformers import set_seed
+
+    schedule = options.schedule
+    set_seed(schedule.seed)
+    _check_validation(options, valid)
+    with PartialState().main_process_first():  # under torchrun the others find what the first one made
+        folder = WorkFolder(work, _identity(options, train, valid, group_columns, by_time), resume=resume)
+    remarks: list[str] = []
+
+    def remark(message: str) -> None:
+        remarks.append(message)
+        report(message)
+
+    if folder.resumed:
+        report(f"continuing the run in {folder.path}")
+    limit = model.max_seq_length
+    if schedule.max_length is not None:
+        model.max_seq_length = min(schedule.max_length, limit)
+    slices = _validation_slices(valid)
+    if _chooses(options):
+        aside = set_aside(
+            train, encode_function(model), group_columns=group_columns, by_time=by_time, seed=schedule.seed
+        )
+        train = aside.train
+        if aside.shifted is not None:
+            slices["shifted"] = aside.shifted
+        remark(f"shifted validation slice: {aside.how}")
+    base = FrozenBase(model)
+    dataset, dataset_remarks = training_dataset(train, options, base.model)
+    for message in dataset_remarks:
+        remark(message)
+    start = snapshot(model.state_dict())
+    finals: dict[float, dict[str, Tensor]] = {}
+    history: dict[str, dict[str, Any]] = {}
+    for weight in _weights(options):
+        stage = folder.stage(f"weight-{weight:g}")
+        done = stage / "final.safetensors"
+        if not done.exists():
+            set_seed(schedule.seed)
+            model.load_state_dict(start)
+            history[stage.name] = _train(model, base, dataset, options, weight, stage, valid)
+            with PartialState().main_process_first():
+                if not done.exists():
+                    save_weights(done, model.state_dict())
+        finals[weight] = load_weights(done)
+    if _chooses(options):
+        choice = _choose(model, start, finals, slices, options)
+        weight, share = choice.candidate.weight, choice.candidate.share
+        remark("chosen on validation pairs: " + choice.reason)
+        if share == 0:
+            remark("fine-tuning did not help on the validation slices: the result is the base model itself")
+    else:
+        choice, weight, share = None, next(iter(finals)), float(options.average)
+    model.load_state_dict(average_weights(start, finals[weight], share))
+    model.max_seq_length = limit
+    model.eval()
+    return TrainResult(model, weight, share, choice, tuple(remarks), history)
+
+
+def build_loss(model: Any, base: FrozenBase, options: TrainOptions, weight: float) -> nn.Module:
+    """The loss that the options name."""
+    regularizer, size = options.regularizer, options.schedule.mini_batch_size
+    if regularizer.kind == "itv":
+        return ITVReg(
+            model,
+            base,
+            weight=weight,
+            interventions=regularizer.interventions,
+            per_text=regularizer.per_text,
+            unit=regularizer.unit,
+            matching=regularizer.matching,
+            pairs=regularizer.pairs,
+            sides=regularizer.sides,
+            mini_batch_size=size,
+        )
+    if regularizer.kind == "out":
+        return OutReg(model, base, weight=weight, pairs=regularizer.pairs, mini_batch_size=size)
+    if regularizer.kind == "mask":
+        return MaskingLoss(
+            model, interventions=regularizer.interventions, unit=regularizer.unit, mini_batch_size=size
+        )
+    return PlainLoss(model, mini_batch_size=size)
+
+
+def default_lr(model: Any) -> float:
+    """Peak learning rate where the user names none."""
+    return TRANSFORMER_LR if hasattr(model[0], "auto_model") else STATIC_LR
+
+
+def _train(
+    model: Any,
+    base: FrozenBase,
+    dataset: Any,
+    options: TrainOptions,
+    weight: float,
+    stage: Path,
+    valid: PairTable | None,
+) -> dict[str, Any]:
+    schedule = options.schedule
+    if options.freeze_layers:
+        freeze_layers(model, options.freeze_layers)
+    if options.lora_rank:
+        add_lora(model, options.lora_rank)
+    loss = build_loss(model, base, options, weight)
+    history = train_stage(
+        model,
+        loss,
+        dataset,
+        schedule,
+        stage,
+        lr=schedule.lr if schedule.lr is not None else default_lr(model),
+        evaluator=PairTableEvaluator(_validation_slices(valid)["valid"], METRIC) if schedule.early_stopping else None,
+        description=f"train ({options.regularizer.kind})",
+    )
+    merge_lora(model)
+    return history
+
+
+def _choose(
+    model: Any,
+    start: dict[str, Tensor],
+    finals: dict[float, dict[str, Tensor]],
+    slices: dict[str, PairTable],
+    options: TrainOptions,
+) -> Choice:
+    from tqdm import tqdm
+
+    shares = SHARES if options.average == "auto" else (float(options.average),)
+    per_query: dict[Candidate, dict[str, np.ndarray]] = {}
+    candidates = [Candidate(weight, share) for weight in finals for share in shares]
+    model.eval()
+    scored: dict[str, dict[str, np.ndarray]] = {}
+    for candidate in tqdm(candidates, desc="choosing on validation pairs", unit="model"):
+        at_base = candidate.share == 0.0
+        if not (at_base and "base" in scored):
+            model.load_state_dict(average_weights(start, finals[candidate.weight], candidate.share))
+            encode = encode_function(model)
+            scores = {name: per_query_scores(encode, table, METRIC) for name, table in slices.items()}
+            if at_base:
+                scored["base"] = scores
+        per_query[candidate] = scored["base"] if at_base else scores
+    return choose(per_query, METRIC)
+
+
+def _validation_slices(valid: PairTable | None) -> dict[str, PairTable]:
+    if valid is None or not len(valid):
+        return {}
+    if len(valid) <= MAX_VALIDATION_ROWS:
+        return {"valid": valid}
+    rows = np.sort(np.random.default_rng(0).choice(len(valid), MAX_VALIDATION_ROWS, replace=False))
+    return {"valid": valid.take(rows)}
+
+
+def _weights(options: TrainOptions) -> tuple[float, ...]:
+    if options.regularizer.kind in ("none", "mask"):
+        return (0.0,)
+    weight = options.regularizer.weight
+    return WEIGHTS if weight == "auto" else (float(weight),)
+
+
+def _chooses(options: TrainOptions) -> bool:
+    return options.average == "auto" or len(_weights(options)) > 1
+
+
+def _check_validation(options: TrainOptions, valid: PairTable | None) -> None:
+    wanted = [
+        name
+        for name, needed in (
+            ("average 'auto'", options.average == "auto"),
+            ("weight 'auto'", len(_weights(options)) > 1),
+            ("early stopping", options.schedule.early_stopping > 0),
+        )
+        if needed
+    ]
+    if wanted and (valid is None or not int((np.asarray(valid.labels) == 1).sum())):
+        raise UsageError(
+            f"{' and '.join(wanted)} need validation pairs, and there are none",
+            remedy="give a validation share, or set average and weight to numbers and early_stopping to 0",
+        )
+
+
+def _identity(
+    options: TrainOptions, train: PairTable, valid: PairTable | None, group_columns: Sequence[str], by_time: bool
+) -> dict[str, Any]:
+    """Whatever decides the outcome. How often checkpoints are written does not."""
+    fixed = replace(options, schedule=replace(options.schedule, checkpoint_minutes=0.0))
+    return {
+        "options": fixed.to_json(),
+        "train": train.fingerprint(),
+        "valid": valid.fingerprint() if valid is not None else None,
+        "group_columns": list(group_columns),
+        "by_time": by_time,
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", "sentence-transformers")},
+    }
+
+

@@ -1,0 +1,97 @@
+"""Choosing the regularizer's weight and the share of trained weights on validation pairs.
+
+Every candidate is scored on two slices: validation pairs of the training distribution, and a shifted slice
+(:mod:`leanmatch.training.shift`). The objective is the mean of the two. Among the candidates that are not
+clearly worse than the best one (within one standard error of the paired difference: Breiman et al., *Classification and
+Regression Trees*, 1984) the one nearest to the base model wins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+"""Shares of the trained weights that ``average="auto"`` tries."""
+WEIGHTS = (0.3, 1.0, 3.0)
+"""Regularizer weights that ``weight="auto"`` tries, a training run each."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A regularizer weight and a share of trained weights."""
+
+    weight: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen, and all that it was chosen from.
+
+    Attributes:
+        candidate: the winner.
+        scores: mean metric of every candidate on every slice.
+        reason: a sentence for people.
+    """
+
+    candidate: Candidate
+    scores: dict[Candidate, dict[str, float]]
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As written into the saved model."""
+        return {
+            "weight": self.candidate.weight,
+            "average": self.candidate.share,
+            "reason": self.reason,
+            "candidates": [
+                {"weight": c.weight, "average": c.share, **{k: round(v, 5) for k, v in scores.items()}}
+                for c, scores in self.scores.items()
+            ],
+        }
+
+
+def choose(per_query: Mapping[Candidate, Mapping[str, NDArray[np.float64]]], metric: str) -> Choice:
+    """Apply the rule of this module.
+
+    Args:
+        per_query: for each candidate and slice the metric of every query, in the same order of queries.
+        metric: its name, for the sentence.
+    """
+    scores = {c: {name: float(v.mean()) for name, v in slices.items()} for c, slices in per_query.items()}
+    objective = {c: float(np.mean(list(slices.values()))) for c, slices in scores.items()}
+    # ties go to the candidate nearest to the base: lower share, then higher weight
+    best = max(objective, key=lambda c: (objective[c], -c.share, c.weight))
+    near = [
+        c
+        for c in per_query
+        if objective[best] - objective[c] <= _standard_error(per_query[best], per_query[c]) + 1e-12
+    ]
+    winner = min(near, key=lambda c: (c.share, -c.weight))
+    parts = ", ".join(f"{100 * value:.1f} {name}" for name, value in scores[winner].items())
+    reason = (
+        f"average {winner.share:g}, weight {winner.weight:g}: {metric} {parts}; best mean of the slices "
+        f"{100 * objective[best]:.2f} at average {best.share:g}, weight {best.weight:g}; chosen: the candidate "
+        f"nearest to the base within one standard error of it ({100 * objective[winner]:.2f})"
+    )
+    return Choice(winner, scores, reason)
+
+
+def _standard_error(
+    first: Mapping[str, NDArray[np.float64]], second: Mapping[str, NDArray[np.float64]]
+) -> float:
+    """Standard error of the difference of two objectives, from the paired differences of each slice's queries."""
+    total = 0.0
+    for name, values in first.items():
+        difference = values - second[name]
+        if len(difference) > 1:
+            total += float(difference.var(ddof=1)) / len(difference)
+    return math.sqrt(total) / len(first)
