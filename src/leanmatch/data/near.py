@@ -23,6 +23,7 @@ from leanmatch.errors import DataError
 THRESHOLD = 0.9
 SHARED_TOKENS = 3
 MAX_PAIRS = 20_000_000
+BLOCK_ROWS = 4_096
 PRODUCT_WORK = 20_000_000  # multiplications in one block of the product: bounds its memory
 _EXACT = 1e-9
 
@@ -46,26 +47,23 @@ def near_pairs(texts: Sequence[str], threshold: float = THRESHOLD) -> NDArray[np
     """
     if not texts:
         return np.empty((0, 2), np.int64)
-    sets, sizes = _trigram_sets(texts)
+    sets, sizes, order = _trigram_sets(texts)
     needed = np.ceil(threshold * sizes - _EXACT).astype(np.int64)
     prefixes = _prefixes(sets, np.minimum(sizes, sizes - needed + SHARED_TOKENS))
-    by_token = prefixes.T.tocsr()
-    work = prefixes @ np.asarray(by_token.sum(axis=1)).ravel()
-    blocks = np.searchsorted(np.cumsum(work), np.arange(0, work.sum() + PRODUCT_WORK, PRODUCT_WORK), "right")
-    starts = np.unique(np.concatenate([blocks, [0, len(texts)]]).clip(0, len(texts)))
+    frequency = np.bincount(prefixes.indices, minlength=sets.shape[1])
     found: list[NDArray[np.int64]] = []
     total = 0
-    spans = list(zip(starts[:-1], starts[1:], strict=True))
-    for start, stop in tqdm(spans, desc="near duplicates", delay=3.0, leave=False):
-        shared = (prefixes[start:stop] @ by_token).tocoo()
-        left, right = shared.row.astype(np.int64) + start, shared.col.astype(np.int64)
-        most_needed = np.maximum(needed[left], needed[right])
-        keep = (left < right) & (shared.data >= np.minimum(SHARED_TOKENS, most_needed))
-        keep &= np.minimum(sizes[left], sizes[right]) >= most_needed
+    for start, stop in tqdm(_blocks(prefixes @ frequency), desc="near duplicates", delay=3.0, leave=False):
+        # in the order of size, only what follows and is not too large can match: needed <= the smaller size
+        end = int(np.searchsorted(needed, sizes[stop - 1], "right"))
+        shared = (prefixes[start:stop] @ prefixes[start:end].T).tocoo()
+        left, right = shared.row.astype(np.int64) + start, shared.col.astype(np.int64) + start
+        keep = (left < right) & (shared.data >= np.minimum(SHARED_TOKENS, needed[right]))
+        keep &= sizes[left] >= needed[right]
         left, right = left[keep], right[keep]
         overlap = _overlaps(sets, left, right)
         near = overlap >= threshold * (sizes[left] + sizes[right] - overlap) - _EXACT
-        found.append(np.stack([left[near], right[near]], axis=1))
+        found.append(np.sort(np.stack([order[left[near]], order[right[near]]], axis=1), axis=1))
         total += int(near.sum())
         if total > MAX_PAIRS:
             raise DataError(
@@ -76,25 +74,40 @@ def near_pairs(texts: Sequence[str], threshold: float = THRESHOLD) -> NDArray[np
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 
-def _trigram_sets(texts: Sequence[str]) -> tuple[sparse.csr_array, NDArray[np.int64]]:
-    """Texts by trigrams, ``(texts, trigrams)``, columns in the order of rarity; and the size of each set."""
+def _blocks(work: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Spans of rows, each of bounded work and length."""
+    spans, start, spent = [], 0, 0
+    for i, cost in enumerate(work.tolist()):
+        if i > start and (spent + cost > PRODUCT_WORK or i - start >= BLOCK_ROWS):
+            spans.append((start, i))
+            start, spent = i, 0
+        spent += cost
+    return [*spans, (start, len(work))]
+
+
+def _trigram_sets(
+    texts: Sequence[str],
+) -> tuple[sparse.csr_array, NDArray[np.int64], NDArray[np.int64]]:
+    """Texts by trigrams, ``(texts, trigrams)``: rows in the order of size, columns in the order of rarity.
+
+    Returns:
+        the matrix of ones, the size of each row, and the position of each row's text.
+    """
     joined = "".join(f" {text} " for text in texts)
     codes = np.frombuffer(joined.encode("utf-32-le"), "<u4").astype(np.int64)
     lengths = np.array([len(text) + 2 for text in texts], np.int64)
     owner = np.repeat(np.arange(len(texts)), lengths)
-    keys = codes[:-2] << 42 | codes[1:-1] << 21 | codes[2:]  # a code point has 21 bits: exact, no hashing
     inside = owner[:-2] == owner[2:]
-    _, tokens = np.unique(keys[inside], return_inverse=True)
-    count = int(tokens.max()) + 1
-    entries = np.unique(owner[:-2][inside] * count + tokens)
-    rows, tokens = np.divmod(entries, count)
-    rarity = np.empty(count, np.int64)
-    rarity[np.argsort(np.bincount(tokens, minlength=count), kind="stable")] = np.arange(count)
-    ranked = rarity[tokens]
-    ranked = ranked[np.lexsort((ranked, rows))]
+    keys = (codes[:-2] << 42 | codes[1:-1] << 21 | codes[2:])[inside]  # a code point has 21 bits: no hashing
+    _, tokens, frequency = np.unique(keys, return_inverse=True, return_counts=True)
+    rarity = np.empty(len(frequency), np.int64)
+    rarity[np.argsort(frequency, kind="stable")] = np.arange(len(frequency))
+    rows, columns = np.divmod(np.unique(owner[:-2][inside] * len(rarity) + rarity[tokens]), len(rarity))
     sizes = np.bincount(rows, minlength=len(texts)).astype(np.int64)
+    order = np.argsort(sizes, kind="stable")
     bounds = np.concatenate([[0], np.cumsum(sizes)])
-    return _ones(ranked, bounds, (len(texts), count)), sizes
+    sets = _ones(columns, bounds, (len(texts), len(rarity)))[order]
+    return sets, sizes[order], order
 
 
 def _prefixes(sets: sparse.csr_array, lengths: NDArray[np.int64]) -> sparse.csr_array:
