@@ -1,0 +1,75 @@
+"""What to evaluate and how: one frozen dataclass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from leanmatch.errors import UsageError
+from leanmatch.metrics.bootstrap import check_bootstrap
+from leanmatch.metrics.names import DEFAULT_METRICS, split_metrics
+from leanmatch.metrics.propensity import PROPENSITY_CONSTANTS
+
+SPLIT_CHOICES = ("auto", "all", "train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """Options of :func:`leanmatch.metrics.evaluate`.
+
+    Args:
+        slices: columns; each of their values becomes a slice.
+        hold_out: ``"column=value"``; rows that match any of them are out of distribution, the others in.
+        after: a date; rows with this ``timestamp`` or a later one are out of distribution too.
+        split: rows to use: ``"auto"`` is test where the data has a ``split`` column and all rows else.
+        metrics: names; see :mod:`leanmatch.metrics.names`.
+        symmetric: whether both sides of a pair are of one kind, so that each text is a candidate for every
+            other; ``"auto"`` decides by the rule of :func:`leanmatch.metrics.candidates.decide_symmetric`.
+        confidence: of the intervals.
+        resamples: bootstrap resamples.
+        seed: of the bootstrap.
+        propensity: ``(A, B)`` of PSP; (0.55, 1.5) by default, (0.6, 2.6) is usual for Amazon data.
+
+    Raises:
+        UsageError: a value that is out of range or not among the choices.
+    """
+
+    slices: tuple[str, ...] = ()
+    hold_out: tuple[str, ...] = ()
+    after: str | None = None
+    split: str = "auto"
+    metrics: tuple[str, ...] = DEFAULT_METRICS
+    symmetric: bool | Literal["auto"] = "auto"
+    confidence: float = 0.95
+    resamples: int = 2000
+    seed: int = 0
+    propensity: tuple[float, float] = PROPENSITY_CONSTANTS["default"]
+
+    def __post_init__(self) -> None:
+        split_metrics(self.metrics)
+        if not self.metrics:
+            raise UsageError("no metric is asked for", remedy=f"for example {', '.join(DEFAULT_METRICS[:3])}")
+        check_bootstrap(self.confidence, self.resamples)
+        for condition in self.hold_out:
+            parse_condition(condition)
+        if self.split not in SPLIT_CHOICES:
+            raise UsageError(f"there is no split {self.split!r}", remedy=f"one of: {', '.join(SPLIT_CHOICES)}")
+        if self.symmetric not in (True, False, "auto"):
+            raise UsageError(f"symmetric is {self.symmetric!r}", remedy="one of: True, False, 'auto'")
+        if not all(value > 0 for value in self.propensity):
+            raise UsageError(f"propensity constants {self.propensity}", remedy="A and B must be above 0")
+
+
+def parse_condition(condition: str) -> tuple[str, str]:
+    """Read ``"column=value"``; the value may hold further equals signs.
+
+    >>> parse_condition("category=Toys & Games")
+    ('category', 'Toys & Games')
+
+    Raises:
+        UsageError: no equals sign, or nothing before or after it.
+    """
+    column, equals, value = condition.partition("=")
+    if not (equals and column.strip() and value.strip()):
+        raise UsageError(f"{condition!r} is no condition", remedy="write COLUMN=VALUE, for example category=Toys")
+    return column.strip(), value.strip()

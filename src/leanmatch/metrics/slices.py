@@ -1,0 +1,108 @@
+"""The parts of a table that are evaluated: all rows, in and out of distribution, values of columns."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanmatch.errors import DataError
+from leanmatch.metrics.options import EvaluationOptions, parse_condition
+
+OVERALL = "overall"
+IN_DISTRIBUTION = "in distribution"
+OUT_OF_DISTRIBUTION = "out of distribution"
+COLUMN_VALUE = "column value"
+
+
+class Slice(NamedTuple):
+    """A named part: its rows (int64, rising) and why it is there (one of the constants of this module)."""
+
+    name: str
+    kind: str
+    rows: NDArray[np.int64]
+
+
+class Columns(Protocol):
+    """What slicing needs of a pair table."""
+
+    source: str
+
+    def __len__(self) -> int: ...
+    @property
+    def column_names(self) -> tuple[str, ...]: ...
+    @property
+    def slice_columns(self) -> tuple[str, ...]: ...
+    def has(self, name: str) -> bool: ...
+    def column(self, name: str) -> list[object]: ...
+
+
+def make_slices(table: Columns, options: EvaluationOptions) -> list[Slice]:
+    """All slices, overall first; an empty in- or out-of-distribution part is left out.
+
+    Raises:
+        DataError: a column or value that the table does not have, with those that it has.
+    """
+    everything = np.arange(len(table), dtype=np.int64)
+    slices = [Slice(OVERALL, OVERALL, everything)]
+    if options.hold_out or options.after is not None:
+        outside = held_out_rows(table, options)
+        for name, mask in ((IN_DISTRIBUTION, ~outside), (OUT_OF_DISTRIBUTION, outside)):
+            if mask.any():
+                slices.append(Slice(name, name, np.flatnonzero(mask)))
+    for column in dict.fromkeys(options.slices):
+        values = _values(table, column)
+        for value in sorted(set(values.tolist())):
+            slices.append(Slice(f"{column}={value}", COLUMN_VALUE, np.flatnonzero(values == value)))
+    return slices
+
+
+def held_out_rows(table: Columns, options: EvaluationOptions) -> NDArray[np.bool_]:
+    """Which rows match any ``hold_out`` condition or are not before ``after``; shape ``(rows,)``.
+
+    Raises:
+        DataError: an unknown column or value, or ``after`` without a ``timestamp`` column.
+    """
+    outside = np.zeros(len(table), np.bool_)
+    for condition in options.hold_out:
+        column, value = parse_condition(condition)
+        values = _values(table, column)
+        matching = values == value
+        if not matching.any():
+            raise DataError(
+                f"no row has {column}={value} to hold out",
+                path=table.source or None,
+                remedy=f"values of {column}: {_shown(sorted(set(values.tolist())))}",
+            )
+        outside |= matching
+    if options.after is not None:
+        from leanmatch.data.timestamps import parse_timestamp
+
+        if not table.has("timestamp"):
+            raise DataError(
+                f"after={options.after} needs a column 'timestamp'",
+                path=table.source or None,
+                remedy=f"the columns are: {', '.join(table.column_names)}; read another one as timestamp",
+            )
+        limit = parse_timestamp(options.after)
+        outside |= np.array([bool(time >= limit) for time in table.column("timestamp")], np.bool_)  # type: ignore[operator]
+    return outside
+
+
+def _values(table: Columns, column: str) -> NDArray[np.object_]:
+    """A column as text; a missing value is the empty text."""
+    if not table.has(column):
+        raise DataError(
+            f"there is no column {column!r} to slice by",
+            path=table.source or None,
+            remedy=f"columns to slice by: {_shown(list(table.slice_columns)) or 'none'}",
+        )
+    values = np.empty(len(table), np.object_)
+    values[:] = ["" if value is None else str(value) for value in table.column(column)]
+    return values
+
+
+def _shown(names: list[str], most: int = 20) -> str:
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
