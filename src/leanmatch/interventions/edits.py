@@ -164,7 +164,7 @@ def _as_rows(features: dict[str, Any], vocabulary: TokenVocabulary) -> tuple[Ten
         return ids, features["attention_mask"].bool(), rows
     ends = torch.cat([features["offsets"][1:], ids.new_tensor([len(ids)])])
     lengths = ends - features["offsets"]
-    width = int(lengths.max()) if len(lengths) else 0
+    width = max(1, int(lengths.max())) if len(lengths) else 1
     column = torch.arange(width, device=ids.device)[None, :]
     present = column < lengths[:, None]
     padded = ids.new_full(present.shape, vocabulary.pad_id)

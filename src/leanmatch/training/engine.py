@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-from sentence_transformers.training_args import BatchSamplers
 from tqdm import tqdm
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, TrainerCallback
 
 from leanmatch.files import fsync_path
 from leanmatch.training.checkpoints import MARKER, last_checkpoint, load_weights, save_weights
+from leanmatch.training.stock import BatchSamplers
 
 if TYPE_CHECKING:
     from datasets import Dataset

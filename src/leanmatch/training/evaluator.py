@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sentence_transformers.evaluation import SentenceEvaluator
+from leanmatch.training.stock import Evaluator
 
 from leanmatch.metrics import retrieval_score
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from leanmatch.types import EncodeFunction, Vectors
 
 
-class PairTableEvaluator(SentenceEvaluator):  # type: ignore[misc]
+class PairTableEvaluator(Evaluator):  # type: ignore[misc]
     """Retrieval metric of a model in training.
 
     Args:

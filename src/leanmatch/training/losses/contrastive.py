@@ -49,7 +49,7 @@ class PlainLoss(nn.Module):
     ) -> None:
         super().__init__()
         if contrastive is None:
-            from sentence_transformers.losses import MultipleNegativesRankingLoss
+            from leanmatch.training.stock import MultipleNegativesRankingLoss
 
             contrastive = MultipleNegativesRankingLoss
         if not isinstance(contrastive, nn.Module):

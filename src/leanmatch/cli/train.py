@@ -1,0 +1,202 @@
+"""``leanmatch train``: pairs in, a robust matcher out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from leanmatch.cli.common import print_json, reported_errors, stderr_console
+from leanmatch.errors import LeanmatchError, MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    from leanmatch.data import Split
+    from leanmatch.training import TrainOptions, TrainResult
+
+# flag name -> place in the options
+_REGULARIZER = ("weight", "interventions", "per_text", "unit", "matching", "pairs", "sides")
+_SCHEDULE = (
+    "epochs", "max_steps", "batch_size", "lr", "seed", "device", "precision", "mini_batch_size", "max_length",
+    "early_stopping",
+)  # fmt: skip
+_TOP = ("base", "average", "negatives", "freeze_layers", "lora_rank")
+
+
+def train(  # noqa: PLR0917 - a flag each
+    data: Annotated[Path, typer.Argument(help="Pairs: CSV, TSV, JSONL, Parquet (also .gz), a BEIR or an XMC folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the trained model.")],
+    base: Annotated[str | None, typer.Option(help="Model name or folder to start from.")] = None,
+    regularizer: Annotated[str | None, typer.Option(help="itv, out, mask or none. Default: itv.")] = None,
+    weight: Annotated[str | None, typer.Option(help="Weight of the regularizer, or auto.")] = None,
+    average: Annotated[str | None, typer.Option(help="Share of trained weights (0 to 1), or auto.")] = None,
+    hold_out: Annotated[
+        list[str] | None, typer.Option(help="COL=VALUE: test out of distribution; not trained on.")
+    ] = None,
+    after: Annotated[str | None, typer.Option(help="Date: rows from then on are test, not trained on.")] = None,
+    valid_fraction: Annotated[float, typer.Option(help="Share for validation where no split column is.")] = 0.1,
+    test_fraction: Annotated[float, typer.Option(help="Share for testing where no split column is.")] = 0.1,
+    column: Annotated[list[str] | None, typer.Option(help="OURS=YOURS, e.g. anchor=query.")] = None,
+    on_error: Annotated[str, typer.Option(help="Bad rows: raise, or skip and list them.")] = "raise",
+    epochs: Annotated[float | None, typer.Option(help="Passes over the pairs.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Optimizer steps, instead of epochs.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pairs a step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
+    mini_batch_size: Annotated[int | None, typer.Option(help="Texts in memory at once (gradient cache).")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Cut texts to this many tokens in training.")] = None,
+    early_stopping: Annotated[int | None, typer.Option(help="Stop after N evaluations without gain.")] = None,
+    interventions: Annotated[str | None, typer.Option(help="auto, mask, delete or replace.")] = None,
+    per_text: Annotated[int | None, typer.Option(help="Interventions on a text and step.")] = None,
+    unit: Annotated[str | None, typer.Option(help="Intervene on a token or a word.")] = None,
+    matching: Annotated[str | None, typer.Option(help="effect, score or one-sided.")] = None,
+    pairs: Annotated[str | None, typer.Option(help="all in-batch pairs or the diagonal.")] = None,
+    sides: Annotated[str | None, typer.Option(help="alternate, both, anchor or positive.")] = None,
+    negatives: Annotated[str | None, typer.Option(help="given, mined or none.")] = None,
+    freeze_layers: Annotated[int | None, typer.Option(help="Lowest layers to freeze.")] = None,
+    lora_rank: Annotated[int | None, typer.Option(help="Rank of LoRA adapters; 0: all weights.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file with options; flags override it.")] = None,
+    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Continue a killed run.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT if it is there.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Result as JSON on stdout.")] = False,
+) -> None:
+    """Fine-tune a text matcher on pairs so that it keeps its quality out of distribution."""
+    flags = dict(locals())
+    with reported_errors():
+        summary = run(flags)
+        if json and summary is not None:
+            print_json(summary)
+
+
+def run(flags: dict[str, Any]) -> dict[str, Any] | None:
+    """Do what the flags say. Only the first of several processes returns a summary."""
+    options, split_settings = gather_options(flags)
+    console = stderr_console()
+    output: Path = flags["output"]
+    if output.exists() and not flags["overwrite"] and (not output.is_dir() or any(output.iterdir())):
+        raise LeanmatchError(f"{output} exists already", remedy="name another folder or pass --overwrite")
+
+    from leanmatch.cli.data import parse_columns
+    from leanmatch.data import SplitOptions, read_pairs, split_pairs
+
+    table = read_pairs(flags["data"], columns=parse_columns(flags["column"]), on_error=flags["on_error"])
+    if table.skipped:
+        console.print(f"skipped {len(table.skipped)} bad rows of {flags['data']}")
+    split = split_pairs(table, SplitOptions(**split_settings, seed=options.schedule.seed))
+    console.print(
+        f"{len(table)} rows: {len(split.train)} train, {len(split.valid)} validation, {len(split.test_in)} test in "
+        f"distribution, {len(split.test_out)} out; leakage removed: {split.leakage.removed} rows"
+    )
+    result, matcher = _fit(options, split, output, flags["resume"], split_settings, console)
+    if int(os.environ.get("RANK", "0")) != 0:
+        return None
+    return _save(result, matcher, options, split, table, output, flags["overwrite"], console)
+
+
+def _fit(
+    options: TrainOptions, split: Split, output: Path, resume: bool, settings: dict[str, Any], console: Any
+) -> tuple[TrainResult, Path]:
+    try:
+        from leanmatch.formats import load_matcher
+        from leanmatch.training import fit
+    except MissingExtraError:
+        raise
+    model = load_matcher(options.base, device=options.schedule.device)
+    work = output.parent / f".{output.name}.training"
+    result = fit(
+        model,
+        split.train,
+        split.valid if len(split.valid) else None,
+        options,
+        work,
+        resume=resume,
+        group_columns=list(dict.fromkeys(item.partition("=")[0] for item in settings["hold_out"])),
+        by_time=settings["after"] is not None,
+        report=lambda message: console.print(message, highlight=False),
+    )
+    return result, work
+
+
+def _save(
+    result: TrainResult, work: Path, options: TrainOptions, split: Split, table: Any, output: Path, overwrite: bool,
+    console: Any,
+) -> dict[str, Any]:  # fmt: skip
+    import shutil
+
+    from leanmatch.formats import save_matcher
+    from leanmatch.metrics import retrieval_score
+    from leanmatch.training.evaluator import encode_function
+
+    encode = encode_function(result.model)
+    metrics = {}
+    if len(split.valid):
+        metrics["valid MRR@10"] = retrieval_score(encode, split.valid, "MRR@10")
+    provenance = {
+        "base": options.base,
+        "data": {"source": str(table.source), "fingerprint": table.fingerprint(), "rows": len(table)},
+        "split": split.manifest(),
+        "options": options.to_json(),
+        "training": result.to_json(),
+        "metrics": metrics,
+    }
+    saved = save_matcher(result.model, output, provenance, overwrite=overwrite)
+    shutil.rmtree(work)
+    console.print(f"saved to {output} (reloaded: cosine at least {saved.parity.min_cosine:.6f})", highlight=False)
+    return {"model": str(output), "base": options.base, "metrics": metrics, **result.to_json()}
+
+
+def gather_options(flags: dict[str, Any]) -> tuple[TrainOptions, dict[str, Any]]:
+    """Options of the configuration file, overridden by flags; and the settings of the split.
+
+    Raises:
+        UsageError: unknown keys, values out of range, a flag that is no number.
+    """
+    from leanmatch.training import TrainOptions
+
+    values = _read_config(flags["config"])
+    split = {
+        "hold_out": tuple(flags["hold_out"] or values.pop("hold_out", ())),
+        "after": flags["after"] or values.pop("after", None),
+        "valid_fraction": flags["valid_fraction"],
+        "test_fraction": flags["test_fraction"],
+    }
+    values.pop("hold_out", None)
+    values.pop("after", None)
+    regularizer, schedule = dict(values.pop("regularizer", {})), dict(values.pop("schedule", {}))
+    if flags["regularizer"] is not None:
+        regularizer["kind"] = flags["regularizer"]
+    for names, target in ((_REGULARIZER, regularizer), (_SCHEDULE, schedule), (_TOP, values)):
+        for name in names:
+            if flags[name] is not None:
+                target[name] = _number(name, flags[name]) if name in ("weight", "average") else flags[name]
+    return TrainOptions.from_json({**values, "regularizer": regularizer, "schedule": schedule}), split
+
+
+def _number(name: str, text: str) -> float | str:
+    if text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"--{name} must be a number or auto (found {text!r})") from None
+
+
+def _read_config(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"there is no configuration file {path}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not YAML: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} must hold a mapping of options (found {type(values).__name__})")
+    return values
