@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import typer
 
 from leanmatch.errors import LeanmatchError, UsageError
-from leanmatch.types import JsonValue
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from leanmatch.types import JsonValue  # loads numpy, which --help need not wait for
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2

@@ -1,0 +1,59 @@
+# Every target does its own set-up. Needs Python 3.11+ and a C++17 compiler. `make help` lists the targets.
+#   PYTHON=...  interpreter to start from     VENV=...   where the environment goes
+#   TORCH=...   which torch to install
+
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+EXTRAS := test,dev
+BIN := $(VENV)/bin
+
+# One stamp a step: a second call is instant, and only what changed is done again.
+VENV_STAMP := $(VENV)/.stamp-venv
+TORCH_STAMP := $(VENV)/.stamp-torch
+DEPENDS_STAMP := $(VENV)/.stamp-depends
+PACKAGE_STAMP := $(VENV)/.stamp-package
+# Folders too: they change when a file in them is added or removed.
+SOURCES := CMakeLists.txt README.md LICENSE $(shell find src csrc -not -name '*.pyc' -not -name __pycache__)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean install
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
+
+demo: $(PACKAGE_STAMP) ## train, compare and recommend on real text (minutes)
+	$(BIN)/leanmatch demo
+
+test: $(PACKAGE_STAMP) ## tests and doctests of the installed package, with coverage
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q tests --pyargs leanmatch --doctest-modules \
+		--cov=leanmatch --cov-report=term --cov-fail-under=90 $(PYTEST_ARGUMENTS)
+
+lint: $(PACKAGE_STAMP) ## ruff (rules and format), mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(PACKAGE_STAMP) ## every benchmark in benchmarks/
+	@set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+install: $(PACKAGE_STAMP) ## only the set-up
+
+clean: ## remove builds, caches and the environment
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage coverage.xml htmlcov $(VENV)
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV_STAMP): scripts/setup.sh
+	@scripts/setup.sh venv $(VENV)
+	@touch $@
+
+$(TORCH_STAMP): $(VENV_STAMP)
+	@scripts/setup.sh torch $(VENV) "$(TORCH)"
+	@touch $@
+
+$(DEPENDS_STAMP): $(TORCH_STAMP) pyproject.toml
+	@scripts/setup.sh depends $(VENV) "$(EXTRAS)"
+	@touch $@
+
+$(PACKAGE_STAMP): $(DEPENDS_STAMP) $(SOURCES)
+	@scripts/setup.sh package $(VENV)
+	@touch $@

@@ -1,0 +1,57 @@
+"""The ``leanmatch`` command: which commands there are. What they do stands in one module each.
+
+Importing this module must stay cheap: the command modules import typer and the standard library only, and
+load the rest inside their functions (tests/test_import_time.py).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from leanmatch import __version__
+from leanmatch.cli.data import app as data_app
+from leanmatch.cli.demo import demo
+from leanmatch.cli.doctor import doctor
+from leanmatch.cli.evaluate import evaluate
+from leanmatch.cli.recommend import recommend
+from leanmatch.cli.train import train
+
+app = typer.Typer(
+    name="leanmatch",
+    help="Train text matchers that hold outside their training distribution, measure them, and use them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"leanmatch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    pass
+
+
+app.command()(train)
+app.command()(evaluate)
+app.command()(recommend)
+app.add_typer(data_app, name="data")
+app.command()(demo)
+app.command()(doctor)
+
+
+def main() -> None:
+    """The console script. Usage errors end with exit code 2, failed work with 1."""
+    app(prog_name="leanmatch")

@@ -1,0 +1,193 @@
+"""``leanmatch doctor``: what is installed, what the CPU can do, which native variants run, what is wrong."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from leanmatch import __version__
+from leanmatch.cli.common import EXIT_FAILED, print_json, reported_errors, stdout_console
+from leanmatch.errors import LeanmatchError
+
+
+@dataclass(frozen=True)
+class Package:
+    """A distribution, the module it brings and the extra it belongs to (None: every installation has it)."""
+
+    module: str
+    extra: str | None = None
+
+
+PACKAGES: dict[str, Package] = {
+    "faiss-cpu": Package("faiss"),
+    "ir-measures": Package("ir_measures"),
+    "numpy": Package("numpy"),
+    "pyarrow": Package("pyarrow"),
+    "pyyaml": Package("yaml"),
+    "rich": Package("rich"),
+    "tokenizers": Package("tokenizers"),
+    "tqdm": Package("tqdm"),
+    "typer": Package("typer"),
+    "torch": Package("torch", "train"),
+    "transformers": Package("transformers", "train"),
+    "sentence-transformers": Package("sentence_transformers", "train"),
+    "datasets": Package("datasets", "train"),
+    "accelerate": Package("accelerate", "train"),
+    "peft": Package("peft", "train"),
+    "fastapi": Package("fastapi", "serve"),
+    "uvicorn": Package("uvicorn", "serve"),
+    "jinja2": Package("jinja2", "report"),
+    "matplotlib": Package("matplotlib", "report"),
+}
+
+Report = dict[str, Any]
+
+
+def examine(*, full: bool = False) -> Report:
+    """Look at the installation; nothing is imported but the native extension unless ``full``.
+
+    Args:
+        full: also import every installed package of :data:`PACKAGES` and ask torch for its devices (seconds).
+
+    Returns:
+        A JSON document: ``leanmatch python platform cpu native packages devices problems usable``.
+        ``devices`` is None unless ``full`` and torch is there. ``usable`` is true when ``problems`` is empty.
+    """
+    problems: list[dict[str, str]] = []
+    report: Report = {
+        "leanmatch": __version__,
+        "python": {"version": platform.python_version(), "executable": sys.executable},
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "native": _native(problems),
+        "packages": [_package(name, package, full, problems) for name, package in PACKAGES.items()],
+        "devices": _devices(problems) if full else None,
+    }
+    return {**report, "problems": problems, "usable": not problems}
+
+
+def doctor(
+    full: Annotated[
+        bool, typer.Option("--full", help="Also import every package and look for a GPU (takes seconds).")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Show versions, CPU features and native variants; exit code 1 where something needed is broken."""
+    with reported_errors():
+        report = examine(full=full)
+        if as_json:
+            print_json(report)
+        else:
+            _print_report(report)
+    if not report["usable"]:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _cpu() -> Report:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return {
+        "model": _cpu_model(Path("/proc/cpuinfo")),
+        "architecture": platform.machine(),
+        "cores": os.cpu_count(),
+        "usable_cores": len(affinity(0)) if affinity else os.cpu_count(),
+    }
+
+
+def _cpu_model(cpuinfo: Path) -> str:
+    """The name in ``cpuinfo``, where there is such a file with such a line; else what Python knows."""
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or "unknown"
+
+
+def _native(problems: list[dict[str, str]]) -> Report:
+    from leanmatch import native
+
+    out: Report = {"loaded": False, "path": None, "limit": os.environ.get(native.LIMIT_VARIABLE) or None}
+    out |= {"features": {}, "variants": {}}
+    try:
+        module = native.load()
+        out |= {"loaded": True, "path": module.__file__, "features": native.cpu_features()}
+        out["variants"] = {
+            name: {"runs": variant.runs, "why_not": variant.why_not, "needs": list(variant.needs)}
+            for name, variant in native.variants().items()
+        }
+    except LeanmatchError as error:
+        problems.append({"problem": error.problem, "remedy": error.remedy or ""})
+    return out
+
+
+def _package(name: str, package: Package, full: bool, problems: list[dict[str, str]]) -> Report:
+    out: Report = {"name": name, "version": None, "extra": package.extra}
+    try:
+        out["version"] = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        if package.extra is None:
+            problems.append({"problem": f"{name} is not installed", "remedy": f"pip install {name}"})
+        return out
+    if full:
+        try:
+            importlib.import_module(package.module)
+        except Exception as error:  # whatever a broken installation raises is what we are here to show
+            problem = f"{name} {out['version']} is installed but does not import: {error}"
+            problems.append({"problem": problem, "remedy": f"pip install --force-reinstall {name}"})
+    return out
+
+
+def _devices(problems: list[dict[str, str]]) -> list[str] | None:
+    try:
+        torch = importlib.import_module("torch")
+    except ImportError:  # absent, or reported by _package already
+        return None
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return ["cpu", *(f"cuda:{index} {torch.cuda.get_device_name(index)}" for index in range(count))]
+
+
+def _print_report(report: Report) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in _rows(report):
+        table.add_row(label, escape(text))
+    console = stdout_console()
+    console.print(table)
+    for item in report["problems"]:
+        console.print(f"[red]problem:[/red] {escape(item['problem'])}")
+        console.print(f"  remedy: {escape(item['remedy'])}")
+    if report["usable"]:
+        console.print("[green]Everything needed is here.[/green]")
+
+
+def _rows(report: Report) -> list[tuple[str, str]]:
+    cpu, native = report["cpu"], report["native"]
+    features = [name for name, usable in native["features"].items() if usable]
+    rows = [
+        ("leanmatch", report["leanmatch"]),
+        ("python", f"{report['python']['version']} ({report['python']['executable']})"),
+        ("platform", report["platform"]),
+        ("cpu", f"{cpu['model']}, {cpu['usable_cores']} of {cpu['cores']} cores usable"),
+        ("cpu features", " ".join(features) if native["loaded"] else "unknown without the native extension"),
+        ("native", native["path"] if native["loaded"] else "not loaded"),
+    ]
+    if native["limit"]:
+        rows.append(("LEANMATCH_CPU", native["limit"]))
+    for name, variant in native["variants"].items():
+        rows.append((f"  {name}", "runs" if variant["runs"] else f"no: {variant['why_not']}"))
+    for package in report["packages"]:
+        extra = package["extra"]
+        absent = f'not installed (pip install "leanmatch[{extra}]")' if extra else "MISSING"
+        rows.append((package["name"], package["version"] or absent))
+    if report["devices"] is not None:
+        rows.append(("devices", ", ".join(report["devices"])))
+    return rows

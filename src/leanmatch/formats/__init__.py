@@ -1,0 +1,32 @@
+"""Saved matchers: a folder layout that old and new sentence-transformers read alike, with provenance.
+
+Importing this package is cheap; torch is loaded by the first call that needs a model.
+"""
+
+from __future__ import annotations
+
+from leanmatch.formats.devices import DEVICES, resolve_device
+from leanmatch.formats.encoder import Encoder
+from leanmatch.formats.hashing import model_fingerprint, weights_sha256
+from leanmatch.formats.parity import MIN_COSINE, Parity
+from leanmatch.formats.provenance import read_provenance
+from leanmatch.formats.reader import PACKAGED_MODELS, find_model, is_model_folder, load_encoder, load_matcher
+from leanmatch.formats.writer import SavedMatcher, save_matcher
+
+__all__ = [
+    "DEVICES",
+    "MIN_COSINE",
+    "PACKAGED_MODELS",
+    "Encoder",
+    "Parity",
+    "SavedMatcher",
+    "find_model",
+    "is_model_folder",
+    "load_encoder",
+    "load_matcher",
+    "model_fingerprint",
+    "read_provenance",
+    "resolve_device",
+    "save_matcher",
+    "weights_sha256",
+]

@@ -1,0 +1,130 @@
+"""Texts to vectors, with what belongs to it: order, duplicates, normalization, provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from leanmatch.errors import DataError, ModelError, UsageError
+from leanmatch.types import JsonValue, Vectors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sentence_transformers import SentenceTransformer
+
+
+class Encoder:
+    """A loaded matcher as a function from texts to L2-normalized float32 vectors.
+
+    An instance is a :data:`leanmatch.types.EncodeFunction`. Make one with
+    :func:`leanmatch.formats.load_encoder`, or from a model in memory with :meth:`from_model`.
+
+    Attributes:
+        name: the folder or name it was loaded from.
+        dimension: length of the vectors.
+        provenance: what ``leanmatch.json`` says, None where there is none.
+        folder: where its files lie, None for a model that is only in memory.
+    """
+
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        *,
+        name: str,
+        provenance: dict[str, JsonValue] | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self._model = model
+        self.name = name
+        self.provenance = provenance
+        self.folder = folder
+        self.dimension = _dimension(model)
+
+    @classmethod
+    def from_model(cls, model: SentenceTransformer, *, name: str) -> Encoder:
+        """Wrap a model that is in memory already. It is put in evaluation mode only while it encodes."""
+        return cls(model, name=name)
+
+    def encode(
+        self, texts: Sequence[str], *, batch_size: int = 64, show_progress: bool = False
+    ) -> Vectors:
+        """Encode texts; each distinct text once, in the order of length so that batches hold little padding.
+
+        A text without any known token may give a zero vector; it stays zero.
+
+        Args:
+            texts: any number of texts, none included.
+            batch_size: texts a forward pass.
+            show_progress: a bar on stderr.
+
+        Returns:
+            shape ``(len(texts), dimension)``, rows in the order of ``texts``.
+
+        Raises:
+            DataError: an entry that is not text.
+            ModelError: the model gives NaN or infinite numbers.
+            UsageError: ``batch_size`` below 1, or one string in place of a list.
+        """
+        if isinstance(texts, str):
+            raise UsageError(f"encode was given one string, {texts!r:.60}", remedy="give a list of texts")
+        if batch_size < 1:
+            raise UsageError(f"batch_size is {batch_size}", remedy="give 1 or more")
+        rows: dict[str, int] = {}
+        for row, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise DataError(f"a text is a {type(text).__name__}", line=row + 1, value=text, remedy="give str")
+            rows.setdefault(text, len(rows))
+        if not rows:
+            return np.zeros((0, self.dimension), dtype=np.float32)
+        # The model's own encode() batches by length.
+        with evaluation_mode(self._model):
+            distinct = self._model.encode(
+                list(rows), batch_size=batch_size, convert_to_numpy=True, show_progress_bar=show_progress
+            )
+        vectors = _normalized(np.asarray(distinct, dtype=np.float32), list(rows), self.name)
+        if len(rows) == len(texts):
+            return vectors
+        return vectors[[rows[text] for text in texts]]
+
+    def __call__(self, texts: Sequence[str]) -> Vectors:
+        """:meth:`encode` with its defaults."""
+        return self.encode(texts)
+
+    def __repr__(self) -> str:
+        return f"Encoder({self.name!r}, dimension={self.dimension})"
+
+
+@contextmanager
+def evaluation_mode(model: SentenceTransformer) -> Iterator[None]:
+    """Switch a model to evaluation mode; afterwards every submodule has the mode that it had before."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _normalized(vectors: Vectors, texts: list[str], name: str) -> Vectors:
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if bad.size:
+        raise ModelError(
+            f"{name} gives NaN or infinite numbers for {bad.size} of {len(texts)} texts, the first being "
+            f"{texts[bad[0]]!r:.80}",
+            remedy="use another model: this one's weights are damaged",
+        )
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.ascontiguousarray(vectors / np.where(norms > 0, norms, 1.0), dtype=np.float32)
+
+
+def _dimension(model: SentenceTransformer) -> int:
+    newer = getattr(model, "get_embedding_dimension", None)
+    dimension = newer() if newer is not None else model.get_sentence_embedding_dimension()
+    if dimension is None:
+        raise ModelError("the model does not say how long its vectors are", remedy="use a text encoder")
+    return int(dimension)

