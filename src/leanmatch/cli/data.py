@@ -1,0 +1,159 @@
+"""``leanmatch data``: look at pairs, split them, make the See Also graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from leanmatch.cli.common import print_json, reported_errors, stderr_console, stdout_console
+from leanmatch.errors import UsageError
+
+if TYPE_CHECKING:
+    from leanmatch.data import PairTable, Split
+
+app = typer.Typer(help="Look at pairs, split them, make example data.", no_args_is_help=True)
+
+ColumnOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column", metavar="OURS=THEIRS", help="Read their column as ours: anchor=query. Several may be given."
+    ),
+]
+OnErrorOption = Annotated[str, typer.Option("--on-error", help="raise: stop at a bad row; skip: leave it out.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+NearOption = Annotated[
+    bool, typer.Option("--near-duplicates/--no-near-duplicates", help="Look for near-duplicate texts, too.")
+]
+
+
+def parse_columns(options: list[str] | None) -> dict[str, str]:
+    """``["anchor=query"]`` becomes ``{"query": "anchor"}``, as :func:`leanmatch.data.read_pairs` takes it.
+
+    Raises:
+        UsageError: an option without ``=``, or a file column that is named twice.
+    """
+    columns: dict[str, str] = {}
+    for option in options or []:
+        ours, equals, theirs = option.partition("=")
+        if not equals or not ours or not theirs:
+            raise UsageError(f"--column is {option!r}", remedy="OURS=THEIRS, e.g. --column anchor=query")
+        if theirs in columns:
+            raise UsageError(f"--column names {theirs!r} twice", remedy="read each column of the file once")
+        columns[theirs] = ours
+    return columns
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL, Parquet (.gz too), BEIR or XMC folder.")],
+    column: ColumnOption = None,
+    on_error: OnErrorOption = "skip",
+    near_duplicates: NearOption = True,
+    json: JsonOption = False,
+) -> None:
+    """Print what is in a file of pairs: counts, duplicates, bad rows, lengths, overlap between splits."""
+    with reported_errors():
+        from leanmatch.data import check_pairs
+
+        table = _read(file, column, on_error)
+        report = check_pairs(table, near_duplicates=near_duplicates)
+        if json:
+            print_json(report.to_json())
+        else:
+            from leanmatch.cli.datatables import report_tables
+
+            stdout_console().print(*report_tables(report), sep="\n")
+
+
+@app.command()
+def split(
+    file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL, Parquet (.gz too), BEIR or XMC folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="MANIFEST", help="Where to write the split.")],
+    hold_out: Annotated[
+        list[str] | None, typer.Option(metavar="COL=VALUE", help="Test out of distribution on these rows.")
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option(metavar="DATE", help="Test out of distribution on rows from this date on.")
+    ] = None,
+    valid_fraction: Annotated[float, typer.Option(help="Share of rows for validation.")] = 0.1,
+    test_fraction: Annotated[float, typer.Option(help="Share of rows for the test in distribution.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Seed of the random choices.")] = 0,
+    leakage: Annotated[str, typer.Option(help="Rows that leak into a test: remove, report or ignore.")] = "remove",
+    near_duplicates: NearOption = True,
+    shared_positives: Annotated[
+        bool | None,
+        typer.Option(
+            "--shared-positives/--own-positives",
+            help="Positives are a catalogue that all parts share: only anchors and whole pairs leak.",
+        ),
+    ] = None,
+    column: ColumnOption = None,
+    on_error: OnErrorOption = "raise",
+    write_parts: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write train, valid and tests as Parquet files.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Split pairs into train, valid, test_in and test_out, without leakage, and write a manifest."""
+    with reported_errors():
+        from leanmatch.data import SplitOptions, split_pairs, write_manifest
+
+        options = SplitOptions(
+            hold_out=tuple(hold_out or ()),
+            after=after,
+            valid_fraction=valid_fraction,
+            test_fraction=test_fraction,
+            seed=seed,
+            leakage=leakage,  # type: ignore[arg-type]  # SplitOptions checks it
+            near_duplicates=near_duplicates,
+            shared_positives=shared_positives,
+        )
+        result = split_pairs(_read(file, column, on_error), options)
+        if write_parts is not None:
+            _write_parts(result, write_parts)
+        write_manifest(result, output)
+        if json:
+            manifest = result.manifest()
+            manifest["parts"] = {name: part["rows"] for name, part in manifest["parts"].items()}
+            print_json(manifest | {"manifest": str(output)})
+        else:
+            from leanmatch.cli.datatables import split_tables
+
+            stdout_console().print(*split_tables(result), f"written: {output}", sep="\n")
+
+
+@app.command("see-also")
+def see_also(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write.")],
+    json: JsonOption = False,
+) -> None:
+    """Write the See Also graph of the installed scientific packages as pairs and items."""
+    with reported_errors():
+        from leanmatch.data.see_also import write_see_also
+
+        summary = write_see_also(output)
+        if json:
+            print_json(summary.to_json())
+        else:
+            stdout_console().print(summary)
+
+
+def _read(file: Path, column: list[str] | None, on_error: str) -> PairTable:
+    from leanmatch.data import read_pairs
+
+    table = read_pairs(file, columns=parse_columns(column), on_error=on_error)  # type: ignore[arg-type]
+    if table.skipped:
+        stderr_console().print(f"{len(table.skipped):,} bad rows skipped", style="yellow")
+    return table
+
+
+def _write_parts(result: Split, folder: Path) -> None:
+    from leanmatch.data import write_pairs
+    from leanmatch.data.split import PARTS
+    from leanmatch.files import atomic_folder
+
+    with atomic_folder(folder) as temporary:
+        for name in PARTS:
+            write_pairs(getattr(result, name), temporary / f"{name}.parquet")

@@ -1,0 +1,86 @@
+"""Random splits that keep together what shares a text."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanmatch.data.leakage import TextRows
+
+Rows = NDArray[np.int64]
+
+
+def components(data: TextRows, rows: Rows, linking: NDArray[np.bool_]) -> Rows:
+    """The connected component of each text, where pairs and near-duplicates are edges.
+
+    Args:
+        data: texts of all rows.
+        rows: the rows whose pairs are looked at.
+        linking: shape ``(rows of the table,)``: whether a row's two texts are to stay together.
+
+    Returns:
+        a component number for each text, shape ``(texts,)``.
+    """
+    from scipy import sparse
+    from scipy.sparse.csgraph import connected_components
+
+    edges = rows[linking[rows]]
+    left, right = data.near[:, 0], data.near[:, 1]
+    if not data.shared_positives:
+        left = np.concatenate([left, data.anchors[edges]])
+        right = np.concatenate([right, data.positives[edges]])
+    graph = sparse.coo_array((np.ones(len(left), np.int8), (left, right)), shape=(data.texts, data.texts))
+    return connected_components(graph.tocsr(), directed=False)[1].astype(np.int64)
+
+
+def random_parts(
+    data: TextRows, rows: Rows, labels: NDArray[np.int8], fractions: dict[str, float], seed: int
+) -> tuple[dict[str, Rows], Rows, list[str]]:
+    """Draw parts of the given shares at random; the rest is train.
+
+    Components go to a part while they fit its share. Where the labelled-0 rows tie nearly everything together
+    (negatives drawn at random do), only the matching rows tie, and a row with label 0 whose texts came apart
+    is left out.
+
+    Returns:
+        the rows of each part, sorted, with ``"train"``; the rows left out; and remarks.
+    """
+    notes: list[str] = []
+    linking = np.ones(len(labels), np.bool_)
+    of_text = components(data, rows, linking)
+    room = max(fractions.values(), default=0.0)
+    sizes = np.bincount(of_text[data.anchors[rows]], minlength=1)
+    if len(rows) and sizes.max() > room * len(rows) and (labels[rows] == 0).any():
+        linking = labels == 1
+        apart = components(data, rows, linking)
+        notes.append(
+            f"rows with label 0 tie {sizes.max():,} of {len(rows):,} rows together by shared texts; only matching "
+            "rows were kept together, and rows with label 0 whose texts came apart were left out"
+        )
+        of_text = apart
+    home = of_text[data.anchors[rows]]
+    sizes = np.bincount(home, minlength=int(of_text.max(initial=0)) + 1)
+    part_of = np.zeros(len(sizes), np.int64)
+    present = np.flatnonzero(sizes)
+    order = np.random.default_rng(seed).permutation(present)
+    names = ["train", *fractions]
+    for number, (name, fraction) in enumerate(fractions.items(), start=1):
+        left = round(fraction * len(rows))
+        for component in order.tolist():
+            if left > 0 and part_of[component] == 0 and sizes[component] <= left:
+                part_of[component] = number
+                left -= int(sizes[component])
+        wanted = round(fraction * len(rows))
+        if wanted and left > 0.1 * wanted:
+            notes.append(
+                f"{name} has {wanted - left:,} rows instead of {wanted:,}: rows that share texts stay together, and "
+                f"the largest such group, of {sizes.max():,} rows, is in train"
+            )
+    chosen = part_of[home]
+    kept = np.ones(len(rows), np.bool_)
+    if not data.shared_positives:
+        kept = chosen == part_of[of_text[data.positives[rows]]]
+    if not kept.all():
+        notes.append(f"{(~kept).sum():,} rows with label 0 were left out")
+    parts = {name: rows[kept & (chosen == number)] for number, name in enumerate(names)}
+    return parts, rows[~kept], notes
