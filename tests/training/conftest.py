@@ -1,83 +1,31 @@
-"""Tiny encoders with random weights, built on the spot: nothing is downloaded."""
+"""Fixtures of :mod:`training_models`. Nothing is downloaded."""
 
 from __future__ import annotations
 
-import itertools
+import sys
+from pathlib import Path
 
 import pytest
 
-torch = pytest.importorskip("torch")
-
-WORDS = [a + b for a, b in itertools.product(["ba", "ce", "di", "fo", "gu", "ha", "ki"], ["la", "me", "ni", "po", "ru"])]
-PIECES = ["##" + w[2:] for w in WORDS[:5]]
-
-
-def tiny_tokenizer():
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-    from tokenizers.processors import TemplateProcessing
-
-    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *PIECES]
-    tokenizer = Tokenizer(models.WordPiece({w: i for i, w in enumerate(names)}, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
-    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
-    return tokenizer
-
-
-def tiny_transformer(dropout: float = 0.0, seed: int = 0, folder=None):
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Normalize, Pooling, Transformer
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    torch.manual_seed(seed)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tiny_tokenizer(),
-        pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]",
-    )  # fmt: skip
-    config = BertConfig(
-        vocab_size=len(fast), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-        max_position_embeddings=64, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
-        initializer_range=0.2,
-    )  # fmt: skip
-    BertModel(config).save_pretrained(folder)
-    fast.save_pretrained(folder)
-    transformer = Transformer(str(folder), max_seq_length=32)
-    return SentenceTransformer(modules=[transformer, Pooling(32, "mean"), Normalize()], device="cpu")
-
-
-def tiny_static(seed: int = 0):
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import StaticEmbedding
-
-    torch.manual_seed(seed)
-    return SentenceTransformer(modules=[StaticEmbedding(tiny_tokenizer(), embedding_dim=16)], device="cpu")
+sys.path.insert(0, str(Path(__file__).parent))  # killed processes import training_models as well
+import training_models as models
 
 
 @pytest.fixture
 def transformer(tmp_path):
-    return tiny_transformer(folder=tmp_path / "bert")
+    return models.transformer_model(tmp_path / "bert")
 
 
 @pytest.fixture
 def dropping_transformer(tmp_path):
-    return tiny_transformer(dropout=0.3, folder=tmp_path / "bert-dropout")
+    return models.transformer_model(tmp_path / "bert-dropout", dropout=0.3)
 
 
 @pytest.fixture
 def static():
-    return tiny_static()
+    return models.static_model()
 
 
 @pytest.fixture
 def pair_texts():
-    """Pairs that share three words, of unequal lengths."""
-    import random
-
-    draw = random.Random(0)
-    anchors, positives = [], []
-    for _ in range(96):
-        shared = draw.sample(WORDS, 3)
-        anchors.append(" ".join(shared + draw.sample(WORDS, draw.randint(0, 6))))
-        positives.append(" ".join(draw.sample(WORDS, draw.randint(0, 4)) + shared))
-    return anchors, positives
+    return models.pair_lists()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leanmatch.cli.common import print_json, reported_errors, stderr_console
-from leanmatch.errors import LeanmatchError, MissingExtraError, UsageError
+from leanmatch.errors import LeanmatchError, UsageError
 
 if TYPE_CHECKING:
     from leanmatch.data import Split
@@ -88,7 +88,7 @@ def run(flags: dict[str, Any]) -> dict[str, Any] | None:
     split = split_pairs(table, SplitOptions(**split_settings, seed=options.schedule.seed))
     console.print(
         f"{len(table)} rows: {len(split.train)} train, {len(split.valid)} validation, {len(split.test_in)} test in "
-        f"distribution, {len(split.test_out)} out; leakage removed: {split.leakage.removed} rows"
+        f"distribution, {len(split.test_out)} out; {sum(split.leakage.removed.values())} leaking rows removed"
     )
     result, matcher = _fit(options, split, output, flags["resume"], split_settings, console)
     if int(os.environ.get("RANK", "0")) != 0:
@@ -99,11 +99,9 @@ def run(flags: dict[str, Any]) -> dict[str, Any] | None:
 def _fit(
     options: TrainOptions, split: Split, output: Path, resume: bool, settings: dict[str, Any], console: Any
 ) -> tuple[TrainResult, Path]:
-    try:
-        from leanmatch.formats import load_matcher
-        from leanmatch.training import fit
-    except MissingExtraError:
-        raise
+    from leanmatch.formats import load_matcher
+    from leanmatch.training import fit
+
     model = load_matcher(options.base, device=options.schedule.device)
     work = output.parent / f".{output.name}.training"
     result = fit(

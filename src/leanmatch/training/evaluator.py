@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from leanmatch.training.stock import Evaluator
 
-from leanmatch.metrics import retrieval_score
+from leanmatch.metrics import RetrievalProbe
 
 if TYPE_CHECKING:
     from leanmatch.data import PairTable
@@ -29,13 +29,13 @@ class PairTableEvaluator(Evaluator):  # type: ignore[misc]
 
     def __init__(self, table: PairTable, metric: str = "MRR@10", name: str = "valid") -> None:
         super().__init__()
-        self.table, self.metric, self.name = table, metric, name
+        self.probe = RetrievalProbe(table, metric)
         self.greater_is_better = True
         self.primary_metric = f"{name}_{metric}"
 
     def __call__(self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1) -> dict[str, float]:
         """Scores by name, as the trainer wants them."""
-        return {self.primary_metric: retrieval_score(encode_function(model), self.table, self.metric)}
+        return {self.primary_metric: self.probe(encode_function(model))}
 
 
 def encode_function(model: Any, batch_size: int = 64) -> EncodeFunction:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from leanmatch.errors import UsageError
-from leanmatch.metrics import per_query_scores
+from leanmatch.metrics import RetrievalProbe
 from leanmatch.training.adapters import add_lora, freeze_layers, merge_lora
 from leanmatch.training.averaging import average_weights, snapshot
 from leanmatch.training.base_scores import FrozenBase
@@ -24,6 +24,7 @@ from leanmatch.training.selection import SHARES, WEIGHTS, Candidate, Choice, cho
 from leanmatch.training.shift import set_aside
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from leanmatch.data import PairTable
@@ -226,19 +227,20 @@ def _choose(
     from tqdm import tqdm
 
     shares = SHARES if options.average == "auto" else (float(options.average),)
-    per_query: dict[Candidate, dict[str, np.ndarray]] = {}
+    per_query: dict[Candidate, dict[str, NDArray[np.float64]]] = {}
     candidates = [Candidate(weight, share) for weight in finals for share in shares]
     model.eval()
-    scored: dict[str, dict[str, np.ndarray]] = {}
+    probes = {name: RetrievalProbe(table, METRIC) for name, table in slices.items()}
+    at_base: dict[str, NDArray[np.float64]] = {}  # the same for every weight
     for candidate in tqdm(candidates, desc="choosing on validation pairs", unit="model"):
-        at_base = candidate.share == 0.0
-        if not (at_base and "base" in scored):
-            model.load_state_dict(average_weights(start, finals[candidate.weight], candidate.share))
-            encode = encode_function(model)
-            scores = {name: per_query_scores(encode, table, METRIC) for name, table in slices.items()}
-            if at_base:
-                scored["base"] = scores
-        per_query[candidate] = scored["base"] if at_base else scores
+        if candidate.share == 0 and at_base:
+            per_query[candidate] = at_base
+            continue
+        model.load_state_dict(average_weights(start, finals[candidate.weight], candidate.share))
+        encode = encode_function(model)
+        per_query[candidate] = {name: probe.per_query(encode) for name, probe in probes.items()}
+        if candidate.share == 0:
+            at_base = per_query[candidate]
     return choose(per_query, METRIC)
 
 

@@ -1,0 +1,176 @@
+"""The whole of training on tiny encoders: it learns, it chooses, it resumes after kill -9 to the same weights."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+import training_models as models
+
+from leanmatch.data import PairTable
+from leanmatch.errors import LeanmatchError, UsageError
+from leanmatch.metrics import retrieval_score
+from leanmatch.training import PairTableEvaluator, RegularizerOptions, ScheduleOptions, TrainOptions, fit
+from leanmatch.training.checkpoints import load_weights
+from leanmatch.training.evaluator import encode_function
+
+FAST = {"batch_size": 16, "device": "cpu", "checkpoint_minutes": 60.0, "lr": 1e-2}
+
+
+def options(kind="itv", average=1.0, weight=1.0, **schedule):
+    return TrainOptions(
+        average=average,
+        regularizer=RegularizerOptions(kind=kind, weight=weight),
+        schedule=ScheduleOptions(**{**FAST, "max_steps": 12, **schedule}),
+    )
+
+
+@pytest.fixture
+def tables(pair_texts):
+    anchors, positives = pair_texts
+    table = PairTable.from_columns({"anchor": anchors, "positive": positives})
+    return table.take(range(64)), table.take(range(64, 96))
+
+
+@pytest.mark.parametrize("kind", ["itv", "out", "mask", "none"])
+@pytest.mark.parametrize("encoder", ["transformer", "static"])
+def test_every_regularizer_trains_every_encoder(kind, encoder, request, tables, tmp_path):
+    model = request.getfixturevalue(encoder)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    score = retrieval_score(encode_function(model), tables[0], "MRR@10")
+    result = fit(model, tables[0], None, options(kind), tmp_path / "work")
+    assert any(not torch.equal(before[n], v) for n, v in result.model.state_dict().items())
+    assert result.history["weight-1" if kind in ("itv", "out") else "weight-0"]["steps"] == 12
+    assert result.average == 1.0 and result.choice is None
+    if encoder == "static" and kind == "none":
+        assert retrieval_score(encode_function(model), tables[0], "MRR@10") > score
+
+
+def test_automatic_choices_look_at_validation_and_are_explained(static, tables, tmp_path):
+    said = []
+    result = fit(static, *tables, options(average="auto", weight="auto"), tmp_path / "work", report=said.append)
+    assert result.choice is not None
+    weights = {c["weight"] for c in result.choice.to_json()["candidates"]}
+    shares = {c["average"] for c in result.choice.to_json()["candidates"]}
+    assert weights == {0.3, 1.0, 3.0} and shares == {0.0, 0.2, 0.4, 0.6, 0.8, 1.0}
+    assert any("chosen on validation pairs" in message for message in said)
+    assert any("shifted" in message for message in said)
+    assert set(result.history) == {"weight-0.3", "weight-1", "weight-3"}
+
+
+def test_the_average_lies_between_base_and_trained(static, tables, tmp_path):
+    base = {name: value.clone() for name, value in static.state_dict().items()}
+    fit(static, tables[0], None, options("none", average=0.25), tmp_path / "work")
+    trained = load_weights(tmp_path / "work" / "weight-0" / "final.safetensors")
+    for name, value in static.state_dict().items():
+        torch.testing.assert_close(value, base[name] + 0.25 * (trained[name] - base[name]))
+    assert any(not torch.equal(trained[name], base[name]) for name in base)
+
+
+def test_lora_freezing_and_early_stopping(transformer, tables, tmp_path):
+    import dataclasses
+
+    names = set(transformer.state_dict())
+    frozen = next(value for name, value in transformer.state_dict().items() if "word_embeddings" in name)
+    before = frozen.clone()
+    for number, change in enumerate(({"lora_rank": 2}, {"freeze_layers": 1})):
+        result = fit(
+            transformer, *tables, dataclasses.replace(options(early_stopping=2), **change), tmp_path / str(number)
+        )
+        assert set(result.model.state_dict()) == names
+        now = next(v for k, v in result.model.state_dict().items() if "word_embeddings" in k)
+        assert torch.equal(now, before)
+
+
+def test_what_needs_validation_says_so(static, tables, tmp_path):
+    with pytest.raises(UsageError, match="average 'auto' and weight 'auto' and early stopping"):
+        fit(static, tables[0], None, options(average="auto", weight="auto", early_stopping=1), tmp_path / "w")
+    assert not (tmp_path / "w").exists()
+
+
+def test_another_run_in_the_same_folder_is_refused(static, tables, tmp_path):
+    fit(static, tables[0], None, options(), tmp_path / "work")
+    with pytest.raises(LeanmatchError, match="lr was 0.01, now 0.02"):
+        fit(static, tables[0], None, options(lr=0.02), tmp_path / "work")
+    fit(static, tables[0], None, options(lr=0.02), tmp_path / "work", resume=False)
+
+
+def test_a_stage_that_is_done_is_not_trained_again(static, tables, tmp_path):
+    fit(static, tables[0], None, options(), tmp_path / "work")
+    first = {name: value.clone() for name, value in static.state_dict().items()}
+    again = models.static_model()
+    result = fit(again, tables[0], None, options(), tmp_path / "work")
+    assert result.history == {}
+    assert all(torch.equal(first[name], value) for name, value in again.state_dict().items())
+
+
+def run_killed(tmp_path: Path, name: str, kill_at: int) -> subprocess.CompletedProcess[str]:
+    script = textwrap.dedent(
+        f"""
+        import os, signal, sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import training_models as models
+        from leanmatch.training import engine, fit
+        from leanmatch.training.checkpoints import save_weights
+
+        before = engine._Progress.on_step_end
+
+        def on_step_end(self, args, state, control, **kwargs):
+            before(self, args, state, control, **kwargs)
+            if state.global_step == {kill_at}:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        engine._Progress.on_step_end = on_step_end
+        model = models.transformer_model({str(tmp_path / "bert")!r}, dropout=0.2)
+        result = fit(model, models.pairs(), None, models.resumable_options(), {str(tmp_path / name)!r})
+        save_weights({str(tmp_path / (name + ".safetensors"))!r}, model.state_dict())
+        print(result.history)
+        """
+    )
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=250)
+
+
+def test_kill_minus_nine_in_mid_epoch_then_the_same_weights(tmp_path):
+    """With dropout, interventions and shuffling: all of their randomness must be restored."""
+    unbroken = run_killed(tmp_path, "unbroken", kill_at=-1)
+    assert unbroken.returncode == 0, unbroken.stderr
+    killed = run_killed(tmp_path, "broken", kill_at=6)  # an epoch has 4 steps
+    assert killed.returncode == -9, killed.stderr
+    assert not (tmp_path / "broken.safetensors").exists()
+    assert list((tmp_path / "broken" / "weight-1").glob("checkpoint-*/complete"))
+    resumed = run_killed(tmp_path, "broken", kill_at=-1)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "'resumed_at': 5" in resumed.stdout or "'resumed_at': 6" in resumed.stdout, resumed.stdout
+    one, other = (load_weights(tmp_path / f"{name}.safetensors") for name in ("unbroken", "broken"))
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, rtol=0, atol=0)
+
+
+def test_losses_work_in_a_stock_trainer(transformer, tables, tmp_path):
+    from datasets import Dataset
+    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+
+    from leanmatch.training import ITVReg
+    from leanmatch.training.stock import BatchSamplers
+
+    train, valid = tables
+    trainer = SentenceTransformerTrainer(
+        model=transformer,
+        args=SentenceTransformerTrainingArguments(
+            output_dir=str(tmp_path), max_steps=6, per_device_train_batch_size=16, report_to="none", use_cpu=True,
+            batch_sampler=BatchSamplers.NO_DUPLICATES, eval_strategy="steps", eval_steps=3, save_strategy="no",
+            disable_tqdm=True, learning_rate=1e-3,
+        ),
+        train_dataset=Dataset.from_dict({"anchor": train.anchors, "positive": train.positives}),
+        loss=ITVReg(transformer, transformer),
+        evaluator=PairTableEvaluator(valid),
+    )  # fmt: skip
+    before = [p.clone() for p in transformer.parameters()]
+    trainer.train()
+    assert any(not torch.equal(a, b) for a, b in zip(before, transformer.parameters(), strict=True))
+    scores = [log["eval_valid_MRR@10"] for log in trainer.state.log_history if "eval_valid_MRR@10" in log]
+    assert len(scores) >= 2 and all(0 < s <= 1 for s in scores)

@@ -1,0 +1,87 @@
+"""Tiny encoders with random weights and made-up pairs, for tests in this process and in killed ones."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import torch
+
+from leanmatch.data import PairTable
+from leanmatch.training import RegularizerOptions, ScheduleOptions, TrainOptions
+
+try:
+    from sentence_transformers.base.modules.normalize import Normalize
+    from sentence_transformers.base.modules.transformer import Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, StaticEmbedding
+except ImportError:
+    from sentence_transformers.models import Normalize, Pooling, StaticEmbedding, Transformer
+
+WORDS = [a + b for a, b in itertools.product(["ba", "ce", "di", "fo", "gu", "ha", "ki"], ["la", "me", "ni", "po", "ru"])]
+PIECES = ["##" + w[2:] for w in WORDS[:5]]
+
+
+def tiny_tokenizer():
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+    from tokenizers.processors import TemplateProcessing
+
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *PIECES]
+    tokenizer = Tokenizer(models.WordPiece({w: i for i, w in enumerate(names)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+    return tokenizer
+
+
+def transformer_model(folder, dropout: float = 0.0, seed: int = 0):
+    from sentence_transformers import SentenceTransformer
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    torch.manual_seed(seed)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tiny_tokenizer(),
+        pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]",
+    )  # fmt: skip
+    config = BertConfig(
+        vocab_size=len(fast), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=64, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
+        initializer_range=0.2,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+    fast.save_pretrained(folder)
+    transformer = Transformer(str(folder), max_seq_length=32)
+    return SentenceTransformer(modules=[transformer, Pooling(32, "mean"), Normalize()], device="cpu")
+
+
+def static_model(seed: int = 0):
+    from sentence_transformers import SentenceTransformer
+
+    torch.manual_seed(seed)
+    return SentenceTransformer(modules=[StaticEmbedding(tiny_tokenizer(), embedding_dim=16)], device="cpu")
+
+
+def pair_lists():
+    """Pairs that share three words, of unequal lengths."""
+    draw = random.Random(0)
+    anchors, positives = [], []
+    for _ in range(96):
+        shared = draw.sample(WORDS, 3)
+        anchors.append(" ".join(shared + draw.sample(WORDS, draw.randint(0, 6))))
+        positives.append(" ".join(draw.sample(WORDS, draw.randint(0, 4)) + shared))
+    return anchors, positives
+
+
+def pairs():
+    """The first 64 pairs as a table."""
+    anchors, positives = pair_lists()
+    return PairTable.from_columns({"anchor": anchors[:64], "positive": positives[:64]})
+
+
+def resumable_options():
+    """Three epochs of four steps, a checkpoint after each step."""
+    return TrainOptions(
+        average=1.0,
+        regularizer=RegularizerOptions(kind="itv", weight=1.0),
+        schedule=ScheduleOptions(epochs=3, batch_size=16, lr=1e-3, device="cpu", checkpoint_minutes=0.0),
+    )
