@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from leanmatch.data.check import PairReport as PairReport
     from leanmatch.data.check import check_pairs as check_pairs
+    from leanmatch.data.itemreaders import read_items as read_items
     from leanmatch.data.items import ItemTable as ItemTable
     from leanmatch.data.leakage import LeakageReport as LeakageReport
     from leanmatch.data.manifest import load_split as load_split
     from leanmatch.data.manifest import write_manifest as write_manifest
     from leanmatch.data.problems import SkippedRow as SkippedRow
-    from leanmatch.data.itemreaders import read_items as read_items
     from leanmatch.data.readers import iter_pairs as iter_pairs
     from leanmatch.data.readers import read_pairs as read_pairs
     from leanmatch.data.split import Split as Split

@@ -72,7 +72,7 @@ def read_items(
         good: list[int] = []
         for i, line in enumerate(lines):
             text = " ".join(t for part in parts if (t := (columns.get(part) or {i: None})[i]) and t.strip())
-            name = str(len(ids) + len(good)) if identifier is None else (columns.get(identifier) or {i: None})[i]
+            name = "" if identifier is None else (columns.get(identifier) or {i: None})[i]
             if not text:
                 what, where = "the text is missing or blank", " + ".join(parts)
                 found.append(Problem(line, where, text, what, "give each item a text"))
@@ -87,7 +87,7 @@ def read_items(
                     ids.append(name)
         problems.report(found)
         if identifier is None:
-            ids.extend(str(len(ids) + k) for k in range(len(good)))
+            ids.extend([str(len(ids) + k) for k in range(len(good))])
         before = len(ids) - len(good)
         for name in dict.fromkeys([*metadata, *names]):
             if name == identifier or (name in parts and len(parts) == 1):

@@ -65,7 +65,9 @@ def load_split(table: PairTable, path: str | Path) -> Split:
     except (UnicodeDecodeError, ValueError) as error:
         raise FormatError(f"{path} is no JSON file: {error}", remedy="write the manifest again") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise FormatError(f"{path} is no split manifest", remedy="make one: leanmatch data split FILE -o MANIFEST")
+        raise FormatError(
+            f"{path} is no split manifest", remedy="make one: leanmatch data split FILE -o MANIFEST"
+        )
     if found.get("version") != VERSION:
         raise FormatError(
             f"{path} has version {found.get('version')!r}, this leanmatch reads {VERSION}",

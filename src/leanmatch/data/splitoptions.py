@@ -46,7 +46,8 @@ class SplitOptions:
                 parse_timestamp(self.after)
             except ValueError as error:
                 raise UsageError(
-                    f"after is {self.after!r}: {error}", remedy="an ISO 8601 date such as 2021-06-01 (--after)"
+                    f"after is {self.after!r}: {error}",
+                    remedy="an ISO 8601 date such as 2021-06-01 (--after)",
                 ) from None
         for name in ("valid_fraction", "test_fraction"):
             value = getattr(self, name)
@@ -83,6 +84,8 @@ def parse_hold_out(conditions: Iterable[str]) -> dict[str, list[str]]:
     for condition in conditions:
         column, equals, value = condition.partition("=")
         if not equals or not column or not value:
-            raise UsageError(f"hold_out is {condition!r}", remedy="COLUMN=VALUE, e.g. --hold-out category=Toys")
+            raise UsageError(
+                f"hold_out is {condition!r}", remedy="COLUMN=VALUE, e.g. --hold-out category=Toys"
+            )
         values.setdefault(column, []).append(value)
     return values

@@ -67,7 +67,9 @@ class PairTable:
         Raises:
             DataError: a missing column, or a bad row (counted from 1).
         """
-        return cls._checked({name: table.column(name) for name in table.column_names}, source, corpus, on_error)
+        return cls._checked(
+            {name: table.column(name) for name in table.column_names}, source, corpus, on_error
+        )
 
     @classmethod
     def from_columns(
@@ -80,7 +82,9 @@ class PairTable:
         """
         lengths = {name: len(values) for name, values in columns.items()}
         if len(set(lengths.values())) > 1:
-            raise DataError(f"the columns differ in length: {lengths}", remedy="give every column a value a row")
+            raise DataError(
+                f"the columns differ in length: {lengths}", remedy="give every column a value a row"
+            )
         return cls._checked({name: list(values) for name, values in columns.items()}, source, None, on_error)
 
     @classmethod
@@ -179,7 +183,9 @@ class PairTable:
         """
         most = min(MAX_SLICE_VALUES, max(20, len(self) // 2))
         others = [name for name in self.column_names if not is_known(name)]
-        return tuple(name for name in others if 0 < pc.count_distinct(self._table.column(name)).as_py() <= most)
+        return tuple(
+            name for name in others if 0 < pc.count_distinct(self._table.column(name)).as_py() <= most
+        )
 
     def has(self, name: str) -> bool:
         """Whether there is a column of this name."""

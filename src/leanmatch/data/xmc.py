@@ -98,7 +98,9 @@ def _fault(line: int, anchor: str, targets: Any, grades: Any, labels: list[Any])
     if not anchor:
         return Problem(line, "title", anchor, "the data point has no text", "give it a title or delete it")
     if not isinstance(targets, list):
-        return Problem(line, "target_ind", targets, "a list of rows of lbl is needed", "[] where there are none")
+        return Problem(
+            line, "target_ind", targets, "a list of rows of lbl is needed", "[] where there are none"
+        )
     for target in targets:
         if not isinstance(target, int) or isinstance(target, bool) or not 0 <= target < len(labels):
             what = f"no row of lbl, which has {len(labels)}"
@@ -120,7 +122,11 @@ def _filter_pairs(path: Path) -> set[tuple[int, int]]:
                 continue
             if len(fields) != 2 or not all(field.isdigit() for field in fields):
                 raise DataError(
-                    "a row and a label are needed", path=path, line=number, value=line, remedy="two whole numbers"
+                    "a row and a label are needed",
+                    path=path,
+                    line=number,
+                    value=line,
+                    remedy="two whole numbers",
                 )
             pairs.add((int(fields[0]), int(fields[1])))
     return pairs
