@@ -40,7 +40,10 @@ def test_names_are_there_and_pyarrow_is_lazy() -> None:
         assert getattr(data, name).__name__ == name
     with pytest.raises(AttributeError, match="nothing"):
         _ = data.nothing
-    code = "import sys, leanmatch.data, leanmatch.cli.data; print([m for m in ('pyarrow', 'scipy') if m in sys.modules])"
+    code = (
+        "import sys, leanmatch.data, leanmatch.cli.data\n"
+        "print([name for name in ('pyarrow', 'scipy') if name in sys.modules])"
+    )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "[]"
 

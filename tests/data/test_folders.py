@@ -58,7 +58,7 @@ def test_beir_missing_parts(beir: Path) -> None:
     with pytest.raises(DataError, match="query-id, corpus-id, score"):
         read_pairs(beir)
     (beir / "corpus.jsonl").unlink()
-    with pytest.raises(DataError, match="corpus.jsonl: the file is missing"):
+    with pytest.raises(DataError, match=r"corpus\.jsonl: the file is missing"):
         read_pairs(beir)
 
 

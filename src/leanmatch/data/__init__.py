@@ -44,7 +44,24 @@ _HOMES = {
     "write_manifest": "manifest",
     "write_pairs": "writers",
 }
-__all__ = sorted(_HOMES)
+__all__ = [
+    "ItemTable",
+    "LeakageReport",
+    "PairReport",
+    "PairTable",
+    "SkippedRow",
+    "Split",
+    "SplitOptions",
+    "check_pairs",
+    "iter_pairs",
+    "load_split",
+    "normalized_text",
+    "read_items",
+    "read_pairs",
+    "split_pairs",
+    "write_manifest",
+    "write_pairs",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -101,7 +101,7 @@ def renamed(names: Sequence[str], columns: Mapping[str, str] | None, *, path: ob
             raise DataError(
                 f"column {name!r} stands {result.count(name)} times among the columns {shown}",
                 path=path,
-                remedy="rename one of them in the file, or read it under another name: --column other_name=NAME",
+                remedy="rename one of them in the file, or read it as another: --column other_name=NAME",
             )
     return result
 

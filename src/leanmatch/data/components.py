@@ -77,8 +77,8 @@ def _draw(
                 left -= int(sizes[component])
         if left > 0.1 * wanted:
             notes.append(
-                f"{name} has {wanted - left:,} rows instead of {wanted:,}: rows that share texts stay together, and "
-                f"the largest such group has {sizes.max():,} rows"
+                f"{name} has {wanted - left:,} rows instead of {wanted:,}: rows that share texts stay "
+                f"together, and the largest such group has {sizes.max():,} rows"
             )
     chosen = part_of[home]
     kept = np.ones(len(rows), np.bool_)

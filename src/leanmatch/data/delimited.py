@@ -1,4 +1,4 @@
-"""CSV (RFC 4180: fields in double quotes may hold commas, quotes and line ends) and TSV (no quoting at all)."""
+"""CSV (RFC 4180: quoted fields may hold commas, quotes and line ends) and TSV (no quoting at all)."""
 
 from __future__ import annotations
 

@@ -38,15 +38,15 @@ def read_items(
 
     Args:
         path: the file.
-        id_column: the column of identifiers; the first of ``_id``, ``id``, ``item_id`` and ``uid`` where it is not
-            given, row numbers (from 0) where there is none of them.
+        id_column: the column of identifiers; the first of ``_id``, ``id``, ``item_id`` and ``uid`` where it
+            is not given, row numbers (from 0) where there is none of them.
         text_columns: the columns that make the text, joined by a space; ``title`` and ``text`` where both are
             there, else the first of ``text``, ``title``, ``name``, ``item`` and ``content``.
         on_error: ``"raise"`` at a bad row, or ``"skip"`` it and list it in ``skipped``.
 
     Raises:
-        DataError: no such file, no text column, no items, a bad row, or an identifier that comes twice (always
-            an error, with both rows).
+        DataError: no such file, no text column, no items, a bad row, or an identifier that comes twice
+            (always an error, with both rows).
     """
     path = Path(path)
     problems = Problems(path, on_error)
@@ -131,5 +131,5 @@ def _choose(
     raise DataError(
         f"no column is known to hold the text; the columns found are: {', '.join(names)}",
         path=path,
-        remedy="name the text's columns (text_columns, --text-column NAME)",
+        remedy="name the text's columns (text_columns)",
     )

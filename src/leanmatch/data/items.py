@@ -74,7 +74,7 @@ class ItemTable:
                     line=rows[i],
                     column="id",
                     value=name,
-                    remedy="give each item its own identifier, or name another column (id_column, --id-column)",
+                    remedy="give each item its own identifier, or choose another column (id_column)",
                 )
             seen[name] = rows[i]
             if not isinstance(texts[i], str) or not texts[i].strip():

@@ -135,8 +135,8 @@ def _read_folder(path: Path, columns: Mapping[str, str] | None, problems: Proble
         raise DataError(
             f"the folder is neither a BEIR nor an XMC folder; it holds: {', '.join(names) or 'nothing'}",
             path=path,
-            remedy="a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/*.tsv, an XMC folder trn.json.gz, "
-            "tst.json.gz and lbl.json.gz; else name a file",
+            remedy="a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/*.tsv, an XMC folder "
+            "trn.json.gz, tst.json.gz and lbl.json.gz; else name a file",
         )
     if not len(table):
         _refuse_no_rows(path, problems)

@@ -56,7 +56,8 @@ class SplitOptions:
                 raise UsageError(f"{name} is {value}", remedy=f"from 0 to below 1 ({flag})")
         if self.valid_fraction + self.test_fraction >= 1:
             raise UsageError(
-                f"valid_fraction {self.valid_fraction} and test_fraction {self.test_fraction} leave nothing to train on",
+                f"valid_fraction {self.valid_fraction} and test_fraction {self.test_fraction} leave nothing "
+                f"to train on",
                 remedy="their sum must be below 1",
             )
         if self.leakage not in get_args(Leakage):

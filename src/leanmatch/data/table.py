@@ -24,10 +24,10 @@ MAX_SLICE_VALUES = 1000
 class PairTable:
     """Pairs of texts, immutable, Arrow underneath.
 
-    Columns: ``anchor`` and ``positive`` (texts, required); ``negative``, ``negative_1``, ... (texts that do not
-    match the anchor); ``label`` (1: the pair matches, 0: it does not); ``split`` (train, valid or test; val, dev
-    and validation are read as valid); ``timestamp``; ``anchor_id``, ``positive_id``; ``relevance`` (grade);
-    every other column is kept as text and may serve to slice.
+    Columns: ``anchor`` and ``positive`` (texts, required); ``negative``, ``negative_1``, ... (texts that do
+    not match the anchor); ``label`` (1: the pair matches, 0: it does not); ``split`` (train, valid or test;
+    val, dev and validation are read as valid); ``timestamp``; ``anchor_id``, ``positive_id``; ``relevance``
+    (grade); every other column is kept as text and may serve to slice.
 
     Build it with :meth:`from_arrow`, :meth:`from_columns` or :func:`leanmatch.data.read_pairs`.
 
@@ -148,7 +148,7 @@ class PairTable:
 
     @cached_property
     def positives(self) -> list[str]:
-        """The texts that are paired with the anchors (not matching ones where ``label`` is 0); kept likewise."""
+        """The texts that are paired with the anchors (not matching where ``label`` is 0); kept likewise."""
         return self.column("positive")
 
     @property
@@ -169,7 +169,7 @@ class PairTable:
 
     @cached_property
     def negatives(self) -> list[list[str]]:
-        """The given negatives of each row, possibly none; from ``negative``, ``negative_1``, ... in this order."""
+        """The given negatives of each row, possibly none; ``negative`` first, then by number."""
         columns = [self.column(name) for name in negative_columns(self.column_names)]
         if not columns:
             return [[] for _ in range(len(self))]

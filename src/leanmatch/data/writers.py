@@ -87,7 +87,8 @@ def _refuse_unsafe(table: PairTable, path: Path) -> None:
         for i, value in enumerate([name] if bad_name else rows.column(name).to_pylist(), start=1):
             if value is not None and UNSAFE_IN_TSV.search(value):
                 raise DataError(
-                    f"{'the name' if bad_name else f'row {i}'} has a tab or a line end, which TSV cannot hold",
+                    f"{'the name' if bad_name else f'row {i}'} has a tab or a line end, which TSV cannot "
+                    f"hold",
                     path=path,
                     column=name,
                     value=value,
