@@ -38,11 +38,11 @@ bench: $(PACKAGE_STAMP) ## every benchmark in benchmarks/
 
 install: $(PACKAGE_STAMP) ## only the set-up
 
-clean: ## remove builds, caches and the environment
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage coverage.xml htmlcov $(VENV)
+clean: ## remove builds, caches and .venv
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage coverage.xml htmlcov .venv
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(VENV_STAMP): scripts/setup.sh
+$(VENV_STAMP):
 	@scripts/setup.sh venv $(VENV)
 	@touch $@
 

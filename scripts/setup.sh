@@ -57,8 +57,11 @@ venv)
     "$python" -c 'import ensurepip, venv' 2>/dev/null ||
         fail "$python cannot make virtual environments: its modules venv and ensurepip are not installed." \
             "Remedy: install them (Debian, Ubuntu: apt install python3-venv)."
+    if [ -d "$folder" ] && [ -n "$(ls -A "$folder")" ] && [ ! -f "$folder/pyvenv.cfg" ]; then
+        fail "$folder is not a virtual environment and not empty." "Remedy: name another place: make VENV=..."
+    fi
     echo "set-up: $("$python" --version) -> $folder"
-    "$python" -m venv --clear "$folder"
+    "$python" -m venv "$folder"
     ;;
 torch)
     echo "set-up: installing $3 (large; minutes on a slow line)"

@@ -72,15 +72,15 @@ class Split:
 def split_pairs(table: PairTable, options: SplitOptions | None = None) -> Split:
     """Split a table at random, by group, by time, or by its ``split`` column.
 
-    Rows of held-out groups and rows at or after the date are ``test_out``; where any of them is marked test in the
-    ``split`` column, only those marked test. The others go where the ``split`` column says, or at random: rows
-    that share a text (or a near-duplicate) stay on one side. Without valid rows in the ``split`` column, valid is
-    drawn from the train rows. Then rows of train and valid that leak into the tests, and rows of train that leak
-    into valid, are removed or reported.
+    Rows of held-out groups and rows at or after the date are ``test_out``; where any of them is marked test
+    in the ``split`` column, only those marked test. The others go where that column says, or at random: rows
+    that share a text (or a near-duplicate) stay on one side. Without valid rows in the ``split``
+    column, valid is drawn from the train rows. Then rows of train and valid that leak into the tests, and
+    rows of train that leak into valid, are removed or reported.
 
     Raises:
-        DataError: a held-out column or value that is not there, ``after`` without timestamps, nothing held out by
-            the date, or no row left to train on.
+        DataError: a held-out column or value that is not there, ``after`` without timestamps, nothing held
+            out by the date, or no row left to train on.
     """
     options = options or SplitOptions()
     notes: list[str] = []
@@ -110,13 +110,14 @@ def split_pairs(table: PairTable, options: SplitOptions | None = None) -> Split:
     report = _leakage(data, rows, options)
     if not len(rows["train"]):
         raise DataError(
-            f"all {before:,} training rows share texts with the tests, so that removing them leaves nothing to train on",
-            remedy="let parts share positives (--shared-positives), or report leakage only (--leakage report)",
+            f"all {before:,} training rows share texts with the tests, so that removing them leaves nothing "
+            f"to train on",
+            remedy="let parts share positives (--shared-positives) or report leakage only (--leakage report)",
         )
     if len(rows["train"]) < before / 2:
         notes.append(
-            f"removing leakage took {before - len(rows['train']):,} of {before:,} training rows; where positives are "
-            "a catalogue that all parts share, say so: --shared-positives"
+            f"removing leakage took {before - len(rows['train']):,} of {before:,} training rows; where "
+            "positives are a catalogue that all parts share, say so: --shared-positives"
         )
     return Split(table, options, {name: rows[name] for name in PARTS}, report, tuple(notes))
 

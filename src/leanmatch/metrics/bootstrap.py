@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from leanmatch.errors import UsageError
 
-BLOCK_CELLS = 500_000
+BLOCK_CELLS = 200_000
 """Counts that are held at once, about; few enough to stay in the cache."""
 
 

@@ -8,42 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leanmatch.data.table import PairTable
 from leanmatch.errors import DataError
 
 LEAST_SHARED_TEXTS = 0.001
 """Share of distinct texts that must stand on both sides for ``symmetric="auto"`` to say yes."""
-
-
-class Items(Protocol):
-    """What is needed of a corpus."""
-
-    @property
-    def ids(self) -> list[str]: ...
-    @property
-    def texts(self) -> list[str]: ...
-
-
-class Pairs(Protocol):
-    """What is needed of a pair table (``leanmatch.data.PairTable`` has it)."""
-
-    source: str
-
-    def __len__(self) -> int: ...
-    @property
-    def anchors(self) -> list[str]: ...
-    @property
-    def positives(self) -> list[str]: ...
-    @property
-    def labels(self) -> NDArray[np.int8]: ...
-    @property
-    def corpus(self) -> Items | None: ...
-    def has(self, name: str) -> bool: ...
-    def column(self, name: str) -> list[object]: ...
 
 
 class Symmetry(NamedTuple):
@@ -74,7 +48,7 @@ class Identities:
     conflicts: int
 
 
-def decide_symmetric(table: Pairs, wanted: bool | Literal["auto"] = "auto") -> Symmetry:
+def decide_symmetric(table: PairTable, wanted: bool | Literal["auto"] = "auto") -> Symmetry:
     """Whether anchors and positives are things of one kind.
 
     The rule of ``"auto"``: with ``anchor_id`` and ids of items (``positive_id``, or a corpus) pairs are symmetric
@@ -100,7 +74,7 @@ def decide_symmetric(table: Pairs, wanted: bool | Literal["auto"] = "auto") -> S
     return Symmetry(enough, f"{shared:,} of {total:,} distinct texts stand on both sides")
 
 
-def identify(table: Pairs, *, symmetric: bool) -> Identities:
+def identify(table: PairTable, *, symmetric: bool) -> Identities:
     """Number the texts, queries and items of a table.
 
     Args:
@@ -120,10 +94,18 @@ def identify(table: Pairs, *, symmetric: bool) -> Identities:
     if table.corpus is not None:
         ids = [str(name) for name in table.corpus.ids] if item_ids is not None else None
         found = names.number("item", ids, table.corpus.texts, _numbered(table.corpus.texts, numbers))
-        corpus = _distinct(found)
+        corpus = distinct_in_order(found)
     text_of = np.array(names.text_of, np.int64)
     return Identities(
-        list(numbers), anchor_texts, positive_texts, queries, items, text_of, corpus, names.names, names.conflicts
+        list(numbers),
+        anchor_texts,
+        positive_texts,
+        queries,
+        items,
+        text_of,
+        corpus,
+        names.names,
+        names.conflicts,
     )
 
 
@@ -141,7 +123,11 @@ class _Names:
         return len(self._conflicting)
 
     def number(
-        self, side: str, ids: list[str | None] | list[str] | None, texts: Sequence[str], numbers: NDArray[np.int64]
+        self,
+        side: str,
+        ids: list[str | None] | list[str] | None,
+        texts: Sequence[str],
+        numbers: NDArray[np.int64],
     ) -> NDArray[np.int64]:
         place = "" if self._shared else side
         found = np.empty(len(texts), np.int64)
@@ -162,17 +148,17 @@ def _numbered(texts: Sequence[str], numbers: dict[str, int]) -> NDArray[np.int64
     return np.array([numbers.setdefault(text, len(numbers)) for text in texts], np.int64)
 
 
-def _ids(table: Pairs, name: str) -> list[str | None]:
+def _ids(table: PairTable, name: str) -> list[str | None]:
     return [None if value is None else str(value) for value in table.column(name)]
 
 
-def _distinct(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Distinct values in the order of their first appearance."""
+def distinct_in_order(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The distinct values in the order of their first appearance."""
     _, first = np.unique(values, return_index=True)
     return values[np.sort(first)]
 
 
-def grades(table: Pairs) -> NDArray[np.int64]:
+def grades(table: PairTable) -> NDArray[np.int64]:
     """How relevant each row is, from the column ``relevance`` (whole numbers from 1), else 1; shape ``(rows,)``.
 
     Raises:

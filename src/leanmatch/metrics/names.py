@@ -54,7 +54,9 @@ def parse_retrieval_metric(name: str) -> RetrievalMetric:
     match = re.fullmatch(r"([A-Za-z]+)@([0-9]+)", name)
     if match is None or match[1] not in RETRIEVAL_FAMILIES or not 1 <= int(match[2]) <= 1000:
         forms = ", ".join(f"{family}@k" for family in RETRIEVAL_FAMILIES)
-        raise UsageError(f"there is no retrieval metric {name!r}", remedy=f"one of {forms}, with k from 1 to 1000")
+        raise UsageError(
+            f"there is no retrieval metric {name!r}", remedy=f"one of {forms}, with k from 1 to 1000"
+        )
     return RetrievalMetric(match[1], int(match[2]))
 
 
@@ -76,5 +78,7 @@ def split_metrics(names: Iterable[str]) -> tuple[tuple[RetrievalMetric, ...], tu
             retrieval.append(parse_retrieval_metric(name))
         except UsageError as error:
             forms = ", ".join([*(f"{family}@k" for family in RETRIEVAL_FAMILIES), *PAIR_METRICS])
-            raise UsageError(f"there is no metric {name!r}", remedy=f"one of {forms}; k from 1 to 1000") from error
+            raise UsageError(
+                f"there is no metric {name!r}", remedy=f"one of {forms}; k from 1 to 1000"
+            ) from error
     return tuple(retrieval), tuple(pairs)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from leanmatch.data.splitoptions import parse_hold_out
+from leanmatch.data.timestamps import parse_timestamp
 from leanmatch.errors import UsageError
 from leanmatch.metrics.bootstrap import check_bootstrap
 from leanmatch.metrics.names import DEFAULT_METRICS, split_metrics
@@ -50,26 +52,24 @@ class EvaluationOptions:
         if not self.metrics:
             raise UsageError("no metric is asked for", remedy=f"for example {', '.join(DEFAULT_METRICS[:3])}")
         check_bootstrap(self.confidence, self.resamples)
-        for condition in self.hold_out:
-            parse_condition(condition)
+        parse_hold_out(self.hold_out)
+        _check_date(self.after)
         if self.split not in SPLIT_CHOICES:
-            raise UsageError(f"there is no split {self.split!r}", remedy=f"one of: {', '.join(SPLIT_CHOICES)}")
+            raise UsageError(
+                f"there is no split {self.split!r}", remedy=f"one of: {', '.join(SPLIT_CHOICES)}"
+            )
         if self.symmetric not in (True, False, "auto"):
             raise UsageError(f"symmetric is {self.symmetric!r}", remedy="one of: True, False, 'auto'")
         if not all(value > 0 for value in self.propensity):
             raise UsageError(f"propensity constants {self.propensity}", remedy="A and B must be above 0")
 
 
-def parse_condition(condition: str) -> tuple[str, str]:
-    """Read ``"column=value"``; the value may hold further equals signs.
-
-    >>> parse_condition("category=Toys & Games")
-    ('category', 'Toys & Games')
-
-    Raises:
-        UsageError: no equals sign, or nothing before or after it.
-    """
-    column, equals, value = condition.partition("=")
-    if not (equals and column.strip() and value.strip()):
-        raise UsageError(f"{condition!r} is no condition", remedy="write COLUMN=VALUE, for example category=Toys")
-    return column.strip(), value.strip()
+def _check_date(after: str | None) -> None:
+    if after is None:
+        return
+    try:
+        parse_timestamp(after)
+    except ValueError as error:
+        raise UsageError(
+            f"after is {after!r}: {error}", remedy="an ISO 8601 date such as 2021-06-01"
+        ) from None

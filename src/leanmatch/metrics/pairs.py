@@ -7,6 +7,7 @@ scikit-learn's ``roc_auc_score``, ``roc_auc_score(max_fpr=...)`` and ``average_p
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,42 +18,60 @@ from leanmatch.metrics.names import PAIR_METRICS
 MAX_FALSE_POSITIVE_RATE = 0.05
 
 
+class Curve(NamedTuple):
+    """Counts along falling scores, one column a distinct score; all of shape ``(rows, steps)``, float64.
+
+    ``hits`` and ``misses``: positives and negatives at each step; ``tp`` and ``fp``: their running sums.
+    """
+
+    hits: NDArray[np.float64]
+    misses: NDArray[np.float64]
+    tp: NDArray[np.float64]
+    fp: NDArray[np.float64]
+
+
 class RankedPairs:
     """Scored and labelled pairs, sorted once by falling score; equal scores form one step of the curve.
 
     Args:
         scores: shape ``(pairs,)``, finite.
         labels: shape ``(pairs,)``, 0 or 1, both present.
+        units: shape ``(pairs,)``, to which resampled unit each pair belongs; each its own where left out.
 
     Raises:
         DataError: shapes differ, a score is not finite, a label is neither 0 nor 1, or one label is missing.
     """
 
-    def __init__(self, scores: ArrayLike, labels: ArrayLike) -> None:
+    def __init__(self, scores: ArrayLike, labels: ArrayLike, units: NDArray[np.int64] | None = None) -> None:
         scores_n, labels_n = np.asarray(scores, np.float64), np.asarray(labels)
         _check(scores_n, labels_n)
-        self.order = np.argsort(-scores_n, kind="stable")
-        falling = scores_n[self.order]
-        self._positive = (labels_n[self.order] == 1).astype(np.float64)
-        self._ends = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))
+        order = np.argsort(-scores_n, kind="stable")
+        falling = scores_n[order]
+        self._units = order if units is None else units[order]
+        self._positive = (labels_n[order] == 1).astype(np.float64)
+        self._starts = np.flatnonzero(np.append(True, falling[1:] != falling[:-1]))
+        self._tied = len(self._starts) < len(order)
 
-    def metrics(self, names: Sequence[str], weights: ArrayLike | None = None) -> NDArray[np.float64]:
+    def metrics(self, names: Sequence[str], weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         """Values of the metrics, shape ``(rows, len(names))``; a row for each row of weights.
 
         Args:
             names: of :data:`leanmatch.metrics.names.PAIR_METRICS`.
-            weights: shape ``(rows, pairs)``, how often each pair counts; once where left out.
+            weights: shape ``(rows, units)``, how often each unit counts; once where left out.
 
         A row of weights without a positive or without a negative gives NaN.
         """
-        counts = np.ones((1, len(self.order))) if weights is None else np.asarray(weights, np.float64)
-        counts = counts[:, self.order]
+        counts = np.ones((1, len(self._units))) if weights is None else weights[:, self._units]
         hits = counts * self._positive
-        true_positives = np.cumsum(hits, axis=1)[:, self._ends]
-        false_positives = np.cumsum(counts - hits, axis=1)[:, self._ends]
-        values = [CURVE_METRICS[name](true_positives, false_positives) for name in names]
-        usable = (true_positives[:, -1] > 0) & (false_positives[:, -1] > 0)
-        return np.where(usable[:, None], np.stack(values, axis=1), np.nan)
+        misses = counts - hits
+        if self._tied:
+            hits = np.add.reduceat(hits, self._starts, axis=1)
+            misses = np.add.reduceat(misses, self._starts, axis=1)
+        curve = Curve(hits, misses, np.cumsum(hits, axis=1), np.cumsum(misses, axis=1))
+        usable = (curve.tp[:, -1] > 0) & (curve.fp[:, -1] > 0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values = np.stack([CURVE_METRICS[name](curve) for name in names], axis=1)
+        return np.where(usable[:, None], values, np.nan)
 
 
 def pair_metrics(scores: ArrayLike, labels: ArrayLike) -> dict[str, float]:
@@ -74,7 +93,8 @@ def pair_metrics(scores: ArrayLike, labels: ArrayLike) -> dict[str, float]:
 def _check(scores: NDArray[np.float64], labels: NDArray[np.generic]) -> None:
     if scores.ndim != 1 or scores.shape != labels.shape:
         raise DataError(
-            f"scores have shape {scores.shape}, labels {labels.shape}", remedy="give one of each for each pair"
+            f"scores have shape {scores.shape}, labels {labels.shape}",
+            remedy="give one of each for each pair",
         )
     if not np.isfinite(scores).all():
         position = int(np.flatnonzero(~np.isfinite(scores))[0])
@@ -87,41 +107,32 @@ def _check(scores: NDArray[np.float64], labels: NDArray[np.generic]) -> None:
         )
 
 
-def _curve(tp: NDArray[np.float64], fp: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """True and false positive rates from (0, 0) on, shape ``(rows, steps + 1)``."""
-    zeros = np.zeros((len(tp), 1))
-    with np.errstate(invalid="ignore"):
-        return np.hstack([zeros, tp / tp[:, -1:]]), np.hstack([zeros, fp / fp[:, -1:]])
+def _auc(curve: Curve) -> NDArray[np.float64]:
+    """Each negative meets the positives above it, and half of those at its own score."""
+    met = np.einsum("ij,ij->i", curve.misses, curve.tp) - np.einsum("ij,ij->i", curve.misses, curve.hits) / 2
+    return np.asarray(met / (curve.tp[:, -1] * curve.fp[:, -1]))
 
 
-def _auc(tp: NDArray[np.float64], fp: NDArray[np.float64]) -> NDArray[np.float64]:
-    tpr, fpr = _curve(tp, fp)
-    return np.asarray(np.trapezoid(tpr, fpr, axis=1))
+def _partial_auc(curve: Curve) -> NDArray[np.float64]:
+    """Trapezoids up to the limit, the last one cut there; then McClish's ``(1 + (A - least) / (most - least)) / 2``."""
+    limit = MAX_FALSE_POSITIVE_RATE * curve.fp[:, -1:]
+    steps = min(curve.fp.shape[1], int((curve.fp < limit).sum(axis=1).max(initial=0)) + 1)
+    hits, misses, tp, fp = (array[:, :steps] for array in curve)
+    width = np.clip(limit - (fp - misses), 0.0, misses)
+    share = np.divide(width, misses, out=np.ones_like(width), where=misses > 0)
+    area = np.einsum("ij,ij->i", width, tp - hits + hits * share / 2)
+    rate = area / (curve.tp[:, -1] * curve.fp[:, -1])
+    least, most = MAX_FALSE_POSITIVE_RATE**2 / 2, MAX_FALSE_POSITIVE_RATE
+    return np.asarray(0.5 * (1 + (rate - least) / (most - least)))
 
 
-def _partial_auc(tp: NDArray[np.float64], fp: NDArray[np.float64]) -> NDArray[np.float64]:
-    tpr, fpr = _curve(tp, fp)
-    limit = MAX_FALSE_POSITIVE_RATE
-    left, right = fpr[:, :-1], fpr[:, 1:]
-    low, high = tpr[:, :-1], tpr[:, 1:]
-    cut = np.clip(right, None, limit)
-    width = np.clip(cut - left, 0.0, None)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        at_cut = low + (high - low) * np.where(right > left, width / (right - left), 1.0)
-    area = (width * (low + at_cut) / 2).sum(axis=1)
-    least, most = limit**2 / 2, limit
-    return np.asarray(0.5 * (1 + (area - least) / (most - least)))
+def _average_precision(curve: Curve) -> NDArray[np.float64]:
+    seen = curve.tp + curve.fp
+    precision = np.divide(curve.tp, seen, out=np.zeros_like(seen), where=seen > 0)
+    return np.asarray(np.einsum("ij,ij->i", curve.hits, precision) / curve.tp[:, -1])
 
 
-def _average_precision(tp: NDArray[np.float64], fp: NDArray[np.float64]) -> NDArray[np.float64]:
-    gained = np.diff(tp, axis=1, prepend=0.0)
-    seen = tp + fp
-    precision = np.divide(tp, seen, out=np.zeros_like(tp), where=seen > 0)
-    with np.errstate(invalid="ignore"):
-        return np.asarray((gained * precision).sum(axis=1) / tp[:, -1])
-
-
-CURVE_METRICS: dict[str, Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]] = {
+CURVE_METRICS: dict[str, Callable[[Curve], NDArray[np.float64]]] = {
     "AUC": _auc,
     "AUC@0.05": _partial_auc,
     "AP": _average_precision,

@@ -65,7 +65,9 @@ def inverse_propensities(counts: ArrayLike, queries: int, *, a: float, b: float)
         UsageError: ``A`` or ``B`` out of range.
     """
     if a <= 0 or b <= 0:
-        raise UsageError(f"propensity constants A={a}, B={b}", remedy="both must be above 0; usual: 0.55 and 1.5")
+        raise UsageError(
+            f"propensity constants A={a}, B={b}", remedy="both must be above 0; usual: 0.55 and 1.5"
+        )
     scale = (math.log(queries) - 1.0) * (b + 1.0) ** a
     return np.asarray(1.0 + scale * (np.asarray(counts, np.float64) + b) ** -a)
 

@@ -5,7 +5,7 @@ Reference: MacAvaney, Macdonald, Ounis: Streamlining Evaluation with ir-measures
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -107,7 +107,7 @@ def per_query(
 def _measure(metric: RetrievalMetric) -> Any:
     from ir_measures import RR, P, R, nDCG
 
-    table = {
+    table: dict[str, Callable[[int], Any]] = {
         "nDCG": lambda k: nDCG @ k,
         "MRR": lambda k: RR,
         "P": lambda k: P @ k,
@@ -115,7 +115,8 @@ def _measure(metric: RetrievalMetric) -> Any:
     }
     if metric.family not in table:
         raise UsageError(
-            f"{metric} has no value for each query", remedy=f"one of {', '.join(f'{name}@k' for name in table)}"
+            f"{metric} has no value for each query",
+            remedy=f"one of {', '.join(f'{name}@k' for name in table)}",
         )
     return table[metric.family](metric.k)
 

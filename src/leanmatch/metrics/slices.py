@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leanmatch.data.splitoptions import parse_hold_out
+from leanmatch.data.table import PairTable
+from leanmatch.data.timestamps import parse_timestamp
 from leanmatch.errors import DataError
-from leanmatch.metrics.options import EvaluationOptions, parse_condition
+from leanmatch.metrics.options import EvaluationOptions
 
 OVERALL = "overall"
 IN_DISTRIBUTION = "in distribution"
@@ -24,21 +27,7 @@ class Slice(NamedTuple):
     rows: NDArray[np.int64]
 
 
-class Columns(Protocol):
-    """What slicing needs of a pair table."""
-
-    source: str
-
-    def __len__(self) -> int: ...
-    @property
-    def column_names(self) -> tuple[str, ...]: ...
-    @property
-    def slice_columns(self) -> tuple[str, ...]: ...
-    def has(self, name: str) -> bool: ...
-    def column(self, name: str) -> list[object]: ...
-
-
-def make_slices(table: Columns, options: EvaluationOptions) -> list[Slice]:
+def make_slices(table: PairTable, options: EvaluationOptions) -> list[Slice]:
     """All slices, overall first; an empty in- or out-of-distribution part is left out.
 
     Raises:
@@ -58,27 +47,25 @@ def make_slices(table: Columns, options: EvaluationOptions) -> list[Slice]:
     return slices
 
 
-def held_out_rows(table: Columns, options: EvaluationOptions) -> NDArray[np.bool_]:
+def held_out_rows(table: PairTable, options: EvaluationOptions) -> NDArray[np.bool_]:
     """Which rows match any ``hold_out`` condition or are not before ``after``; shape ``(rows,)``.
 
     Raises:
         DataError: an unknown column or value, or ``after`` without a ``timestamp`` column.
     """
     outside = np.zeros(len(table), np.bool_)
-    for condition in options.hold_out:
-        column, value = parse_condition(condition)
+    for column, wanted in parse_hold_out(options.hold_out).items():
         values = _values(table, column)
-        matching = values == value
-        if not matching.any():
-            raise DataError(
-                f"no row has {column}={value} to hold out",
-                path=table.source or None,
-                remedy=f"values of {column}: {_shown(sorted(set(values.tolist())))}",
-            )
-        outside |= matching
+        for value in wanted:
+            matching = values == value
+            if not matching.any():
+                raise DataError(
+                    f"no row has {column}={value} to hold out",
+                    path=table.source or None,
+                    remedy=f"values of {column}: {_shown(sorted(set(values.tolist())))}",
+                )
+            outside |= matching
     if options.after is not None:
-        from leanmatch.data.timestamps import parse_timestamp
-
         if not table.has("timestamp"):
             raise DataError(
                 f"after={options.after} needs a column 'timestamp'",
@@ -86,11 +73,13 @@ def held_out_rows(table: Columns, options: EvaluationOptions) -> NDArray[np.bool
                 remedy=f"the columns are: {', '.join(table.column_names)}; read another one as timestamp",
             )
         limit = parse_timestamp(options.after)
-        outside |= np.array([bool(time >= limit) for time in table.column("timestamp")], np.bool_)  # type: ignore[operator]
+        outside |= np.array(
+            [time is not None and time >= limit for time in table.column("timestamp")], np.bool_
+        )
     return outside
 
 
-def _values(table: Columns, column: str) -> NDArray[np.object_]:
+def _values(table: PairTable, column: str) -> NDArray[np.object_]:
     """A column as text; a missing value is the empty text."""
     if not table.has(column):
         raise DataError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from leanmatch.metrics.candidates import Identities, _distinct
+from leanmatch.metrics.candidates import Identities, distinct_in_order
 from leanmatch.metrics.retrieval import Judgements
 from leanmatch.metrics.search import Exclusions, Neighbours, top_k
 from leanmatch.types import Vectors
@@ -46,9 +46,9 @@ def make_task(
 ) -> RetrievalTask:
     """The retrieval task of some rows.
 
-    Candidates: the corpus where there is one; else, for symmetric pairs, all texts of the rows on either side; else
-    all their positives (label 0 too). For symmetric pairs a query never finds itself nor another item with its very
-    text, and pairs of one text with itself are no judgements.
+    Candidates: the corpus where there is one; else, for symmetric pairs, all texts of the rows on either side;
+    else all their positives (label 0 too). For symmetric pairs a query never finds itself nor another item with
+    its very text, and pairs of one text with itself are no judgements.
     """
     candidates = _candidates(known, rows, symmetric)
     relevant = rows[labels[rows] == 1]
@@ -56,7 +56,7 @@ def make_task(
     self_pairs = int(np.count_nonzero(same)) if symmetric else 0
     if symmetric:
         relevant = relevant[~same]
-    query_ids = _distinct(known.queries[relevant])
+    query_ids = distinct_in_order(known.queries[relevant])
     missing = np.setdiff1d(known.items[relevant], candidates)
     items = np.concatenate([candidates, missing])
     query_place = _places(query_ids, len(known.text_of))
@@ -89,8 +89,8 @@ def _candidates(known: Identities, rows: NDArray[np.int64], symmetric: bool) -> 
     if known.corpus is not None:
         return known.corpus
     if symmetric:
-        return _distinct(np.stack([known.queries[rows], known.items[rows]], axis=1).ravel())
-    return _distinct(known.items[rows])
+        return distinct_in_order(np.stack([known.queries[rows], known.items[rows]], axis=1).ravel())
+    return distinct_in_order(known.items[rows])
 
 
 def _places(identities: NDArray[np.int64], size: int) -> NDArray[np.int64]:

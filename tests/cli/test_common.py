@@ -1,0 +1,57 @@
+"""What the commands share: which error ends with which exit code, and where words go."""
+
+from __future__ import annotations
+
+import errno
+import json
+
+import pytest
+import typer
+
+from leanmatch.cli.common import print_json, reported_errors, stderr_console, stdout_console
+from leanmatch.errors import DataError, LeanmatchError, UsageError
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (UsageError("no such option", remedy="read"), 2, "error: no such option\n  remedy: read\n"),
+        (LeanmatchError("it broke"), 1, "error: it broke\n"),
+        (DataError("bad", path="a.csv", line=2), 1, "error: a.csv:2: bad\n"),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file", "x.csv"),
+            1,
+            "error: [Errno 2] No such file: 'x.csv'\n",
+        ),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_exit_codes(
+    error: BaseException, code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as stop, reported_errors():
+        raise error
+    assert stop.value.exit_code == code
+    assert capsys.readouterr() == ("", message)
+
+
+@pytest.mark.parametrize("error", [OSError("without a number"), ZeroDivisionError("a bug")])
+def test_bugs_keep_their_traceback(error: Exception) -> None:
+    with pytest.raises(type(error)), reported_errors():
+        raise error
+
+
+def test_json_goes_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"a": "ü"})
+    out, err = capsys.readouterr()
+    assert (json.loads(out), err) == ({"a": "ü"}, "")
+    assert "ü" in out
+    with pytest.raises(ValueError, match="JSON compliant"):
+        print_json(float("inf"))
+    assert capsys.readouterr().out == ""
+
+
+def test_consoles(capsys: pytest.CaptureFixture[str]) -> None:
+    stdout_console().print("result")
+    stderr_console().print("progress")
+    assert capsys.readouterr() == ("result\n", "progress\n")
