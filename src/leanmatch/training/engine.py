@@ -18,9 +18,11 @@ from leanmatch.training.stock import BatchSamplers
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from leanmatch.training.base_scores import FrozenBase
     from leanmatch.training.options import ScheduleOptions
 
 WEIGHTS = "model.safetensors"
+BASE_CACHE = "base_cache.safetensors"
 EVALUATIONS = 10
 """How often a run with early stopping looks at the validation pairs."""
 
@@ -80,6 +82,7 @@ def train_stage(
         disable_tqdm=True,
         dataloader_pin_memory=False,
     )
+    model.model_card_data.generate_widget_examples = False  # saves a bar, and reading the data
     trainer = _Trainer(
         model=model,
         args=arguments,
@@ -91,11 +94,14 @@ def train_stage(
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(_Progress(description, loss))
-    trainer.add_callback(_TimedCheckpoints(schedule.checkpoint_minutes))
+    base = getattr(loss, "base", None)
+    trainer.add_callback(_TimedCheckpoints(schedule.checkpoint_minutes, base))
     if stopping:
         trainer.add_callback(EarlyStoppingCallback(schedule.early_stopping))
     start = time.perf_counter()
     checkpoint = last_checkpoint(stage)
+    if checkpoint and base is not None:
+        base.load_state_dict(load_weights(checkpoint / BASE_CACHE))
     result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return {
         "steps": trainer.state.global_step,
@@ -143,8 +149,8 @@ class _Trainer(SentenceTransformerTrainer):
 class _TimedCheckpoints(TrainerCallback):  # type: ignore[misc]
     """Asks for a checkpoint every few minutes, and marks each one complete only when all of it is on the disk."""
 
-    def __init__(self, minutes: float) -> None:
-        self.interval = minutes * 60
+    def __init__(self, minutes: float, base: FrozenBase | None) -> None:
+        self.interval, self.base = minutes * 60, base
         self.last = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
@@ -156,6 +162,8 @@ class _TimedCheckpoints(TrainerCallback):  # type: ignore[misc]
         self.last = time.monotonic()
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            if self.base is not None:
+                save_weights(folder / BASE_CACHE, self.base.state_dict())
             for file in folder.iterdir():
                 fsync_path(file)
             (folder / MARKER).touch()

@@ -115,7 +115,7 @@ def fit(
     if folder.resumed:
         report(f"continuing the run in {folder.path}")
     limit = model.max_seq_length
-    if schedule.max_length is not None:
+    if schedule.max_length is not None and limit != float("inf"):  # static encoders have no limit to set
         model.max_seq_length = min(schedule.max_length, limit)
     slices = _validation_slices(valid)
     if _chooses(options):
@@ -153,7 +153,8 @@ def fit(
     else:
         choice, weight, share = None, next(iter(finals)), float(options.average)
     model.load_state_dict(average_weights(start, finals[weight], share))
-    model.max_seq_length = limit
+    if model.max_seq_length != limit:
+        model.max_seq_length = limit
     model.eval()
     return TrainResult(model, weight, share, choice, tuple(remarks), history)
 

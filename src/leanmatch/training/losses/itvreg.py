@@ -89,15 +89,14 @@ class ITVReg(RegularizedLoss):
             )
             for side in sides
         ]
-        everything = [*columns, *(copy.features for copy in edited)]
-        embeddings = self.encode(everything)
-        base = self.base.embed(everything, embeddings[0].device)
-        contrastive = self.contrast(embeddings[: len(columns)], labels)
+        copies = [copy.features for copy in edited]
+        embeddings = self.encode([*columns, *copies])
+        now, after = embeddings[: len(columns)], embeddings[len(columns) :]
+        device = embeddings[0].device
+        base, after0 = self.base.embed(columns, device), self.base.embed(copies, device, remember=False)
+        contrastive = self.contrast(now, labels)
         penalties = [
-            self._penalty(side, copy, embeddings[: len(columns)], base[: len(columns)], after, after0)
-            for side, copy, after, after0 in zip(
-                sides, edited, embeddings[len(columns) :], base[len(columns) :], strict=True
-            )
+            self._penalty(side, edited[i], now, base, after[i], after0[i]) for i, side in enumerate(sides)
         ]
         return self.combine(contrastive, torch.stack(penalties).mean())
 
