@@ -15,7 +15,7 @@ STYLES = {BETTER: "green", WORSE: "red"}
 
 
 def slice_table(evaluation: Evaluation, name: str) -> Table:
-    """One slice, one row a metric: value with interval, and where there is a base its value and the difference."""
+    """One slice, one row a metric: value with interval, and against a base its value and the difference."""
     part = evaluation.slices[name]
     interval = f"[{100 * evaluation.confidence:g}% interval]"
     table = Table(title=escape(f"{name}: {_counts(part)}"), title_justify="left", box=SIMPLE_HEAD)
