@@ -12,8 +12,8 @@ from leanmatch.metrics.propensity import LabelCounts, inverse_propensities, prop
 from leanmatch.metrics.retrieval import Judgements
 
 
-def slow_psp(rankings, relevant, counts, n, k, a, b):
-    """Sum over points of ``1/k sum_(l in rank_k(y^)) y_l / p_l``, divided by the same for the best ranking."""
+def slow_psp(rankings, relevant, counts, *, n, k, a, b):
+    """Sum over points of ``1/k sum_(l in rank_k(y^)) y_l / p_l``, by the same for the best ranking."""
 
     def propensity(label):
         c = (math.log(n) - 1) * (b + 1) ** a
@@ -38,7 +38,7 @@ def test_equals_the_published_definition(k, a, b):
     inverse = inverse_propensities(counts, 200, a=a, b=b)
     assert np.ptp(inverse) > 1, "equal propensities would make this plain precision"
     gained, best = propensity_scored(ranking, Judgements(25, pairs[:, 0], pairs[:, 1]), inverse, k)
-    want = slow_psp(ranking.tolist(), relevant, counts, 200, k, a, b)
+    want = slow_psp(ranking.tolist(), relevant, counts, n=200, k=k, a=a, b=b)
     assert 0 < want < 1
     assert gained.sum() / best.sum() == pytest.approx(want, rel=1e-12)
 

@@ -60,7 +60,9 @@ def test_equals_pytrec_eval_on_whole_rankings():
     got = per_query(ranking, judgements, METRICS)
     for query in range(judgements.n_queries):
         want = found[str(query)]
-        assert got[query, [0, 2, 3, 4]].tolist() == [want[n] for n in ("ndcg_cut_10", "P_1", "P_5", "recall_10")]
+        assert got[query, [0, 2, 3, 4]].tolist() == [
+            want[n] for n in ("ndcg_cut_10", "P_1", "P_5", "recall_10")
+        ]
         whole = want["recip_rank"]
         assert got[query, 1] == (whole if whole > 1 / 10.5 else 0)
 
@@ -68,7 +70,9 @@ def test_equals_pytrec_eval_on_whole_rankings():
 def test_by_hand():
     ranking = np.array([[4, 7, 2, -1], [1, 3, 0, 2]])
     judgements = Judgements(2, np.array([0, 0, 1]), np.array([7, 9, 2]))
-    metrics = [parse_retrieval_metric(name) for name in ("MRR@10", "P@1", "P@5", "Recall@10", "nDCG@3", "MRR@3")]
+    metrics = [
+        parse_retrieval_metric(name) for name in ("MRR@10", "P@1", "P@5", "Recall@10", "nDCG@3", "MRR@3")
+    ]
     got = per_query(ranking, judgements, metrics)
     ideal = 1 + 1 / math.log2(3)
     assert got[0] == pytest.approx([0.5, 0, 0.2, 0.5, (1 / math.log2(3)) / ideal, 0.5])

@@ -32,7 +32,9 @@ def test_equals_a_full_sort_with_ties(n, m, k, block_bytes):
     if m > 30:
         assert len(np.unique(queries @ candidates.T)) < m, "no ties: the test would prove little"
     pairs = np.argwhere(rng.random((n, m)) < 0.2)[::-1]
-    found = top_k(queries, candidates, k, exclude=Exclusions(pairs[:, 0], pairs[:, 1]), block_bytes=block_bytes)
+    found = top_k(
+        queries, candidates, k, exclude=Exclusions(pairs[:, 0], pairs[:, 1]), block_bytes=block_bytes
+    )
     assert trimmed(found.indices) == slow(queries, candidates, k, {tuple(pair) for pair in pairs.tolist()})
     expected = np.take_along_axis(queries @ candidates.T, np.maximum(found.indices, 0), axis=1)
     assert np.array_equal(found.scores, np.where(found.indices < 0, -np.inf, expected))
