@@ -83,6 +83,11 @@ def test_tables_then_sentences(run):
     assert "all 120 rows" in result.stdout and "not symmetric: 0 of 240" in result.stdout
 
 
+def test_a_model_against_itself_has_two_names(run):
+    found = json.loads(run("--json", "--against", "good").stdout)
+    assert (found["name"], found["against"]) == ("good (model)", "good (against)")
+
+
 def test_asymmetric_and_symmetric_can_be_asked_for(run):
     counts = [json.loads(run("--json", flag).stdout)["slices"][0] for flag in ("--symmetric", "--asymmetric")]
     assert [part["n_candidates"] for part in counts] == [240, 120]

@@ -170,6 +170,16 @@ def test_json_and_tables(table, words, letters):
     assert "…" not in text, "nothing may be cut at 80 columns"
 
 
+def test_long_model_names_do_not_push_the_differences_out(table, words, letters):
+    long = "some/folder/of-a-model-with-a-long-name"
+    found = evaluate(words, table, options=SLICED, against=letters, name=long, against_name=long + "2")
+    console = Console(file=io.StringIO(), width=80)
+    console.print(found.summary_table(), found.slice_table("overall"))
+    result = found.slices["overall"].metrics["MRR@10"]
+    shown = f"[{100 * result.difference_low:+.1f}, {100 * result.difference_high:+.1f}]"
+    assert console.file.getvalue().count(shown) == 2
+
+
 def test_emoji_markup_and_odd_texts(words):
     texts = ["😀 [bold]", "[/red]", "x" * 20_000, "\u202eabc"]
     table = PairTable.from_columns({"anchor": texts, "positive": [t + " y" for t in texts], "c": ["[/]"] * 4})

@@ -127,10 +127,10 @@ def _slices(option: str | None) -> tuple[str, ...] | Literal["auto"]:
 
 
 def _labels(model: str, rival: str | None, *, by_base: bool) -> tuple[str, str]:
-    """Short names for tables: the last part of each path, the whole where both would be the same."""
+    """Short names for tables: the last part of each path; a remark where both would be the same."""
     own = Path(model).name or model
     other = "base" if by_base or rival is None else Path(rival).name or rival
-    return (own, other) if own != other else (model, rival or other)
+    return (own, other) if own != other else (f"{own} (model)", f"{other} (against)")
 
 
 def _say(remark: str) -> None:
@@ -139,8 +139,8 @@ def _say(remark: str) -> None:
 
 def _show(evaluation: Evaluation) -> None:
     console = stdout_console()
-    console.print(f"{evaluation.source}: {evaluation.split}", markup=False, highlight=False)
-    console.print(f"candidates: {evaluation.candidates}", markup=False, highlight=False)
+    for line in (f"{evaluation.source}: {evaluation.split}", f"candidates: {evaluation.candidates}"):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     distinct = [part for part in evaluation.slices.values() if part.same_as is None]
     detailed = distinct if len(distinct) <= MOST_TABLES else [p for p in distinct if p.kind != "column value"]
     for part in detailed:

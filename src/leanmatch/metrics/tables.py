@@ -15,6 +15,8 @@ from leanmatch.metrics.results import BETTER, NO_DIFFERENCE, WORSE, Evaluation, 
 STYLES = {BETTER: "green", WORSE: "red"}
 SHORT = {NO_DIFFERENCE: "none seen"}
 """Verdicts that are too long for a column."""
+WIDEST_NAME, NARROW_NAME = 12, 7
+"""Longer names of models are folded."""
 LAYOUT: dict[str, Any] = {
     "title_justify": "left",
     "box": SIMPLE_HEAD,
@@ -32,7 +34,7 @@ def slice_table(evaluation: Evaluation, name: str) -> Table:
     table = Table(title=escape(f"{name}: {_counts(part)}"), **LAYOUT)
     table.add_column("metric")
     if evaluation.against is not None:
-        table.add_column(escape(evaluation.against), justify="right", overflow="fold", max_width=12)
+        table.add_column(escape(evaluation.against), justify="right", overflow="fold", max_width=WIDEST_NAME)
     table.add_column(escape(f"{evaluation.name}\n{interval}"), justify="right", overflow="fold", min_width=19)
     if evaluation.against is not None:
         table.add_column(escape(f"difference\n{interval}"), justify="right", min_width=20)
@@ -66,9 +68,10 @@ def summary_table(evaluation: Evaluation, metrics: Sequence[str] | None = None) 
     for heading in ("queries", "candidates"):
         table.add_column(heading, justify="right")
     for name in shown:
-        if compared:
-            table.add_column(escape(f"{evaluation.against}\n{name}"), justify="right", overflow="fold")
-        table.add_column(escape(f"{evaluation.name}\n{name}"), justify="right", overflow="fold")
+        names = [evaluation.against, evaluation.name] if compared else [evaluation.name]
+        width = NARROW_NAME if compared else None
+        for model in names:
+            table.add_column(escape(f"{model}\n{name}"), justify="right", overflow="fold", max_width=width)
         if compared:
             table.add_column("difference", justify="right", min_width=20)
     for part in evaluation.slices.values():
