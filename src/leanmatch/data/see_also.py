@@ -1,8 +1,8 @@
 """The *See Also* graph of the installed scientific stack: real pairs, made on the spot, without any download.
 
-Items are the public functions, classes and methods of Python packages; their text is the name and the summary
-line of the docstring. Two items match where the people who wrote the docstrings listed one under "See Also" of
-the other. The slice is the package.
+Items are the public functions, classes and methods of Python packages; their text is the name and the
+summary line of the docstring. Two items match where the people who wrote the docstrings listed one under
+"See Also" of the other. The slice is the package.
 """
 
 from __future__ import annotations
@@ -82,15 +82,15 @@ def write_see_also(
     overwrite: bool = False,
     show_progress: bool = False,
 ) -> SeeAlsoSummary:
-    """Make the graph and write ``pairs.parquet``, ``items.jsonl`` and ``summary.json`` into a folder, atomically.
+    """Make the graph; write ``pairs.parquet``, ``items.jsonl``, ``summary.json`` into a folder, atomically.
 
     The packages' public submodules are imported into this process, about 15 s for the default four.
 
     Pairs have the columns ``anchor, positive, anchor_id, positive_id, package, split``. There is one row for
     each unordered pair: where both docstrings list each other, the anchor is the one whose identifier comes
-    first. ``split`` is decided by a hash of ``anchor_id`` (20% of anchors test, 10% valid), so no pair lies in
-    two splits in either direction and no anchor does. A *positive* may also be another split's anchor or
-    positive: the graph is one connected component, nearly, and cannot be cut without losing most of it.
+    first. ``split`` is decided by a hash of ``anchor_id`` (20% of anchors test, 10% valid), so no pair lies
+    in two splits in either direction, and no anchor does. A *positive* may also be another split's anchor
+    or positive: nearly all of the graph is connected and it cannot be cut without losing most of it.
 
     Args:
         folder: where to; must be new or empty unless ``overwrite``.
