@@ -202,6 +202,10 @@ def test_pairs_and_fates(toyshop, tmp_path):
     assert one.references == {"linked": 8, "self": 1, "cross_package": 0, "ambiguous": 1, "unresolved": 3}
     assert one.most_common_unresolved == {"json.dumps": 1, "no_such_thing": 1, "size": 1}
     assert one.same_text == 1 and one.unreadable_docstrings == 1 and one.version == "3.4"
+    texts = {split: set() for split in ("train", "valid", "test")}
+    for row in rows:
+        texts[row["split"]] |= {row["anchor"], row["positive"]}
+    assert one.shared_texts == len(texts["train"] & texts["test"])
     assert summary.pairs == len(rows) == one.pairs == sum(one.splits.values())
     assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary.to_json()
 
@@ -278,6 +282,7 @@ def test_numpy(tmp_path):
     rows, items = pairs_of(tmp_path / "out"), items_of(tmp_path / "out")
     one = summary.packages["numpy"]
     assert one.items > 1000 and one.pairs > 1000 and not one.failed_modules
+    assert one.shared_texts > 0
     assert one.references["linked"] > 0.85 * sum(one.references.values())
     linked = {frozenset((row["anchor_id"], row["positive_id"])) for row in rows}
     assert len(linked) == len(rows) and all(len(pair) == 2 for pair in linked)

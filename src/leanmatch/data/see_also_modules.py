@@ -15,8 +15,17 @@ from types import ModuleType
 from leanmatch.errors import MissingExtraError
 
 SKIPPED_NAMES = frozenset(
-    ("conftest", "setup", "distutils", "benchmarks", "bench", "examples", "demo", "demos", "gui")
-    + ("externals", "estimator_checks")
+    (
+        "conftest",
+        "setup",
+        "distutils",
+        "benchmarks",
+        "examples",
+        "demo",
+        "gui",
+        "externals",
+        "estimator_checks",
+    )
 )
 """Modules of these names are never imported, nor those beginning with ``_`` or ``test``."""
 

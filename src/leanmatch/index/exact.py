@@ -46,7 +46,7 @@ class ExactIndex:
             ids: one identifier an item, no two the same.
 
         Raises:
-            DataError: no items, another shape, numbers that are not finite, identifiers that do not fit or repeat.
+            DataError: no items, another shape, numbers that are not finite, identifiers that do not fit.
             MissingExtraError: faiss is not installed.
         """
         matrix = _matrix(vectors, "item vectors")

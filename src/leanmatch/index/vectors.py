@@ -14,6 +14,7 @@ from leanmatch.types import Vectors
 
 SUFFIX = ".npz"
 _FORMAT = "leanmatch-vectors-1"
+_OTHER_ITEMS = "it belongs to other items"
 _KEYS = ("format", "model", "items", "vectors")
 
 
@@ -62,12 +63,11 @@ def read_vectors(path: str | Path, *, model: str, items: str, rows: int) -> Vect
                     remedy="name another file",
                 )
             found = {key: str(stored[key]) for key in _KEYS[:3]}
-            if found["format"] != _FORMAT:
-                return VectorFile(None, f"its format is {found['format']!r:.40}")
-            if found["model"] != model:
-                return VectorFile(None, "it belongs to another model")
-            if found["items"] != items:
-                return VectorFile(None, "it belongs to other items")
+            for key, wanted in (("format", _FORMAT), ("model", model), ("items", items)):
+                if found[key] != wanted:
+                    return VectorFile(
+                        None, f"it belongs to another {key}" if key != "items" else _OTHER_ITEMS
+                    )
             vectors = stored["vectors"]
     except (ValueError, EOFError, OSError, RuntimeError, AttributeError, zipfile.BadZipFile) as error:
         return VectorFile(None, f"it is damaged ({type(error).__name__}: {error})"[:200])
