@@ -18,10 +18,14 @@ app = typer.Typer(help="Look at pairs, split them, make example data.", no_args_
 ColumnOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--column", metavar="OURS=THEIRS", help="Read their column as ours: anchor=query. Several may be given."
+        "--column",
+        metavar="OURS=THEIRS",
+        help="Read their column as ours: anchor=query. Several may be given.",
     ),
 ]
-OnErrorOption = Annotated[str, typer.Option("--on-error", help="raise: stop at a bad row; skip: leave it out.")]
+OnErrorOption = Annotated[
+    str, typer.Option("--on-error", help="raise: stop at a bad row; skip: leave it out.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 NearOption = Annotated[
     bool, typer.Option("--near-duplicates/--no-near-duplicates", help="Look for near-duplicate texts, too.")
@@ -70,7 +74,9 @@ def check(
 @app.command()
 def split(
     file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL, Parquet (.gz too), BEIR or XMC folder.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="MANIFEST", help="Where to write the split.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="MANIFEST", help="Where to write the split.")
+    ],
     hold_out: Annotated[
         list[str] | None, typer.Option(metavar="COL=VALUE", help="Test out of distribution on these rows.")
     ] = None,
@@ -80,7 +86,9 @@ def split(
     valid_fraction: Annotated[float, typer.Option(help="Share of rows for validation.")] = 0.1,
     test_fraction: Annotated[float, typer.Option(help="Share of rows for the test in distribution.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Seed of the random choices.")] = 0,
-    leakage: Annotated[str, typer.Option(help="Rows that leak into a test: remove, report or ignore.")] = "remove",
+    leakage: Annotated[
+        str, typer.Option(help="Rows that leak into a test: remove, report or ignore.")
+    ] = "remove",
     near_duplicates: NearOption = True,
     shared_positives: Annotated[
         bool | None,

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from leanmatch.data.check import PairReport as PairReport
     from leanmatch.data.check import check_pairs as check_pairs
+    from leanmatch.data.itemreaders import read_items as read_items
     from leanmatch.data.items import ItemTable as ItemTable
     from leanmatch.data.leakage import LeakageReport as LeakageReport
     from leanmatch.data.manifest import load_split as load_split
     from leanmatch.data.manifest import write_manifest as write_manifest
     from leanmatch.data.problems import SkippedRow as SkippedRow
-    from leanmatch.data.itemreaders import read_items as read_items
     from leanmatch.data.readers import iter_pairs as iter_pairs
     from leanmatch.data.readers import read_pairs as read_pairs
     from leanmatch.data.split import Split as Split
@@ -44,7 +44,24 @@ _HOMES = {
     "write_manifest": "manifest",
     "write_pairs": "writers",
 }
-__all__ = sorted(_HOMES)
+__all__ = [
+    "ItemTable",
+    "LeakageReport",
+    "PairReport",
+    "PairTable",
+    "SkippedRow",
+    "Split",
+    "SplitOptions",
+    "check_pairs",
+    "iter_pairs",
+    "load_split",
+    "normalized_text",
+    "read_items",
+    "read_pairs",
+    "split_pairs",
+    "write_manifest",
+    "write_pairs",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -39,14 +39,18 @@ def read_beir(folder: Path, problems: Problems) -> PairTable:
     positions = {name: i for i, name in enumerate(corpus.ids)}
     asked = dict(zip(queries.ids, queries.texts, strict=True))
     values: dict[str, list[object]] = {name: [] for name in COLUMNS}
-    files = sorted(entry for entry in (folder / "qrels").iterdir() if entry.name.endswith((".tsv", ".tsv.gz")))
+    files = sorted(
+        entry for entry in (folder / "qrels").iterdir() if entry.name.endswith((".tsv", ".tsv.gz"))
+    )
     if not files:
         raise DataError("there are no *.tsv files", path=folder / "qrels", remedy="add qrels/test.tsv")
     for file in files:
         split = SPLIT_NAMES.get(file.name.removesuffix(".gz").removesuffix(".tsv").casefold())
         if split is None:
             raise DataError(
-                "the file's name is no split", path=file, remedy=f"one of: {', '.join(SPLIT_NAMES)}, with .tsv"
+                "the file's name is no split",
+                path=file,
+                remedy=f"one of: {', '.join(SPLIT_NAMES)}, with .tsv",
             )
         judged = Problems(file, problems.on_error)
         for raw in read_delimited(file, tabs=True, batch_rows=BATCH_ROWS):
@@ -83,13 +87,17 @@ def _fault(
     if query not in asked:
         return Problem(line, "query-id", query, "no such query", "add it to queries.jsonl or delete the line")
     if document not in positions:
-        return Problem(line, "corpus-id", document, "no such document", "add it to corpus.jsonl or delete the line")
+        return Problem(
+            line, "corpus-id", document, "no such document", "add it to corpus.jsonl or delete the line"
+        )
     try:
         grade = float(score)
     except ValueError:
         grade = -1.0
     if not 0 <= grade < float("inf"):
-        return Problem(line, "score", score, "the grade is no number from 0", "0: not relevant; 1 and above: relevant")
+        return Problem(
+            line, "score", score, "the grade is no number from 0", "0: not relevant; 1 and above: relevant"
+        )
     return None
 
 

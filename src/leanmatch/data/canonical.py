@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,7 +24,8 @@ TEXT = pa.large_string()
 TIME = pa.timestamp("us", tz="UTC")
 LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, 0: 0, 1: 1}
 
-Values = Sequence[Any] | pa.Array | pa.ChunkedArray
+Values: TypeAlias = Any
+"""A sequence of Python values, an Arrow array or a chunked array."""
 
 
 def column_type(name: str) -> pa.DataType:
@@ -48,7 +49,9 @@ def canonical_rows(columns: Mapping[str, Values], lines: Sequence[int]) -> tuple
         if name == "label":
             arrays[name] = _mapped(name, values, lines, problems, pa.int8(), _label, "0 or 1 is needed")
         elif name == "split":
-            arrays[name] = _mapped(name, values, lines, problems, TEXT, _split, f"one of: {', '.join(SPLITS)}")
+            arrays[name] = _mapped(
+                name, values, lines, problems, TEXT, _split, f"one of: {', '.join(SPLITS)}"
+            )
         elif name == "timestamp":
             remedy = "an ISO 8601 date (2021-06-01, 2021-06-01T12:30:00Z) or seconds since 1970 is needed"
             arrays[name] = _mapped(name, values, lines, problems, TIME, parse_timestamp, remedy)
@@ -120,6 +123,10 @@ def _one_text(name: str, value: Any, line: int, problems: list[Problem], require
         remedy = "put the value in quotes where it is meant as text"
         problems.append(Problem(line, name, value, f"text is needed, not {type(value).__name__}", remedy))
         return None
+    return _as_text(value)
+
+
+def _as_text(value: Any) -> str:
     if isinstance(value, date | datetime):
         return value.isoformat()
     if isinstance(value, bytes):

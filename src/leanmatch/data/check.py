@@ -61,7 +61,8 @@ class PairReport:
         label_conflicts: unordered pairs that stand with label 1 and with label 0.
         identical_texts: rows whose anchor and positive are the same text.
         blank_texts: texts without a letter, digit or symbol, by column.
-        near_duplicates: pairs of different texts with trigram Jaccard similarity of at least 0.9; None: not looked for.
+        near_duplicates: pairs of different texts with trigram Jaccard similarity of at least 0.9; None: not
+            looked for.
         lengths: histograms by column and unit (characters, words).
         overlap: for two splits (``"train/test"``): ``texts`` and unordered ``pairs`` that stand in both.
         skipped: bad rows that were left out.

@@ -25,7 +25,17 @@ KNOWN = (*REQUIRED, "negative", "label", "split", "timestamp", "anchor_id", "pos
 _NEGATIVE = re.compile(r"negative(?:_(\d+))?")
 _OFTEN_MEANT = {
     "anchor": ("query", "question", "question1", "sentence1", "text1", "text_a", "source", "left", "title"),
-    "positive": ("answer", "document", "question2", "sentence2", "text2", "text_b", "target", "right", "item"),
+    "positive": (
+        "answer",
+        "document",
+        "question2",
+        "sentence2",
+        "text2",
+        "text_b",
+        "target",
+        "right",
+        "item",
+    ),
 }
 
 
@@ -73,7 +83,8 @@ def renamed(names: Sequence[str], columns: Mapping[str, str] | None, *, path: ob
     columns = dict(columns or {})
     if len(set(columns.values())) < len(columns):
         raise UsageError(
-            f"two columns are to be read as one: {columns}", remedy="name one file column for each column of ours"
+            f"two columns are to be read as one: {columns}",
+            remedy="name one file column for each column of ours",
         )
     shown = ", ".join(names)
     for name, ours in columns.items():
@@ -90,7 +101,7 @@ def renamed(names: Sequence[str], columns: Mapping[str, str] | None, *, path: ob
             raise DataError(
                 f"column {name!r} stands {result.count(name)} times among the columns {shown}",
                 path=path,
-                remedy="rename one of them in the file, or read it under another name: --column other_name=NAME",
+                remedy="rename one of them in the file, or read it as another: --column other_name=NAME",
             )
     return result
 

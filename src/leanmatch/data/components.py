@@ -30,7 +30,8 @@ def components(data: TextRows, rows: Rows, linking: NDArray[np.bool_]) -> Rows:
         left = np.concatenate([left, data.anchors[edges]])
         right = np.concatenate([right, data.positives[edges]])
     graph = sparse.coo_array((np.ones(len(left), np.int8), (left, right)), shape=(data.texts, data.texts))
-    return connected_components(graph.tocsr(), directed=False)[1].astype(np.int64)
+    found: Rows = connected_components(graph.tocsr(), directed=False)[1].astype(np.int64)
+    return found
 
 
 def random_parts(
@@ -45,42 +46,43 @@ def random_parts(
     Returns:
         the rows of each part, sorted, with ``"train"``; the rows left out; and remarks.
     """
+    together = components(data, rows, np.ones(len(labels), np.bool_))
+    sizes = np.bincount(together[data.anchors[rows]], minlength=1)
+    if sizes.max() > max(fractions.values(), default=0.0) * len(rows) and (labels[rows] == 0).any():
+        parts, left_out, notes = _draw(data, rows, components(data, rows, labels == 1), fractions, seed)
+        if len(left_out) and len(parts["train"]):
+            notes.insert(
+                0,
+                f"rows with label 0 tie {sizes.max():,} of {len(rows):,} rows together by shared texts; only "
+                f"matching rows were kept together, and {len(left_out):,} rows with label 0 whose texts came "
+                "apart were left out",
+            )
+            return parts, left_out, notes
+    return _draw(data, rows, together, fractions, seed)
+
+
+def _draw(
+    data: TextRows, rows: Rows, of_text: Rows, fractions: dict[str, float], seed: int
+) -> tuple[dict[str, Rows], Rows, list[str]]:
     notes: list[str] = []
-    linking = np.ones(len(labels), np.bool_)
-    of_text = components(data, rows, linking)
-    room = max(fractions.values(), default=0.0)
-    sizes = np.bincount(of_text[data.anchors[rows]], minlength=1)
-    if len(rows) and sizes.max() > room * len(rows) and (labels[rows] == 0).any():
-        linking = labels == 1
-        apart = components(data, rows, linking)
-        notes.append(
-            f"rows with label 0 tie {sizes.max():,} of {len(rows):,} rows together by shared texts; only matching "
-            "rows were kept together, and rows with label 0 whose texts came apart were left out"
-        )
-        of_text = apart
     home = of_text[data.anchors[rows]]
     sizes = np.bincount(home, minlength=int(of_text.max(initial=0)) + 1)
     part_of = np.zeros(len(sizes), np.int64)
-    present = np.flatnonzero(sizes)
-    order = np.random.default_rng(seed).permutation(present)
-    names = ["train", *fractions]
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(sizes)).tolist()
     for number, (name, fraction) in enumerate(fractions.items(), start=1):
-        left = round(fraction * len(rows))
-        for component in order.tolist():
+        wanted = left = round(fraction * len(rows))
+        for component in order:
             if left > 0 and part_of[component] == 0 and sizes[component] <= left:
                 part_of[component] = number
                 left -= int(sizes[component])
-        wanted = round(fraction * len(rows))
-        if wanted and left > 0.1 * wanted:
+        if left > 0.1 * wanted:
             notes.append(
-                f"{name} has {wanted - left:,} rows instead of {wanted:,}: rows that share texts stay together, and "
-                f"the largest such group, of {sizes.max():,} rows, is in train"
+                f"{name} has {wanted - left:,} rows instead of {wanted:,}: rows that share texts stay "
+                f"together, and the largest such group has {sizes.max():,} rows"
             )
     chosen = part_of[home]
     kept = np.ones(len(rows), np.bool_)
     if not data.shared_positives:
         kept = chosen == part_of[of_text[data.positives[rows]]]
-    if not kept.all():
-        notes.append(f"{(~kept).sum():,} rows with label 0 were left out")
-    parts = {name: rows[kept & (chosen == number)] for number, name in enumerate(names)}
+    parts = {name: rows[kept & (chosen == number)] for number, name in enumerate(["train", *fractions])}
     return parts, rows[~kept], notes

@@ -1,4 +1,4 @@
-"""CSV (RFC 4180: fields in double quotes may hold commas, quotes and line ends) and TSV (no quoting at all)."""
+"""CSV (RFC 4180: quoted fields may hold commas, quotes and line ends) and TSV (no quoting at all)."""
 
 from __future__ import annotations
 
@@ -79,7 +79,9 @@ def _csv_records(lines: Iterator[str]) -> Iterator[Record]:
             fields = next(reader, None)
         except csv.Error as error:
             unclosed = "unexpected end of data" in str(error)
-            what = "a quote that is opened here is never closed" if unclosed else f"not RFC 4180 CSV ({error})"
+            what = (
+                "a quote that is opened here is never closed" if unclosed else f"not RFC 4180 CSV ({error})"
+            )
             remedy = 'write a quote inside a field twice and put the field in quotes: "say ""hi"""'
             yield start, None, Problem(start, "", f"lines {start} to {reader.line_num}", what, remedy)
             continue
@@ -110,7 +112,8 @@ def _columns(names: list[str], rows: list[list[str]]) -> dict[str, list[str]]:
 def _twice(names: list[str]) -> dict[str, list[str]]:
     twice = next(name for name in names if names.count(name) > 1)
     raise DataError(
-        f"the header names column {twice!r} {names.count(twice)} times", remedy="give each column its own name"
+        f"the header names column {twice!r} {names.count(twice)} times",
+        remedy="give each column its own name",
     )
 
 

@@ -38,15 +38,15 @@ def read_items(
 
     Args:
         path: the file.
-        id_column: the column of identifiers; the first of ``_id``, ``id``, ``item_id`` and ``uid`` where it is not
-            given, row numbers (from 0) where there is none of them.
+        id_column: the column of identifiers; the first of ``_id``, ``id``, ``item_id`` and ``uid`` where it
+            is not given, row numbers (from 0) where there is none of them.
         text_columns: the columns that make the text, joined by a space; ``title`` and ``text`` where both are
             there, else the first of ``text``, ``title``, ``name``, ``item`` and ``content``.
         on_error: ``"raise"`` at a bad row, or ``"skip"`` it and list it in ``skipped``.
 
     Raises:
-        DataError: no such file, no text column, no items, a bad row, or an identifier that comes twice (always
-            an error, with both rows).
+        DataError: no such file, no text column, no items, a bad row, or an identifier that comes twice
+            (always an error, with both rows).
     """
     path = Path(path)
     problems = Problems(path, on_error)
@@ -72,7 +72,7 @@ def read_items(
         good: list[int] = []
         for i, line in enumerate(lines):
             text = " ".join(t for part in parts if (t := (columns.get(part) or {i: None})[i]) and t.strip())
-            name = str(len(ids) + len(good)) if identifier is None else (columns.get(identifier) or {i: None})[i]
+            name = "" if identifier is None else (columns.get(identifier) or {i: None})[i]
             if not text:
                 what, where = "the text is missing or blank", " + ".join(parts)
                 found.append(Problem(line, where, text, what, "give each item a text"))
@@ -87,7 +87,7 @@ def read_items(
                     ids.append(name)
         problems.report(found)
         if identifier is None:
-            ids.extend(str(len(ids) + k) for k in range(len(good)))
+            ids.extend([str(len(ids) + k) for k in range(len(good))])
         before = len(ids) - len(good)
         for name in dict.fromkeys([*metadata, *names]):
             if name == identifier or (name in parts and len(parts) == 1):
@@ -131,5 +131,5 @@ def _choose(
     raise DataError(
         f"no column is known to hold the text; the columns found are: {', '.join(names)}",
         path=path,
-        remedy="name the text's columns (text_columns, --text-column NAME)",
+        remedy="name the text's columns (text_columns)",
     )

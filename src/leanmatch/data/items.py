@@ -55,9 +55,15 @@ class ItemTable:
                 that is missing or blank.
         """
         metadata = dict(metadata or {})
-        lengths = {"id": len(ids), "text": len(texts), **{name: len(value) for name, value in metadata.items()}}
+        lengths = {
+            "id": len(ids),
+            "text": len(texts),
+            **{name: len(value) for name, value in metadata.items()},
+        }
         if len(set(lengths.values())) > 1:
-            raise DataError(f"the columns differ in length: {lengths}", remedy="give every column a value an item")
+            raise DataError(
+                f"the columns differ in length: {lengths}", remedy="give every column a value an item"
+            )
         rows = rows if rows is not None else range(1, len(ids) + 1)
         seen: dict[str, int] = {}
         for i, name in enumerate(ids):
@@ -68,7 +74,7 @@ class ItemTable:
                     line=rows[i],
                     column="id",
                     value=name,
-                    remedy="give each item its own identifier, or name another column (id_column, --id-column)",
+                    remedy="give each item its own identifier, or choose another column (id_column)",
                 )
             seen[name] = rows[i]
             if not isinstance(texts[i], str) or not texts[i].strip():

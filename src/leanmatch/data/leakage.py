@@ -123,8 +123,6 @@ def _match(
     _mark(np.where(among[place] == keys, owners[place], -1), kind, kinds, example)
 
 
-def _mark(
-    owners: NDArray[np.int64], kind: int, kinds: NDArray[np.int8], example: NDArray[np.int64]
-) -> None:
+def _mark(owners: NDArray[np.int64], kind: int, kinds: NDArray[np.int8], example: NDArray[np.int64]) -> None:
     new = (owners >= 0) & (kinds < 0)
     kinds[new], example[new] = kind, owners[new]

@@ -1,8 +1,8 @@
 """A split as a small file.
 
 A JSON object: ``format`` and ``version``, ``source``, ``rows`` and ``fingerprint`` of the table, ``options``,
-``leakage``, ``notes`` and ``parts``. A part has its number of ``rows``, the ``bits`` (one bit a row of the table,
-first row highest in the first byte, deflated, base64) and their ``sha256`` before deflating.
+``leakage``, ``notes`` and ``parts``. A part has its number of ``rows``, the ``bits`` (one bit a row of the
+table, first row highest in the first byte, deflated, base64) and their ``sha256`` before deflating.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ def load_split(table: PairTable, path: str | Path) -> Split:
     except (UnicodeDecodeError, ValueError) as error:
         raise FormatError(f"{path} is no JSON file: {error}", remedy="write the manifest again") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise FormatError(f"{path} is no split manifest", remedy="make one: leanmatch data split FILE -o MANIFEST")
+        raise FormatError(
+            f"{path} is no split manifest", remedy="make one: leanmatch data split FILE -o MANIFEST"
+        )
     if found.get("version") != VERSION:
         raise FormatError(
             f"{path} has version {found.get('version')!r}, this leanmatch reads {VERSION}",
@@ -74,7 +76,8 @@ def load_split(table: PairTable, path: str | Path) -> Split:
     fingerprint = table.fingerprint()
     if found.get("fingerprint") != fingerprint:
         raise DataError(
-            f"the manifest {path} was made for {found.get('source')!r} ({found.get('rows')} rows, fingerprint "
+            f"the manifest {path} was made for {found.get('source')!r} ({found.get('rows')} rows, "
+            f"fingerprint "
             f"{str(found.get('fingerprint'))[:12]}...), not for {table.source or 'this table'!r} "
             f"({len(table)} rows, fingerprint {fingerprint[:12]}...)",
             remedy="give the same data with the same --column names, or split again",

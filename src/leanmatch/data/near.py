@@ -2,8 +2,9 @@
 
 ``J(x, y) = |X & Y| / |X | Y|``, with X and Y the sets of character trigrams of the normalized texts, a space
 added on both sides. The join is exact. A pair at threshold t overlaps in ``o >= ceil(t max(|X|, |Y|))``
-trigrams; with one order for all (rarest first), the first ``|X| - ceil(t |X|) + l`` of both then share at least
-``min(l, o)``, so a sparse product of these prefixes finds the candidates, and only they are counted in full.
+trigrams; with one order for all (rarest first), the first ``|X| - ceil(t |X|) + l`` of both then share at
+least ``min(l, o)``, so a sparse product of these prefixes finds the candidates, and only they are counted in
+full.
 
 Source: Bayardo, Ma, Srikant, "Scaling up all pairs similarity search", WWW 2007 (prefixes); Wang, Li, Feng,
 "Can we beat the prefix filtering?", SIGMOD 2012 (several shared tokens, here l = 3).
@@ -68,7 +69,7 @@ def near_pairs(texts: Sequence[str], threshold: float = THRESHOLD) -> NDArray[np
         if total > MAX_PAIRS:
             raise DataError(
                 f"more than {MAX_PAIRS:,} pairs of the {len(texts):,} distinct texts are near-duplicates",
-                remedy="the texts are made from a template; look for the same text only: --no-near-duplicates",
+                remedy="the texts come from a template; compare whole texts only: --no-near-duplicates",
             )
     pairs = np.concatenate(found)
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from leanmatch.data.canonical import canonical_rows
-from leanmatch.data.columns import renamed, require
+from leanmatch.data.columns import REQUIRED, renamed, require
 from leanmatch.data.delimited import read_delimited
 from leanmatch.data.jsonlines import read_jsonl
 from leanmatch.data.parquetfile import read_parquet
@@ -81,27 +81,27 @@ def iter_pairs(
 def _batches(
     path: Path, columns: Mapping[str, str] | None, problems: Problems, batch_rows: int
 ) -> Iterator[pa.RecordBatch]:
+    sparse = format_of(path) == "jsonl"  # objects need not have all keys, so batches may differ in columns
+    first = True
     for raw in raw_batches(path, batch_rows):
-        found = list(raw.problems)
-        if raw.columns and (raw.lines or format_of(path) != "jsonl"):
-            names = renamed(list(raw.columns), _present(columns, raw, path), path=path)
+        if sparse and not raw.lines:
+            problems.report(raw.problems)
+            continue
+        values = raw.columns
+        wanted = columns or {}
+        if sparse and not first:
+            wanted = {name: ours for name, ours in wanted.items() if name in values}
+        names = renamed(list(values), wanted, path=path)
+        values = dict(zip(names, values.values(), strict=True))
+        if first or not sparse:
             require(names, path=path)
-            values = dict(zip(names, raw.columns.values(), strict=True))
-            rows, bad = canonical_rows(values, raw.lines)
-            problems.report([*found, *bad])
-            if rows.num_rows:
-                yield from rows.combine_chunks().to_batches()
         else:
-            problems.report(found)
-
-
-def _present(columns: Mapping[str, str] | None, raw: RawBatch, path: Path) -> Mapping[str, str] | None:
-    """In JSONL a column may be absent from one batch; only the required ones must be everywhere."""
-    if columns is None or format_of(path) != "jsonl":
-        return columns
-    return {
-        name: ours for name, ours in columns.items() if name in raw.columns or ours in ("anchor", "positive")
-    }
+            values = {name: [None] * len(raw.lines) for name in REQUIRED} | values
+        first = False
+        rows, bad = canonical_rows(values, raw.lines)
+        problems.report([*raw.problems, *bad])
+        if rows.num_rows:
+            yield from rows.combine_chunks().to_batches()
 
 
 def _refuse_no_rows(path: Path, problems: Problems) -> None:
@@ -113,7 +113,9 @@ def _refuse_no_rows(path: Path, problems: Problems) -> None:
             path=path,
             remedy=first.remedy,
         )
-    raise DataError("there are no rows", path=path, remedy="name a file with at least one row after the header")
+    raise DataError(
+        "there are no rows", path=path, remedy="name a file with at least one row after the header"
+    )
 
 
 def _read_folder(path: Path, columns: Mapping[str, str] | None, problems: Problems) -> PairTable:
@@ -133,8 +135,8 @@ def _read_folder(path: Path, columns: Mapping[str, str] | None, problems: Proble
         raise DataError(
             f"the folder is neither a BEIR nor an XMC folder; it holds: {', '.join(names) or 'nothing'}",
             path=path,
-            remedy="a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/*.tsv, an XMC folder trn.json.gz, "
-            "tst.json.gz and lbl.json.gz; else name a file",
+            remedy="a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/*.tsv, an XMC folder "
+            "trn.json.gz, tst.json.gz and lbl.json.gz; else name a file",
         )
     if not len(table):
         _refuse_no_rows(path, problems)

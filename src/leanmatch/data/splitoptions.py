@@ -46,7 +46,8 @@ class SplitOptions:
                 parse_timestamp(self.after)
             except ValueError as error:
                 raise UsageError(
-                    f"after is {self.after!r}: {error}", remedy="an ISO 8601 date such as 2021-06-01 (--after)"
+                    f"after is {self.after!r}: {error}",
+                    remedy="an ISO 8601 date such as 2021-06-01 (--after)",
                 ) from None
         for name in ("valid_fraction", "test_fraction"):
             value = getattr(self, name)
@@ -55,7 +56,8 @@ class SplitOptions:
                 raise UsageError(f"{name} is {value}", remedy=f"from 0 to below 1 ({flag})")
         if self.valid_fraction + self.test_fraction >= 1:
             raise UsageError(
-                f"valid_fraction {self.valid_fraction} and test_fraction {self.test_fraction} leave nothing to train on",
+                f"valid_fraction {self.valid_fraction} and test_fraction {self.test_fraction} leave nothing "
+                f"to train on",
                 remedy="their sum must be below 1",
             )
         if self.leakage not in get_args(Leakage):
@@ -83,6 +85,8 @@ def parse_hold_out(conditions: Iterable[str]) -> dict[str, list[str]]:
     for condition in conditions:
         column, equals, value = condition.partition("=")
         if not equals or not column or not value:
-            raise UsageError(f"hold_out is {condition!r}", remedy="COLUMN=VALUE, e.g. --hold-out category=Toys")
+            raise UsageError(
+                f"hold_out is {condition!r}", remedy="COLUMN=VALUE, e.g. --hold-out category=Toys"
+            )
         values.setdefault(column, []).append(value)
     return values

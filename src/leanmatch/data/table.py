@@ -24,10 +24,10 @@ MAX_SLICE_VALUES = 1000
 class PairTable:
     """Pairs of texts, immutable, Arrow underneath.
 
-    Columns: ``anchor`` and ``positive`` (texts, required); ``negative``, ``negative_1``, ... (texts that do not
-    match the anchor); ``label`` (1: the pair matches, 0: it does not); ``split`` (train, valid or test; val, dev
-    and validation are read as valid); ``timestamp``; ``anchor_id``, ``positive_id``; ``relevance`` (grade);
-    every other column is kept as text and may serve to slice.
+    Columns: ``anchor`` and ``positive`` (texts, required); ``negative``, ``negative_1``, ... (texts that do
+    not match the anchor); ``label`` (1: the pair matches, 0: it does not); ``split`` (train, valid or test;
+    val, dev and validation are read as valid); ``timestamp``; ``anchor_id``, ``positive_id``; ``relevance``
+    (grade); every other column is kept as text and may serve to slice.
 
     Build it with :meth:`from_arrow`, :meth:`from_columns` or :func:`leanmatch.data.read_pairs`.
 
@@ -67,7 +67,9 @@ class PairTable:
         Raises:
             DataError: a missing column, or a bad row (counted from 1).
         """
-        return cls._checked({name: table.column(name) for name in table.column_names}, source, corpus, on_error)
+        return cls._checked(
+            {name: table.column(name) for name in table.column_names}, source, corpus, on_error
+        )
 
     @classmethod
     def from_columns(
@@ -80,7 +82,9 @@ class PairTable:
         """
         lengths = {name: len(values) for name, values in columns.items()}
         if len(set(lengths.values())) > 1:
-            raise DataError(f"the columns differ in length: {lengths}", remedy="give every column a value a row")
+            raise DataError(
+                f"the columns differ in length: {lengths}", remedy="give every column a value a row"
+            )
         return cls._checked({name: list(values) for name, values in columns.items()}, source, None, on_error)
 
     @classmethod
@@ -144,7 +148,7 @@ class PairTable:
 
     @cached_property
     def positives(self) -> list[str]:
-        """The texts that are paired with the anchors (not matching ones where ``label`` is 0); kept likewise."""
+        """The texts that are paired with the anchors (not matching where ``label`` is 0); kept likewise."""
         return self.column("positive")
 
     @property
@@ -165,7 +169,7 @@ class PairTable:
 
     @cached_property
     def negatives(self) -> list[list[str]]:
-        """The given negatives of each row, possibly none; from ``negative``, ``negative_1``, ... in this order."""
+        """The given negatives of each row, possibly none; ``negative`` first, then by number."""
         columns = [self.column(name) for name in negative_columns(self.column_names)]
         if not columns:
             return [[] for _ in range(len(self))]
@@ -179,7 +183,9 @@ class PairTable:
         """
         most = min(MAX_SLICE_VALUES, max(20, len(self) // 2))
         others = [name for name in self.column_names if not is_known(name)]
-        return tuple(name for name in others if 0 < pc.count_distinct(self._table.column(name)).as_py() <= most)
+        return tuple(
+            name for name in others if 0 < pc.count_distinct(self._table.column(name)).as_py() <= most
+        )
 
     def has(self, name: str) -> bool:
         """Whether there is a column of this name."""

@@ -46,10 +46,9 @@ def write_pairs(table: PairTable, path: str | Path) -> None:
         with _text_file(temporary) as handle:
             if kind == "jsonl":
                 for row in _rows(table):
-                    present = {name: value for name, value in row.items() if value is not None}
-                    handle.write(json.dumps(present, ensure_ascii=False) + "\n")
+                    handle.write(json.dumps(row, ensure_ascii=False) + "\n")
             elif kind == "csv":
-                writer = csv.writer(handle, lineterminator="\n")
+                writer = csv.writer(handle)  # lines end in CRLF (RFC 4180): only so is a lone CR quoted
                 writer.writerow(table.column_names)
                 writer.writerows(row.values() for row in _rows(table))
             else:
@@ -61,7 +60,10 @@ def write_pairs(table: PairTable, path: str | Path) -> None:
 @contextmanager
 def _text_file(path: Path) -> Iterator[TextIO]:
     if path.suffix.lower() == ".gz":
-        with gzip.GzipFile(path, "wb", mtime=0) as packed, io.TextIOWrapper(packed, "utf-8", newline="") as text:
+        with (
+            gzip.GzipFile(path, "wb", mtime=0) as packed,
+            io.TextIOWrapper(packed, "utf-8", newline="") as text,
+        ):
             yield text
     else:
         with path.open("w", encoding="utf-8", newline="") as text:
@@ -85,7 +87,8 @@ def _refuse_unsafe(table: PairTable, path: Path) -> None:
         for i, value in enumerate([name] if bad_name else rows.column(name).to_pylist(), start=1):
             if value is not None and UNSAFE_IN_TSV.search(value):
                 raise DataError(
-                    f"{'the name' if bad_name else f'row {i}'} has a tab or a line end, which TSV cannot hold",
+                    f"{'the name' if bad_name else f'row {i}'} has a tab or a line end, which TSV cannot "
+                    f"hold",
                     path=path,
                     column=name,
                     value=value,

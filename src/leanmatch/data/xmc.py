@@ -1,8 +1,8 @@
 """Folders of the extreme classification repository: ``trn.json.gz``, ``tst.json.gz``, ``lbl.json.gz``.
 
 One JSON object a line with ``uid``, ``title``, ``content``; data points also have ``target_ind`` (rows of
-``lbl``, from 0) and perhaps ``target_rel``. ``filter_labels_train.txt`` and ``filter_labels_test.txt`` hold pairs
-``row label`` that are to be left out (a data point that is its own label).
+``lbl``, from 0) and perhaps ``target_rel``. ``filter_labels_train.txt`` and ``filter_labels_test.txt`` hold
+pairs ``row label`` that are to be left out (a data point that is its own label).
 
 Source: Bhatia et al., "The extreme classification repository: multi-label datasets and code", 2016.
 """
@@ -76,8 +76,9 @@ def _labels(folder: Path, problems: Problems) -> tuple[ItemTable, list[tuple[str
     own = Problems(path, problems.on_error)
     labels: list[tuple[str, str] | None] = []
     lines: list[int] = []
-    for line, found, bad in read_objects(path):
+    for line, found, unreadable in read_objects(path):
         text = joined_text(found.get("title"), found.get("content")) if found is not None else ""
+        bad = unreadable
         if bad is None and not text:
             bad = Problem(line, "title", text, "the label has no text", "give it a title")
         if bad is not None or found is None:
@@ -98,7 +99,9 @@ def _fault(line: int, anchor: str, targets: Any, grades: Any, labels: list[Any])
     if not anchor:
         return Problem(line, "title", anchor, "the data point has no text", "give it a title or delete it")
     if not isinstance(targets, list):
-        return Problem(line, "target_ind", targets, "a list of rows of lbl is needed", "[] where there are none")
+        return Problem(
+            line, "target_ind", targets, "a list of rows of lbl is needed", "[] where there are none"
+        )
     for target in targets:
         if not isinstance(target, int) or isinstance(target, bool) or not 0 <= target < len(labels):
             what = f"no row of lbl, which has {len(labels)}"
@@ -120,7 +123,11 @@ def _filter_pairs(path: Path) -> set[tuple[int, int]]:
                 continue
             if len(fields) != 2 or not all(field.isdigit() for field in fields):
                 raise DataError(
-                    "a row and a label are needed", path=path, line=number, value=line, remedy="two whole numbers"
+                    "a row and a label are needed",
+                    path=path,
+                    line=number,
+                    value=line,
+                    remedy="two whole numbers",
                 )
             pairs.add((int(fields[0]), int(fields[1])))
     return pairs

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from leanmatch.cli.data import app
+from leanmatch.data import load_split, read_pairs
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    path = tmp_path / "pairs.tsv"
+    names = ["alpha", "beta", "gamma", "delta", "omega", "sigma", "kappa", "theta", "lambda", "zeta"]
+    rows = [
+        f"{a} {b} query\t{b} and {a} item\t{'Toys' if i % 2 else 'Games'}"
+        for i, a in enumerate(names)
+        for b in names[i + 1 :]
+    ]
+    path.write_text("query\tpositive\tcategory\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def test_check(pairs: Path) -> None:
+    result = runner.invoke(app, ["check", str(pairs), "--column", "anchor=query"])
+    assert result.exit_code == 0 and "45 rows" in result.stdout and "Toys" in result.stdout
+    result = runner.invoke(app, ["check", str(pairs), "--column", "anchor=query", "--json"])
+    assert json.loads(result.stdout)["rows"] == 45
+
+
+def test_check_lists_bad_rows(pairs: Path) -> None:
+    with pairs.open("a") as handle:
+        handle.write("[/b] only\n\tno anchor\tToys\n")
+    result = runner.invoke(app, ["check", str(pairs), "--column", "anchor=query"])
+    assert result.exit_code == 0 and "missing" in result.stdout and "[/b]" in result.stdout
+    found = json.loads(runner.invoke(app, ["check", str(pairs), "--column", "anchor=query", "--json"]).stdout)
+    assert [row["line"] for row in found["skipped"]] == [47, 48]
+    result = runner.invoke(app, ["check", str(pairs), "--column", "anchor=query", "--on-error", "raise"])
+    assert result.exit_code == 1 and "pairs.tsv:47" in result.stderr and result.stdout == ""
+
+
+def test_split(pairs: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "split.json"
+    arguments = [
+        "split",
+        str(pairs),
+        "-o",
+        str(manifest),
+        "--column",
+        "anchor=query",
+        "--hold-out",
+        "category=Toys",
+    ]
+    result = runner.invoke(app, [*arguments, "--write-parts", str(tmp_path / "parts"), "--json"])
+    assert result.exit_code == 0, result.output
+    shown = json.loads(result.stdout)
+    split = load_split(read_pairs(pairs, columns={"query": "anchor"}), manifest)
+    assert shown["parts"]["test_out"] == len(split.test_out) > 0
+    for name in ("train", "valid", "test_in", "test_out"):
+        part = getattr(split, name)
+        if len(part):
+            assert read_pairs(tmp_path / "parts" / f"{name}.parquet").fingerprint() == part.fingerprint()
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 0 and "test_out" in result.stdout and "leakage (remove)" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--column", "anchor"], 2, "OURS=THEIRS"),
+        (["--column", "anchor=query", "--column", "positive=query"], 2, "twice"),
+        (["--column", "anchor=query", "--hold-out", "Toys"], 2, "COLUMN=VALUE"),
+        (["--column", "anchor=query", "--leakage", "x"], 2, "remove, report, ignore"),
+        ([], 1, "--column anchor=query"),
+        (["--column", "anchor=query", "--hold-out", "category=Cars"], 1, "Games, Toys"),
+    ],
+)
+def test_exit_codes(pairs: Path, tmp_path: Path, arguments: list[str], code: int, says: str) -> None:
+    result = runner.invoke(app, ["split", str(pairs), "-o", str(tmp_path / "m.json"), *arguments])
+    assert result.exit_code == code and says in result.stderr and "Traceback" not in result.stderr
+    assert not (tmp_path / "m.json").exists()

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from leanmatch.data import ItemTable, read_items
+from leanmatch.errors import DataError
+
+
+def test_corpus_form(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.jsonl.gz"
+    documents = [
+        {"_id": "d1", "title": "Dock", "text": "Two ports.", "label": 7},
+        {"_id": "d2", "title": "", "text": "Cable"},
+    ]
+    path.write_bytes(gzip.compress("\n".join(map(json.dumps, documents)).encode()))
+    items = read_items(path)
+    assert items.ids == ["d1", "d2"] and items.texts == ["Dock Two ports.", "Cable"]
+    assert items.metadata(0) == {"title": "Dock", "text": "Two ports.", "label": "7"}
+    assert items.metadata(1) == {"text": "Cable"}
+
+
+def test_row_numbers_and_named_columns(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text('brand\tname\nacme\t"5" disk\nfoo\tusb\n')
+    items = read_items(tmp_path / "a.tsv")
+    assert (
+        items.ids == ["0", "1"]
+        and items.texts == ['"5" disk', "usb"]
+        and items.metadata(0) == {"brand": "acme"}
+    )
+    joined = read_items(tmp_path / "a.tsv", id_column="brand", text_columns=["brand", "name"])
+    assert joined.ids == ["acme", "foo"] and joined.texts[1] == "foo usb"
+    assert len({items.fingerprint(), joined.fingerprint()}) == 2
+
+
+def test_metadata_stays_aligned_when_rows_are_skipped(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,text,colour\n1,one,red\n2,,green\n3,three,blue\n")
+    with pytest.raises(DataError, match=r"a\.csv:3 column 'text': the text is missing"):
+        read_items(tmp_path / "a.csv")
+    items = read_items(tmp_path / "a.csv", on_error="skip")
+    assert items.ids == ["1", "3"] and items.metadata(1) == {"colour": "blue"}
+    assert [row.line for row in items.skipped] == [3]
+
+
+def test_duplicate_ids_name_both_rows(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,text\nx,one\ny,two\nx,three\n")
+    for mode in ("raise", "skip"):
+        with pytest.raises(DataError, match="rows 2 and 4"):
+            read_items(tmp_path / "a.csv", on_error=mode)
+
+
+def test_errors(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,colour,size\nx,red,1\n")
+    with pytest.raises(DataError, match="id, colour, size"):
+        read_items(tmp_path / "a.csv")
+    with pytest.raises(DataError, match="did you mean 'colour'"):
+        read_items(tmp_path / "a.csv", text_columns=["color"])
+    (tmp_path / "b.csv").write_text("id,text\n")
+    with pytest.raises(DataError, match="no items"):
+        read_items(tmp_path / "b.csv")
+    with pytest.raises(DataError, match="item 1 of a table of 1"):
+        ItemTable.from_columns(["a"], ["b"]).metadata(1)
+    with pytest.raises(DataError, match="differ in length"):
+        ItemTable.from_columns(["a"], [])
