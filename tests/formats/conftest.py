@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 torch = pytest.importorskip("torch", reason="the train extra (torch) is not installed")
-pytest.importorskip("sentence_transformers", reason="the train extra (sentence-transformers) is not installed")
+pytest.importorskip(
+    "sentence_transformers", reason="the train extra (sentence-transformers) is not installed"
+)
 
-WORDS = "usb dock hdmi cable camera lens mount drive how do on the red blue".split()
+WORDS = ["usb", "dock", "hdmi", "cable", "camera", "lens", "mount", "drive", "how", "do", "on", "the", "red"]
 
 
 def make_tokenizer():
@@ -31,7 +33,7 @@ def make_tokenizer():
 
 
 def _build_bert(folder: Path, *, generic_tokenizer: bool = False, dense: bool = False, pooling: str = "mean"):
-    """A random two-layer BERT; ``generic_tokenizer`` takes the class that transformers 5 names differently."""
+    """A random two-layer BERT; ``generic_tokenizer`` takes the class that transformers 5 renamed."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Dense, Normalize, Transformer
     from sentence_transformers.sentence_transformer.modules import Pooling

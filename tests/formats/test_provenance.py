@@ -85,6 +85,7 @@ def test_import_and_reading_need_no_torch(tmp_path):
     (tmp_path / "leanmatch.json").write_text(json.dumps(GOOD))
     code = (
         "import sys, leanmatch.formats as f; assert f.read_provenance(sys.argv[1])['format_version'] == 1\n"
-        "heavy = {'torch', 'transformers', 'sentence_transformers'} & set(sys.modules); assert not heavy, heavy"
+        "heavy = {'torch', 'transformers', 'sentence_transformers'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=60)

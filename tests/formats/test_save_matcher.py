@@ -90,14 +90,19 @@ def test_what_the_old_layout_cannot_say_is_kept_and_noted(build_bert, tmp_path, 
     model.insert(2, Dense(64, 8, use_residual=True))
     saved = save_matcher(model, tmp_path / "m", provenance)
     types = [entry["type"] for entry in read(saved.folder / "modules.json")]
-    assert types[1].startswith("sentence_transformers.sentence_transformer.") and "base.modules.dense" in types[2]
+    assert (
+        types[1].startswith("sentence_transformers.sentence_transformer.")
+        and "base.modules.dense" in types[2]
+    )
     assert [note for note in saved.notes if "pooling modes in the order" in note]
     assert [note for note in saved.notes if "use_residual = true" in note]
     assert read_provenance(saved.folder)["layout_notes"] == list(saved.notes)
 
 
 def test_provenance_is_written_and_read(bert, tmp_path, provenance):
-    saved = save_matcher(bert, tmp_path / "m", {**provenance, "metrics": {"auc": float("nan"), "n": np.int64(3)}})
+    saved = save_matcher(
+        bert, tmp_path / "m", {**provenance, "metrics": {"auc": float("nan"), "n": np.int64(3)}}
+    )
     content = read_provenance(tmp_path / "m")
     assert content["format"] == "leanmatch-matcher" and content["format_version"] == 1
     assert content["base"] == "tiny" and content["data"] == {"rows": 3} and content["split"] == {}

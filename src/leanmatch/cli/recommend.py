@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leanmatch.cli.common import print_json, reported_errors, stderr_console, stdout_console
+from leanmatch.cli.common import print_json, reported_errors, stdout_console
 from leanmatch.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _item_vectors(encoder: Encoder, table: ItemTable, file: Path | None, batch_s
     stored = read_vectors(file, model=model, items=items, rows=len(table))
     if stored.vectors is not None:
         return stored.vectors
-    stderr_console().print(f"{file}: {stored.reason}; encoding {len(table):,} items", markup=False)
+    typer.echo(f"{file}: {stored.reason}; encoding {len(table):,} items", err=True)
     vectors = made()
     write_vectors(file, vectors, model=model, items=items)
     return vectors

@@ -123,6 +123,10 @@ def _one_text(name: str, value: Any, line: int, problems: list[Problem], require
         remedy = "put the value in quotes where it is meant as text"
         problems.append(Problem(line, name, value, f"text is needed, not {type(value).__name__}", remedy))
         return None
+    return _as_text(value)
+
+
+def _as_text(value: Any) -> str:
     if isinstance(value, date | datetime):
         return value.isoformat()
     if isinstance(value, bytes):

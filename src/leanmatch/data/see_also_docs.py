@@ -15,7 +15,7 @@ _ABBREVIATIONS = {"np": "numpy", "pd": "pandas", "sp": "scipy"}
 
 @dataclass(frozen=True)
 class DocFacts:
-    """A docstring's summary, in one line without markup, and the names that its "See Also" lists, in order."""
+    """A docstring's summary, in one line without markup, and the names under "See Also", in order."""
 
     summary: str
     see_also: tuple[str, ...]

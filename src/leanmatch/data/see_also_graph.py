@@ -1,9 +1,9 @@
-"""From documented objects to items and links: texts merged, references resolved, what did not resolve counted."""
+"""From documented objects to items and links: texts merged, references resolved, the rest counted."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from leanmatch.data.see_also_docs import DocFacts
@@ -52,28 +52,27 @@ class NameTable:
     def absolute(self, path: str) -> str | None:
         return self._full.get(path)
 
-    def resolve(self, name: str, paths: Iterable[tuple[str, str]]) -> set[str]:
-        """The items that ``name`` may mean in the docstring of an object with these paths.
+    def resolve(self, name: str, source: DocumentedObject) -> set[str]:
+        """The items that ``name`` may mean in the docstring of an object.
 
         Tried in turn, the first that gives something decides: the full path; a name in the object's own
-        class, then in its module, then in each module above; a tail of paths anywhere in the package. Only
-        the last can give more than one item.
+        class; in its public module or one above it; in the module that defines it or one above it; a tail of
+        paths anywhere in the package. Only the last can give more than one item.
         """
-        for candidate in (name, *_in_scope(name, paths)):
+        for candidate in (name, *_in_scope(name, source)):
             if candidate in self._full:
                 return {self._full[candidate]}
         tail = "." + name
         return {self._full[path] for path in self._by_last[name.rpartition(".")[2]] if path.endswith(tail)}
 
 
-def _in_scope(name: str, paths: Iterable[tuple[str, str]]) -> Iterator[str]:
-    paths = list(paths)
-    for module, qualified in paths:
+def _in_scope(name: str, source: DocumentedObject) -> Iterator[str]:
+    for module, qualified in source.paths:
         owner = qualified.rpartition(".")[0]
         while owner:
             yield f"{module}.{owner}.{name}"
             owner = owner.rpartition(".")[0]
-    for module, _ in paths:
+    for module in (source.paths[0][0], source.defined_in):
         scope = module
         while scope:
             yield f"{scope}.{name}"
@@ -132,7 +131,7 @@ def _fate(
     owner: Mapping[str, str],
 ) -> tuple[str, str | None]:
     package = owner[source]
-    meant = tables[package].resolve(name, item.paths)
+    meant = tables[package].resolve(name, item)
     if len(meant) > 1:
         return "ambiguous", None
     if not meant:

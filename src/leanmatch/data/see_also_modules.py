@@ -15,14 +15,24 @@ from types import ModuleType
 from leanmatch.errors import MissingExtraError
 
 SKIPPED_NAMES = frozenset(
-    "conftest setup distutils benchmarks bench examples demo demos gui externals estimator_checks".split()
+    (
+        "conftest",
+        "setup",
+        "distutils",
+        "benchmarks",
+        "examples",
+        "demo",
+        "gui",
+        "externals",
+        "estimator_checks",
+    )
 )
 """Modules of these names are never imported, nor those beginning with ``_`` or ``test``."""
 
 
 @dataclass
 class PackageModules:
-    """The modules of one package: ``(dotted name, module)``, shallow first, and those that failed to import."""
+    """The modules of one package, ``(dotted name, module)``, shallow first, and those that failed."""
 
     package: str
     version: str

@@ -1,4 +1,4 @@
-"""The public functions, classes and methods of a package: each object once, with all paths that lead to it."""
+"""The public functions, classes and methods of a package: each object once, with all paths to it."""
 
 from __future__ import annotations
 
@@ -28,11 +28,13 @@ class DocumentedObject:
     Attributes:
         kind: ``function``, ``class`` or ``method``.
         doc: its own docstring, cleaned of indentation.
+        defined_in: the module whose source it stands in, as far as it says.
         paths: ``(module, qualified name)`` of every way to it, the best one first.
     """
 
     kind: str
     doc: str
+    defined_in: str
     paths: list[tuple[str, str]] = field(default_factory=list)
 
     @property
@@ -47,12 +49,13 @@ class DocumentedObject:
 def documented_objects(package: PackageModules) -> list[DocumentedObject]:
     """Collect a package's documented objects, in the order of their identifiers.
 
-    The best path to an object is the one through the fewest modules; then the class that defines a method
-    before those that inherit it; then the alphabet. A module's ``__all__`` decides what counts; what it has
+    The best path to an object is the one through the fewest modules; then the one under its own name
+    (``concatenate``, not ``concat``); then the class that defines a method before those that inherit it; then
+    the alphabet. A module's ``__all__`` decides what counts; what it has
     beyond that is only one more way to an object that counts elsewhere.
     """
     found: dict[int, DocumentedObject] = {}
-    ranked: dict[int, list[tuple[bool, int, bool, str, str]]] = {}
+    ranked: dict[int, list[tuple[bool, int, bool, bool, str, str]]] = {}
     alive: list[Any] = []  # an id() is only good as long as its object lives
     with quiet():
         listed: set[int] = set()
@@ -64,11 +67,15 @@ def documented_objects(package: PackageModules) -> list[DocumentedObject]:
                     continue
                 key = id(value)
                 alive.append(value)
-                found.setdefault(key, DocumentedObject(kind, inspect.cleandoc(doc)))
+                found.setdefault(
+                    key, DocumentedObject(kind, inspect.cleandoc(doc), _module(value) or module_name)
+                )
                 hidden = offered is not None and name.partition(".")[0] not in offered
                 if not hidden:
                     listed.add(key)
-                ranked.setdefault(key, []).append((hidden, module_name.count("."), inherited, module_name, name))
+                renamed = name.rpartition(".")[2] != getattr(value, "__name__", None)
+                rank = (hidden, module_name.count("."), renamed, inherited, module_name, name)
+                ranked.setdefault(key, []).append(rank)
     for key, item in found.items():
         item.paths = list(dict.fromkeys(rank[-2:] for rank in sorted(ranked[key])))
     return sorted((item for key, item in found.items() if key in listed), key=lambda item: item.id)
@@ -88,7 +95,9 @@ def _members(module: ModuleType, package: str) -> Iterator[tuple[str, str, Any, 
             yield name, "function", value, False
 
 
-def _class_members(path: str, cls: type, package: str, *, nested: bool) -> Iterator[tuple[str, str, Any, bool]]:
+def _class_members(
+    path: str, cls: type, package: str, *, nested: bool
+) -> Iterator[tuple[str, str, Any, bool]]:
     for name in dir(cls):
         if name.startswith("_"):
             continue
@@ -112,8 +121,13 @@ def _attribute(owner: object, name: str) -> Any:
 
 def _belongs(value: object, package: str) -> bool:
     """Was it defined in the package? (ufuncs do not always say; then being offered there decides.)"""
-    module = getattr(value, "__module__", None)
-    if not isinstance(module, str):
+    module = _module(value)
+    if module is None:
         return type(value).__name__ == "ufunc"
     parts = module.split(".")
     return parts[0] == package and "externals" not in parts
+
+
+def _module(value: object) -> str | None:
+    module = getattr(value, "__module__", None)
+    return module if isinstance(module, str) else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,9 +73,9 @@ def split_pairs(table: PairTable, options: SplitOptions | None = None) -> Split:
 
     Rows of held-out groups and rows at or after the date are ``test_out``; where any of them is marked test
     in the ``split`` column, only those marked test. The others go where that column says, or at random: rows
-    that share a text (or a near-duplicate) stay on one side. Without valid rows in the ``split``
-    column, valid is drawn from the train rows. Then rows of train and valid that leak into the tests, and
-    rows of train that leak into valid, are removed or reported.
+    that share a text (or a near-duplicate) stay on one side. Then rows of train and valid that leak into the
+    tests, and rows of train that leak into valid, are removed or reported. Without valid rows in the
+    ``split`` column, valid is drawn at random from the train rows that are left.
 
     Raises:
         DataError: a held-out column or value that is not there, ``after`` without timestamps, nothing held
@@ -98,7 +97,10 @@ def split_pairs(table: PairTable, options: SplitOptions | None = None) -> Split:
             out = out[splits[out] == "test"]
             if unused:
                 notes.append(f"{unused:,} held-out rows that are not marked test are in no part")
-        parts, remarks = _by_column(data, everything[~held], splits, table, options)
+        ours = everything[~held]
+        marks = {"train": "train", "valid": "valid", "test_in": "test"}
+        parts = {name: ours[splits[ours] == mark] for name, mark in marks.items()}
+        remarks = []
     notes += remarks
     rows = {"test_in": parts["test_in"], "test_out": out, "valid": parts["valid"], "train": parts["train"]}
     if not len(rows["train"]):
@@ -119,6 +121,12 @@ def split_pairs(table: PairTable, options: SplitOptions | None = None) -> Split:
             f"removing leakage took {before - len(rows['train']):,} of {before:,} training rows; where "
             "positives are a catalogue that all parts share, say so: --shared-positives"
         )
+    if splits is not None and not len(rows["valid"]) and options.valid_fraction > 0:
+        # drawn after the removal, so that valid gets its share of what is left
+        fractions = {"valid": options.valid_fraction}
+        drawn, _, remarks = random_parts(data, rows["train"], table.labels, fractions, options.seed)
+        rows |= drawn
+        notes += remarks
     return Split(table, options, {name: rows[name] for name in PARTS}, report, tuple(notes))
 
 
@@ -164,20 +172,6 @@ def _held_out(table: PairTable, options: SplitOptions) -> NDArray[np.bool_]:
             )
         held |= late
     return held
-
-
-def _by_column(
-    data: TextRows, rows: NDArray[np.int64], splits: NDArray[Any], table: PairTable, options: SplitOptions
-) -> tuple[dict[str, NDArray[np.int64]], list[str]]:
-    parts = {name: rows[splits[rows] == mark] for name, mark in (("test_in", "test"), ("valid", "valid"))}
-    train = rows[splits[rows] == "train"]
-    remarks: list[str] = []
-    if not len(parts["valid"]) and options.valid_fraction > 0:
-        drawn, _, remarks = random_parts(
-            data, train, table.labels, {"valid": options.valid_fraction}, options.seed
-        )
-        train, parts["valid"] = drawn["train"], drawn["valid"]
-    return parts | {"train": train}, remarks
 
 
 def _leakage(data: TextRows, rows: dict[str, NDArray[np.int64]], options: SplitOptions) -> LeakageReport:

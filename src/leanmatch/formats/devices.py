@@ -26,5 +26,7 @@ def resolve_device(device: str = "auto") -> str:
     if device == "auto":
         return "cuda" if there else "cpu"
     if int(device.partition(":")[2] or 0) >= there:
-        raise UsageError(f"device {device!r} was asked for, torch sees {there} CUDA devices", remedy="use auto or cpu")
+        raise UsageError(
+            f"device {device!r} was asked for, torch sees {there} CUDA devices", remedy="use auto or cpu"
+        )
     return device

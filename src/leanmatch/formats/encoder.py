@@ -49,9 +49,7 @@ class Encoder:
         """Wrap a model that is in memory already. It is put in evaluation mode only while it encodes."""
         return cls(model, name=name)
 
-    def encode(
-        self, texts: Sequence[str], *, batch_size: int = 64, show_progress: bool = False
-    ) -> Vectors:
+    def encode(self, texts: Sequence[str], *, batch_size: int = 64, show_progress: bool = False) -> Vectors:
         """Encode texts; each distinct text once, in the order of length so that batches hold little padding.
 
         A text without any known token may give a zero vector; it stays zero.
@@ -76,7 +74,9 @@ class Encoder:
         rows: dict[str, int] = {}
         for row, text in enumerate(texts):
             if not isinstance(text, str):
-                raise DataError(f"a text is a {type(text).__name__}", line=row + 1, value=text, remedy="give str")
+                raise DataError(
+                    f"a text is a {type(text).__name__}", line=row + 1, value=text, remedy="give str"
+                )
             rows.setdefault(text, len(rows))
         if not rows:
             return np.zeros((0, self.dimension), dtype=np.float32)

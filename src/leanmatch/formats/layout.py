@@ -168,7 +168,9 @@ def rewrite_to_legacy(folder: Path, modules: list[Any]) -> list[str]:
 
 def legacy_tokenizer_config(config: Config) -> Config:
     """What transformers 4 reads, too: class names and special tokens in its words, no traces of loading."""
-    kept = {key: value for key, value in config.items() if key not in ("backend", "is_local", "local_files_only")}
+    kept = {
+        key: value for key, value in config.items() if key not in ("backend", "is_local", "local_files_only")
+    }
     if kept.get("tokenizer_class") == "TokenizersBackend":
         kept["tokenizer_class"] = "PreTrainedTokenizerFast"
     if isinstance(kept.get("extra_special_tokens"), list):
@@ -177,7 +179,7 @@ def legacy_tokenizer_config(config: Config) -> Config:
 
 
 def _rewrite_model_config(file: Path) -> None:
-    # Old versions warn of every model that names a newer version than theirs; leanmatch.json names the versions.
+    # Old versions warn of a model that names a newer version than theirs; leanmatch.json has the versions.
     config = _read(file)
     config.pop("__version__", None)
     write_json(file, config)
@@ -187,7 +189,9 @@ def _rotary_notes(folder: Path) -> list[str]:
     file = folder / "config.json"
     config = _read(file) if file.exists() else {}
     if "rope_parameters" in config and "rope_theta" not in config:
-        return ["config.json: rope_parameters is known to transformers 5 only; transformers 4 uses its defaults"]
+        return [
+            "config.json: rope_parameters is known to transformers 5 only; transformers 4 uses its defaults"
+        ]
     return []
 
 

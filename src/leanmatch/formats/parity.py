@@ -49,7 +49,9 @@ class Parity:
 
 
 def compare_vectors(first: Vectors, second: Vectors, texts: Sequence[str]) -> Parity:
-    """The smallest cosine between rows, in float64. Two zero rows agree (1.0), a zero and another do not (0.0).
+    """The smallest cosine between rows, in float64.
+
+    Two zero rows agree (1.0), a zero row and another do not (0.0).
 
     Args:
         first: shape ``(texts, dimension)``.
@@ -94,8 +96,8 @@ def check_parity(model: SentenceTransformer, other: SentenceTransformer, texts: 
     parity = compare_vectors(vectors[0], vectors[1], probes)
     if parity.min_cosine < MIN_COSINE:
         raise FormatError(
-            f"the saved model, reloaded, gives a cosine of {parity.min_cosine:.6f} to the model in memory for "
-            f"{parity.worst_text!r:.80} (at least {MIN_COSINE} is asked)",
+            f"the saved model, reloaded, gives a cosine of {parity.min_cosine:.6f} to the model in memory "
+            f"for {parity.worst_text!r:.80} (at least {MIN_COSINE} is asked)",
             remedy="nothing was written; report this with the model's modules: print(model)",
         )
     return parity

@@ -96,7 +96,7 @@ def load_matcher(name_or_folder: str | Path, device: str = "auto") -> SentenceTr
 
 
 def _from_hub(name: str, device: str) -> SentenceTransformer:
-    """From the hub's cache on this machine; else from the hub, asked once first: loading retries for a minute."""
+    """From the hub's cache; else from the hub, asked once before loading, which retries for a minute."""
     sentence_transformer = _sentence_transformer()
     from huggingface_hub import HfApi
 
@@ -112,7 +112,8 @@ def _from_hub(name: str, device: str) -> SentenceTransformer:
                 raise ModelError(
                     f"{name!r} is no folder here and not in the hub's cache ({_first_line(not_cached)}); "
                     f"the Hugging Face hub did not give it either ({_first_line(error)})",
-                    remedy=f"check the name and the network, name a folder, or use {', '.join(PACKAGED_MODELS)}",
+                    remedy="check the name and the network, name a folder, or use "
+                    + ", ".join(PACKAGED_MODELS),
                 ) from error
 
 
@@ -150,7 +151,9 @@ def _sentence_transformer() -> type[SentenceTransformer]:
     try:
         from sentence_transformers import SentenceTransformer
     except ModuleNotFoundError as error:
-        raise MissingExtraError("sentence-transformers", "train", "loading a sentence-transformers model") from error
+        raise MissingExtraError(
+            "sentence-transformers", "train", "loading a sentence-transformers model"
+        ) from error
     return SentenceTransformer
 
 
@@ -160,12 +163,12 @@ def quiet_bars() -> Iterator[None]:
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         if shown:
-            logging.enable_progress_bar()
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Saving a matcher: written aside, rewritten to the common layout, reloaded, compared, then moved in place."""
+"""Saving a matcher: written aside, brought to the common layout, reloaded, compared, moved in place."""
 
 from __future__ import annotations
 

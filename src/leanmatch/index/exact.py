@@ -46,7 +46,7 @@ class ExactIndex:
             ids: one identifier an item, no two the same.
 
         Raises:
-            DataError: no items, another shape, NaN or infinite numbers, identifiers too many, too few or twice.
+            DataError: no items, another shape, numbers that are not finite, identifiers that do not fit.
             MissingExtraError: faiss is not installed.
         """
         matrix = _matrix(vectors, "item vectors")
@@ -54,12 +54,15 @@ class ExactIndex:
         if not len(matrix):
             raise DataError("there are no items to search", remedy="give at least one item")
         if len(names) != len(matrix):
-            raise DataError(f"{len(names)} identifiers for {len(matrix)} vectors", remedy="give each vector one")
+            raise DataError(
+                f"{len(names)} identifiers for {len(matrix)} vectors", remedy="give each vector one"
+            )
         seen: dict[str, int] = {}
         for row, name in enumerate(names):
             if seen.setdefault(name, row) != row:
                 raise DataError(
-                    f"the identifier stands on rows {seen[name] + 1} and {row + 1}", value=name,
+                    f"the identifier stands on rows {seen[name] + 1} and {row + 1}",
+                    value=name,
                     remedy="give each item its own",
                 )
         try:
@@ -100,7 +103,9 @@ class ExactIndex:
             raise UsageError(f"k is {k}", remedy="ask for 1 item or more")
         matrix = _matrix(queries, "queries", self.dimension)
         if exclude is not None and len(exclude) != len(matrix):
-            raise DataError(f"exclude has {len(exclude)} entries for {len(matrix)} queries", remedy="one a query")
+            raise DataError(
+                f"exclude has {len(exclude)} entries for {len(matrix)} queries", remedy="one a query"
+            )
         width = min(k, len(self))
         scores = np.full((len(matrix), width), -np.inf)
         ids = np.full((len(matrix), width), None, dtype=object)
@@ -138,11 +143,14 @@ def _matrix(values: ArrayLike, what: str, dimension: int | None = None) -> Vecto
     matrix = np.ascontiguousarray(values, dtype=np.float32)
     if matrix.ndim != 2 or (dimension is not None and matrix.shape[1] != dimension) or not matrix.shape[1]:
         wanted = "(rows, dimension)" if dimension is None else f"(rows, {dimension})"
-        raise DataError(f"{what} have shape {matrix.shape}, not {wanted}", remedy="encode with the same model")
+        raise DataError(
+            f"{what} have shape {matrix.shape}, not {wanted}", remedy="encode with the same model"
+        )
     bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
     if bad.size:
         raise DataError(
-            f"{what}: {bad.size} of {len(matrix)} rows hold NaN or infinite numbers", line=int(bad[0]) + 1,
+            f"{what}: {bad.size} of {len(matrix)} rows hold NaN or infinite numbers",
+            line=int(bad[0]) + 1,
             remedy="look at the model that made them",
         )
     return matrix

@@ -14,6 +14,7 @@ from leanmatch.types import Vectors
 
 SUFFIX = ".npz"
 _FORMAT = "leanmatch-vectors-1"
+_OTHER_ITEMS = "it belongs to other items"
 _KEYS = ("format", "model", "items", "vectors")
 
 
@@ -28,7 +29,9 @@ class VectorFile:
 def write_vectors(path: str | Path, vectors: Vectors, *, model: str, items: str) -> None:
     """Write vectors with the fingerprints of the model and the items that they belong to, atomically."""
     with atomic_file(path) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, format=_FORMAT, model=model, items=items, vectors=np.asarray(vectors, dtype=np.float32))
+        np.savez(
+            stream, format=_FORMAT, model=model, items=items, vectors=np.asarray(vectors, dtype=np.float32)
+        )
 
 
 def read_vectors(path: str | Path, *, model: str, items: str, rows: int) -> VectorFile:
@@ -60,15 +63,19 @@ def read_vectors(path: str | Path, *, model: str, items: str, rows: int) -> Vect
                     remedy="name another file",
                 )
             found = {key: str(stored[key]) for key in _KEYS[:3]}
-            if found["format"] != _FORMAT:
-                return VectorFile(None, f"its format is {found['format']!r:.40}")
-            if found["model"] != model:
-                return VectorFile(None, "it belongs to another model")
-            if found["items"] != items:
-                return VectorFile(None, "it belongs to other items")
+            for key, wanted in (("format", _FORMAT), ("model", model), ("items", items)):
+                if found[key] != wanted:
+                    return VectorFile(
+                        None, f"it belongs to another {key}" if key != "items" else _OTHER_ITEMS
+                    )
             vectors = stored["vectors"]
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, NotImplementedError, AttributeError) as error:
+    except (ValueError, EOFError, OSError, RuntimeError, AttributeError, zipfile.BadZipFile) as error:
         return VectorFile(None, f"it is damaged ({type(error).__name__}: {error})"[:200])
-    if vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != rows or not np.isfinite(vectors).all():
+    if (
+        vectors.dtype != np.float32
+        or vectors.ndim != 2
+        or len(vectors) != rows
+        or not np.isfinite(vectors).all()
+    ):
         return VectorFile(None, f"it is damaged (vectors of type {vectors.dtype}, shape {vectors.shape})")
     return VectorFile(vectors, "")

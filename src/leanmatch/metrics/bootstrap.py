@@ -1,7 +1,7 @@
 """Bootstrap intervals over queries: one set of resamples serves every metric and both models.
 
-A resample is a vector of counts, how often each unit (query) was drawn; a statistic that is a ratio of sums is
-then two matrix products. Paired: both models see the same resamples. Intervals are bias-corrected and
+A resample is a vector of counts, how often each unit (query) was drawn; a statistic that is a ratio of sums
+is then two matrix products. Paired: both models see the same resamples. Intervals are bias-corrected and
 accelerated (BCa) where the influence of each unit is known, percentile intervals else.
 
 Reference: Efron, Tibshirani: An Introduction to the Bootstrap, 1993, chapters 13 and 14.
@@ -77,7 +77,7 @@ def resampled_ratios(
 def ratio_influence(
     numerators: NDArray[np.float64], denominators: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """First-order influence of each unit on a ratio of sums, up to a factor; shape ``(units, statistics)``."""
+    """First-order influence of each unit on a ratio of sums; shape ``(units, statistics)``."""
     ratio = numerators.sum(axis=0) / denominators.sum(axis=0)
     return np.asarray((numerators - ratio * denominators) / denominators.mean(axis=0))
 

@@ -1,7 +1,8 @@
 """Who are the queries of a table, what are the items, and which belong together.
 
-Identity is the identifier where the data has identifiers and the text where not: rows that share an ``anchor_id``
-(or an anchor text) are one query with several relevant items. Rows with label 0 bring candidates, never relevances.
+Identity is the identifier where the data has identifiers and the text where not: rows that share an
+``anchor_id`` (or an anchor text) are one query with several relevant items. Rows with label 0 bring
+candidates, never relevances.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ class Symmetry(NamedTuple):
 class Identities:
     """Integer names for the texts, queries and items of a table; arrays are int64.
 
-    ``texts``: the distinct texts. ``anchor_texts``, ``positive_texts``: text of each row, ``(rows,)``. ``queries``,
-    ``items``: who they are, ``(rows,)``; one numbering for both sides. ``text_of``: the text of each identity.
-    ``corpus``: identities of the corpus, or None. ``item_names``: the id or text of each identity.
+    ``texts``: the distinct texts. ``anchor_texts``, ``positive_texts``: text of each row, ``(rows,)``.
+    ``queries``,
+    ``items``: who they are, ``(rows,)``; one numbering for both sides. ``text_of``: the text of each
+    identity. ``corpus``: identities of the corpus, or None. ``item_names``: the id or text of each identity.
     ``conflicts``: identifiers that came with more than one text (the first one counts).
     """
 
@@ -51,10 +53,10 @@ class Identities:
 def decide_symmetric(table: PairTable, wanted: bool | Literal["auto"] = "auto") -> Symmetry:
     """Whether anchors and positives are things of one kind.
 
-    The rule of ``"auto"``: with ``anchor_id`` and ids of items (``positive_id``, or a corpus) pairs are symmetric
-    where an id stands on both sides with the same text. With ids of positives alone they are not. Without ids they
-    are where at least 0.1% of the distinct texts (one or more) stand in both columns: questions, offers and products
-    recur on either side, queries and their items hardly ever do.
+    The rule of ``"auto"``: with ``anchor_id`` and ids of items (``positive_id``, or a corpus) pairs are
+    symmetric where an id stands on both sides with the same text. With ids of positives alone they are not.
+    Without ids they are where at least 0.1% of the distinct texts (one or more) stand in both columns:
+    questions, offers and products recur on either side, queries and their items hardly ever do.
     """
     if wanted != "auto":
         return Symmetry(bool(wanted), "as asked for")
@@ -159,7 +161,7 @@ def distinct_in_order(values: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def grades(table: PairTable) -> NDArray[np.int64]:
-    """How relevant each row is, from the column ``relevance`` (whole numbers from 1), else 1; shape ``(rows,)``.
+    """How relevant each row is: the column ``relevance`` (whole numbers from 1), else 1; shape ``(rows,)``.
 
     Raises:
         DataError: the relevance of a row with label 1 is no whole number, or below 1.

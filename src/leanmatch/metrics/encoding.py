@@ -11,26 +11,28 @@ from leanmatch.errors import ModelError
 from leanmatch.types import EncodeFunction, Vectors
 
 NORM_TOLERANCE = 1e-2
-"""How far from 1 a norm may be (half-precision encoders are off by 1e-3); a norm of 0 is a text without tokens."""
+"""How far from 1 a norm may be (half precision is off by 1e-3); a norm of 0 is a text without tokens."""
 
 
 def encode_checked(encode: EncodeFunction, texts: Sequence[str], *, name: str = "model") -> Vectors:
     """Encode the texts and check the answer.
 
-    A text that the encoder knows no token of may have a vector of zeros: it scores 0 with everything. Vectors that
-    are not normalized are refused, not repaired: the model would be judged by another score than it was made for.
+    A text that the encoder knows no token of may have a vector of zeros: it scores 0 with everything. Vectors
+    that are not normalized are refused, not repaired: the model would be judged by another score than it was
+    made for.
 
     Returns:
         float32, shape ``(texts, dimension)``, contiguous.
 
     Raises:
-        ModelError: not an array of one row a text, a value that is not finite, or a norm that is neither 1 nor 0.
+        ModelError: not an array of one row a text, a value that is not finite, or a norm that is neither 1
+        nor 0.
     """
     vectors = np.asarray(encode(texts))
     if vectors.ndim != 2 or len(vectors) != len(texts) or not np.issubdtype(vectors.dtype, np.floating):
         raise ModelError(
-            f"{name} gave an array of shape {vectors.shape} and type {vectors.dtype} for {len(texts):,} texts",
-            remedy="an encode function returns floating-point vectors, one row a text, in the order of the texts",
+            f"{name} gave shape {vectors.shape} and type {vectors.dtype} for {len(texts):,} texts",
+            remedy="an encode function returns floating-point vectors, one row a text, in their order",
         )
     vectors = np.ascontiguousarray(vectors, np.float32)
     finite = np.isfinite(vectors).all(axis=1)

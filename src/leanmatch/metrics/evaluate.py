@@ -14,13 +14,14 @@ from leanmatch.metrics.encoding import encode_checked
 from leanmatch.metrics.measure import Measurement, measure_pairs, measure_retrieval
 from leanmatch.metrics.names import split_metrics
 from leanmatch.metrics.options import EvaluationOptions
-from leanmatch.metrics.propensity import LabelCounts, inverse_propensities
+from leanmatch.metrics.propensity import FEWEST_TRAINING_QUERIES, LabelCounts, inverse_propensities
 from leanmatch.metrics.results import Evaluation, SliceResult
 from leanmatch.metrics.slices import COLUMN_VALUE, Slice, make_slices
 from leanmatch.metrics.tasks import make_task
 from leanmatch.types import EncodeFunction, Vectors
 
 FEW_QUERIES = 30
+"""Below this a note says that bootstrap intervals are too narrow."""
 
 
 def evaluate(
@@ -31,16 +32,17 @@ def evaluate(
     against: EncodeFunction | None = None,
     name: str = "model",
     against_name: str = "base",
-    train_label_counts: LabelCounts | None = None,
+    train_label_counts: LabelCounts | PairTable | None = None,
 ) -> Evaluation:
     """Measure how well a matcher finds and separates pairs, overall and by slice.
 
-    Retrieval: each distinct anchor of a matching pair is a query. Candidates are the corpus that comes with the
-    data; else, for symmetric pairs, all distinct texts of the slice less the query; else all its positives. Pair
-    metrics: where a slice has rows of both labels. Each distinct text is encoded once a model.
+    Retrieval: each distinct anchor of a matching pair is a query. Candidates are the corpus that comes with
+    the data; else, for symmetric pairs, all distinct texts of the slice less the query; else all its
+    positives. Pair metrics: where a slice has rows of both labels. Each distinct text is encoded once a
+    model.
 
-    Intervals: bootstrap over queries (for pair metrics over anchors, each with all its pairs), the same resamples
-    for both models. They hold one by one: of twenty comparisons at 95% one is expected to err.
+    Intervals: bootstrap over queries (for pair metrics over anchors, each with all its pairs), the same
+    resamples for both models. They hold one by one: of twenty comparisons at 95% one is expected to err.
 
     Args:
         encode: texts in, L2-normalized vectors out.
@@ -49,7 +51,8 @@ def evaluate(
         against: another matcher to compare with.
         name: what to call the matcher.
         against_name: what to call the other.
-        train_label_counts: for PSP; where left out they are counted over the table's train rows, where it has any.
+        train_label_counts: for PSP, or the training rows to count over; where left out, the table's rows with
+            split train.
 
     Raises:
         DataError: no such split, column or value; no matching pair overall or in or out of distribution.
@@ -61,15 +64,14 @@ def evaluate(
     known = identify(rows, symmetric=symmetry.symmetric)
     parts = make_slices(rows, options)
     notes = _remarks(rows, known, options, parts)
-    if train_label_counts is None:
-        train_label_counts, note = _counts_of_train(table, known, rows, symmetric=symmetry.symmetric)
-        if any(metric.startswith("PSP") for metric in options.metrics):
-            notes.append(note)
+    counts, note = _label_counts(train_label_counts, table, rows, symmetric=symmetry.symmetric)
+    if note and any(metric.startswith("PSP") for metric in options.metrics):
+        notes.append(note)
     models = [encode_checked(encode, known.texts, name=name)]
     if against is not None:
         models.append(encode_checked(against, known.texts, name=against_name))
     notes += _zero_vectors(models, [name, against_name])
-    worker = _Worker(rows, known, symmetry.symmetric, options, models, train_label_counts)
+    worker = _Worker(rows, known, symmetric=symmetry.symmetric, options=options, models=models, counts=counts)
     measured: dict[bytes, SliceResult] = {}
     found: dict[str, SliceResult] = {}
     for part in parts:
@@ -132,6 +134,7 @@ class _Worker:
         self,
         rows: PairTable,
         known: Identities,
+        *,
         symmetric: bool,
         options: EvaluationOptions,
         models: list[Vectors],
@@ -157,7 +160,7 @@ class _Worker:
                 raise DataError(
                     problem,
                     path=self.source or None,
-                    remedy="evaluate rows with label 1 (--split chooses rows, --hold-out what is out of distribution)",
+                    remedy="give rows with label 1, or choose other rows (--split) or another --hold-out",
                 )
             notes.append(f"{problem}; left out")
             return SliceResult(part.name, part.kind, len(part.rows), 0, 0, 0, {})
@@ -168,7 +171,14 @@ class _Worker:
         n_pairs = 0
         if self.pair_metrics and len(np.unique(self.labels[part.rows])) > 1:
             n_pairs = len(part.rows)
-            measure_pairs(measurement, self.known, part.rows, self.labels, self.models, self.pair_metrics)
+            measure_pairs(
+                measurement,
+                self.known,
+                part.rows,
+                labels=self.labels,
+                models=self.models,
+                metrics=self.pair_metrics,
+            )
         queries, candidates = task.judgements.n_queries, len(task.candidate_texts)
         ordered = {m: measurement.results[m] for m in self.options.metrics if m in measurement.results}
         return SliceResult(part.name, part.kind, len(part.rows), queries, candidates, n_pairs, ordered)
@@ -205,19 +215,24 @@ def _zero_vectors(models: list[Vectors], names: list[str]) -> list[str]:
     return notes
 
 
-def _counts_of_train(
-    table: PairTable, known: Identities, rows: PairTable, *, symmetric: bool
+def _label_counts(
+    given: LabelCounts | PairTable | None, table: PairTable, rows: PairTable, *, symmetric: bool
 ) -> tuple[LabelCounts | None, str]:
-    if not table.has("split"):
+    """Training label counts by the same names that items have in ``rows``, and a note on their origin."""
+    if isinstance(given, LabelCounts):
+        return given, ""
+    if given is None and not table.has("split"):
         return None, "no PSP: it needs training labels, and the data has no column 'split' with train rows"
-    train = table.select_split("train").relevant()
+    train = (table.select_split("train") if given is None else given).relevant()
     by_id = rows.has("positive_id") and (rows.has("anchor_id") or not symmetric)
+    if by_id and not train.has("positive_id"):
+        return None, "no PSP: the training rows lack the column 'positive_id'"
     items = [str(value) for value in train.column("positive_id")] if by_id else train.positives
-    queries = train.anchors
-    if len(set(queries)) < 3:
-        return None, f"no PSP: the data has {len(set(queries))} training queries, 3 are the least"
-    counts = LabelCounts.from_pairs(queries, items)
-    return counts, f"PSP: propensities from the {len(train):,} matching train rows of the data"
+    queries = len(set(train.anchors))
+    if queries < FEWEST_TRAINING_QUERIES:
+        return None, f"no PSP: there are {queries} training queries, {FEWEST_TRAINING_QUERIES} are the least"
+    counts = LabelCounts.from_pairs(train.anchors, items)
+    return counts, f"PSP: propensities from {len(train):,} matching training rows"
 
 
 def _candidates_in_words(rows: PairTable, symmetric: bool, reason: str) -> str:

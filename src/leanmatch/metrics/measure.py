@@ -102,7 +102,8 @@ def retrieval_values(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Numerators and denominators of the metrics for each query, shapes ``(queries, metrics)``.
 
-    A metric is the ratio of their sums; but for PSP the denominators are 1 and the numerators the query's values.
+    A metric is the ratio of their sums; but for PSP the denominators are 1 and the numerators the query's
+    values.
 
     Args:
         task: the slice.
@@ -131,6 +132,7 @@ def measure_pairs(
     measurement: Measurement,
     known: Identities,
     rows: NDArray[np.int64],
+    *,
     labels: NDArray[np.int8],
     models: Sequence[Vectors],
     metrics: Sequence[str],

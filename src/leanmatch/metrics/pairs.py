@@ -52,7 +52,9 @@ class RankedPairs:
         self._starts = np.flatnonzero(np.append(True, falling[1:] != falling[:-1]))
         self._tied = len(self._starts) < len(order)
 
-    def metrics(self, names: Sequence[str], weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+    def metrics(
+        self, names: Sequence[str], weights: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
         """Values of the metrics, shape ``(rows, len(names))``; a row for each row of weights.
 
         Args:
@@ -77,8 +79,8 @@ class RankedPairs:
 def pair_metrics(scores: ArrayLike, labels: ArrayLike) -> dict[str, float]:
     """All pair metrics at once, in 0..1.
 
-    ``AUC@0.05`` is the area up to a false positive rate of 0.05, standardized as McClish does: 0.5 for chance, 1
-    for a perfect order.
+    ``AUC@0.05`` is the area up to a false positive rate of 0.05, standardized as McClish does: 0.5 for
+    chance, 1 for a perfect order.
 
     >>> pair_metrics([0.9, 0.8, 0.1], [1, 0, 0])["AUC"]
     1.0
@@ -114,7 +116,7 @@ def _auc(curve: Curve) -> NDArray[np.float64]:
 
 
 def _partial_auc(curve: Curve) -> NDArray[np.float64]:
-    """Trapezoids up to the limit, the last one cut there; then McClish's ``(1 + (A - least) / (most - least)) / 2``."""
+    """Trapezoids up to the limit, the last one cut; then McClish's standardization."""
     limit = MAX_FALSE_POSITIVE_RATE * curve.fp[:, -1:]
     steps = min(curve.fp.shape[1], int((curve.fp < limit).sum(axis=1).max(initial=0)) + 1)
     hits, misses, tp, fp = (array[:, :steps] for array in curve)

@@ -1,7 +1,7 @@
 """Propensity-scored precision: rare items count more, because they are less likely to have been labelled.
 
-Reference: Jain, Prabhu, Varma: Extreme Multi-label Loss Functions for Recommendation, Tagging, Ranking & Other
-Missing Label Applications, KDD 2016, equations 1 and 6.
+Reference: Jain, Prabhu, Varma: Extreme Multi-label Loss Functions for Recommendation, Tagging, Ranking &
+Other Missing Label Applications, KDD 2016, equations 1 and 6.
 """
 
 from __future__ import annotations
@@ -20,13 +20,17 @@ from leanmatch.metrics.retrieval import Judgements
 PROPENSITY_CONSTANTS = {"default": (0.55, 1.5), "amazon": (0.6, 2.6), "wikipedia": (0.5, 0.4)}
 """``(A, B)`` as the extreme classification repository recommends them by kind of data."""
 
+FEWEST_TRAINING_QUERIES = 3
+"""The model needs ``log(N) > 1``."""
+
 
 @dataclass(frozen=True)
 class LabelCounts:
     """How often each item was a positive in training.
 
     Args:
-        counts: training positives of each item, by its id where the data has ids of positives, else by its text.
+        counts: training positives of each item, by its id where the data has ids of positives, else by its
+        text.
             An item that is not there counts 0.
         queries: distinct training queries, the ``N`` of the definition.
     """
@@ -35,10 +39,10 @@ class LabelCounts:
     queries: int
 
     def __post_init__(self) -> None:
-        if self.queries < 3:
+        if self.queries < FEWEST_TRAINING_QUERIES:
             raise DataError(
                 f"{self.queries} training queries are too few for propensities",
-                remedy="the model of Jain et al. (2016) needs log(N) > 1: at least 3",
+                remedy=f"Jain et al. (2016) need log(N) > 1: at least {FEWEST_TRAINING_QUERIES}",
             )
 
     @classmethod
@@ -77,8 +81,8 @@ def propensity_scored(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Numerator and denominator of PSP@k for each query; the metric is the ratio of their sums.
 
-    ``numerator_q = 1/k sum_(l in first k, relevant) 1/p_l``; ``denominator_q`` is the same for the best ranking.
-    Following the published definition, sums over queries are divided, not each query's own values.
+    ``numerator_q = 1/k sum_(l in first k, relevant) 1/p_l``; ``denominator_q`` is the same for the best
+    ranking. Following the published definition, sums over queries are divided, not each query's own values.
 
     Args:
         ranking: shape ``(queries, depth)``, as in :func:`leanmatch.metrics.retrieval.per_query`.

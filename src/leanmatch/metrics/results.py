@@ -47,8 +47,8 @@ class SliceResult:
     """The metrics of one slice.
 
     ``kind``: overall, in distribution, out of distribution or column value. ``n_rows``: rows of the table.
-    ``n_queries``, ``n_candidates``: of retrieval, 0 where there was none. ``n_pairs``: labelled pairs that were
-    scored, 0 where there was no label 0. ``same_as``: an earlier slice of exactly the same rows.
+    ``n_queries``, ``n_candidates``: of retrieval, 0 where there was none. ``n_pairs``: labelled pairs that
+    were scored, 0 where there was no label 0. ``same_as``: an earlier slice of exactly the same rows.
     """
 
     name: str

@@ -70,9 +70,9 @@ def per_query(
 ) -> NDArray[np.float64]:
     """Values of each metric for each query, in 0..1; shape ``(queries, metrics)``.
 
-    ``nDCG@k``: ``sum_j g_j / log2(j + 1)`` over ranks ``j <= k``, by that of the best ranking; ``MRR@k``: ``1 / j``
-    of the first relevant, 0 where ``j > k``; ``P@k``: relevant among the first k, by k (also where fewer than k
-    were ranked); ``Recall@k``: relevant among the first k, by all relevant.
+    ``nDCG@k``: ``sum_j g_j / log2(j + 1)`` over ranks ``j <= k``, by that of the best ranking; ``MRR@k``:
+    ``1 / j`` of the first relevant, 0 where ``j > k``; ``P@k``: relevant among the first k, by k (also where
+    fewer than k were ranked); ``Recall@k``: relevant among the first k, by all relevant.
 
     Args:
         ranking: candidate numbers, best first, each at most once a row, shape ``(queries, depth)``; -1 pads.
@@ -83,8 +83,8 @@ def per_query(
     Raises:
         UsageError: PSP is asked for, or no such family.
 
-    What stands after a query's last relevant item changes none of these values; it is not handed on, which halves
-    the time. ``MRR@k`` is trec_eval's uncut reciprocal rank, 0 where it is below ``1 / k``.
+    What stands after a query's last relevant item changes none of these values; it is not handed on, which
+    halves the time. ``MRR@k`` is trec_eval's uncut reciprocal rank, 0 where it is below ``1 / k``.
     """
     if judgements.n_queries == 0 or not metrics:
         return np.zeros((judgements.n_queries, len(metrics)))

@@ -28,7 +28,7 @@ class Neighbours(NamedTuple):
 
 
 class Exclusions(NamedTuple):
-    """Candidates that some queries must not find: pairs of a query and a candidate, both int64, same shape."""
+    """Candidates that some queries must not find: pairs of query and candidate, int64, same shape."""
 
     queries: NDArray[np.int64]
     candidates: NDArray[np.int64]
@@ -44,8 +44,8 @@ def top_k(
 ) -> Neighbours:
     """The ``k`` candidates with the largest inner product of each query.
 
-    Equal scores are ordered by candidate index, so that the answer is the same in every run and for every block
-    size, as far as the matrix product itself is. Time ``O(queries * candidates * dimension)``.
+    Equal scores are ordered by candidate index, so that the answer is the same in every run and for every
+    block size, as far as the matrix product itself is. Time ``O(queries * candidates * dimension)``.
 
     Args:
         queries: shape ``(queries, dimension)``, float32.

@@ -3,34 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
 from leanmatch.metrics.names import MAIN_METRICS
-from leanmatch.metrics.results import BETTER, WORSE, Evaluation, MetricResult, SliceResult
+from leanmatch.metrics.results import BETTER, NO_DIFFERENCE, WORSE, Evaluation, MetricResult, SliceResult
 
 STYLES = {BETTER: "green", WORSE: "red"}
+SHORT = {NO_DIFFERENCE: "none seen"}
+"""Verdicts that are too long for a column."""
+WIDEST_NAME, NARROW_NAME = 12, 7
+"""Longer names of models are folded."""
+LAYOUT: dict[str, Any] = {
+    "title_justify": "left",
+    "box": SIMPLE_HEAD,
+    "padding": (0, 1),
+    "collapse_padding": True,
+    "pad_edge": False,
+    "show_edge": False,
+}
 
 
 def slice_table(evaluation: Evaluation, name: str) -> Table:
-    """One slice, one row a metric: value with interval, and where there is a base its value and the difference."""
+    """One slice, one row a metric: value with interval, and against a base its value and the difference."""
     part = evaluation.slices[name]
     interval = f"[{100 * evaluation.confidence:g}% interval]"
-    table = Table(title=escape(f"{name}: {_counts(part)}"), title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title=escape(f"{name}: {_counts(part)}"), **LAYOUT)
     table.add_column("metric")
     if evaluation.against is not None:
-        table.add_column(escape(evaluation.against), justify="right", overflow="fold", max_width=12)
-    table.add_column(escape(f"{evaluation.name} {interval}"), justify="right", overflow="fold", min_width=17)
+        table.add_column(escape(evaluation.against), justify="right", overflow="fold", max_width=WIDEST_NAME)
+    table.add_column(escape(f"{evaluation.name}\n{interval}"), justify="right", overflow="fold", min_width=19)
     if evaluation.against is not None:
-        table.add_column(escape(f"difference {interval}"), justify="right", min_width=17)
+        table.add_column(escape(f"difference\n{interval}"), justify="right", min_width=20)
         table.add_column("verdict")
     for result in part.metrics.values():
         cells = [result.metric, _with_interval(result.value, result.low, result.high)]
         if evaluation.against is not None:
             cells.insert(1, _plain(result.base))
-            cells += [_difference(result), _coloured(result.verdict or "", result)]
+            cells += [
+                _difference(result),
+                _coloured(SHORT.get(result.verdict or "", result.verdict or ""), result),
+            ]
         table.add_row(*cells)
     return table
 
@@ -47,16 +63,17 @@ def summary_table(evaluation: Evaluation, metrics: Sequence[str] | None = None) 
     shown = list(metrics) if metrics is not None else default[:1]
     compared = evaluation.against is not None
     title = f"{evaluation.name} against {evaluation.against}" if compared else evaluation.name
-    table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD)
-    table.add_column("slice", overflow="fold")
+    table = Table(title=escape(title), **LAYOUT)
+    table.add_column("slice", overflow="fold", min_width=19)
     for heading in ("queries", "candidates"):
         table.add_column(heading, justify="right")
     for name in shown:
+        names = [evaluation.against, evaluation.name] if compared else [evaluation.name]
+        width = NARROW_NAME if compared else None
+        for model in names:
+            table.add_column(escape(f"{model}\n{name}"), justify="right", overflow="fold", max_width=width)
         if compared:
-            table.add_column(escape(f"{evaluation.against} {name}"), justify="right", overflow="fold")
-        table.add_column(escape(f"{evaluation.name} {name}"), justify="right", overflow="fold")
-        if compared:
-            table.add_column("difference", justify="right", min_width=17)
+            table.add_column("difference", justify="right", min_width=20)
     for part in evaluation.slices.values():
         cells = [escape(part.name), f"{part.n_queries:,}", f"{part.n_candidates:,}"]
         for name in shown:

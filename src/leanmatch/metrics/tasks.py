@@ -17,10 +17,10 @@ from leanmatch.types import Vectors
 class RetrievalTask:
     """One slice, ready to be searched.
 
-    ``query_texts`` and ``candidate_texts``: numbers of texts, int64, shapes ``(queries,)`` and ``(candidates,)``.
-    ``items``: identity of each item number that the judgements use: the candidates first, then relevant items
-    that are no candidates. ``self_pairs``: pairs left out because both texts are the same. ``lost``: judgements
-    whose item is no candidate.
+    ``query_texts`` and ``candidate_texts``: numbers of texts, int64, shapes ``(queries,)`` and
+    ``(candidates,)``. ``items``: identity of each item number that the judgements use: the candidates first,
+    then relevant items that are no candidates. ``self_pairs``: pairs left out because both texts are the
+    same. ``lost``: judgements whose item is no candidate.
     """
 
     query_texts: NDArray[np.int64]
@@ -46,9 +46,9 @@ def make_task(
 ) -> RetrievalTask:
     """The retrieval task of some rows.
 
-    Candidates: the corpus where there is one; else, for symmetric pairs, all texts of the rows on either side;
-    else all their positives (label 0 too). For symmetric pairs a query never finds itself nor another item with
-    its very text, and pairs of one text with itself are no judgements.
+    Candidates: the corpus where there is one; else, for symmetric pairs, all texts of the rows on either
+    side; else all their positives (label 0 too). For symmetric pairs a query never finds itself nor another
+    item with its very text, and pairs of one text with itself are no judgements.
     """
     candidates = _candidates(known, rows, symmetric)
     relevant = rows[labels[rows] == 1]

@@ -1,0 +1,151 @@
+"""``leanmatch evaluate``: a matcher's metrics in and out of distribution, against another one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from leanmatch.cli.common import print_json, reported_errors, stderr_console, stdout_console
+from leanmatch.cli.data import ColumnOption, JsonOption, parse_columns
+
+if TYPE_CHECKING:
+    from leanmatch.metrics import Evaluation
+    from leanmatch.types import EncodeFunction
+
+MOST_TABLES = 12
+"""With more slices than this, those of column values get no table of their own, just a row in one."""
+
+
+def evaluate(  # noqa: PLR0917 - typer reads the command line from the signature
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or name of the matcher.")],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="CSV, TSV, JSONL, Parquet, BEIR or XMC folder.")
+    ],
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Compare with this matcher; 'base': the one MODEL was trained from."
+        ),
+    ] = None,
+    slices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COL,...",
+            help="A slice for each value of these columns; 'none'. Default: columns of few values.",
+        ),
+    ] = None,
+    hold_out: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COL=VALUE", help="Rows out of distribution. Default: what MODEL was trained without."
+        ),
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option(metavar="DATE", help="Rows from this date on are out of distribution, too.")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Rows to use: all, train, valid or test. Default: the test rows, where there are any."
+        ),
+    ] = None,
+    symmetric: Annotated[
+        bool | None,
+        typer.Option(
+            "--symmetric/--asymmetric", help="Whether both sides are of one kind. Default: found out."
+        ),
+    ] = None,
+    propensity: Annotated[
+        str, typer.Option(help="Constants of PSP: default, amazon or wikipedia.")
+    ] = "default",
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts a forward pass.")] = 64,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    column: ColumnOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Measure a matcher on pairs: overall, in and out of distribution, by slice, with intervals."""
+    with reported_errors():
+        from leanmatch.cli.evaluationplan import base_named_by, plan_evaluation, propensity_constants
+        from leanmatch.data import read_pairs
+        from leanmatch.metrics import evaluate as run_evaluation
+
+        constants = propensity_constants(propensity)
+        provenance = _provenance(model)
+        rival = base_named_by(provenance, model) if against == "base" else against
+        plan = plan_evaluation(
+            read_pairs(data, columns=parse_columns(column)),
+            provenance,
+            hold_out=tuple(hold_out or ()),
+            after=after,
+            split=split,
+            slices=_slices(slices),
+            symmetric="auto" if symmetric is None else symmetric,
+            propensity=constants,
+        )
+        for remark in plan.remarks:
+            _say(remark)
+        names = _labels(model, rival, by_base=against == "base")
+        evaluation = run_evaluation(
+            _load(model, device, batch_size),
+            plan.table,
+            options=plan.options,
+            against=None if rival is None else _load(rival, device, batch_size),
+            name=names[0],
+            against_name=names[1],
+            train_label_counts=plan.train,
+        )
+        if json:
+            print_json(evaluation.to_json())
+        else:
+            _show(evaluation)
+
+
+def _provenance(model: str) -> dict[str, object] | None:
+    """What the model's folder says of its making; None where it is no folder of ours."""
+    if not Path(model, "leanmatch.json").is_file():
+        return None
+    from leanmatch.formats import read_provenance
+
+    found: dict[str, object] | None = read_provenance(Path(model))
+    return found
+
+
+def _load(model: str, device: str, batch_size: int) -> EncodeFunction:
+    from leanmatch.formats import load_encoder
+
+    _say(f"loading {model}")
+    encoder = load_encoder(model, device=device)
+    return lambda texts: encoder.encode(texts, batch_size=batch_size, show_progress=True)
+
+
+def _slices(option: str | None) -> tuple[str, ...] | Literal["auto"]:
+    if option is None:
+        return "auto"
+    return () if option == "none" else tuple(name.strip() for name in option.split(",") if name.strip())
+
+
+def _labels(model: str, rival: str | None, *, by_base: bool) -> tuple[str, str]:
+    """Short names for tables: the last part of each path; a remark where both would be the same."""
+    own = Path(model).name or model
+    other = "base" if by_base or rival is None else Path(rival).name or rival
+    return (own, other) if own != other else (f"{own} (model)", f"{other} (against)")
+
+
+def _say(remark: str) -> None:
+    stderr_console().print(remark, markup=False, highlight=False, soft_wrap=True)
+
+
+def _show(evaluation: Evaluation) -> None:
+    console = stdout_console()
+    for line in (f"{evaluation.source}: {evaluation.split}", f"candidates: {evaluation.candidates}"):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    distinct = [part for part in evaluation.slices.values() if part.same_as is None]
+    detailed = distinct if len(distinct) <= MOST_TABLES else [p for p in distinct if p.kind != "column value"]
+    for part in detailed:
+        console.print(evaluation.slice_table(part.name))
+    if len(evaluation.slices) > 1:
+        console.print(evaluation.summary_table())
+    for line in (*(f"note: {note}" for note in evaluation.notes), *evaluation.verdicts()):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

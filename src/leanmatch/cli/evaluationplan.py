@@ -1,0 +1,158 @@
+"""What ``leanmatch evaluate`` evaluates on: flags first, then what the model's provenance says."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from leanmatch.data import PairTable, Split, load_split
+from leanmatch.errors import UsageError
+from leanmatch.metrics import PROPENSITY_CONSTANTS, EvaluationOptions, choose_rows
+
+MOST_DEFAULT_VALUES = 12
+"""Columns with 2 to so many values are sliced by where none is named."""
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """The table and options of an evaluation; ``train``: rows to count training labels on; ``remarks``: what was
+    decided without being asked for."""
+
+    table: PairTable
+    options: EvaluationOptions
+    train: PairTable | None
+    remarks: tuple[str, ...]
+
+
+def propensity_constants(name: str) -> tuple[float, float]:
+    """``(A, B)`` by name.
+
+    Raises:
+        UsageError: no such name.
+    """
+    if name not in PROPENSITY_CONSTANTS:
+        raise UsageError(
+            f"there are no propensity constants {name!r}", remedy=f"one of: {', '.join(PROPENSITY_CONSTANTS)}"
+        )
+    return PROPENSITY_CONSTANTS[name]
+
+
+def base_named_by(provenance: Mapping[str, Any] | None, model: str) -> str:
+    """The base that a model was trained from.
+
+    Raises:
+        UsageError: the model does not say.
+    """
+    base = (provenance or {}).get("base")
+    if not isinstance(base, str) or not base:
+        raise UsageError(
+            f"{model} does not say what its base is", remedy="name it: --against NAME_OR_FOLDER in place of base"
+        )
+    return base
+
+
+def plan_evaluation(
+    table: PairTable,
+    provenance: Mapping[str, Any] | None,
+    *,
+    hold_out: tuple[str, ...],
+    after: str | None,
+    split: str | None,
+    slices: tuple[str, ...] | Literal["auto"],
+    symmetric: bool | Literal["auto"],
+    propensity: tuple[float, float],
+) -> EvaluationPlan:
+    """Decide on rows and slices.
+
+    Rows: those that ``split`` names; else the test rows of the split that the model was trained with, where
+    this is the table that was split; else the rows with split test; else all. Out of distribution: as asked
+    for, else as in training, as far as the table has those columns.
+    """
+    remarks: list[str] = []
+    train = None
+    known = _training_split(provenance)
+    if not hold_out and after is None:
+        hold_out, after = _held_out_in_training(provenance, table, remarks)
+    if split is None and "parts" in known:
+        found = _reproduce(table, known)
+        if found is not None:
+            inside, outside = len(found.rows["test_in"]), len(found.rows["test_out"])
+            remarks.append(
+                f"rows: the test of the split that the model was trained with ({inside:,} in, {outside:,} out of "
+                "distribution)"
+            )
+            train, split = found.train, "all"
+            table = table.take(np.sort(np.concatenate([found.rows["test_in"], found.rows["test_out"]])))
+        else:
+            remarks.append(
+                "this is not the table that the model was trained on: rows may repeat what it was trained on"
+            )
+    options = EvaluationOptions(
+        hold_out=hold_out, after=after, split=split or "auto", symmetric=symmetric, propensity=propensity
+    )
+    if slices == "auto":
+        slices = _few_valued(choose_rows(table, options.split)[0])
+        if slices:
+            remarks.append(f"slices: {', '.join(slices)} (columns of few values; choose with --slices)")
+    options = EvaluationOptions(
+        slices=slices, hold_out=hold_out, after=after, split=options.split, symmetric=symmetric,
+        propensity=propensity
+    )
+    return EvaluationPlan(table, options, train, tuple(remarks))
+
+
+def _training_split(provenance: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    found = (provenance or {}).get("split")
+    return found if isinstance(found, Mapping) else {}
+
+
+def _held_out_in_training(
+    provenance: Mapping[str, Any] | None, table: PairTable, remarks: list[str]
+) -> tuple[tuple[str, ...], str | None]:
+    """``hold_out`` and ``after`` from the first place of the provenance that has them."""
+    split = _training_split(provenance)
+    places = [split.get("options"), split, (provenance or {}).get("options"), provenance]
+    conditions: tuple[str, ...] = ()
+    after: str | None = None
+    for place in places:
+        if isinstance(place, Mapping):
+            conditions = conditions or tuple(str(condition) for condition in place.get("hold_out") or ())
+            after = after or (str(place["after"]) if place.get("after") else None)
+    usable = tuple(condition for condition in conditions if _occurs(condition, table))
+    for condition in conditions:
+        if condition in usable:
+            remarks.append(f"out of distribution, as in the model's training: {condition}")
+        else:
+            remarks.append(f"the model was trained without {condition}, which this data does not have")
+    if after is not None and table.has("timestamp"):
+        remarks.append(f"out of distribution, as in the model's training: from {after} on")
+    elif after is not None:
+        remarks.append(f"the model was trained on times before {after}, but this data has no timestamps")
+        after = None
+    return usable, after
+
+
+def _occurs(condition: str, table: PairTable) -> bool:
+    column, _, value = condition.partition("=")
+    return table.has(column) and value in {str(found) for found in table.column(column)}
+
+
+def _reproduce(table: PairTable, manifest: Mapping[str, Any]) -> Split | None:
+    if manifest.get("fingerprint") != table.fingerprint():
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "split.json")
+        path.write_text(json.dumps(manifest), encoding="utf-8")
+        return load_split(table, path)
+
+
+def _few_valued(rows: PairTable) -> tuple[str, ...]:
+    return tuple(
+        name for name in rows.slice_columns if 2 <= len(set(rows.column(name))) <= MOST_DEFAULT_VALUES
+    )

@@ -1,0 +1,182 @@
+"""``leanmatch evaluate`` with made-up models: what is printed where, defaults from provenance, exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import zlib
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from leanmatch.data import PairTable, SplitOptions, split_pairs
+
+# The package has the module and the command under one name; this is the module.
+command = importlib.import_module("leanmatch.cli.evaluate")
+app = typer.Typer()
+app.command()(command.evaluate)
+
+
+def encode(texts):
+    vectors = np.zeros((len(texts), 32), np.float32)
+    for row, text in enumerate(texts):
+        for word in text.split():
+            vectors[row] += np.random.default_rng(zlib.crc32(word.encode())).standard_normal(32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def encode_first_word(texts):
+    return encode([text.split()[0] for text in texts])
+
+
+def columns(n=120):
+    rng = np.random.default_rng(0)
+    words = [[f"w{w}" for w in rng.integers(0, 40, 6)] for _ in range(n)]
+    return {
+        "anchor": [" ".join([*w[:4], f"a{i}"]) for i, w in enumerate(words)],
+        "positive": [" ".join([f"b{i}", *w[1:]]) for i, w in enumerate(words)],
+        "site": ["toys" if i % 3 == 0 else "books" for i in range(n)],
+    }
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    rows = columns()
+    lines = [json.dumps(dict(zip(rows, values, strict=True))) for values in zip(*rows.values(), strict=True)]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def run(monkeypatch, pairs):
+    """Run the command with models ``good`` and ``poor``; ``provenance`` is what ``good`` says of itself."""
+
+    def call(*arguments, provenance=None, data=pairs):
+        models = {"good": encode, "poor": encode_first_word, "models/poor": encode_first_word}
+        monkeypatch.setattr(command, "_load", lambda name, device, batch_size: models[name])
+        monkeypatch.setattr(command, "_provenance", lambda name: provenance)
+        return CliRunner().invoke(app, ["good", str(data), *arguments], env={"COLUMNS": "100"})
+
+    return call
+
+
+def test_json_goes_to_stdout_alone(run):
+    result = run("--json", "--against", "models/poor", "--hold-out", "site=toys")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert (found["name"], found["against"]) == ("good", "poor")
+    names = [part["name"] for part in found["slices"]]
+    assert names == ["overall", "in distribution", "out of distribution", "site=books", "site=toys"]
+    assert found["slices"][0]["metrics"]["MRR@10"]["verdict"] == "better"
+    assert "slices: site" in result.stderr
+
+
+def test_tables_then_sentences(run):
+    result = run("--against", "poor", "--hold-out", "site=toys", "--slices", "none")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.index("out of distribution: 40 queries") < result.stdout.index("note: ")
+    last = result.stdout.strip().splitlines()[-1]
+    assert last.startswith("out of distribution: good is better than poor by ")
+    assert "all 120 rows" in result.stdout and "not symmetric: 0 of 240" in result.stdout
+
+
+def test_a_model_against_itself_has_two_names(run):
+    found = json.loads(run("--json", "--against", "good").stdout)
+    assert (found["name"], found["against"]) == ("good (model)", "good (against)")
+
+
+def test_asymmetric_and_symmetric_can_be_asked_for(run):
+    counts = [json.loads(run("--json", flag).stdout)["slices"][0] for flag in ("--symmetric", "--asymmetric")]
+    assert [part["n_candidates"] for part in counts] == [240, 120]
+
+
+def test_base_and_hold_out_come_from_the_provenance(run):
+    result = run(
+        "--against", "base", "--json", provenance={"base": "poor", "options": {"hold_out": ["site=toys"]}}
+    )
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["against"] == "base"
+    assert "out of distribution" in {part["name"] for part in found["slices"]}
+    assert "as in the model's training: site=toys" in result.stderr
+
+
+def test_a_flag_overrides_the_provenance(run):
+    given = {"options": {"hold_out": ["site=toys"]}}
+    result = run("--json", "--hold-out", "site=books", provenance=given)
+    outside = next(p for p in json.loads(result.stdout)["slices"] if p["kind"] == "out of distribution")
+    assert outside["n_rows"] == 80
+
+
+def test_a_held_out_value_that_the_data_lacks_is_told(run):
+    given = {"options": {"hold_out": ["shop=9"], "after": "2021-01-01"}}
+    result = run("--json", provenance=given)
+    assert result.exit_code == 0, result.output
+    assert "trained without shop=9, which this data does not have" in result.stderr
+    assert "before 2021-01-01, but this data has no timestamps" in result.stderr
+
+
+def test_the_test_rows_of_the_training_split_are_used(run, pairs):
+    from leanmatch.data import read_pairs
+
+    table = read_pairs(pairs)
+    split = split_pairs(table, SplitOptions(hold_out=("site=toys",), near_duplicates=False))
+    assert len(split.rows["test_in"]) and len(split.rows["test_out"])
+    result = run("--json", provenance={"base": "poor", "split": split.manifest()})
+    assert result.exit_code == 0, result.output
+    sizes = {part["kind"]: part["n_rows"] for part in json.loads(result.stdout)["slices"][:3]}
+    assert sizes["in distribution"] == len(split.rows["test_in"])
+    assert sizes["out of distribution"] == len(split.rows["test_out"])
+    assert sizes["overall"] == sizes["in distribution"] + sizes["out of distribution"] < len(table)
+    assert "PSP@1" in json.loads(result.stdout)["slices"][0]["metrics"]
+    everything = run("--json", "--split", "all", provenance={"split": split.manifest()})
+    assert json.loads(everything.stdout)["slices"][0]["n_rows"] == len(table)
+
+
+def test_another_table_than_the_one_trained_on_is_told(run):
+    other = PairTable.from_columns(columns(60))
+    manifest = split_pairs(other, SplitOptions(near_duplicates=False)).manifest()
+    result = run("--json", provenance={"split": manifest})
+    assert result.exit_code == 0, result.output
+    assert "not the table that the model was trained on" in result.stderr
+
+
+def test_columns_can_be_named(run, tmp_path):
+    path = tmp_path / "other.csv"
+    path.write_bytes(
+        b"\xef\xbb\xbfquery,doc\r\nred \xf0\x9f\x9a\x97 car,a red car\r\nblue hat,a blue hat\r\n"
+    )
+    result = run("--json", "--column", "anchor=query", "--column", "positive=doc", data=path)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["slices"][0]["n_queries"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--hold-out", "site"], 2, "COLUMN=VALUE|COL=VALUE"),
+        (["--hold-out", "site=games"], 1, "values of site: books, toys"),
+        (["--slices", "color"], 1, "columns to slice by: site"),
+        (["--split", "dev"], 2, "one of: auto, all, train, valid, test"),
+        (["--split", "test"], 1, "split"),
+        (["--against", "base"], 2, "good does not say what its base is"),
+        (["--propensity", "ebay"], 2, "one of: default, amazon, wikipedia"),
+        (["--after", "soon"], 2, "after is 'soon'"),
+        (["--batch-size", "0"], 2, "batch-size"),
+    ],
+)
+def test_errors(run, arguments, code, message):
+    result = run(*arguments)
+    assert result.exit_code == code, result.output
+    assert any(part in result.stderr for part in message.split("|")), result.stderr
+    assert not result.stdout
+
+
+def test_an_empty_file_is_refused(run, tmp_path):
+    (tmp_path / "empty.csv").write_text("")
+    result = run(data=tmp_path / "empty.csv")
+    assert result.exit_code == 1
+    assert "empty.csv" in result.stderr
