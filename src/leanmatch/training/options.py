@@ -39,8 +39,9 @@ class RegularizerOptions:
 
     Attributes:
         kind: one of :data:`REGULARIZERS`.
-        weight: factor of the regularizer in the loss, or ``auto``. Drift is measured relative to the base
-            model's own effects (itv) or to the spread of its scores (out), so 1 is a moderate weight.
+        weight: factor of the regularizer in the loss, or ``auto``: train once with it and once without, and
+            choose on validation pairs. Drift is measured relative to the base model's own effects (itv) or to
+            the spread of its scores (out), so 0.3 is a moderate weight and 3 a strong one.
         interventions: ``mask``, ``delete``, ``replace``, or ``auto``: mask where the tokenizer has a mask
             token and the encoder is contextual, delete otherwise.
         per_text: edited copies of each text.
@@ -51,7 +52,7 @@ class RegularizerOptions:
     """
 
     kind: str = "itv"
-    weight: float | str = 1.0
+    weight: float | str = "auto"
     interventions: str = "auto"
     per_text: int = 1
     unit: str = "token"

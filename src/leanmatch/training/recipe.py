@@ -162,7 +162,7 @@ def fit(
 def build_loss(model: Any, base: FrozenBase, options: TrainOptions, weight: float) -> nn.Module:
     """The loss that the options name."""
     regularizer, size = options.regularizer, options.schedule.mini_batch_size
-    if regularizer.kind == "itv":
+    if regularizer.kind == "itv" and weight > 0:
         return ITVReg(
             model,
             base,
@@ -175,7 +175,7 @@ def build_loss(model: Any, base: FrozenBase, options: TrainOptions, weight: floa
             sides=regularizer.sides,
             mini_batch_size=size,
         )
-    if regularizer.kind == "out":
+    if regularizer.kind == "out" and weight > 0:
         return OutReg(model, base, weight=weight, pairs=regularizer.pairs, mini_batch_size=size)
     if regularizer.kind == "mask":
         return MaskingLoss(

@@ -1,0 +1,217 @@
+"""Out-of-distribution grid: every method on every setting, one result file a run, resumable.
+
+    python benchmarks/ood_grid.py --data ../shared/data --encoder static --model FOLDER --seeds 0,1,2
+
+Each run trains one method on the training rows of one domain and then scores ``average * trained +
+(1 - average) * base`` for several averages on four slices: validation, shifted validation, test in and test
+out of distribution. What is stored is the rank (1 to 10, 0 beyond) of the first relevant text of every query, so
+that ``benchmarks/ood_table.py`` can compute MRR@10, every way of choosing an average, and paired intervals
+without training again. All methods of a setting and seed see the same training rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import time
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from leanmatch.data import SplitOptions, read_pairs, split_pairs
+from leanmatch.files import write_json
+from leanmatch.formats import load_matcher
+from leanmatch.metrics import RetrievalProbe
+from leanmatch.training import PairTableEvaluator, RegularizerOptions, ScheduleOptions, TrainOptions
+from leanmatch.training.adapters import add_lora, merge_lora
+from leanmatch.training.averaging import average_weights, snapshot
+from leanmatch.training.base_scores import FrozenBase
+from leanmatch.training.checkpoints import WorkFolder
+from leanmatch.training.dataset import training_dataset
+from leanmatch.training.engine import train_stage
+from leanmatch.training.evaluator import encode_function
+from leanmatch.training.recipe import build_loss
+from leanmatch.training.shift import set_aside
+
+SETTINGS = {
+    "askubuntu>quora": ("question_pairs.tsv.gz", "domain=quora"),
+    "quora>askubuntu": ("question_pairs.tsv.gz", "domain=askubuntu"),
+    "computers>cameras": ("product_titles.tsv.gz", "category=cameras"),
+    "cameras>computers": ("product_titles.tsv.gz", "category=computers"),
+}
+# encoder -> regime -> (steps, batch, learning rate, tokens)
+REGIMES = {
+    "static": {"strong": (600, 64, 2e-2, None), "weak": (150, 64, 1e-2, None)},
+    "minilm": {"strong": (150, 32, 2e-4, 48), "weak": (100, 32, 2e-5, 48)},
+}
+AVERAGES = (0.0, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0)
+MAX_CANDIDATES = {"static": None, "minilm": 1500}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table: what differs from plain fine-tuning."""
+
+    regularizer: RegularizerOptions
+    early_stopping: int = 0
+    lora_rank: int = 0
+    ablation: bool = False
+
+
+def _itv(weight: float, **changes: Any) -> RegularizerOptions:
+    return RegularizerOptions(kind="itv", weight=weight, **changes)
+
+
+METHODS = {
+    "plain": Method(RegularizerOptions(kind="none", weight=0.0)),
+    "itv": Method(_itv(0.3)),
+    "out": Method(RegularizerOptions(kind="out", weight=0.3)),
+    "mask": Method(RegularizerOptions(kind="mask", weight=0.0)),
+    "early": Method(RegularizerOptions(kind="none", weight=0.0), early_stopping=2),
+    "lora": Method(RegularizerOptions(kind="none", weight=0.0), lora_rank=8),
+    "itv-one-sided": Method(_itv(0.3, matching="one-sided"), ablation=True),
+    "itv-score": Method(_itv(0.3, matching="score"), ablation=True),
+    "itv-diagonal": Method(_itv(0.3, pairs="diagonal"), ablation=True),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--encoder", choices=sorted(REGIMES), required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--settings", default=",".join(SETTINGS))
+    parser.add_argument("--regimes", default="strong,weak")
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--out", type=Path, default=Path("docs/results/ood"))
+    parser.add_argument("--work", type=Path, default=Path("build/ood"))
+    arguments = parser.parse_args()
+    for seed in map(int, arguments.seeds.split(",")):
+        for setting in arguments.settings.split(","):
+            setup = None
+            for regime in arguments.regimes.split(","):
+                for name in arguments.methods.split(","):
+                    method = METHODS[name]
+                    if (method.lora_rank and arguments.encoder == "static") or (method.ablation and regime == "weak"):
+                        continue
+                    file = arguments.out / f"{arguments.encoder}-{setting.replace('>', '-')}-{regime}-{seed}-{name}.json"
+                    if file.exists():
+                        continue
+                    setup = setup or Setup(arguments, setting, seed)
+                    write_json(file, setup.run(regime, name, method))
+                    print(file.name, flush=True)
+
+
+class Setup:
+    """Data, base model and probes of one setting and seed."""
+
+    def __init__(self, arguments: argparse.Namespace, setting: str, seed: int) -> None:
+        self.arguments, self.setting, self.seed = arguments, setting, seed
+        file, hold_out = SETTINGS[setting]
+        table = read_pairs(arguments.data / file)
+        self.split = split_pairs(table, SplitOptions(hold_out=(hold_out,), seed=seed))
+        self.model = load_matcher(arguments.model, device="cpu")
+        aside = set_aside(self.split.train, encode_function(self.model), seed=seed)
+        self.train, self.aside = aside.train, aside.how
+        if aside.shifted is None:
+            raise SystemExit(aside.how)
+        self.valid = self._few(self.split.valid, 1000)
+        tables = {
+            "valid": self.valid,
+            "shifted": aside.shifted,
+            "in": self._few(self.split.test_in, MAX_CANDIDATES[arguments.encoder]),
+            "out": self._few(self.split.test_out, MAX_CANDIDATES[arguments.encoder]),
+        }
+        self.probes = {name: RetrievalProbe(part, "MRR@10") for name, part in tables.items()}
+        self.base = FrozenBase(self.model)
+        self.start = snapshot(self.model.state_dict())
+        self.base_ranks = self._ranks()
+
+    def _few(self, table: Any, rows: int | None) -> Any:
+        if rows is None or len(table) <= rows:
+            return table
+        return table.take(np.sort(np.random.default_rng(0).choice(len(table), rows, replace=False)))
+
+    def run(self, regime: str, name: str, method: Method) -> dict[str, Any]:
+        """Train one method and rank with every average."""
+        steps, batch, lr, tokens = REGIMES[self.arguments.encoder][regime]
+        options = TrainOptions(
+            regularizer=method.regularizer,
+            average=1.0,
+            negatives="none",
+            lora_rank=method.lora_rank,
+            schedule=ScheduleOptions(
+                max_steps=steps, batch_size=batch, lr=lr, seed=self.seed, device="cpu",
+                early_stopping=method.early_stopping,
+            ),
+        )  # fmt: skip
+        torch.manual_seed(self.seed)
+        self.model.load_state_dict(self.start)
+        limit = self.model.max_seq_length
+        if tokens is not None:
+            self.model.max_seq_length = tokens
+        if method.lora_rank:
+            add_lora(self.model, method.lora_rank)
+        loss = build_loss(self.model, self.base, options, float(method.regularizer.weight))
+        folder = WorkFolder(
+            self.arguments.work / f"{self.arguments.encoder}-{self.setting.replace('>', '-')}-{regime}-{self.seed}-{name}",
+            {"options": replace(options).to_json(), "data": self.train.fingerprint()},
+        )
+        dataset, _ = training_dataset(self.train, options, None)
+        start = time.perf_counter()
+        history = train_stage(
+            self.model, loss, dataset, options.schedule, folder.stage("run"), lr=lr,
+            evaluator=PairTableEvaluator(self.valid) if method.early_stopping else None, description=name,
+        )  # fmt: skip
+        seconds = time.perf_counter() - start
+        merge_lora(self.model)
+        trained = snapshot(self.model.state_dict())
+        self.model.eval()
+        ranks = {"0": self.base_ranks}
+        for average in AVERAGES[1:]:
+            self.model.load_state_dict(average_weights(self.start, trained, average))
+            ranks[f"{average:g}"] = self._ranks()
+        if tokens is not None:
+            self.model.max_seq_length = limit
+        folder.remove()
+        return {
+            "encoder": self.arguments.encoder,
+            "setting": self.setting,
+            "regime": regime,
+            "seed": self.seed,
+            "method": name,
+            "options": options.to_json(),
+            "training_rows": int((np.asarray(self.train.labels) == 1).sum()),
+            "shifted_slice": self.aside,
+            "components": {k: round(float(v), 5) for k, v in loss.components.items()},
+            "history": history,
+            "seconds": round(seconds, 1),
+            "mrr10": {a: {s: _mrr(r) for s, r in by.items()} for a, by in ranks.items()},
+            "ranks": {a: {s: _packed(r) for s, r in by.items()} for a, by in ranks.items()},
+        }
+
+    def _ranks(self) -> dict[str, np.ndarray]:
+        encode = encode_function(self.model)
+        reciprocal = {name: probe.per_query(encode) for name, probe in self.probes.items()}
+        return {
+            name: np.where(values > 0, np.rint(1 / np.maximum(values, 1e-9)), 0).astype(np.uint8)
+            for name, values in reciprocal.items()
+        }
+
+
+def _mrr(ranks: np.ndarray) -> float:
+    return round(float(np.where(ranks > 0, 1 / np.maximum(ranks, 1), 0).mean()), 5)
+
+
+def _packed(ranks: np.ndarray) -> str:
+    return base64.b64encode(zlib.compress(ranks.tobytes(), 9)).decode()
+
+
+if __name__ == "__main__":
+    main()
