@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import json
 import time
 import zlib
 from dataclasses import dataclass, replace
@@ -81,7 +80,9 @@ METHODS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--encoder", choices=sorted(REGIMES), required=True)
     parser.add_argument("--model", required=True)
@@ -98,9 +99,14 @@ def main() -> None:
             for regime in arguments.regimes.split(","):
                 for name in arguments.methods.split(","):
                     method = METHODS[name]
-                    if (method.lora_rank and arguments.encoder == "static") or (method.ablation and regime == "weak"):
+                    if (method.lora_rank and arguments.encoder == "static") or (
+                        method.ablation and regime == "weak"
+                    ):
                         continue
-                    file = arguments.out / f"{arguments.encoder}-{setting.replace('>', '-')}-{regime}-{seed}-{name}.json"
+                    file = (
+                        arguments.out
+                        / f"{arguments.encoder}-{setting.replace('>', '-')}-{regime}-{seed}-{name}.json"
+                    )
                     if file.exists():
                         continue
                     setup = setup or Setup(arguments, setting, seed)
@@ -160,7 +166,8 @@ class Setup:
             add_lora(self.model, method.lora_rank)
         loss = build_loss(self.model, self.base, options, float(method.regularizer.weight))
         folder = WorkFolder(
-            self.arguments.work / f"{self.arguments.encoder}-{self.setting.replace('>', '-')}-{regime}-{self.seed}-{name}",
+            self.arguments.work
+            / f"{self.arguments.encoder}-{self.setting.replace('>', '-')}-{regime}-{self.seed}-{name}",
             {"options": replace(options).to_json(), "data": self.train.fingerprint()},
         )
         dataset, _ = training_dataset(self.train, options, None)

@@ -11,7 +11,17 @@ from leanmatch.errors import ModelError, UsageError
 from leanmatch.interventions import INTERVENTIONS, UNITS, TokenVocabulary, edit_texts
 
 PAD, CLS, SEP, MASK = 0, 1, 2, 3
-TOKENS = {"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "[MASK]": 3, "un": 4, "##believ": 5, "##able": 6, "red": 7, "fox": 8}
+TOKENS = {
+    "[PAD]": 0,
+    "[CLS]": 1,
+    "[SEP]": 2,
+    "[MASK]": 3,
+    "un": 4,
+    "##believ": 5,
+    "##able": 6,
+    "red": 7,
+    "fox": 8,
+}
 VOCABULARY = TokenVocabulary.build(TOKENS, special_ids=[PAD, CLS, SEP, MASK], mask_id=MASK, pad_id=PAD)
 
 texts = st.lists(st.lists(st.integers(4, 8), max_size=7), min_size=1, max_size=6)
@@ -73,7 +83,11 @@ def test_every_copy_is_the_text_with_one_token_or_word_edited(rows, kind, unit, 
         frame = (lambda inner: inner) if as_bag else (lambda inner: [CLS, *inner, SEP])
         if not edited.changed[index]:
             assert copy == frame(row)
-            emptied = as_bag and kind == "delete" and (len(row) == 1 or (unit == "word" and len(words_of(row)) == 1))
+            emptied = (
+                as_bag
+                and kind == "delete"
+                and (len(row) == 1 or (unit == "word" and len(words_of(row)) == 1))
+            )
             assert not row or emptied
             continue
         units = words_of(row) if unit == "word" else [[i] for i in range(len(row))]
@@ -102,10 +116,14 @@ def test_same_generator_state_same_draw():
     draws = []
     for _ in range(2):
         torch.manual_seed(3)
-        draws.append(edit_texts(padded([[4, 5, 6, 7, 8]] * 20), VOCABULARY, kind="replace").features["input_ids"])
+        draws.append(
+            edit_texts(padded([[4, 5, 6, 7, 8]] * 20), VOCABULARY, kind="replace").features["input_ids"]
+        )
     assert torch.equal(*draws)
     torch.manual_seed(4)
-    assert not torch.equal(draws[0], edit_texts(padded([[4, 5, 6, 7, 8]] * 20), VOCABULARY).features["input_ids"])
+    assert not torch.equal(
+        draws[0], edit_texts(padded([[4, 5, 6, 7, 8]] * 20), VOCABULARY).features["input_ids"]
+    )
 
 
 def test_vocabularies_that_mark_word_starts():

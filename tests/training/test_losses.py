@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-import torch.nn.functional as functional
+from torch.nn import functional
 
 from leanmatch.errors import UsageError
 from leanmatch.interventions import edit_texts
@@ -45,7 +45,9 @@ def test_plain_equals_stock_multiple_negatives_ranking(kind, request, pair_texts
         model.zero_grad()
         value = loss([dict(f) for f in features], None)
         value.backward()
-        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None] + [value.detach()])
+        gradients.append(
+            [p.grad.clone() for p in model.parameters() if p.grad is not None] + [value.detach()]
+        )
     assert float(gradients[0][-1]) > 0.1
     for ours, stock in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, stock, rtol=1e-4, atol=1e-5)
@@ -77,7 +79,14 @@ def test_itvreg_agrees_with_its_definition(kind, pairs, side, matching, request,
     base = moved(model)
     features = batch(model, pair_texts)
     loss = ITVReg(
-        model, base, weight=1.5, interventions="delete", per_text=2, sides=side, pairs=pairs, matching=matching
+        model,
+        base,
+        weight=1.5,
+        interventions="delete",
+        per_text=2,
+        sides=side,
+        pairs=pairs,
+        matching=matching,
     )
     torch.manual_seed(11)
     value = float(loss([dict(f) for f in features], None))
@@ -135,7 +144,9 @@ def test_no_drift_at_the_base_and_its_gradient_pulls_back(kind, request, pair_te
 
 def test_given_negatives_count_in_all_pairs(transformer, pair_texts):
     base = moved(transformer)
-    features = [transformer.preprocess(c) for c in (pair_texts[0][:6], pair_texts[1][:6], pair_texts[1][10:16])]
+    features = [
+        transformer.preprocess(c) for c in (pair_texts[0][:6], pair_texts[1][:6], pair_texts[1][10:16])
+    ]
     for loss in (ITVReg(transformer, base, sides="both"), OutReg(transformer, base)):
         assert torch.isfinite(loss([dict(f) for f in features], None))
         without = loss([dict(f) for f in features[:2]], None)
@@ -178,7 +189,9 @@ def test_gradient_caching_equals_one_pass_without_dropout(transformer, pair_text
         transformer.zero_grad()
         value = PlainLoss(transformer, mini_batch_size=size)([dict(f) for f in features], None)
         value.backward()
-        results.append([value.detach(), *(p.grad.clone() for p in transformer.parameters() if p.grad is not None)])
+        results.append(
+            [value.detach(), *(p.grad.clone() for p in transformer.parameters() if p.grad is not None)]
+        )
     for one, cached in zip(*results, strict=True):
         torch.testing.assert_close(one, cached, rtol=1e-4, atol=1e-5)
 
@@ -204,7 +217,9 @@ def test_the_base_is_frozen_cached_and_no_submodule(transformer, pair_texts):
 def test_the_cache_is_bounded(transformer, pair_texts):
     base = FrozenBase(transformer, capacity=5)
     for start in range(0, 12, 4):
-        (vectors,) = base.embed([transformer.preprocess(pair_texts[0][start : start + 4])], torch.device("cpu"))
+        (vectors,) = base.embed(
+            [transformer.preprocess(pair_texts[0][start : start + 4])], torch.device("cpu")
+        )
         assert vectors.shape == (4, 32)
         assert len(base) <= 5
 

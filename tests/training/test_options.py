@@ -10,7 +10,9 @@ from leanmatch.training import RegularizerOptions, ScheduleOptions, TrainOptions
 
 def test_round_trip():
     options = TrainOptions(
-        base="x", regularizer=RegularizerOptions(kind="out", weight=0.5), schedule=ScheduleOptions(max_steps=7)
+        base="x",
+        regularizer=RegularizerOptions(kind="out", weight=0.5),
+        schedule=ScheduleOptions(max_steps=7),
     )
     assert TrainOptions.from_json(options.to_json()) == options
 

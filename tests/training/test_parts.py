@@ -67,7 +67,9 @@ class TestAdapters:
         assert (changed - before).abs().max() > 1e-3
         assert merge_lora(transformer) == 12
         assert set(transformer.state_dict()) == names
-        torch.testing.assert_close(transformer(dict(features))["sentence_embedding"].detach(), changed, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            transformer(dict(features))["sentence_embedding"].detach(), changed, atol=1e-5, rtol=1e-4
+        )
         assert all(p.requires_grad for p in transformer.parameters())
         assert merge_lora(transformer) == 0
 
@@ -136,7 +138,9 @@ class TestSelection:
         common = self.rng.random(n)
         spread = {share: self.rng.standard_normal(n) for share in means}
         return {
-            Candidate(1.0, share): {"valid": mean + 0.1 * common + noise * (spread[share] - spread[share].mean())}
+            Candidate(1.0, share): {
+                "valid": mean + 0.1 * common + noise * (spread[share] - spread[share].mean())
+            }
             for share, mean in means.items()
         }
 
@@ -155,7 +159,9 @@ class TestSelection:
             Candidate(1.0, 1.0): {"valid": np.full(n, 0.34), "shifted": np.full(n, 0.40)},
         }
         assert choose(per_query, "MRR@10").candidate.share == 0.5
-        assert choose({c: {"valid": s["valid"]} for c, s in per_query.items()}, "MRR@10").candidate.share == 1.0
+        assert (
+            choose({c: {"valid": s["valid"]} for c, s in per_query.items()}, "MRR@10").candidate.share == 1.0
+        )
 
     def test_json(self):
         value = choose(self.scores({0.0: 0.1, 1.0: 0.5}), "MRR@10").to_json()
@@ -262,7 +268,9 @@ class TestFeatures:
         columns = [model.preprocess(c) for c in (pair_texts[0][:7], pair_texts[1][:9], [""])]
         together = encode_columns(lambda f: model(f)["sentence_embedding"], columns, device_type="cpu")
         for column, vectors in zip(columns, together, strict=True):
-            torch.testing.assert_close(vectors, model(dict(column))["sentence_embedding"], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(
+                vectors, model(dict(column))["sentence_embedding"], rtol=1e-4, atol=1e-5
+            )
 
     def test_steps(self):
         assert total_steps(130, ScheduleOptions(batch_size=64)) == 3

@@ -52,7 +52,9 @@ def test_every_regularizer_trains_every_encoder(kind, encoder, request, tables, 
 
 def test_automatic_choices_look_at_validation_and_are_explained(static, tables, tmp_path):
     said = []
-    result = fit(static, *tables, options(average="auto", weight="auto"), tmp_path / "work", report=said.append)
+    result = fit(
+        static, *tables, options(average="auto", weight="auto"), tmp_path / "work", report=said.append
+    )
     assert result.choice is not None
     weights = {c["weight"] for c in result.choice.to_json()["candidates"]}
     shares = {c["average"] for c in result.choice.to_json()["candidates"]}
@@ -79,7 +81,10 @@ def test_lora_freezing_and_early_stopping(transformer, tables, tmp_path):
     before = frozen.clone()
     for number, change in enumerate(({"lora_rank": 2}, {"freeze_layers": 1})):
         result = fit(
-            transformer, *tables, dataclasses.replace(options(early_stopping=2), **change), tmp_path / str(number)
+            transformer,
+            *tables,
+            dataclasses.replace(options(early_stopping=2), **change),
+            tmp_path / str(number),
         )
         assert set(result.model.state_dict()) == names
         now = next(v for k, v in result.model.state_dict().items() if "word_embeddings" in k)
@@ -131,7 +136,9 @@ def run_killed(tmp_path: Path, name: str, kill_at: int) -> subprocess.CompletedP
         print(result.history)
         """
     )
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=250)
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=250
+    )
 
 
 def test_kill_minus_nine_in_mid_epoch_then_the_same_weights(tmp_path):

@@ -17,7 +17,10 @@ try:
 except ImportError:
     from sentence_transformers.models import Normalize, Pooling, StaticEmbedding, Transformer
 
-WORDS = [a + b for a, b in itertools.product(["ba", "ce", "di", "fo", "gu", "ha", "ki"], ["la", "me", "ni", "po", "ru"])]
+WORDS = [
+    a + b
+    for a, b in itertools.product(["ba", "ce", "di", "fo", "gu", "ha", "ki"], ["la", "me", "ni", "po", "ru"])
+]
 PIECES = ["##" + w[2:] for w in WORDS[:5]]
 
 
@@ -29,7 +32,9 @@ def tiny_tokenizer():
     tokenizer = Tokenizer(models.WordPiece({w: i for i, w in enumerate(names)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
     tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
     return tokenizer
 

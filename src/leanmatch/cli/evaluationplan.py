@@ -52,7 +52,8 @@ def base_named_by(provenance: Mapping[str, Any] | None, model: str) -> str:
     base = (provenance or {}).get("base")
     if not isinstance(base, str) or not base:
         raise UsageError(
-            f"{model} does not say what its base is", remedy="name it: --against NAME_OR_FOLDER in place of base"
+            f"{model} does not say what its base is",
+            remedy="name it: --against NAME_OR_FOLDER in place of base",
         )
     return base
 
@@ -101,8 +102,12 @@ def plan_evaluation(
         if slices:
             remarks.append(f"slices: {', '.join(slices)} (columns of few values; choose with --slices)")
     options = EvaluationOptions(
-        slices=slices, hold_out=hold_out, after=after, split=options.split, symmetric=symmetric,
-        propensity=propensity
+        slices=slices,
+        hold_out=hold_out,
+        after=after,
+        split=options.split,
+        symmetric=symmetric,
+        propensity=propensity,
     )
     return EvaluationPlan(table, options, train, tuple(remarks))
 

@@ -25,7 +25,9 @@ _TOP = ("base", "average", "negatives", "freeze_layers", "lora_rank")
 
 
 def train(  # noqa: PLR0917 - a flag each
-    data: Annotated[Path, typer.Argument(help="Pairs: CSV, TSV, JSONL, Parquet (also .gz), a BEIR or an XMC folder.")],
+    data: Annotated[
+        Path, typer.Argument(help="Pairs: CSV, TSV, JSONL, Parquet (also .gz), a BEIR or an XMC folder.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the trained model.")],
     base: Annotated[str | None, typer.Option(help="Model name or folder to start from.")] = None,
     regularizer: Annotated[str | None, typer.Option(help="itv, out, mask or none. Default: itv.")] = None,
@@ -34,8 +36,12 @@ def train(  # noqa: PLR0917 - a flag each
     hold_out: Annotated[
         list[str] | None, typer.Option(help="COL=VALUE: test out of distribution; not trained on.")
     ] = None,
-    after: Annotated[str | None, typer.Option(help="Date: rows from then on are test, not trained on.")] = None,
-    valid_fraction: Annotated[float, typer.Option(help="Share for validation where no split column is.")] = 0.1,
+    after: Annotated[
+        str | None, typer.Option(help="Date: rows from then on are test, not trained on.")
+    ] = None,
+    valid_fraction: Annotated[
+        float, typer.Option(help="Share for validation where no split column is.")
+    ] = 0.1,
     test_fraction: Annotated[float, typer.Option(help="Share for testing where no split column is.")] = 0.1,
     column: Annotated[list[str] | None, typer.Option(help="OURS=YOURS, e.g. anchor=query.")] = None,
     on_error: Annotated[str, typer.Option(help="Bad rows: raise, or skip and list them.")] = "raise",
@@ -46,7 +52,9 @@ def train(  # noqa: PLR0917 - a flag each
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
-    mini_batch_size: Annotated[int | None, typer.Option(help="Texts in memory at once (gradient cache).")] = None,
+    mini_batch_size: Annotated[
+        int | None, typer.Option(help="Texts in memory at once (gradient cache).")
+    ] = None,
     max_length: Annotated[int | None, typer.Option(help="Cut texts to this many tokens in training.")] = None,
     early_stopping: Annotated[int | None, typer.Option(help="Stop after N evaluations without gain.")] = None,
     interventions: Annotated[str | None, typer.Option(help="auto, mask, delete or replace.")] = None,
@@ -142,7 +150,9 @@ def _save(
     }
     saved = save_matcher(result.model, output, provenance, overwrite=overwrite)
     shutil.rmtree(work)
-    console.print(f"saved to {output} (reloaded: cosine at least {saved.parity.min_cosine:.6f})", highlight=False)
+    console.print(
+        f"saved to {output} (reloaded: cosine at least {saved.parity.min_cosine:.6f})", highlight=False
+    )
     return {"model": str(output), "base": options.base, "metrics": metrics, **result.to_json()}
 
 

@@ -126,8 +126,11 @@ class _Rows:
             offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)[:-1]])
             return {**_rest(self.source, per_text), "input_ids": ids[keep], "offsets": offsets}
         if removed is None:
-            return {**_rest(self.source, per_text), "input_ids": ids, "attention_mask": present.to(
-                self.source["attention_mask"].dtype)}
+            return {
+                **_rest(self.source, per_text),
+                "input_ids": ids,
+                "attention_mask": present.to(self.source["attention_mask"].dtype),
+            }
         # close the gaps: kept tokens first, in their order (a stable sort of "not kept"), then padding
         order = torch.sort((~keep).to(torch.uint8), dim=1, stable=True).indices
         kept = keep.gather(1, order)
@@ -178,7 +181,9 @@ def _draw(allowed: Tensor) -> Tensor:
         return torch.zeros(len(allowed), dtype=torch.int64, device=allowed.device)
     uniform = torch.rand(len(allowed)).to(allowed.device)
     counts = allowed.sum(1)
-    rank = (uniform * counts).long().clamp_(max=(counts - 1).clamp(min=0))  # 0-based rank among allowed columns
+    rank = (
+        (uniform * counts).long().clamp_(max=(counts - 1).clamp(min=0))
+    )  # 0-based rank among allowed columns
     return ((allowed.cumsum(1) == rank[:, None] + 1) & allowed).to(torch.uint8).argmax(1)
 
 

@@ -27,7 +27,9 @@ def freeze_layers(model: Any, count: int) -> int:
     )
     if layers is None or count >= len(layers):
         found = 0 if layers is None else len(layers)
-        raise UsageError(f"cannot freeze {count} layers of an encoder with {found}", remedy="freeze fewer layers")
+        raise UsageError(
+            f"cannot freeze {count} layers of an encoder with {found}", remedy="freeze fewer layers"
+        )
     frozen: list[nn.Module] = list(layers[:count])
     frozen.append(getattr(encoder, "embeddings", encoder.get_input_embeddings()))
     for module in frozen:
@@ -48,7 +50,8 @@ def add_lora(model: Any, rank: int) -> None:
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     inject_adapter_in_model(
-        LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=_linear_names(encoder)), encoder
+        LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=_linear_names(encoder)),
+        encoder,
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as functional
+from torch.nn import functional
 
 from leanmatch.interventions.edits import is_bag
 from leanmatch.training.features import Features, encode_columns, take
@@ -37,7 +37,9 @@ class FrozenBase:
         self.hits = self.misses = 0
         self._cache: dict[bytes, Tensor] = {}
 
-    def embed(self, columns: Sequence[Features], device: torch.device, *, remember: bool = True) -> list[Tensor]:
+    def embed(
+        self, columns: Sequence[Features], device: torch.device, *, remember: bool = True
+    ) -> list[Tensor]:
         """Embeddings of each column's texts, L2-normalized float32 ``(rows, dimension)``, without a graph.
 
         Args:

@@ -94,7 +94,9 @@ def save_weights(path: Path, state: dict[str, Tensor]) -> None:
     from safetensors.torch import save_file
 
     with atomic_file(path) as temporary:
-        save_file({name: value.detach().cpu().contiguous().clone() for name, value in state.items()}, temporary)
+        save_file(
+            {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}, temporary
+        )
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

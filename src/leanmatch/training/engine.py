@@ -180,13 +180,17 @@ class _Progress(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.description, unit="step")
+            self.bar = tqdm(
+                total=state.max_steps, initial=state.global_step, desc=self.description, unit="step"
+            )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.bar is not None:
             if state.global_step % 10 == 0:
                 parts = getattr(self.loss, "components", {})
-                self.bar.set_postfix({name: f"{float(value):.3f}" for name, value in parts.items()}, refresh=False)
+                self.bar.set_postfix(
+                    {name: f"{float(value):.3f}" for name, value in parts.items()}, refresh=False
+                )
             self.bar.update(1)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

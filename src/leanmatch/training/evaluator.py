@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from leanmatch.training.stock import Evaluator
-
 from leanmatch.metrics import RetrievalProbe
+from leanmatch.training.stock import Evaluator
 
 if TYPE_CHECKING:
     from leanmatch.data import PairTable
@@ -33,7 +32,9 @@ class PairTableEvaluator(Evaluator):  # type: ignore[misc]
         self.greater_is_better = True
         self.primary_metric = f"{name}_{metric}"
 
-    def __call__(self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1) -> dict[str, float]:
+    def __call__(
+        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
+    ) -> dict[str, float]:
         """Scores by name, as the trainer wants them."""
         return {self.primary_metric: self.probe(encode_function(model))}
 
@@ -44,7 +45,11 @@ def encode_function(model: Any, batch_size: int = 64) -> EncodeFunction:
     def encode(texts: Sequence[str]) -> Vectors:
         distinct = list(dict.fromkeys(texts))
         vectors = model.encode(
-            distinct, batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True
+            distinct,
+            batch_size=batch_size,
+            normalize_embeddings=True,
+            show_progress_bar=False,
+            convert_to_numpy=True,
         )
         if len(distinct) == len(texts):
             return vectors  # type: ignore[no-any-return]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
-import torch.nn.functional as functional
+from torch.nn import functional
 
 from leanmatch.interventions.edits import is_bag
 

@@ -25,7 +25,7 @@ class CachedEncoding(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # noqa: D102
+    def forward(
         ctx: Any, anchor: Tensor, encode: Callable[[Features], Tensor], features: Features, size: int
     ) -> Tensor:
         rows = len(features["input_ids"])
@@ -40,7 +40,7 @@ class CachedEncoding(torch.autograd.Function):
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None, None]:  # noqa: D102
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None, None]:
         start = 0
         after = _random_state()
         for chunk, state in zip(ctx.chunks, ctx.states, strict=True):

@@ -211,7 +211,9 @@ def _train(
         schedule,
         stage,
         lr=schedule.lr if schedule.lr is not None else default_lr(model),
-        evaluator=PairTableEvaluator(_validation_slices(valid)["valid"], METRIC) if schedule.early_stopping else None,
+        evaluator=PairTableEvaluator(_validation_slices(valid)["valid"], METRIC)
+        if schedule.early_stopping
+        else None,
         description=f"train ({options.regularizer.kind})",
     )
     merge_lora(model)
@@ -283,7 +285,11 @@ def _check_validation(options: TrainOptions, valid: PairTable | None) -> None:
 
 
 def _identity(
-    options: TrainOptions, train: PairTable, valid: PairTable | None, group_columns: Sequence[str], by_time: bool
+    options: TrainOptions,
+    train: PairTable,
+    valid: PairTable | None,
+    group_columns: Sequence[str],
+    by_time: bool,
 ) -> dict[str, Any]:
     """Whatever decides the outcome. How often checkpoints are written does not."""
     fixed = replace(options, schedule=replace(options.schedule, checkpoint_minutes=0.0))
@@ -295,5 +301,3 @@ def _identity(
         "by_time": by_time,
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "sentence-transformers")},
     }
-
-

@@ -38,7 +38,12 @@ class ShiftedSlice:
 
 
 def set_aside(
-    train: PairTable, encode: EncodeFunction, *, group_columns: Sequence[str] = (), by_time: bool = False, seed: int = 0
+    train: PairTable,
+    encode: EncodeFunction,
+    *,
+    group_columns: Sequence[str] = (),
+    by_time: bool = False,
+    seed: int = 0,
 ) -> ShiftedSlice:
     """Set aside the latest tenth (``by_time``), else a whole group, else clusters of texts far from the rest.
 
@@ -51,7 +56,9 @@ def set_aside(
     """
     relevant = np.asarray(train.labels) == 1
     if relevant.sum() < 4 * MIN_POSITIVES:
-        return ShiftedSlice(train, None, f"only {int(relevant.sum())} training pairs: no shifted slice was set aside")
+        return ShiftedSlice(
+            train, None, f"only {int(relevant.sum())} training pairs: no shifted slice was set aside"
+        )
     if by_time and train.has("timestamp"):
         chosen, how = _latest(train), f"the latest {TARGET_SHARE:.0%} of the training rows"
     else:
@@ -65,7 +72,9 @@ def set_aside(
             how = f"{count} of {CLUSTERS} clusters of the training texts, those farthest from the rest"
     shifted = np.flatnonzero(chosen & relevant)
     if len(shifted) < MIN_POSITIVES:
-        return ShiftedSlice(train, None, f"{how} has only {len(shifted)} pairs: no shifted slice was set aside")
+        return ShiftedSlice(
+            train, None, f"{how} has only {len(shifted)} pairs: no shifted slice was set aside"
+        )
     slice_table = train.take(shifted[:MAX_ROWS])
     seen = {*slice_table.anchors, *slice_table.positives}
     rest = [

@@ -97,7 +97,11 @@ class PlainLoss(nn.Module):
     def get_config_dict(self) -> dict[str, Any]:
         """Settings for the model card."""
         inner = self.contrastive.get_config_dict() if hasattr(self.contrastive, "get_config_dict") else {}
-        return {"contrastive": type(self.contrastive).__name__, **inner, "mini_batch_size": self.mini_batch_size}
+        return {
+            "contrastive": type(self.contrastive).__name__,
+            **inner,
+            "mini_batch_size": self.mini_batch_size,
+        }
 
     @property
     def citation(self) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as functional
 from torch import nn
+from torch.nn import functional
 
 from leanmatch.errors import UsageError
 from leanmatch.interventions.edits import Edited, check_edit, edit_texts
@@ -73,7 +73,9 @@ class ITVReg(RegularizedLoss):
         if sides not in SIDES:
             raise UsageError(f"unknown sides {sides!r}", remedy=f"one of {', '.join(SIDES)}")
         self.vocabulary = TokenVocabulary.from_model(self.base.model)
-        self.interventions = default_intervention(self.base.model) if interventions == "auto" else interventions
+        self.interventions = (
+            default_intervention(self.base.model) if interventions == "auto" else interventions
+        )
         check_edit(self.interventions, per_text, unit)
         if self.interventions == "mask" and self.vocabulary.mask_id is None:
             raise UsageError("the intervention 'mask' needs a mask token", remedy="use 'delete' or 'replace'")
@@ -85,7 +87,11 @@ class ITVReg(RegularizedLoss):
         sides = self._draw_sides()
         edited = [
             edit_texts(
-                columns[side], self.vocabulary, kind=self.interventions, per_text=self.per_text, unit=self.unit
+                columns[side],
+                self.vocabulary,
+                kind=self.interventions,
+                per_text=self.per_text,
+                unit=self.unit,
             )
             for side in sides
         ]
@@ -140,7 +146,9 @@ class ITVReg(RegularizedLoss):
     @property
     def citation(self) -> str:
         """BibTeX of the idea and of the contrastive loss."""
-        return CONTRASTIVE_CITATION + """
+        return (
+            CONTRASTIVE_CITATION
+            + """
 @misc{bansal2022interventions,
     title={Using Interventions to Improve Out-of-Distribution Generalization of Text-Matching
            Recommendation Systems},
@@ -148,6 +156,7 @@ class ITVReg(RegularizedLoss):
     year={2022}, eprint={2210.10636}, archivePrefix={arXiv}
 }
 """
+        )
 
 
 def default_intervention(model: Any) -> str:
