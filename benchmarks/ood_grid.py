@@ -46,7 +46,7 @@ SETTINGS = {
 # encoder -> regime -> (steps, batch, learning rate, tokens)
 REGIMES = {
     "static": {"strong": (600, 64, 2e-2, None), "weak": (150, 64, 1e-2, None)},
-    "minilm": {"strong": (100, 32, 5e-4, 48), "weak": (100, 32, 2e-5, 48)},
+    "minilm": {"strong": (100, 32, 2e-4, 48), "weak": (100, 32, 2e-5, 48)},
 }
 AVERAGES = {"static": (0.2, 0.4, 0.5, 0.6, 0.8, 1.0), "minilm": (0.4, 0.5, 0.6, 0.8, 1.0)}
 # slice -> rows at most; None is all of them
