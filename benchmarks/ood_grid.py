@@ -153,10 +153,14 @@ class Setup:
             negatives="none",
             lora_rank=method.lora_rank,
             schedule=ScheduleOptions(
-                max_steps=steps, batch_size=batch, lr=lr, seed=self.seed, device="cpu",
+                max_steps=steps,
+                batch_size=batch,
+                lr=lr,
+                seed=self.seed,
+                device="cpu",
                 early_stopping=method.early_stopping,
             ),
-        )  # fmt: skip
+        )
         torch.manual_seed(self.seed)
         self.model.load_state_dict(self.start)
         limit = self.model.max_seq_length
@@ -173,9 +177,15 @@ class Setup:
         dataset, _ = training_dataset(self.train, options, None)
         start = time.perf_counter()
         history = train_stage(
-            self.model, loss, dataset, options.schedule, folder.stage("run"), lr=lr,
-            evaluator=PairTableEvaluator(self.valid) if method.early_stopping else None, description=name,
-        )  # fmt: skip
+            self.model,
+            loss,
+            dataset,
+            options.schedule,
+            folder.stage("run"),
+            lr=lr,
+            evaluator=PairTableEvaluator(self.valid) if method.early_stopping else None,
+            description=name,
+        )
         seconds = time.perf_counter() - start
         merge_lora(self.model)
         trained = snapshot(self.model.state_dict())

@@ -2,8 +2,8 @@
 
     python benchmarks/ood_table.py docs/results/ood -o docs/results/ood.md
 
-Metric: MRR@10 in points, mean over queries and seeds. Intervals: paired bootstrap over queries (each query's mean
-over the seeds), 95%, of the difference from plain fine-tuning in the same seeds.
+Metric: MRR@10 in points, mean over queries and seeds. Intervals: paired bootstrap over queries (each query's
+mean over the seeds), 95%, of the difference from plain fine-tuning in the same seeds.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ DEFAULT = "**default: weight auto, average auto**"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("results", type=Path)
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
@@ -155,7 +157,7 @@ def _cell(values: Scores | None, plain: Scores | None, row: str) -> str:
 
 def _verdicts(names: list[str], means: dict[str, dict[tuple[str, str], Scores]]) -> list[str]:
     """The default recipe against the best other row, chosen with hindsight on the test slice itself."""
-    lines = ["\nThe default against the best other row of each column (picked with hindsight on the test queries):\n"]
+    lines = ["\nThe default against the best other row of each column (picked with hindsight):\n"]
     for name in names:
         for side in ("in", "out"):
             ours = means.get(DEFAULT, {}).get((name, side))
@@ -165,7 +167,8 @@ def _verdicts(names: list[str], means: dict[str, dict[tuple[str, str], Scores]])
             best = max(rivals, key=lambda row: float(rivals[row].mean()))
             mean, bounds = _difference(ours, rivals[best])
             lines.append(
-                f"- {name}, {side}: {100 * mean:+.2f} points ({100 * bounds.low:+.2f} to {100 * bounds.high:+.2f}) "
+                f"- {name}, {side}: {100 * mean:+.2f} points "
+                f"({100 * bounds.low:+.2f} to {100 * bounds.high:+.2f}) "
                 f"against {best.strip('*')}"
             )
     return lines if len(lines) > 1 else []

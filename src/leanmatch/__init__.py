@@ -12,11 +12,31 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "DataError": "leanmatch.errors",
+    "EvaluationOptions": "leanmatch.metrics",
     "FormatError": "leanmatch.errors",
+    "ITVReg": "leanmatch.training",
+    "ItemTable": "leanmatch.data",
     "LeanmatchError": "leanmatch.errors",
+    "MaskingLoss": "leanmatch.training",
     "MissingExtraError": "leanmatch.errors",
     "ModelError": "leanmatch.errors",
+    "OutReg": "leanmatch.training",
+    "PairTable": "leanmatch.data",
+    "PlainLoss": "leanmatch.training",
+    "Recommender": "leanmatch.index",
+    "RegularizerOptions": "leanmatch.training",
+    "ScheduleOptions": "leanmatch.training",
+    "SplitOptions": "leanmatch.data",
+    "TrainOptions": "leanmatch.training",
     "UsageError": "leanmatch.errors",
+    "evaluate": "leanmatch.metrics",
+    "fit": "leanmatch.training",
+    "load_encoder": "leanmatch.formats",
+    "load_matcher": "leanmatch.formats",
+    "read_items": "leanmatch.data",
+    "read_pairs": "leanmatch.data",
+    "save_matcher": "leanmatch.formats",
+    "split_pairs": "leanmatch.data",
 }
 """Public name to the module that defines it."""
 

@@ -220,7 +220,7 @@ class TestWorkFolder:
     def test_resumes_only_the_same_run(self, tmp_path):
         assert not WorkFolder(tmp_path / "w", {"lr": 1, "deep": {"a": 1}}).resumed
         assert WorkFolder(tmp_path / "w", {"lr": 1, "deep": {"a": 1}}).resumed
-        with pytest.raises(LeanmatchError, match="deep.a was 1, now 2"):
+        with pytest.raises(LeanmatchError, match=r"deep\.a was 1, now 2"):
             WorkFolder(tmp_path / "w", {"lr": 1, "deep": {"a": 2}})
         assert not WorkFolder(tmp_path / "w", {"lr": 2}, resume=False).resumed
 
@@ -275,3 +275,26 @@ class TestFeatures:
     def test_steps(self):
         assert total_steps(130, ScheduleOptions(batch_size=64)) == 3
         assert total_steps(130, ScheduleOptions(batch_size=64, max_steps=5)) == 5
+
+
+def test_two_processes_cannot_train_in_one_folder(tmp_path):
+    import subprocess
+    import sys
+
+    script = (
+        "import sys; from leanmatch.training.checkpoints import WorkFolder\n"
+        "from leanmatch.errors import LeanmatchError\n"
+        "try:\n    WorkFolder(sys.argv[1], {}, lock=True)\n"
+        "except LeanmatchError as error:\n    print(error)\nelse:\n    print('free')\n"
+    )
+
+    def other():
+        return subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path / "w")], capture_output=True, text=True, check=True
+        ).stdout
+
+    folder = WorkFolder(tmp_path / "w", {}, lock=True)
+    assert "another process is training" in other()
+    assert WorkFolder(tmp_path / "w", {}).resumed, "processes of one torchrun do not take the lock"
+    del folder
+    assert other() == "free\n"

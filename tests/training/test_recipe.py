@@ -1,4 +1,4 @@
-"""The whole of training on tiny encoders: it learns, it chooses, it resumes after kill -9 to the same weights."""
+"""Training as a whole on tiny encoders: it learns, chooses, and resumes after kill -9 to the same weights."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import training_models as models
 
+import training_models as models
 from leanmatch.data import PairTable
 from leanmatch.errors import LeanmatchError, UsageError
 from leanmatch.metrics import retrieval_score
@@ -99,7 +99,7 @@ def test_what_needs_validation_says_so(static, tables, tmp_path):
 
 def test_another_run_in_the_same_folder_is_refused(static, tables, tmp_path):
     fit(static, tables[0], None, options(), tmp_path / "work")
-    with pytest.raises(LeanmatchError, match="lr was 0.01, now 0.02"):
+    with pytest.raises(LeanmatchError, match=r"lr was 0\.01, now 0\.02"):
         fit(static, tables[0], None, options(lr=0.02), tmp_path / "work")
     fit(static, tables[0], None, options(lr=0.02), tmp_path / "work", resume=False)
 
@@ -168,14 +168,22 @@ def test_losses_work_in_a_stock_trainer(transformer, tables, tmp_path):
     trainer = SentenceTransformerTrainer(
         model=transformer,
         args=SentenceTransformerTrainingArguments(
-            output_dir=str(tmp_path), max_steps=6, per_device_train_batch_size=16, report_to="none", use_cpu=True,
-            batch_sampler=BatchSamplers.NO_DUPLICATES, eval_strategy="steps", eval_steps=3, save_strategy="no",
-            disable_tqdm=True, learning_rate=1e-3,
+            output_dir=str(tmp_path),
+            max_steps=6,
+            per_device_train_batch_size=16,
+            report_to="none",
+            use_cpu=True,
+            batch_sampler=BatchSamplers.NO_DUPLICATES,
+            eval_strategy="steps",
+            eval_steps=3,
+            save_strategy="no",
+            disable_tqdm=True,
+            learning_rate=1e-3,
         ),
         train_dataset=Dataset.from_dict({"anchor": train.anchors, "positive": train.positives}),
         loss=ITVReg(transformer, transformer),
         evaluator=PairTableEvaluator(valid),
-    )  # fmt: skip
+    )
     before = [p.clone() for p in transformer.parameters()]
     trainer.train()
     assert any(not torch.equal(a, b) for a, b in zip(before, transformer.parameters(), strict=True))

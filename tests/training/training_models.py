@@ -46,13 +46,23 @@ def transformer_model(folder, dropout: float = 0.0, seed: int = 0):
     torch.manual_seed(seed)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tiny_tokenizer(),
-        pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]",
-    )  # fmt: skip
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
     config = BertConfig(
-        vocab_size=len(fast), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-        max_position_embeddings=64, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
+        vocab_size=len(fast),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
         initializer_range=0.2,
-    )  # fmt: skip
+    )
     BertModel(config).save_pretrained(folder)
     fast.save_pretrained(folder)
     transformer = Transformer(str(folder), max_seq_length=32)

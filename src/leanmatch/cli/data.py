@@ -135,17 +135,22 @@ def split(
 @app.command("see-also")
 def see_also(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write.")],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what an earlier call wrote.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Write the See Also graph of the installed scientific packages as pairs and items."""
     with reported_errors():
         from leanmatch.data.see_also import write_see_also
 
-        summary = write_see_also(output)
+        summary = write_see_also(output, overwrite=overwrite, show_progress=True)
         if json:
             print_json(summary.to_json())
         else:
-            stdout_console().print(summary)
+            from leanmatch.cli.datatables import see_also_table
+
+            stdout_console().print(see_also_table(summary))
 
 
 def _read(file: Path, column: list[str] | None, on_error: str) -> PairTable:
@@ -159,7 +164,7 @@ def _read(file: Path, column: list[str] | None, on_error: str) -> PairTable:
 
 def _write_parts(result: Split, folder: Path) -> None:
     from leanmatch.data import write_pairs
-    from leanmatch.data.split import PARTS
+    from leanmatch.data.parts import PARTS
     from leanmatch.files import atomic_folder
 
     with atomic_folder(folder) as temporary:

@@ -9,7 +9,8 @@ from rich.table import Table
 
 from leanmatch.data.check import LengthHistogram, PairReport
 from leanmatch.data.leakage import KINDS
-from leanmatch.data.split import PARTS, Split
+from leanmatch.data.parts import PARTS, Split
+from leanmatch.data.see_also import SeeAlsoSummary
 
 SKIPPED_SHOWN = 10
 
@@ -104,3 +105,17 @@ def split_tables(split: Split) -> list[Table | str]:
         tables.append(leaks)
     tables += [escape(f"note: {note}") for note in split.notes]
     return tables
+
+
+def see_also_table(summary: SeeAlsoSummary) -> Table:
+    """What ``leanmatch data see-also`` prints."""
+    table = Table(
+        title=escape(f"{summary.items:,} items and {summary.pairs:,} pairs in {summary.folder}"),
+        title_justify="left",
+    )
+    for name in ("package", "version", "items", "pairs", "train", "valid", "test"):
+        table.add_column(name, justify="left" if name in ("package", "version") else "right")
+    for name, one in summary.packages.items():
+        counts = [one.items, one.pairs, *(one.splits.get(part, 0) for part in ("train", "valid", "test"))]
+        table.add_row(name, one.version, *(f"{count:,}" for count in counts))
+    return table

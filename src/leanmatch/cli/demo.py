@@ -1,4 +1,4 @@
-"""``leanmatch demo``: the main job on text that is made on the spot, from docstrings of installed packages."""
+"""``leanmatch demo``: the main job on text made on the spot, from docstrings of installed packages."""
 
 from __future__ import annotations
 
@@ -26,18 +26,22 @@ SLICES = ("in distribution", "out of distribution")
 QUERIES = (
     "smooth a noisy signal with a moving window",
     "split the rows into groups and count them",
-    "solve a linear system with a triangular matrix",
+    "fill missing values from the rows before them",
 )
 STEPS = 40
 MINUTES = 6
 
 
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for data and model.")] = Path("demo-output"),
-    quick: Annotated[bool, typer.Option("--quick", help="A few steps only: a look at the road, no result.")] = False,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for data and model.")] = Path(
+        "demo-output"
+    ),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A few steps only: a look at the road, no result.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Results as JSON on stdout.")] = False,
 ) -> None:
-    """Train on the docstrings' "See Also" of numpy and scipy, hold out pandas and scikit-learn, compare, recommend."""
+    """Train on "See Also" of numpy and scipy, hold out pandas and scikit-learn, compare, recommend."""
     with reported_errors():
         result = run(output, quick=quick, say=stderr_console())
         if json:
@@ -62,8 +66,8 @@ def run(output: Path, *, quick: bool, say: Console) -> dict[str, Any]:
 
     split = split_pairs(pairs, SplitOptions(hold_out=HELD_OUT))
     say.print(
-        f"train on {len(split.train)} pairs of numpy and scipy; test on {len(split.test_in)} of theirs and on "
-        f"{len(split.test_out)} of pandas and scikit-learn",
+        f"training on {len(split.train)} pairs of numpy and scipy; test on {len(split.test_in)} of theirs "
+        f"and on {len(split.test_out)} of pandas and scikit-learn",
         highlight=False,
     )
     models, result = train_models(split, output / "work", quick, say)
@@ -75,7 +79,11 @@ def run(output: Path, *, quick: bool, say: Console) -> dict[str, Any]:
     return {
         "table": comparison_table(evaluations),
         "sentences": [
-            *(sentence for sentence in evaluations["leanmatch"].verdicts(("MRR@10",)) if "overall" not in sentence),
+            *(
+                sentence
+                for sentence in evaluations["leanmatch"].verdicts(("MRR@10",))
+                if "overall" not in sentence
+            ),
             *(remark for remark in result.remarks if remark.startswith("chosen")),
         ],
         "recommendations": tables,
@@ -100,7 +108,7 @@ def make_data(folder: Path, say: Console) -> Any:
 
 
 def train_models(split: Split, work: Path, quick: bool, say: Console) -> tuple[dict[str, Any], TrainResult]:
-    """Base, plain, ITVReg and what the default recipe makes of the two, as models with weights of their own."""
+    """Base, plain, ITVReg, and what the default recipe makes of the two: models with their own weights."""
     import copy
     import shutil
 
@@ -110,7 +118,9 @@ def train_models(split: Split, work: Path, quick: bool, say: Console) -> tuple[d
 
     options = TrainOptions(
         base=BASE,
-        schedule=ScheduleOptions(max_steps=4 if quick else STEPS, batch_size=32 if quick else 64, lr=5e-5, max_length=48),
+        schedule=ScheduleOptions(
+            max_steps=4 if quick else STEPS, batch_size=32 if quick else 64, lr=5e-5, max_length=48
+        ),
     )
     model = load_matcher(BASE)
     models = {"base": copy.deepcopy(model)}
@@ -145,12 +155,19 @@ def compare(models: dict[str, Any], split: Split, say: Console) -> dict[str, Eva
     for name, model in models.items():
         say.print(f"encoding {len(texts)} test texts: {name}", highlight=False)
         vectors = Encoder.from_model(model, name=name).encode(texts, show_progress=True)
-        place = {text: row for row, text in enumerate(texts)}
-        encodes[name] = lambda asked, vectors=vectors: vectors[[place[text] for text in asked]]  # type: ignore[misc]
+        by_text = dict(zip(texts, vectors, strict=True))
+        encodes[name] = _looked_up(by_text)
         evaluations[name] = evaluate(
             encodes[name], table, options=options, against=encodes["base"], name=name, against_name="base"
         )
     return evaluations
+
+
+def _looked_up(by_text: dict[str, Any]) -> EncodeFunction:
+    """An encoder of texts whose vectors are known."""
+    import numpy as np
+
+    return lambda texts: np.stack([by_text[text] for text in texts])
 
 
 def save(
@@ -168,7 +185,9 @@ def save(
             "split": split.manifest(),
             "training": result.to_json(),
             "metrics": {
-                f"{name} {metric}": evaluation.slices[name].metrics[metric].value for name in SLICES for metric in METRICS
+                f"{name} {metric}": evaluation.slices[name].metrics[metric].value
+                for name in SLICES
+                for metric in METRICS
             },
         },
         overwrite=True,
@@ -213,9 +232,7 @@ def recommend(model: Any, items: Path, say: Console) -> tuple[list[Table], list[
     pandas = ItemTable.from_columns([catalogue.ids[r] for r in rows], [catalogue.texts[r] for r in rows])
     say.print(f"encoding the catalogue: {len(pandas)} functions of pandas", highlight=False)
     encoder = Encoder.from_model(model, name="leanmatch")
-    recommender = Recommender(
-        encoder, pandas, vectors=encoder.encode(pandas.texts, show_progress=True)
-    )
+    recommender = Recommender(encoder, pandas, vectors=encoder.encode(pandas.texts, show_progress=True))
     tables, found = [], []
     for query, answers in zip(QUERIES, recommender.recommend(QUERIES, 5), strict=True):
         table = Table(title=query, title_justify="left", show_header=False)

@@ -33,6 +33,7 @@ PACKAGES: dict[str, Package] = {
     "pyarrow": Package("pyarrow"),
     "pyyaml": Package("yaml"),
     "rich": Package("rich"),
+    "scipy": Package("scipy"),
     "tokenizers": Package("tokenizers"),
     "tqdm": Package("tqdm"),
     "typer": Package("typer"),

@@ -18,7 +18,7 @@ MOST_TABLES = 12
 """With more slices than this, those of column values get no table of their own, just a row in one."""
 
 
-def evaluate(  # noqa: PLR0917 - typer reads the command line from the signature
+def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or name of the matcher.")],
     data: Annotated[
         Path, typer.Argument(metavar="DATA", help="CSV, TSV, JSONL, Parquet, BEIR or XMC folder.")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from leanmatch.data import PairTable, Split, load_split
+from leanmatch.data import PairTable, Split, split_from_json
 from leanmatch.errors import UsageError
 from leanmatch.metrics import PROPENSITY_CONSTANTS, EvaluationOptions, choose_rows
 
@@ -21,8 +18,10 @@ MOST_DEFAULT_VALUES = 12
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """The table and options of an evaluation; ``train``: rows to count training labels on; ``remarks``: what was
-    decided without being asked for."""
+    """The table and options of an evaluation.
+
+    ``train``: rows to count training labels on; ``remarks``: what was decided without being asked for.
+    """
 
     table: PairTable
     options: EvaluationOptions
@@ -85,8 +84,8 @@ def plan_evaluation(
         if found is not None:
             inside, outside = len(found.rows["test_in"]), len(found.rows["test_out"])
             remarks.append(
-                f"rows: the test of the split that the model was trained with ({inside:,} in, {outside:,} out of "
-                "distribution)"
+                f"rows: test of the split that the model was trained with ({inside:,} in, {outside:,} out "
+                "of distribution)"
             )
             train, split = found.train, "all"
             table = table.take(np.sort(np.concatenate([found.rows["test_in"], found.rows["test_out"]])))
@@ -151,10 +150,7 @@ def _occurs(condition: str, table: PairTable) -> bool:
 def _reproduce(table: PairTable, manifest: Mapping[str, Any]) -> Split | None:
     if manifest.get("fingerprint") != table.fingerprint():
         return None
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "split.json")
-        path.write_text(json.dumps(manifest), encoding="utf-8")
-        return load_split(table, path)
+    return split_from_json(table, dict(manifest), name="the split of the model")
 
 
 def _few_valued(rows: PairTable) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ _SCHEDULE = (
 _TOP = ("base", "average", "negatives", "freeze_layers", "lora_rank")
 
 
-def train(  # noqa: PLR0917 - a flag each
+def train(
     data: Annotated[
         Path, typer.Argument(help="Pairs: CSV, TSV, JSONL, Parquet (also .gz), a BEIR or an XMC folder.")
     ],
@@ -95,8 +95,9 @@ def run(flags: dict[str, Any]) -> dict[str, Any] | None:
         console.print(f"skipped {len(table.skipped)} bad rows of {flags['data']}")
     split = split_pairs(table, SplitOptions(**split_settings, seed=options.schedule.seed))
     console.print(
-        f"{len(table)} rows: {len(split.train)} train, {len(split.valid)} validation, {len(split.test_in)} test in "
-        f"distribution, {len(split.test_out)} out; {sum(split.leakage.removed.values())} leaking rows removed"
+        f"{len(table)} rows: {len(split.train)} train, {len(split.valid)} validation, "
+        f"{len(split.test_in)} test in distribution, {len(split.test_out)} out; "
+        f"{sum(split.leakage.removed.values())} leaking rows removed"
     )
     result, matcher = _fit(options, split, output, flags["resume"], split_settings, console)
     if int(os.environ.get("RANK", "0")) != 0:
@@ -127,9 +128,15 @@ def _fit(
 
 
 def _save(
-    result: TrainResult, work: Path, options: TrainOptions, split: Split, table: Any, output: Path, overwrite: bool,
+    result: TrainResult,
+    work: Path,
+    options: TrainOptions,
+    split: Split,
+    table: Any,
+    output: Path,
+    overwrite: bool,
     console: Any,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     import shutil
 
     from leanmatch.formats import save_matcher

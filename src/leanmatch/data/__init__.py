@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from leanmatch.data.items import ItemTable as ItemTable
     from leanmatch.data.leakage import LeakageReport as LeakageReport
     from leanmatch.data.manifest import load_split as load_split
+    from leanmatch.data.manifest import split_from_json as split_from_json
     from leanmatch.data.manifest import write_manifest as write_manifest
+    from leanmatch.data.parts import Split as Split
     from leanmatch.data.problems import SkippedRow as SkippedRow
     from leanmatch.data.readers import iter_pairs as iter_pairs
     from leanmatch.data.readers import read_pairs as read_pairs
-    from leanmatch.data.split import Split as Split
-    from leanmatch.data.split import SplitOptions as SplitOptions
     from leanmatch.data.split import split_pairs as split_pairs
+    from leanmatch.data.splitoptions import SplitOptions as SplitOptions
     from leanmatch.data.table import PairTable as PairTable
     from leanmatch.data.textform import normalized_text as normalized_text
     from leanmatch.data.writers import write_pairs as write_pairs
@@ -32,14 +33,15 @@ _HOMES = {
     "PairReport": "check",
     "PairTable": "table",
     "SkippedRow": "problems",
-    "Split": "split",
-    "SplitOptions": "split",
+    "Split": "parts",
+    "SplitOptions": "splitoptions",
     "check_pairs": "check",
     "iter_pairs": "readers",
     "load_split": "manifest",
     "normalized_text": "textform",
     "read_items": "itemreaders",
     "read_pairs": "readers",
+    "split_from_json": "manifest",
     "split_pairs": "split",
     "write_manifest": "manifest",
     "write_pairs": "writers",
@@ -58,6 +60,7 @@ __all__ = [
     "normalized_text",
     "read_items",
     "read_pairs",
+    "split_from_json",
     "split_pairs",
     "write_manifest",
     "write_pairs",

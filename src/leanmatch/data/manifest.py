@@ -19,34 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanmatch.data.leakage import LeakageReport
-from leanmatch.data.split import PARTS, Split
+from leanmatch.data.parts import FORMAT, PARTS, VERSION, Split
 from leanmatch.data.splitoptions import SplitOptions
 from leanmatch.data.table import PairTable
 from leanmatch.errors import DataError, FormatError, LeanmatchError
 from leanmatch.files import write_json
 from leanmatch.types import JsonValue
 
-FORMAT, VERSION = "leanmatch-split", 1
-
-
-def manifest_of(split: Split) -> JsonValue:
-    """The manifest as a JSON object."""
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "source": Path(split.table.source).name,
-        "rows": len(split.table),
-        "fingerprint": split.table.fingerprint(),
-        "options": split.options.to_json(),
-        "leakage": split.leakage.to_json(),
-        "notes": list(split.notes),
-        "parts": {name: _packed(split.rows[name], len(split.table)) for name in PARTS},
-    }
-
 
 def write_manifest(split: Split, path: str | Path) -> None:
     """Write the manifest, atomically."""
-    write_json(path, manifest_of(split))
+    write_json(path, split.manifest())
 
 
 def load_split(table: PairTable, path: str | Path) -> Split:
@@ -64,19 +47,24 @@ def load_split(table: PairTable, path: str | Path) -> Split:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
     except (UnicodeDecodeError, ValueError) as error:
         raise FormatError(f"{path} is no JSON file: {error}", remedy="write the manifest again") from error
+    return split_from_json(table, found, name=str(path))
+
+
+def split_from_json(table: PairTable, found: JsonValue, *, name: str = "the manifest") -> Split:
+    """Reproduce a split from what :meth:`Split.manifest` gave; errors as in :func:`load_split`."""
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise FormatError(
-            f"{path} is no split manifest", remedy="make one: leanmatch data split FILE -o MANIFEST"
+            f"{name} is no split manifest", remedy="make one: leanmatch data split FILE -o MANIFEST"
         )
     if found.get("version") != VERSION:
         raise FormatError(
-            f"{path} has version {found.get('version')!r}, this leanmatch reads {VERSION}",
+            f"{name} has version {found.get('version')!r}, this leanmatch reads {VERSION}",
             remedy="use the leanmatch that wrote it, or split again",
         )
     fingerprint = table.fingerprint()
     if found.get("fingerprint") != fingerprint:
         raise DataError(
-            f"the manifest {path} was made for {found.get('source')!r} ({found.get('rows')} rows, "
+            f"{name} was made for {found.get('source')!r} ({found.get('rows')} rows, "
             f"fingerprint "
             f"{str(found.get('fingerprint'))[:12]}...), not for {table.source or 'this table'!r} "
             f"({len(table)} rows, fingerprint {fingerprint[:12]}...)",
@@ -88,19 +76,8 @@ def load_split(table: PairTable, path: str | Path) -> Split:
         leakage = LeakageReport(**found["leakage"])
         notes = tuple(found["notes"])
     except (KeyError, TypeError, ValueError, zlib.error, binascii.Error, LeanmatchError) as error:
-        raise FormatError(f"{path} is damaged: {error!r}", remedy="write the manifest again") from error
+        raise FormatError(f"{name} is damaged: {error!r}", remedy="write the manifest again") from error
     return Split(table, options, rows, leakage, notes)
-
-
-def _packed(rows: NDArray[np.int64], count: int) -> dict[str, Any]:
-    mask = np.zeros(count, np.bool_)
-    mask[rows] = True
-    bits = np.packbits(mask).tobytes()
-    return {
-        "rows": len(rows),
-        "sha256": hashlib.sha256(bits).hexdigest(),
-        "bits": base64.b64encode(zlib.compress(bits, 9)).decode("ascii"),
-    }
 
 
 def _unpacked(name: str, part: dict[str, Any], count: int) -> NDArray[np.int64]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,60 +10,12 @@ from numpy.typing import NDArray
 from leanmatch.data.components import random_parts
 from leanmatch.data.leakage import LeakageReport, TextRows, leaking_rows
 from leanmatch.data.near import near_pairs
+from leanmatch.data.parts import PARTS, Split
 from leanmatch.data.splitoptions import SplitOptions, parse_hold_out
 from leanmatch.data.table import PairTable
 from leanmatch.data.textform import text_ids
 from leanmatch.data.timestamps import parse_timestamp
 from leanmatch.errors import DataError
-from leanmatch.types import JsonValue
-
-__all__ = ["PARTS", "Split", "SplitOptions", "split_pairs"]
-PARTS = ("train", "valid", "test_in", "test_out")
-
-
-@dataclass(frozen=True)
-class Split:
-    """The parts of a table.
-
-    Attributes:
-        table: the table that was split.
-        options: how.
-        rows: row numbers of each part, from 0, ascending; a row is in one part at most.
-        leakage: what was found and removed.
-        notes: what a reader should know, e.g. a part that is smaller than asked.
-    """
-
-    table: PairTable
-    options: SplitOptions
-    rows: dict[str, NDArray[np.int64]]
-    leakage: LeakageReport
-    notes: tuple[str, ...] = ()
-
-    @cached_property
-    def train(self) -> PairTable:
-        """What is trained on."""
-        return self.table.take(self.rows["train"])
-
-    @cached_property
-    def valid(self) -> PairTable:
-        """What choices are made on."""
-        return self.table.take(self.rows["valid"])
-
-    @cached_property
-    def test_in(self) -> PairTable:
-        """The test in distribution."""
-        return self.table.take(self.rows["test_in"])
-
-    @cached_property
-    def test_out(self) -> PairTable:
-        """The test out of distribution: held-out groups, and rows after the date."""
-        return self.table.take(self.rows["test_out"])
-
-    def manifest(self) -> JsonValue:
-        """All that is needed to reproduce the split on the same table."""
-        from leanmatch.data.manifest import manifest_of
-
-        return manifest_of(self)
 
 
 def split_pairs(table: PairTable, options: SplitOptions | None = None) -> Split:

@@ -21,7 +21,14 @@ _HOMES = {
     "read_vectors": "vectors",
     "write_vectors": "vectors",
 }
-__all__ = sorted(_HOMES)
+__all__ = [
+    "ExactIndex",
+    "Recommendation",
+    "Recommender",
+    "VectorFile",
+    "read_vectors",
+    "write_vectors",
+]
 
 
 def __getattr__(name: str) -> Any:

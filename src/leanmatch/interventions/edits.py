@@ -27,7 +27,7 @@ UNITS = ("token", "word")
 
 @dataclass(frozen=True)
 class Edited:
-    """Edited copies of ``n`` texts, ``per_text`` of each, text-major: copy ``c`` of text ``i`` is row ``i*per_text+c``.
+    """Edited copies of ``n`` texts, ``per_text`` of each: text ``i``, copy ``c`` is row ``i * per_text + c``.
 
     Attributes:
         features: tokenized copies in the layout of the input.
@@ -59,7 +59,7 @@ def edit_texts(
         kind: one of :data:`INTERVENTIONS`. ``replace`` draws from the tokens of this batch, which is a draw
             from the corpus, weighted by frequency.
         per_text: number of edited copies of each text, at least 1.
-        unit: ``token`` edits one piece; ``word`` edits all pieces of the word that the drawn token belongs to.
+        unit: ``token`` edits one piece; ``word`` edits all pieces of the word that the drawn token is in.
 
     Raises:
         UsageError: unknown kind or unit, ``per_text`` below 1, or masking without a mask token.

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DRIFTS = ("effect", "score", "one-sided")
-"""``effect``: match the effects. ``score``: match the intervened scores. ``one-sided``: effects may shrink."""
+"""``effect``: match effects; ``score``: match intervened scores; ``one-sided``: effects may shrink."""
 
 
 def effects(scores: Tensor, intervened: Tensor) -> Tensor:

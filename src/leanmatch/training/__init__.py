@@ -1,6 +1,6 @@
 """Training: losses (contrastive, ITVReg and its rivals), :func:`fit`, and the choice of a recipe.
 
-Importing this package is cheap; torch and sentence-transformers are loaded with the first name that needs them.
+Importing this package is cheap: torch and sentence-transformers come with the first name that needs them.
 """
 
 from __future__ import annotations

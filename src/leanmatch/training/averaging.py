@@ -32,7 +32,8 @@ def average_weights(
     )
     if different:
         raise ModelError(
-            f"weights cannot be averaged: {len(different)} tensors differ in name or shape, first {different[0]!r}",
+            f"weights cannot be averaged: {len(different)} tensors differ in name or shape, "
+            f"first {different[0]!r}",
             remedy="average a model with the base that it was trained from",
         )
     return {

@@ -2,6 +2,7 @@
 
 ::
 
+    WORK/lock                          held by the process that works here
     WORK/run.json                      fingerprint of options, data and versions
     WORK/STAGE/checkpoint-N/           trainer state; complete only with its marker file
     WORK/STAGE/final.safetensors       weights of a stage that is done
@@ -9,11 +10,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from leanmatch.errors import LeanmatchError
 from leanmatch.files import atomic_file, write_json
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MARKER = "complete"
+RECORD = "run.json"
+LOCK = "lock"
 
 
 class WorkFolder:
@@ -31,19 +35,24 @@ class WorkFolder:
         path: the folder.
         identity: whatever decides the run's outcome; JSON values only.
         resume: continue what is there; otherwise it is removed first.
+        lock: let no second process use the folder until this context is left or the process ends.
 
     Raises:
-        LeanmatchError: the folder belongs to a run with another identity.
+        LeanmatchError: the folder belongs to a run with another identity, or to one that is running.
     """
 
-    def __init__(self, path: str | Path, identity: dict[str, Any], *, resume: bool = True) -> None:
+    def __init__(
+        self, path: str | Path, identity: dict[str, Any], *, resume: bool = True, lock: bool = False
+    ) -> None:
         self.path = Path(path)
         self.resumed = False
+        self._refuse_foreign()
+        self._lock = _locked(self.path / LOCK) if lock else None
         text = json.dumps(identity, sort_keys=True)
         fingerprint = hashlib.sha256(text.encode()).hexdigest()
-        record = self.path / "run.json"
-        if self.path.exists() and not resume:
-            self.remove()
+        record = self.path / RECORD
+        if not resume:
+            self._clear()
         if record.exists():
             try:
                 there = json.loads(record.read_text(encoding="utf-8"))
@@ -54,17 +63,22 @@ class WorkFolder:
                 ) from error
             if known != fingerprint:
                 raise LeanmatchError(
-                    f"{self.path} holds an unfinished run with other settings: {_difference(before, identity)}",
-                    remedy="repeat that command to finish it, name another output, or drop it with --no-resume",
+                    f"{self.path} holds an unfinished run with other settings: "
+                    f"{_difference(before, identity)}",
+                    remedy="repeat that command to finish it, name another output, or use --no-resume",
                 )
             self.resumed = True
-        elif self.path.exists() and any(self.path.iterdir()):
-            raise LeanmatchError(
-                f"{self.path} is there already and is no work folder of leanmatch",
-                remedy="move it away or name another output",
-            )
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(record, {"fingerprint": fingerprint, "identity": identity})
+
+    def __enter__(self) -> WorkFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let the next process in."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def stage(self, name: str) -> Path:
         """Folder of one training stage."""
@@ -73,9 +87,41 @@ class WorkFolder:
         return folder
 
     def remove(self) -> None:
-        """Delete the folder, but only if it is a work folder or empty."""
-        if (self.path / "run.json").exists() or not any(self.path.iterdir()):
-            shutil.rmtree(self.path)
+        """Delete the folder."""
+        shutil.rmtree(self.path)
+
+    def _refuse_foreign(self) -> None:
+        """A folder that some other program made is never touched."""
+        if self.path.exists() and not (self.path / RECORD).exists() and self._contents():
+            raise LeanmatchError(
+                f"{self.path} is there already and is no work folder of leanmatch",
+                remedy="move it away or name another output",
+            )
+
+    def _clear(self) -> None:
+        for entry in self._contents():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+    def _contents(self) -> list[Path]:
+        return [entry for entry in self.path.glob("*") if entry.name != LOCK]
+
+
+def _locked(path: Path) -> IO[bytes]:
+    """An open file with an exclusive lock, which the system drops when the process ends, however it ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = path.open("ab")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        raise LeanmatchError(
+            f"another process is training in {path.parent}",
+            remedy="wait for it, or name another output",
+        ) from None
+    return handle
 
 
 def last_checkpoint(stage: Path) -> Path | None:

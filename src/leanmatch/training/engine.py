@@ -1,4 +1,4 @@
-"""One training run on ``SentenceTransformerTrainer``: progress on stderr, checkpoints that a kill can't spoil."""
+"""One run of ``SentenceTransformerTrainer``: progress on stderr, checkpoints that a kill can't spoil."""
 
 from __future__ import annotations
 
@@ -56,6 +56,7 @@ def train_stage(
     steps = total_steps(len(dataset), schedule)
     every = max(1, steps // EVALUATIONS)
     stopping = schedule.early_stopping > 0 and evaluator is not None
+    precision = _precision(schedule)
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(stage),
         per_device_train_batch_size=schedule.batch_size,
@@ -68,7 +69,8 @@ def train_stage(
         seed=schedule.seed,
         batch_sampler=BatchSamplers.NO_DUPLICATES,
         use_cpu=schedule.device == "cpu" or not torch.cuda.is_available(),
-        **_precision(schedule),
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
         save_strategy="steps" if stopping else "no",
         save_steps=every,
         save_total_limit=2,
@@ -118,19 +120,18 @@ def total_steps(rows: int, schedule: ScheduleOptions) -> int:
     return max(1, int(schedule.epochs * max(1, -(-rows // schedule.batch_size))))
 
 
-def _precision(schedule: ScheduleOptions) -> dict[str, bool]:
+def _precision(schedule: ScheduleOptions) -> str:
     on_gpu = schedule.device != "cpu" and torch.cuda.is_available()
-    chosen = schedule.precision
-    if chosen == "auto":
-        chosen = "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp32"
-    return {"bf16": chosen == "bf16", "fp16": chosen == "fp16"}
+    if schedule.precision != "auto":
+        return schedule.precision
+    return "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp32"
 
 
 class _Trainer(SentenceTransformerTrainer):
-    """Checkpoints hold the plain state dict, so that static encoders, LoRA and frozen layers all resume alike."""
+    """Checkpoints hold the plain state dict: static encoders, LoRA and frozen layers all resume alike."""
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        folder = Path(output_dir or self.args.output_dir)
+        folder = Path(str(output_dir or self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         save_weights(folder / WEIGHTS, self._plain_model().state_dict())
 
@@ -146,8 +147,8 @@ class _Trainer(SentenceTransformerTrainer):
         return self.accelerator.unwrap_model(self.model)
 
 
-class _TimedCheckpoints(TrainerCallback):  # type: ignore[misc]
-    """Asks for a checkpoint every few minutes, and marks each one complete only when all of it is on the disk."""
+class _TimedCheckpoints(TrainerCallback):
+    """Asks for a checkpoint every few minutes; marks it complete only when all of it is on the disk."""
 
     def __init__(self, minutes: float, base: FrozenBase | None) -> None:
         self.interval, self.base = minutes * 60, base
@@ -171,7 +172,7 @@ class _TimedCheckpoints(TrainerCallback):  # type: ignore[misc]
         return control
 
 
-class _Progress(TrainerCallback):  # type: ignore[misc]
+class _Progress(TrainerCallback):
     """A bar on stderr with the parts of the loss."""
 
     def __init__(self, description: str, loss: torch.nn.Module) -> None:

@@ -23,7 +23,8 @@ class PairTableEvaluator(Evaluator):  # type: ignore[misc]
 
     Example::
 
-        trainer = SentenceTransformerTrainer(model, args, train, loss=loss, evaluator=PairTableEvaluator(valid))
+        evaluator = PairTableEvaluator(valid)
+        trainer = SentenceTransformerTrainer(model, args, train, loss=loss, evaluator=evaluator)
     """
 
     def __init__(self, table: PairTable, metric: str = "MRR@10", name: str = "valid") -> None:

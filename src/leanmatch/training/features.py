@@ -101,11 +101,11 @@ def encode_columns(
     counts = [count_rows(column) for column in columns]
     joined = join(columns)
     if is_bag(joined) or device_type != "cpu":
-        return list(encode(joined).split(counts))
+        return list(torch.split(encode(joined), counts))
     rows = list(chunks_by_length(joined, CHUNK_TOKENS))
     parts = [encode(take(joined, chunk)) for chunk in rows]
     inverse = torch.argsort(torch.cat(rows))
-    return list(torch.cat(parts)[inverse].split(counts))
+    return list(torch.split(torch.cat(parts)[inverse], counts))
 
 
 def _is_token_table(value: Any, features: Features) -> bool:

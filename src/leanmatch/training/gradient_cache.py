@@ -1,8 +1,8 @@
 """Gradient caching: a loss over a large batch in the memory of a small one.
 
-Source: Gao, Zhang, Han and Callan, *Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup*
-(arXiv 2101.06983). Texts are encoded twice: once without a graph to get the embeddings and the gradient of the
-loss with respect to them, then again in mini-batches, each of which is back-propagated at once.
+Source: Gao, Zhang, Han and Callan, *Scaling Deep Contrastive Learning Batch Size under Memory Limited
+Setup* (arXiv 2101.06983). Texts are encoded twice: once without a graph, to get the embeddings and the
+gradient of the loss with respect to them, then again in mini-batches, each back-propagated at once.
 """
 
 from __future__ import annotations
@@ -55,11 +55,10 @@ class CachedEncoding(torch.autograd.Function):
 
 def encode_cached(encode: Callable[[Features], Tensor], features: Features, mini_batch_size: int) -> Tensor:
     """Encode padded texts so that only ``mini_batch_size`` of them hold activations at a time."""
-    if not torch.is_grad_enabled():
-        return CachedEncoding.apply(torch.empty(0), encode, features, mini_batch_size)
     # an input that requires a gradient makes autograd call backward(); its own gradient is never used
-    anchor = torch.empty(0, requires_grad=True)
-    return CachedEncoding.apply(anchor, encode, features, mini_batch_size)
+    anchor = torch.empty(0, requires_grad=torch.is_grad_enabled())
+    embeddings: Tensor = CachedEncoding.apply(anchor, encode, features, mini_batch_size)  # type: ignore[no-untyped-call]
+    return embeddings
 
 
 def _random_state() -> tuple[Tensor, list[Tensor]]:

@@ -48,7 +48,8 @@ class RegularizerOptions:
         unit: ``token`` or ``word``.
         matching: one of :data:`MATCHINGS`.
         pairs: ``all`` in-batch pairs (effects on non-matches count too) or the ``diagonal``.
-        sides: texts to intervene on: ``anchor``, ``positive``, ``both``, or ``alternate`` between steps at random.
+        sides: texts to intervene on: ``anchor``, ``positive``, ``both``, or ``alternate``: one of
+            the two, drawn for each step.
     """
 
     kind: str = "itv"
@@ -179,7 +180,8 @@ class TrainOptions:
             if not isinstance(given, dict):
                 raise UsageError(f"option {name!r} must be a mapping (found {given!r})")
             parts[name] = _build(part, given, name + ".")
-        return _build(cls, {**values, **parts}, "")
+        options: TrainOptions = _build(cls, {**values, **parts}, "")
+        return options
 
 
 def _build(kind: Any, values: dict[str, Any], prefix: str) -> Any:
@@ -192,4 +194,5 @@ def _build(kind: Any, values: dict[str, Any], prefix: str) -> Any:
         if not fits:
             shown = " or ".join("nothing" if t is type(None) else t.__name__ for t in allowed)
             raise UsageError(f"option {prefix + name!r} must be {shown} (found {value!r})")
-    return kind(**values)
+    built: Any = kind(**values)
+    return built

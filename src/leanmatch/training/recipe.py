@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from leanmatch.errors import UsageError
+from leanmatch.errors import ModelError, UsageError
 from leanmatch.metrics import RetrievalProbe
 from leanmatch.training.adapters import add_lora, freeze_layers, merge_lora
 from leanmatch.training.averaging import average_weights, snapshot
@@ -34,7 +34,7 @@ METRIC = "MRR@10"
 TRANSFORMER_LR = 2e-5
 STATIC_LR = 1e-2
 MAX_VALIDATION_ROWS = 1500
-"""More would cost more than they tell; fewer make the search too easy: the pool of candidates shrinks with them."""
+"""More would cost more than they tell; fewer make the search too easy: its pool shrinks with them."""
 
 
 @dataclass(frozen=True)
@@ -99,37 +99,89 @@ def fit(
         UsageError: options that need validation pairs, and there are none.
         LeanmatchError: ``work`` holds a run with other settings.
     """
-    from accelerate import PartialState
     from transformers import set_seed
 
-    schedule = options.schedule
-    set_seed(schedule.seed)
+    set_seed(options.schedule.seed)
     _check_validation(options, valid)
-    with PartialState().main_process_first():  # under torchrun the others find what the first one made
-        folder = WorkFolder(work, _identity(options, train, valid, group_columns, by_time), resume=resume)
+    identity = _identity(options, train, valid, group_columns, by_time)
+    with _open_work(work, identity, resume) as folder:
+        if folder.resumed:
+            report(f"continuing the run in {folder.path}")
+        return _fit(model, train, valid, options, folder, group_columns, by_time, report)
+
+
+def _fit(
+    model: Any,
+    train: PairTable,
+    valid: PairTable | None,
+    options: TrainOptions,
+    folder: WorkFolder,
+    group_columns: Sequence[str],
+    by_time: bool,
+    report: Callable[[str], None],
+) -> TrainResult:
+    schedule = options.schedule
     remarks: list[str] = []
 
     def remark(message: str) -> None:
         remarks.append(message)
         report(message)
 
-    if folder.resumed:
-        report(f"continuing the run in {folder.path}")
     limit = model.max_seq_length
     if schedule.max_length is not None and limit != float("inf"):  # static encoders have no limit to set
         model.max_seq_length = min(schedule.max_length, limit)
     slices = _validation_slices(valid)
     if _chooses(options):
-        aside = set_aside(
-            train, encode_function(model), group_columns=group_columns, by_time=by_time, seed=schedule.seed
-        )
+        encode = encode_function(model)
+        aside = set_aside(train, encode, group_columns=group_columns, by_time=by_time, seed=schedule.seed)
         train = aside.train
         if aside.shifted is not None:
             slices["shifted"] = aside.shifted
         remark(f"shifted validation slice: {aside.how}")
+    start = snapshot(model.state_dict())
+    finals, history = _train_all(model, train, slices.get("valid"), options, folder, remark)
+    choice, weight, share = None, next(iter(finals)), 1.0
+    if _chooses(options):
+        choice = _choose(model, start, finals, slices, options)
+        weight, share = choice.candidate.weight, choice.candidate.share
+        remark("chosen on validation pairs: " + choice.reason)
+        if share == 0:
+            remark("fine-tuning did not clearly help on the validation slices: the result is the base model")
+    elif not isinstance(options.average, str):
+        share = float(options.average)
+    model.load_state_dict(average_weights(start, finals[weight], share))
+    if model.max_seq_length != limit:
+        model.max_seq_length = limit
+    model.eval()
+    return TrainResult(model, weight, share, choice, tuple(remarks), history)
+
+
+def _open_work(path: str | Path, identity: dict[str, Any], resume: bool) -> WorkFolder:
+    """The work folder; under torchrun the first process makes (and locks) it and the others find it."""
+    from accelerate import PartialState
+
+    state = PartialState()
+    with state.main_process_first():
+        return WorkFolder(
+            path, identity, resume=resume or not state.is_main_process, lock=state.is_main_process
+        )
+
+
+def _train_all(
+    model: Any,
+    train: PairTable,
+    valid: PairTable | None,
+    options: TrainOptions,
+    folder: WorkFolder,
+    remark: Callable[[str], None],
+) -> tuple[dict[float, dict[str, Tensor]], dict[str, dict[str, Any]]]:
+    """A run for each weight, each from the base model; runs that are done are read from the work folder."""
+    from accelerate import PartialState
+    from transformers import set_seed
+
     base = FrozenBase(model)
-    dataset, dataset_remarks = training_dataset(train, options, base.model)
-    for message in dataset_remarks:
+    dataset, remarks = training_dataset(train, options, base.model)
+    for message in remarks:
         remark(message)
     start = snapshot(model.state_dict())
     finals: dict[float, dict[str, Tensor]] = {}
@@ -138,26 +190,24 @@ def fit(
         stage = folder.stage(f"weight-{weight:g}")
         done = stage / "final.safetensors"
         if not done.exists():
-            set_seed(schedule.seed)
+            set_seed(options.schedule.seed)
             model.load_state_dict(start)
             history[stage.name] = _train(model, base, dataset, options, weight, stage, valid)
+            _check_finite(model.state_dict(), stage.name)
             with PartialState().main_process_first():
                 if not done.exists():
                     save_weights(done, model.state_dict())
         finals[weight] = load_weights(done)
-    if _chooses(options):
-        choice = _choose(model, start, finals, slices, options)
-        weight, share = choice.candidate.weight, choice.candidate.share
-        remark("chosen on validation pairs: " + choice.reason)
-        if share == 0:
-            remark("fine-tuning did not help on the validation slices: the result is the base model itself")
-    else:
-        choice, weight, share = None, next(iter(finals)), float(options.average)
-    model.load_state_dict(average_weights(start, finals[weight], share))
-    if model.max_seq_length != limit:
-        model.max_seq_length = limit
-    model.eval()
-    return TrainResult(model, weight, share, choice, tuple(remarks), history)
+    return finals, history
+
+
+def _check_finite(state: dict[str, Tensor], stage: str) -> None:
+    for name, value in state.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise ModelError(
+                f"training {stage} diverged: {name} holds values that are not finite",
+                remedy="lower the learning rate (--lr) and start anew with --no-resume",
+            )
 
 
 def build_loss(model: Any, base: FrozenBase, options: TrainOptions, weight: float) -> nn.Module:
@@ -212,8 +262,8 @@ def _train(
         schedule,
         stage,
         lr=schedule.lr if schedule.lr is not None else default_lr(model),
-        evaluator=PairTableEvaluator(_validation_slices(valid)["valid"], METRIC)
-        if schedule.early_stopping
+        evaluator=PairTableEvaluator(valid, METRIC)
+        if schedule.early_stopping and valid is not None
         else None,
         description=f"train ({options.regularizer.kind})",
     )

@@ -2,8 +2,8 @@
 
 Every candidate is scored on two slices: validation pairs of the training distribution, and a shifted slice
 (:mod:`leanmatch.training.shift`). The objective is the mean of the two. Among the candidates that are not
-clearly worse than the best one (within one standard error of the paired difference: Breiman et al., *Classification and
-Regression Trees*, 1984) the one nearest to the base model wins.
+clearly worse than the best one (within one standard error of the paired difference: Breiman et al.,
+*Classification and Regression Trees*, 1984) the one nearest to the base model wins.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def choose(per_query: Mapping[Candidate, Mapping[str, NDArray[np.float64]]], met
     parts = ", ".join(f"{100 * value:.1f} {name}" for name, value in scores[winner].items())
     reason = (
         f"average {winner.share:g}, weight {winner.weight:g}: {metric} {parts}; best mean of the slices "
-        f"{100 * objective[best]:.2f} at average {best.share:g}, weight {best.weight:g}; chosen: the candidate "
-        f"nearest to the base within one standard error of it ({100 * objective[winner]:.2f})"
+        f"{100 * objective[best]:.2f} at average {best.share:g}, weight {best.weight:g}; chosen: the "
+        f"candidate nearest to the base within one standard error of it ({100 * objective[winner]:.2f})"
     )
     return Choice(winner, scores, reason)
 
@@ -88,7 +88,7 @@ def choose(per_query: Mapping[Candidate, Mapping[str, NDArray[np.float64]]], met
 def _standard_error(
     first: Mapping[str, NDArray[np.float64]], second: Mapping[str, NDArray[np.float64]]
 ) -> float:
-    """Standard error of the difference of two objectives, from the paired differences of each slice's queries."""
+    """Standard error of the difference of two objectives, from paired differences of the slices' queries."""
     total = 0.0
     for name, values in first.items():
         difference = values - second[name]

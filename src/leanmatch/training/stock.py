@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
-Evaluator: Any
-try:  # 5.4 and later
-    from sentence_transformers.base.evaluation import BaseEvaluator as Evaluator
-    from sentence_transformers.base.sampler import BatchSamplers
-    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-except ImportError:
-    from sentence_transformers.evaluation import SentenceEvaluator as Evaluator
-    from sentence_transformers.losses import MultipleNegativesRankingLoss
-    from sentence_transformers.training_args import BatchSamplers
+
+def _find(name: str, *modules: str) -> Any:
+    """``name`` from the first of the modules that this version has."""
+    for module in modules:
+        try:
+            return getattr(importlib.import_module(f"sentence_transformers.{module}"), name)
+        except (ImportError, AttributeError):
+            continue
+    raise ImportError(f"sentence-transformers has no {name} in any of {', '.join(modules)}")
+
+
+BatchSamplers = _find("BatchSamplers", "base.sampler", "training_args")
+Evaluator = _find("SentenceEvaluator", "sentence_transformer.evaluation", "evaluation")
+MultipleNegativesRankingLoss = _find("MultipleNegativesRankingLoss", "sentence_transformer.losses", "losses")
 
 __all__ = ["BatchSamplers", "Evaluator", "MultipleNegativesRankingLoss"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from leanmatch.errors import UsageError
@@ -13,7 +14,6 @@ from leanmatch.training.features import Features, encode_columns, join
 from leanmatch.training.gradient_cache import encode_cached
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 CONTRASTIVE_CITATION = """
@@ -76,7 +76,8 @@ class PlainLoss(nn.Module):
 
     def contrast(self, embeddings: Sequence[Tensor], labels: Tensor | None) -> Tensor:
         """The contrastive loss of the columns' embeddings."""
-        loss: Tensor = self.contrastive.compute_loss_from_embeddings(list(embeddings), labels)
+        contrastive: Any = self.contrastive
+        loss: Tensor = contrastive.compute_loss_from_embeddings(list(embeddings), labels)
         return loss
 
     def encode(self, columns: Sequence[Features]) -> list[Tensor]:
@@ -84,7 +85,7 @@ class PlainLoss(nn.Module):
         if self.mini_batch_size is None or is_bag(columns[0]):
             return encode_columns(self._encode, columns, device_type=self._device.type)
         counts = [len(column["input_ids"]) for column in columns]
-        return list(encode_cached(self._encode, join(columns), self.mini_batch_size).split(counts))
+        return list(torch.split(encode_cached(self._encode, join(columns), self.mini_batch_size), counts))
 
     def _encode(self, features: Features) -> Tensor:
         embeddings: Tensor = self.model(features)["sentence_embedding"]
@@ -92,11 +93,13 @@ class PlainLoss(nn.Module):
 
     @property
     def _device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
     def get_config_dict(self) -> dict[str, Any]:
         """Settings for the model card."""
-        inner = self.contrastive.get_config_dict() if hasattr(self.contrastive, "get_config_dict") else {}
+        contrastive: Any = self.contrastive
+        inner = contrastive.get_config_dict() if hasattr(contrastive, "get_config_dict") else {}
         return {
             "contrastive": type(self.contrastive).__name__,
             **inner,

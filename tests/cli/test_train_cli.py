@@ -1,0 +1,154 @@
+"""``leanmatch train`` as a user meets it, on a tiny static encoder."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+import training_models as models
+from leanmatch.cli.app import app
+from leanmatch.data import PairTable, write_pairs
+from leanmatch.formats import load_encoder, read_provenance
+from leanmatch.training import engine
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base") / "static"
+    models.static_model().save_pretrained(str(folder), create_model_card=False)
+    return folder
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """Four copies of the made-up pairs over other words would leak; instead the group column splits them."""
+    anchors, positives = models.pair_lists()
+    groups = ["toys" if row % 4 == 0 else "books" for row in range(len(anchors))]
+    anchors[0], positives[0] = "bala 😀 cela", "bala 😀 " + "word " * 10_000
+    path = tmp_path / "pairs.csv"
+    write_pairs(PairTable.from_columns({"anchor": anchors, "positive": positives, "category": groups}), path)
+    return path
+
+
+def train(base, pairs, output, *flags):
+    return CliRunner().invoke(
+        app,
+        [
+            *("train", str(pairs), "-o", str(output), "--base", str(base), "--max-steps", "6"),
+            *("--batch-size", "8", "--device", "cpu", *map(str, flags)),
+        ],
+    )
+
+
+def test_trains_saves_and_says_so_in_one_json_document(base, pairs, tmp_path):
+    result = train(base, pairs, tmp_path / "model", "--hold-out", "category=toys", "--json")
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert summary["base"] == str(base) and 0 <= summary["average"] <= 1
+    assert set(summary["history"]) == {"weight-0", "weight-0.3"}
+    assert "saved to" in result.stderr and "shifted validation slice" in result.stderr
+    provenance = read_provenance(tmp_path / "model")
+    assert provenance["base"] == str(base)
+    assert provenance["data"]["rows"] == 96
+    assert provenance["split"]["options"]["hold_out"] == ["category=toys"]
+    assert provenance["options"]["schedule"]["max_steps"] == 6
+    assert "valid MRR@10" in provenance["metrics"]
+    assert load_encoder(tmp_path / "model", device="cpu")(["bala"]).shape == (1, 16)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "pairs.csv"], "nothing is left behind"
+
+
+def test_flags_override_the_configuration_file(base, pairs, tmp_path):
+    config = tmp_path / "options.yaml"
+    config.write_text(
+        "average: 0.5\nhold_out: [category=toys]\nregularizer: {kind: out, weight: 0.5}\n"
+        "schedule: {seed: 3, lr: 0.001}\n"
+    )
+    result = train(
+        base, pairs, tmp_path / "model", "--config", config, "--regularizer", "none", "--lr", "0.01"
+    )
+    assert result.exit_code == 0, result.output
+    options = read_provenance(tmp_path / "model")["options"]
+    assert options["average"] == 0.5 and options["schedule"]["seed"] == 3
+    assert options["regularizer"]["kind"] == "none" and options["schedule"]["lr"] == 0.01
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (["--weight", "heavy"], 2, "--weight must be a number or auto"),
+        (["--regularizer", "l2"], 2, "one of itv, out, mask, none"),
+        (["--batch-size", "1"], 2, "at least 2"),
+        (["--hold-out", "category"], 2, "category"),
+        (["--hold-out", "colour=red"], 1, "colour"),
+        (["--hold-out", "category=cars"], 1, "books"),
+        (["--base", "/no/such/model"], 1, "/no/such/model"),
+        (["--config", "/no/such.yaml"], 2, "there is no configuration file"),
+        (["--freeze-layers", "1"], 2, "needs a transformer"),
+    ],
+)
+def test_mistakes_are_named_and_leave_nothing(flags, code, message, base, pairs, tmp_path):
+    result = train(base, pairs, tmp_path / "model", *flags)
+    assert result.exit_code == code, result.output
+    assert message in result.stderr and "Traceback" not in result.stderr
+    assert result.stdout == "" and not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learning_rate: 1", "unknown option 'learning_rate'"),
+        ("- a\n- b", "mapping"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_bad_configuration_files(text, message, base, pairs, tmp_path):
+    config = tmp_path / "options.yaml"
+    config.write_text(text)
+    result = train(base, pairs, tmp_path / "model", "--config", config)
+    assert result.exit_code == 2 and message in result.stderr
+
+
+def test_an_empty_file(base, tmp_path):
+    (tmp_path / "empty.csv").write_text("")
+    result = train(base, tmp_path / "empty.csv", tmp_path / "model")
+    assert result.exit_code == 1 and "empty" in result.stderr
+
+
+def test_a_model_that_is_there_is_kept_unless_told_otherwise(base, pairs, tmp_path):
+    fixed = ("--average", "1", "--regularizer", "none")
+    assert train(base, pairs, tmp_path / "model", *fixed).exit_code == 0
+    before = (tmp_path / "model" / "model.safetensors").read_bytes()
+    refused = train(base, pairs, tmp_path / "model", *fixed, "--seed", "5")
+    assert refused.exit_code == 1 and "exists already" in refused.stderr
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
+    assert train(base, pairs, tmp_path / "model", *fixed, "--seed", "5", "--overwrite").exit_code == 0
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() != before
+
+
+def test_training_that_diverges_saves_nothing(base, pairs, tmp_path):
+    result = train(base, pairs, tmp_path / "model", "--regularizer", "none", "--average", "1", "--lr", "1e39")
+    assert result.exit_code == 1 and "diverged" in result.stderr and "--lr" in result.stderr
+    assert not (tmp_path / "model").exists()
+
+
+def test_an_interrupted_run_goes_on(base, pairs, tmp_path, monkeypatch):
+    def interrupt(self, args, state, control, **kwargs):
+        if state.global_step == 3:
+            raise KeyboardInterrupt
+
+    fixed = ("--average", "1", "--regularizer", "none")
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._Progress, "on_step_end", interrupt)
+        stopped = train(base, pairs, tmp_path / "model", *fixed)
+    assert stopped.exit_code == 130
+    assert not (tmp_path / "model").exists() and (tmp_path / ".model.training").exists()
+    other = train(base, pairs, tmp_path / "model", *fixed, "--lr", "0.5")
+    assert other.exit_code == 1 and "unfinished run with other settings" in other.stderr
+    again = train(base, pairs, tmp_path / "model", *fixed)
+    assert again.exit_code == 0 and "continuing the run" in again.stderr
+    assert not (tmp_path / ".model.training").exists()
