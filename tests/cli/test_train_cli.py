@@ -150,5 +150,6 @@ def test_an_interrupted_run_goes_on(base, pairs, tmp_path, monkeypatch):
     other = train(base, pairs, tmp_path / "model", *fixed, "--lr", "0.5")
     assert other.exit_code == 1 and "unfinished run with other settings" in other.stderr
     again = train(base, pairs, tmp_path / "model", *fixed)
-    assert again.exit_code == 0 and "continuing the run" in again.stderr
+    assert again.exit_code == 0, again.output
+    assert "continuing the run" in again.stderr
     assert not (tmp_path / ".model.training").exists()

@@ -14,7 +14,7 @@ from leanmatch.data.delimited import read_delimited
 from leanmatch.data.itemreaders import read_items
 from leanmatch.data.items import ItemTable
 from leanmatch.data.problems import Problem, Problems
-from leanmatch.data.readers import BATCH_ROWS
+from leanmatch.data.sources import BATCH_ROWS
 from leanmatch.data.table import PairTable, empty_rows
 from leanmatch.errors import DataError
 

@@ -13,11 +13,9 @@ from leanmatch.data.delimited import read_delimited
 from leanmatch.data.jsonlines import read_jsonl
 from leanmatch.data.parquetfile import read_parquet
 from leanmatch.data.problems import OnError, Problems
-from leanmatch.data.sources import RawBatch, format_of, require_file
+from leanmatch.data.sources import BATCH_ROWS, RawBatch, format_of, require_file
 from leanmatch.data.table import PairTable
 from leanmatch.errors import DataError, UsageError
-
-BATCH_ROWS = 16_384
 
 
 def raw_batches(path: Path, batch_rows: int = BATCH_ROWS) -> Iterator[RawBatch]:

@@ -23,6 +23,9 @@ FORMATS = {
 }
 """File name endings and the format that they stand for; each may be followed by ``.gz``."""
 
+BATCH_ROWS = 16_384
+"""Rows that are held as they stood in the file at once."""
+
 
 @dataclass
 class RawBatch:

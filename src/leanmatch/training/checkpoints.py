@@ -48,6 +48,13 @@ class WorkFolder:
         self.resumed = False
         self._refuse_foreign()
         self._lock = _locked(self.path / LOCK) if lock else None
+        try:
+            self._open(identity, resume)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def _open(self, identity: dict[str, Any], resume: bool) -> None:
         text = json.dumps(identity, sort_keys=True)
         fingerprint = hashlib.sha256(text.encode()).hexdigest()
         record = self.path / RECORD
