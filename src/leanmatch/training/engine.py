@@ -68,7 +68,7 @@ def train_stage(
         lr_scheduler_type="linear",
         seed=schedule.seed,
         batch_sampler=BatchSamplers.NO_DUPLICATES,
-        use_cpu=schedule.device == "cpu" or not torch.cuda.is_available(),
+        use_cpu=on_cpu(schedule),
         bf16=precision == "bf16",
         fp16=precision == "fp16",
         save_strategy="steps" if stopping else "no",
@@ -113,6 +113,18 @@ def train_stage(
     }
 
 
+def on_cpu(schedule: ScheduleOptions) -> bool:
+    """Whether the run uses no accelerator."""
+    return schedule.device == "cpu" or not torch.cuda.is_available()
+
+
+def process_state(schedule: ScheduleOptions) -> Any:
+    """Which of several processes this is (``torchrun``), with barriers; joins them where they are not yet."""
+    from accelerate import PartialState
+
+    return PartialState(cpu=on_cpu(schedule))
+
+
 def total_steps(rows: int, schedule: ScheduleOptions) -> int:
     """Optimizer steps of a run in one process."""
     if schedule.max_steps is not None:
@@ -121,10 +133,9 @@ def total_steps(rows: int, schedule: ScheduleOptions) -> int:
 
 
 def _precision(schedule: ScheduleOptions) -> str:
-    on_gpu = schedule.device != "cpu" and torch.cuda.is_available()
     if schedule.precision != "auto":
         return schedule.precision
-    return "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if not on_cpu(schedule) and torch.cuda.is_bf16_supported() else "fp32"
 
 
 class _Trainer(SentenceTransformerTrainer):

@@ -17,7 +17,7 @@ from leanmatch.training.averaging import average_weights, snapshot
 from leanmatch.training.base_scores import FrozenBase
 from leanmatch.training.checkpoints import WorkFolder, load_weights, save_weights
 from leanmatch.training.dataset import training_dataset
-from leanmatch.training.engine import train_stage
+from leanmatch.training.engine import process_state, train_stage
 from leanmatch.training.evaluator import PairTableEvaluator, encode_function
 from leanmatch.training.losses import ITVReg, MaskingLoss, OutReg, PlainLoss
 from leanmatch.training.selection import SHARES, WEIGHTS, Candidate, Choice, choose
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from leanmatch.data import PairTable
-    from leanmatch.training.options import TrainOptions
+    from leanmatch.training.options import ScheduleOptions, TrainOptions
 
 METRIC = "MRR@10"
 TRANSFORMER_LR = 2e-5
@@ -104,7 +104,7 @@ def fit(
     set_seed(options.schedule.seed)
     _check_validation(options, valid)
     identity = _identity(options, train, valid, group_columns, by_time)
-    with _open_work(work, identity, resume) as folder:
+    with _open_work(work, identity, resume, options.schedule) as folder:
         if folder.resumed:
             report(f"continuing the run in {folder.path}")
         return _fit(model, train, valid, options, folder, group_columns, by_time, report)
@@ -156,11 +156,11 @@ def _fit(
     return TrainResult(model, weight, share, choice, tuple(remarks), history)
 
 
-def _open_work(path: str | Path, identity: dict[str, Any], resume: bool) -> WorkFolder:
+def _open_work(
+    path: str | Path, identity: dict[str, Any], resume: bool, schedule: ScheduleOptions
+) -> WorkFolder:
     """The work folder; under torchrun the first process makes (and locks) it and the others find it."""
-    from accelerate import PartialState
-
-    state = PartialState()
+    state = process_state(schedule)
     with state.main_process_first():
         return WorkFolder(
             path, identity, resume=resume or not state.is_main_process, lock=state.is_main_process
@@ -176,7 +176,6 @@ def _train_all(
     remark: Callable[[str], None],
 ) -> tuple[dict[float, dict[str, Tensor]], dict[str, dict[str, Any]]]:
     """A run for each weight, each from the base model; runs that are done are read from the work folder."""
-    from accelerate import PartialState
     from transformers import set_seed
 
     base = FrozenBase(model)
@@ -194,7 +193,7 @@ def _train_all(
             model.load_state_dict(start)
             history[stage.name] = _train(model, base, dataset, options, weight, stage, valid)
             _check_finite(model.state_dict(), stage.name)
-            with PartialState().main_process_first():
+            with process_state(options.schedule).main_process_first():
                 if not done.exists():
                     save_weights(done, model.state_dict())
         finals[weight] = load_weights(done)
