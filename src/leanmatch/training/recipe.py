@@ -264,10 +264,16 @@ def _train(
         evaluator=PairTableEvaluator(valid, METRIC)
         if schedule.early_stopping and valid is not None
         else None,
-        description=f"train ({options.regularizer.kind})",
+        description=f"train, {options.regularizer.kind} at weight {weight:g}"
+        if weight
+        else f"train, {_unweighted(options)}",
     )
     merge_lora(model)
     return history
+
+
+def _unweighted(options: TrainOptions) -> str:
+    return "masking" if options.regularizer.kind == "mask" else "plain"
 
 
 def _choose(
