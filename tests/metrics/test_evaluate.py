@@ -22,6 +22,7 @@ from leanmatch.metrics import (
 )
 from leanmatch.metrics.bootstrap import Interval
 from leanmatch.metrics.results import verdict_sentence
+from leanmatch.metrics.tables import slice_table, summary_table
 
 SLICED = EvaluationOptions(slices=("site",), hold_out=("site=toys",), resamples=300)
 
@@ -163,8 +164,8 @@ def test_json_and_tables(table, words, letters):
     assert back["slices"][0]["metrics"]["MRR@10"]["verdict"] == "better"
     console = Console(file=io.StringIO(), width=80)
     for name in found.slices:
-        console.print(found.slice_table(name))
-    console.print(found.summary_table(), evaluate(words, table).summary_table())
+        console.print(slice_table(found, name))
+    console.print(summary_table(found), summary_table(evaluate(words, table)))
     text = console.file.getvalue()
     assert "out of distribution" in text and "none seen" in text and "MRR@10" in text
     assert "…" not in text, "nothing may be cut at 80 columns"
@@ -174,7 +175,7 @@ def test_long_model_names_do_not_push_the_differences_out(table, words, letters)
     long = "some/folder/of-a-model-with-a-long-name"
     found = evaluate(words, table, options=SLICED, against=letters, name=long, against_name=long + "2")
     console = Console(file=io.StringIO(), width=80)
-    console.print(found.summary_table(), found.slice_table("overall"))
+    console.print(summary_table(found), slice_table(found, "overall"))
     result = found.slices["overall"].metrics["MRR@10"]
     shown = f"[{100 * result.difference_low:+.1f}, {100 * result.difference_high:+.1f}]"
     assert console.file.getvalue().count(shown) == 2
@@ -184,7 +185,7 @@ def test_emoji_markup_and_odd_texts(words):
     texts = ["😀 [bold]", "[/red]", "x" * 20_000, "\u202eabc"]
     table = PairTable.from_columns({"anchor": texts, "positive": [t + " y" for t in texts], "c": ["[/]"] * 4})
     found = evaluate(words, table, options=EvaluationOptions(slices=("c",), resamples=100), name="[/m]")
-    Console(file=io.StringIO()).print(found.summary_table(), found.slice_table("c=[/]"))
+    Console(file=io.StringIO()).print(summary_table(found), slice_table(found, "c=[/]"))
     assert found.slices["overall"].metrics["P@1"].value == 1
 
 

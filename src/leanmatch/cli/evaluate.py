@@ -138,14 +138,16 @@ def _say(remark: str) -> None:
 
 
 def _show(evaluation: Evaluation) -> None:
+    from leanmatch.metrics.tables import slice_table, summary_table
+
     console = stdout_console()
     for line in (f"{evaluation.source}: {evaluation.split}", f"candidates: {evaluation.candidates}"):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     distinct = [part for part in evaluation.slices.values() if part.same_as is None]
     detailed = distinct if len(distinct) <= MOST_TABLES else [p for p in distinct if p.kind != "column value"]
     for part in detailed:
-        console.print(evaluation.slice_table(part.name))
+        console.print(slice_table(evaluation, part.name))
     if len(evaluation.slices) > 1:
-        console.print(evaluation.summary_table())
+        console.print(summary_table(evaluation))
     for line in (*(f"note: {note}" for note in evaluation.notes), *evaluation.verdicts()):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from leanmatch.data.batches import raw_batches
 from leanmatch.data.canonical import canonical_rows
 from leanmatch.data.columns import guess
 from leanmatch.data.items import ItemTable
 from leanmatch.data.problems import OnError, Problem, Problems
-from leanmatch.data.readers import raw_batches
 from leanmatch.errors import DataError
 
 ID_COLUMNS = ("_id", "id", "item_id", "uid")

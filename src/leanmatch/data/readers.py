@@ -7,26 +7,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from leanmatch.data.batches import raw_batches
 from leanmatch.data.canonical import canonical_rows
 from leanmatch.data.columns import REQUIRED, renamed, require
-from leanmatch.data.delimited import read_delimited
-from leanmatch.data.jsonlines import read_jsonl
-from leanmatch.data.parquetfile import read_parquet
 from leanmatch.data.problems import OnError, Problems
-from leanmatch.data.sources import BATCH_ROWS, RawBatch, format_of, require_file
+from leanmatch.data.sources import BATCH_ROWS, format_of
 from leanmatch.data.table import PairTable
 from leanmatch.errors import DataError, UsageError
-
-
-def raw_batches(path: Path, batch_rows: int = BATCH_ROWS) -> Iterator[RawBatch]:
-    """The rows of a file as they stand, by the format that its name tells."""
-    kind = format_of(path)
-    require_file(path)
-    if kind == "parquet":
-        return read_parquet(path, batch_rows=batch_rows)
-    if kind == "jsonl":
-        return read_jsonl(path, batch_rows=batch_rows)
-    return read_delimited(path, tabs=kind == "tsv", batch_rows=batch_rows)
 
 
 def read_pairs(

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 from leanmatch.metrics.bootstrap import Interval
 from leanmatch.metrics.names import MAIN_METRICS
 from leanmatch.types import JsonValue
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 BETTER, WORSE, NO_DIFFERENCE = "better", "worse", "no difference seen"
 
@@ -95,18 +91,6 @@ class Evaluation:
     def to_json(self) -> JsonValue:
         """As a JSON object: shares in 0..1, null where there is no value."""
         return asdict(self) | {"notes": list(self.notes), "slices": [asdict(s) for s in self.slices.values()]}
-
-    def summary_table(self, metrics: Sequence[str] | None = None) -> Table:
-        """One row a slice; see :func:`leanmatch.metrics.tables.summary_table`."""
-        from leanmatch.metrics.tables import summary_table
-
-        return summary_table(self, metrics)
-
-    def slice_table(self, name: str) -> Table:
-        """One row a metric; see :func:`leanmatch.metrics.tables.slice_table`."""
-        from leanmatch.metrics.tables import slice_table
-
-        return slice_table(self, name)
 
 
 def judge(difference: Interval) -> str:
