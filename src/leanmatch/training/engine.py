@@ -13,6 +13,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallbac
 
 from leanmatch.files import fsync_path
 from leanmatch.training.checkpoints import MARKER, last_checkpoint, load_weights, save_weights
+from leanmatch.training.parallel import first_decides, wait_for_all
 from leanmatch.training.stock import BatchSamplers
 
 if TYPE_CHECKING:
@@ -101,7 +102,8 @@ def train_stage(
     if stopping:
         trainer.add_callback(EarlyStoppingCallback(schedule.early_stopping))
     start = time.perf_counter()
-    checkpoint = last_checkpoint(stage)
+    with process_state(schedule).main_process_first():  # it removes what is half-written
+        checkpoint = last_checkpoint(stage)
     if checkpoint and base is not None:
         base.load_state_dict(load_weights(checkpoint / BASE_CACHE))
     result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -126,10 +128,11 @@ def process_state(schedule: ScheduleOptions) -> Any:
 
 
 def total_steps(rows: int, schedule: ScheduleOptions) -> int:
-    """Optimizer steps of a run in one process."""
+    """Optimizer steps of a run; several processes take a batch each in one step."""
     if schedule.max_steps is not None:
         return schedule.max_steps
-    return max(1, int(schedule.epochs * max(1, -(-rows // schedule.batch_size))))
+    together = schedule.batch_size * process_state(schedule).num_processes
+    return max(1, int(schedule.epochs * max(1, -(-rows // together))))
 
 
 def _precision(schedule: ScheduleOptions) -> str:
@@ -166,12 +169,14 @@ class _TimedCheckpoints(TrainerCallback):
         self.last = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        if time.monotonic() - self.last >= self.interval and state.global_step < state.max_steps:
+        due = time.monotonic() - self.last >= self.interval and state.global_step < state.max_steps
+        if first_decides(due):  # clocks differ, and a checkpoint holds the random state of every process
             control.should_save = True
         return control
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         self.last = time.monotonic()
+        wait_for_all()  # each process writes its random state into the checkpoint
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             if self.base is not None:

@@ -83,7 +83,11 @@ CHUNK_TOKENS = 1024
 
 
 def encode_columns(
-    encode: Callable[[Features], Tensor], columns: Sequence[Features], *, device_type: str
+    encode: Callable[[Features], Tensor],
+    columns: Sequence[Features],
+    *,
+    device_type: str,
+    encode_last: Callable[[Features], Tensor] | None = None,
 ) -> list[Tensor]:
     """Encode several columns of texts with as little padding as the device rewards.
 
@@ -94,6 +98,7 @@ def encode_columns(
         encode: feature dict to embeddings ``(rows, dimension)``.
         columns: feature dicts of one layout.
         device_type: ``cpu``, ``cuda``, ...
+        encode_last: what makes the last pass, ``encode`` by default; see :mod:`leanmatch.training.parallel`.
 
     Returns:
         For each column its embeddings ``(rows, dimension)``.
@@ -101,9 +106,10 @@ def encode_columns(
     counts = [count_rows(column) for column in columns]
     joined = join(columns)
     if is_bag(joined) or device_type != "cpu":
-        return list(torch.split(encode(joined), counts))
+        return list(torch.split((encode_last or encode)(joined), counts))
     rows = list(chunks_by_length(joined, CHUNK_TOKENS))
-    parts = [encode(take(joined, chunk)) for chunk in rows]
+    encoders = [*[encode] * (len(rows) - 1), encode_last or encode]
+    parts = [each(take(joined, chunk)) for each, chunk in zip(encoders, rows, strict=True)]
     inverse = torch.argsort(torch.cat(rows))
     return list(torch.split(torch.cat(parts)[inverse], counts))
 

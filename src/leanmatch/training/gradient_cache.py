@@ -21,15 +21,21 @@ if TYPE_CHECKING:
 class CachedEncoding(torch.autograd.Function):
     """``embeddings = encode(features)`` whose backward pass re-encodes in mini-batches.
 
-    Dropout must fall alike both times, so each mini-batch's generator state is kept and replayed.
+    Dropout must fall alike both times, so each mini-batch's generator state is kept and replayed. The last
+    mini-batch is re-encoded by ``encode_last``: a data-parallel model then exchanges gradients once.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, anchor: Tensor, encode: Callable[[Features], Tensor], features: Features, size: int
+        ctx: Any,
+        anchor: Tensor,
+        encode: Callable[[Features], Tensor],
+        encode_last: Callable[[Features], Tensor],
+        features: Features,
+        size: int,
     ) -> Tensor:
         rows = len(features["input_ids"])
-        ctx.encode, ctx.chunks, ctx.states = encode, [], []
+        ctx.encode, ctx.encode_last, ctx.chunks, ctx.states = encode, encode_last, [], []
         parts = []
         for start in range(0, rows, size):
             index = torch.arange(start, min(start + size, rows), device=features["input_ids"].device)
@@ -40,24 +46,41 @@ class CachedEncoding(torch.autograd.Function):
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None, None, None]:
         start = 0
+        encoders = [*[ctx.encode] * (len(ctx.chunks) - 1), ctx.encode_last]
         after = _random_state()
-        for chunk, state in zip(ctx.chunks, ctx.states, strict=True):
+        for encode, chunk, state in zip(encoders, ctx.chunks, ctx.states, strict=True):
             _set_random_state(state)
             with torch.enable_grad():
-                embeddings = ctx.encode(dict(chunk))
+                embeddings = encode(dict(chunk))
             embeddings.backward(gradient[start : start + len(embeddings)])
             start += len(embeddings)
         _set_random_state(after)
-        return None, None, None, None
+        return None, None, None, None, None
 
 
-def encode_cached(encode: Callable[[Features], Tensor], features: Features, mini_batch_size: int) -> Tensor:
-    """Encode padded texts so that only ``mini_batch_size`` of them hold activations at a time."""
+def encode_cached(
+    encode: Callable[[Features], Tensor],
+    features: Features,
+    mini_batch_size: int,
+    *,
+    encode_last: Callable[[Features], Tensor] | None = None,
+) -> Tensor:
+    """Encode padded texts so that only ``mini_batch_size`` of them hold activations at a time.
+
+    Args:
+        encode: feature dict to embeddings ``(rows, dimension)``.
+        features: padded texts.
+        mini_batch_size: how many of them at a time.
+        encode_last: what re-encodes the last mini-batch, ``encode`` by default; see
+            :mod:`leanmatch.training.parallel`.
+    """
     # an input that requires a gradient makes autograd call backward(); its own gradient is never used
     anchor = torch.empty(0, requires_grad=torch.is_grad_enabled())
-    embeddings: Tensor = CachedEncoding.apply(anchor, encode, features, mini_batch_size)  # type: ignore[no-untyped-call]
+    embeddings: Tensor = CachedEncoding.apply(  # type: ignore[no-untyped-call]
+        anchor, encode, encode_last or encode, features, mini_batch_size
+    )
     return embeddings
 
 

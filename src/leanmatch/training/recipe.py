@@ -20,6 +20,7 @@ from leanmatch.training.dataset import training_dataset
 from leanmatch.training.engine import process_state, train_stage
 from leanmatch.training.evaluator import PairTableEvaluator, encode_function
 from leanmatch.training.losses import ITVReg, MaskingLoss, OutReg, PlainLoss
+from leanmatch.training.parallel import wait_for_all
 from leanmatch.training.selection import SHARES, WEIGHTS, Candidate, Choice, choose
 from leanmatch.training.shift import set_aside
 
@@ -197,6 +198,7 @@ def _train_all(
                 if not done.exists():
                     save_weights(done, model.state_dict())
         finals[weight] = load_weights(done)
+    wait_for_all()  # the caller's first process may remove the folder that the others read
     return finals, history
 
 

@@ -12,6 +12,7 @@ from leanmatch.errors import UsageError
 from leanmatch.interventions.edits import is_bag
 from leanmatch.training.features import Features, encode_columns, join
 from leanmatch.training.gradient_cache import encode_cached
+from leanmatch.training.parallel import unwrapped
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,11 +84,20 @@ class PlainLoss(nn.Module):
     def encode(self, columns: Sequence[Features]) -> list[Tensor]:
         """Embeddings of every column, sharing forward passes; with gradient caching where asked."""
         if self.mini_batch_size is None or is_bag(columns[0]):
-            return encode_columns(self._encode, columns, device_type=self._device.type)
+            return encode_columns(
+                self._encode, columns, device_type=self._device.type, encode_last=self._encode_last
+            )
         counts = [len(column["input_ids"]) for column in columns]
-        return list(torch.split(encode_cached(self._encode, join(columns), self.mini_batch_size), counts))
+        embeddings = encode_cached(
+            self._encode, join(columns), self.mini_batch_size, encode_last=self._encode_last
+        )
+        return list(torch.split(embeddings, counts))
 
     def _encode(self, features: Features) -> Tensor:
+        embeddings: Tensor = unwrapped(self.model)(features)["sentence_embedding"]
+        return embeddings
+
+    def _encode_last(self, features: Features) -> Tensor:
         embeddings: Tensor = self.model(features)["sentence_embedding"]
         return embeddings
 
