@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -77,6 +79,33 @@ def test_flags_override_the_configuration_file(base, pairs, tmp_path):
     assert options["regularizer"]["kind"] == "none" and options["schedule"]["lr"] == 0.01
 
 
+def test_the_split_can_be_configured(base, pairs, tmp_path):
+    config = tmp_path / "options.yaml"
+    config.write_text(
+        "hold_out: category=toys\nafter:\nvalid_fraction: 0.2\nleakage: report\nschedule: {seed: 4}\n"
+        "average: 1\nregularizer: {kind: none}\n"
+    )
+    flags = ("--config", config, "--test-fraction", "0.3", "--shared-positives")
+    result = train(base, pairs, tmp_path / "model", *flags)
+    assert result.exit_code == 0, result.output
+    split = read_provenance(tmp_path / "model")["split"]["options"]
+    assert split == {
+        "hold_out": ["category=toys"], "after": None, "valid_fraction": 0.2, "test_fraction": 0.3, "seed": 4,
+        "leakage": "report", "near_duplicates": True, "shared_positives": True,
+    }  # fmt: skip
+
+
+def test_the_model_is_one_of_sentence_transformers(base, pairs, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    assert train(base, pairs, tmp_path / "model", "--regularizer", "none", "--average", "1").exit_code == 0
+    ours = load_encoder(tmp_path / "model", device="cpu")(["bala cela", "😀"])
+    theirs = SentenceTransformer(str(tmp_path / "model"), device="cpu").encode(
+        ["bala cela", "😀"], normalize_embeddings=True
+    )
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [
@@ -89,6 +118,9 @@ def test_flags_override_the_configuration_file(base, pairs, tmp_path):
         (["--base", "/no/such/model"], 1, "/no/such/model"),
         (["--config", "/no/such.yaml"], 2, "there is no configuration file"),
         (["--freeze-layers", "1"], 2, "needs a transformer"),
+        (["--epochs", "inf"], 2, "epochs must be above 0 and finite"),
+        (["--weight", "inf"], 2, "weight must be at least 0 and finite"),
+        (["--valid-fraction", "0"], 2, "need validation pairs"),
     ],
 )
 def test_mistakes_are_named_and_leave_nothing(flags, code, message, base, pairs, tmp_path):
@@ -101,7 +133,17 @@ def test_mistakes_are_named_and_leave_nothing(flags, code, message, base, pairs,
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("learning_rate: 1", "unknown option 'learning_rate'"),
+        ("learning_rate: 1", "one of base, regularizer, schedule, average"),
+        ("holdout: a=b", "hold_out, after"),
+        ("schedule: {learning_rate: 1}", "one of epochs, max_steps, batch_size, lr"),
+        ("regularizer: out", "regularizer: {kind: itv}"),
+        ("schedule: [1]", "schedule: {epochs: 1}"),
+        ("hold_out: [1]", "COLUMN=VALUE or a list of those"),
+        ("hold_out: toys", "COLUMN=VALUE"),
+        ("after: [2024]", "must be a date (found [2024])"),
+        ("leakage: 1", "must be a word (found 1)"),
+        ("valid_fraction: much", "must be a number (found 'much')"),
+        ("shared_positives: 1", "must be true or false (found 1)"),
         ("- a\n- b", "mapping"),
         ("a: [", "is not YAML"),
     ],
@@ -128,6 +170,49 @@ def test_a_model_that_is_there_is_kept_unless_told_otherwise(base, pairs, tmp_pa
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
     assert train(base, pairs, tmp_path / "model", *fixed, "--seed", "5", "--overwrite").exit_code == 0
     assert (tmp_path / "model" / "model.safetensors").read_bytes() != before
+
+
+def test_a_folder_that_is_no_model_is_refused_before_training(base, pairs, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "thesis.txt").write_text("years of work")
+    result = train(base, pairs, tmp_path / "model", "--overwrite")
+    assert result.exit_code == 1 and "is not a saved model" in result.stderr and "rows:" not in result.stderr
+    assert (tmp_path / "model" / "thesis.txt").read_text() == "years of work"
+
+
+def test_validation_rows_without_a_match_do_not_spoil_a_run_that_needs_none(base, tmp_path):
+    anchors, positives = models.pair_lists()
+    table = {"anchor": anchors, "positive": positives, "label": [1] * 60 + [0] * 36}
+    table["split"] = ["train"] * 60 + ["valid"] * 36
+    write_pairs(PairTable.from_columns(table), tmp_path / "pairs.csv")
+    result = train(
+        base, tmp_path / "pairs.csv", tmp_path / "model", "--regularizer", "none", "--average", "1", "--json"
+    )
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["metrics"] == {}
+
+
+def test_two_runs_on_one_output(base, pairs, tmp_path):
+    """The other run is a process that holds the lock of the work folder, and is then killed."""
+    work = tmp_path / ".model.training"
+    script = f"""
+import sys, time
+from leanmatch.training.checkpoints import WorkFolder
+held = WorkFolder({str(work)!r}, {{}}, lock=True)
+print("held", flush=True)
+time.sleep(300)
+"""
+    fixed = ("--average", "1", "--regularizer", "none", "--no-resume")
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout.readline() == "held\n"
+            refused = train(base, pairs, tmp_path / "model", *fixed)
+        finally:
+            other.kill()
+    assert refused.exit_code == 1 and "another process is training in" in refused.stderr
+    assert (work / "run.json").exists() and not (tmp_path / "model").exists()
+    assert train(base, pairs, tmp_path / "model", *fixed).exit_code == 0, "the lock died with its process"
+    assert not work.exists()
 
 
 def test_training_that_diverges_saves_nothing(base, pairs, tmp_path):

@@ -9,19 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leanmatch.cli.common import print_json, reported_errors, stderr_console
-from leanmatch.errors import LeanmatchError, UsageError
 
 if TYPE_CHECKING:
     from leanmatch.data import Split
     from leanmatch.training import TrainOptions, TrainResult
-
-# flag name -> place in the options
-_REGULARIZER = ("weight", "interventions", "per_text", "unit", "matching", "pairs", "sides")
-_SCHEDULE = (
-    "epochs", "max_steps", "batch_size", "lr", "seed", "device", "precision", "mini_batch_size", "max_length",
-    "early_stopping",
-)  # fmt: skip
-_TOP = ("base", "average", "negatives", "freeze_layers", "lora_rank")
 
 
 def train(
@@ -40,9 +31,27 @@ def train(
         str | None, typer.Option(help="Date: rows from then on are test, not trained on.")
     ] = None,
     valid_fraction: Annotated[
-        float, typer.Option(help="Share for validation where no split column is.")
-    ] = 0.1,
-    test_fraction: Annotated[float, typer.Option(help="Share for testing where no split column is.")] = 0.1,
+        float | None, typer.Option(help="Share for validation where no row is marked so. Default: 0.1.")
+    ] = None,
+    test_fraction: Annotated[
+        float | None, typer.Option(help="Share for testing where no split column is. Default: 0.1.")
+    ] = None,
+    leakage: Annotated[
+        str | None, typer.Option(help="Rows that leak into a test: remove (default), report or ignore.")
+    ] = None,
+    near_duplicates: Annotated[
+        bool | None,
+        typer.Option(
+            "--near-duplicates/--no-near-duplicates", help="Whether near-duplicates leak. Default: yes."
+        ),
+    ] = None,
+    shared_positives: Annotated[
+        bool | None,
+        typer.Option(
+            "--shared-positives/--own-positives",
+            help="Positives are a catalogue that all parts share: only anchors and whole pairs leak.",
+        ),
+    ] = None,
     column: Annotated[list[str] | None, typer.Option(help="OURS=YOURS, e.g. anchor=query.")] = None,
     on_error: Annotated[str, typer.Option(help="Bad rows: raise, or skip and list them.")] = "raise",
     epochs: Annotated[float | None, typer.Option(help="Passes over the pairs.")] = None,
@@ -81,32 +90,34 @@ def train(
 
 def run(flags: dict[str, Any]) -> dict[str, Any] | None:
     """Do what the flags say. Only the first of several processes returns a summary."""
-    options, split_settings = gather_options(flags)
+    from leanmatch.cli.trainoptions import gather_options
+
+    options, split_options = gather_options(flags)
     console = stderr_console()
     output: Path = flags["output"]
-    if output.exists() and not flags["overwrite"] and (not output.is_dir() or any(output.iterdir())):
-        raise LeanmatchError(f"{output} exists already", remedy="name another folder or pass --overwrite")
 
     from leanmatch.cli.data import parse_columns
-    from leanmatch.data import SplitOptions, read_pairs, split_pairs
+    from leanmatch.data import read_pairs, split_pairs
+    from leanmatch.formats import check_target
 
+    check_target(output, overwrite=flags["overwrite"])  # now, not after hours of training
     table = read_pairs(flags["data"], columns=parse_columns(flags["column"]), on_error=flags["on_error"])
     if table.skipped:
         console.print(f"skipped {len(table.skipped)} bad rows of {flags['data']}")
-    split = split_pairs(table, SplitOptions(**split_settings, seed=options.schedule.seed))
+    split = split_pairs(table, split_options)
     console.print(
         f"{len(table)} rows: {len(split.train)} train, {len(split.valid)} validation, "
         f"{len(split.test_in)} test in distribution, {len(split.test_out)} out; "
         f"{sum(split.leakage.removed.values())} leaking rows removed"
     )
-    result, matcher = _fit(options, split, output, flags["resume"], split_settings, console)
+    result, matcher = _fit(options, split, output, flags["resume"], console)
     if int(os.environ.get("RANK", "0")) != 0:
         return None
     return _save(result, matcher, options, split, table, output, flags["overwrite"], console)
 
 
 def _fit(
-    options: TrainOptions, split: Split, output: Path, resume: bool, settings: dict[str, Any], console: Any
+    options: TrainOptions, split: Split, output: Path, resume: bool, console: Any
 ) -> tuple[TrainResult, Path]:
     from leanmatch.formats import load_matcher
     from leanmatch.training import fit
@@ -120,8 +131,8 @@ def _fit(
         options,
         work,
         resume=resume,
-        group_columns=list(dict.fromkeys(item.partition("=")[0] for item in settings["hold_out"])),
-        by_time=settings["after"] is not None,
+        group_columns=list(dict.fromkeys(item.partition("=")[0] for item in split.options.hold_out)),
+        by_time=split.options.after is not None,
         report=lambda message: console.print(message, highlight=False),
     )
     return result, work
@@ -145,7 +156,8 @@ def _save(
 
     encode = encode_function(result.model)
     metrics = {}
-    if len(split.valid):
+    relevant = split.valid.relevant()
+    if any(a != p for a, p in zip(relevant.anchors, relevant.positives, strict=True)):
         metrics["valid MRR@10"] = retrieval_score(encode, split.valid, "MRR@10")
     provenance = {
         "base": options.base,
@@ -161,57 +173,3 @@ def _save(
         f"saved to {output} (reloaded: cosine at least {saved.parity.min_cosine:.6f})", highlight=False
     )
     return {"model": str(output), "base": options.base, "metrics": metrics, **result.to_json()}
-
-
-def gather_options(flags: dict[str, Any]) -> tuple[TrainOptions, dict[str, Any]]:
-    """Options of the configuration file, overridden by flags; and the settings of the split.
-
-    Raises:
-        UsageError: unknown keys, values out of range, a flag that is no number.
-    """
-    from leanmatch.training import TrainOptions
-
-    values = _read_config(flags["config"])
-    split = {
-        "hold_out": tuple(flags["hold_out"] or values.pop("hold_out", ())),
-        "after": flags["after"] or values.pop("after", None),
-        "valid_fraction": flags["valid_fraction"],
-        "test_fraction": flags["test_fraction"],
-    }
-    values.pop("hold_out", None)
-    values.pop("after", None)
-    regularizer, schedule = dict(values.pop("regularizer", {})), dict(values.pop("schedule", {}))
-    if flags["regularizer"] is not None:
-        regularizer["kind"] = flags["regularizer"]
-    for names, target in ((_REGULARIZER, regularizer), (_SCHEDULE, schedule), (_TOP, values)):
-        for name in names:
-            if flags[name] is not None:
-                target[name] = _number(name, flags[name]) if name in ("weight", "average") else flags[name]
-    return TrainOptions.from_json({**values, "regularizer": regularizer, "schedule": schedule}), split
-
-
-def _number(name: str, text: str) -> float | str:
-    if text == "auto":
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        raise UsageError(f"--{name} must be a number or auto (found {text!r})") from None
-
-
-def _read_config(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"there is no configuration file {path}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not YAML: {error}") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise UsageError(f"{path} must hold a mapping of options (found {type(values).__name__})")
-    return values

@@ -11,7 +11,7 @@ from leanmatch.formats.hashing import model_fingerprint, weights_sha256
 from leanmatch.formats.parity import MIN_COSINE, Parity
 from leanmatch.formats.provenance import read_provenance
 from leanmatch.formats.reader import PACKAGED_MODELS, find_model, is_model_folder, load_encoder, load_matcher
-from leanmatch.formats.writer import SavedMatcher, save_matcher
+from leanmatch.formats.writer import SavedMatcher, check_target, save_matcher
 
 __all__ = [
     "DEVICES",
@@ -20,6 +20,7 @@ __all__ = [
     "Encoder",
     "Parity",
     "SavedMatcher",
+    "check_target",
     "find_model",
     "is_model_folder",
     "load_encoder",

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leanmatch.errors import ModelError
+from leanmatch.errors import LeanmatchError, ModelError
 from leanmatch.files import atomic_folder, write_json
 from leanmatch.formats.hashing import weights_sha256
 from leanmatch.formats.layout import rewrite_to_legacy
@@ -74,8 +74,7 @@ def save_matcher(
     target = Path(folder)
     stored, notes = checked_provenance(provenance)
     _refuse_adapters(model)
-    if overwrite and target.exists() and not _may_replace(target):
-        raise ModelError(f"{target} exists and is not a saved model", remedy="name another folder")
+    check_target(target, overwrite=overwrite)
     with atomic_folder(target, overwrite=overwrite) as temporary:
         with quiet_bars():
             model.save_pretrained(str(temporary), create_model_card=False)
@@ -98,6 +97,22 @@ def save_matcher(
     return SavedMatcher(target, parity, digest, size, (*layout_notes, *notes))
 
 
+def check_target(folder: str | Path, *, overwrite: bool = False) -> None:
+    """Refuse a place where :func:`save_matcher` would not save; for callers with long work before it.
+
+    Raises:
+        ModelError: ``overwrite`` of something that is no model.
+        LeanmatchError: ``folder`` is there, is not empty, and ``overwrite`` is false.
+    """
+    target = Path(folder)
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not overwrite:
+        raise LeanmatchError(f"{target} exists already", remedy="name another folder or pass --overwrite")
+    if not is_model_folder(target):
+        raise ModelError(f"{target} exists and is not a saved model", remedy="name another folder")
+
+
 def _refuse_adapters(model: SentenceTransformer) -> None:
     adapted = [name for name, module in model.named_modules() if hasattr(module, "lora_A")]
     if adapted:
@@ -105,10 +120,6 @@ def _refuse_adapters(model: SentenceTransformer) -> None:
             f"{len(adapted)} layers carry unmerged adapters, the first being {adapted[0]}",
             remedy="merge them first: merge_and_unload() of peft",
         )
-
-
-def _may_replace(target: Path) -> bool:
-    return target.is_dir() and (is_model_folder(target) or not any(target.iterdir()))
 
 
 def _same_mode(folder: Path) -> int:

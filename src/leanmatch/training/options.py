@@ -28,9 +28,14 @@ def _choose(name: str, value: str, valid: Any) -> None:
 
 
 def _at_least(name: str, value: float, low: float, *, high: float = float("inf")) -> None:
-    if not low <= value <= high:
-        limits = f"at least {low:g}" if high == float("inf") else f"between {low:g} and {high:g}"
+    if not low <= value <= high or value == float("inf"):
+        limits = f"at least {low:g} and finite" if high == float("inf") else f"between {low:g} and {high:g}"
         raise UsageError(f"{name} must be {limits} (found {value!r})")
+
+
+def _above_zero(name: str, value: float) -> None:
+    if not 0 < value < float("inf"):
+        raise UsageError(f"{name} must be above 0 and finite (found {value!r})")
 
 
 @dataclass(frozen=True)
@@ -109,8 +114,7 @@ class ScheduleOptions:
     early_stopping: int = 0
 
     def __post_init__(self) -> None:
-        if self.max_steps is None and not self.epochs > 0:
-            raise UsageError(f"epochs must be above 0 (found {self.epochs!r})")
+        _above_zero("epochs", self.epochs)
         _at_least("batch_size", self.batch_size, 2)
         _at_least("warmup", self.warmup, 0, high=1)
         _choose("device", self.device, DEVICES)
@@ -118,8 +122,8 @@ class ScheduleOptions:
         for name in ("max_steps", "mini_batch_size", "max_length"):
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
-        if self.lr is not None and not self.lr > 0:
-            raise UsageError(f"lr must be above 0 (found {self.lr!r})")
+        if self.lr is not None:
+            _above_zero("lr", self.lr)
         _at_least("checkpoint_minutes", self.checkpoint_minutes, 0)
         _at_least("early_stopping", self.early_stopping, 0)
 

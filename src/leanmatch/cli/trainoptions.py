@@ -1,0 +1,125 @@
+"""What ``leanmatch train`` is told: a configuration file, and flags that override it."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from leanmatch.data import SplitOptions
+from leanmatch.errors import UsageError
+from leanmatch.training import TrainOptions
+
+# flag name -> place in the options
+REGULARIZER = ("weight", "interventions", "per_text", "unit", "matching", "pairs", "sides")
+SCHEDULE = (
+    "epochs", "max_steps", "batch_size", "lr", "seed", "device", "precision", "mini_batch_size", "max_length",
+    "early_stopping",
+)  # fmt: skip
+TOP = ("base", "average", "negatives", "freeze_layers", "lora_rank")
+SPLIT = (
+    "hold_out",
+    "after",
+    "valid_fraction",
+    "test_fraction",
+    "leakage",
+    "near_duplicates",
+    "shared_positives",
+)
+SPLIT_NUMBERS = ("valid_fraction", "test_fraction")
+SPLIT_TRUTHS = ("near_duplicates", "shared_positives")
+
+
+def gather_options(flags: Mapping[str, Any]) -> tuple[TrainOptions, SplitOptions]:
+    """Options of the configuration file, overridden by flags.
+
+    The file has the names of :class:`~leanmatch.training.TrainOptions`, ``regularizer`` and ``schedule``
+    being mappings, and beside them those of :data:`SPLIT`. The seed serves the split, too.
+
+    Raises:
+        UsageError: unknown keys, values of the wrong type or out of range, a flag that is no number.
+    """
+    values = _read_config(flags["config"])
+    known = [*(field.name for field in fields(TrainOptions)), *SPLIT]
+    for name in values:
+        if name not in known:
+            raise UsageError(
+                f"unknown option {name!r} in {flags['config']}", remedy=f"one of {', '.join(known)}"
+            )
+    split = {name: _split_value(name, values.pop(name)) for name in SPLIT if values.get(name) is not None}
+    split |= {name: flags[name] for name in SPLIT if flags[name] not in (None, [])}
+    values = {name: value for name, value in values.items() if name not in SPLIT}
+    regularizer, schedule = _section(values, "regularizer"), _section(values, "schedule")
+    if flags["regularizer"] is not None:
+        regularizer["kind"] = flags["regularizer"]
+    for names, target in ((REGULARIZER, regularizer), (SCHEDULE, schedule), (TOP, values)):
+        for name in names:
+            if flags[name] is not None:
+                target[name] = _number(name, flags[name]) if name in ("weight", "average") else flags[name]
+    options = TrainOptions.from_json({**values, "regularizer": regularizer, "schedule": schedule})
+    return options, SplitOptions(**split, seed=options.schedule.seed)
+
+
+def _section(values: dict[str, Any], name: str) -> dict[str, Any]:
+    section = values.pop(name, None)
+    if section is None:
+        return {}
+    if not isinstance(section, dict):
+        example = "kind: itv" if name == "regularizer" else "epochs: 1"
+        raise UsageError(
+            f"option {name!r} must be a mapping (found {section!r})", remedy=f"{name}: {{{example}}}"
+        )
+    return dict(section)
+
+
+def _split_value(name: str, value: Any) -> Any:
+    """A value as YAML gives it, as :class:`~leanmatch.data.SplitOptions` takes it."""
+    if name == "hold_out":
+        conditions = value if isinstance(value, list) else [value]
+        if all(isinstance(condition, str) for condition in conditions):
+            return tuple(conditions)
+        wanted = "COLUMN=VALUE or a list of those"
+    elif name in SPLIT_NUMBERS:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        wanted = "a number"
+    elif name in SPLIT_TRUTHS:
+        if isinstance(value, bool):
+            return value
+        wanted = "true or false"
+    else:
+        if isinstance(value, datetime.date):  # YAML makes dates of what looks like one
+            return value.isoformat()
+        if isinstance(value, str) or (name == "after" and type(value) in (int, float)):
+            return str(value)
+        wanted = "a date" if name == "after" else "a word"
+    raise UsageError(f"option {name!r} must be {wanted} (found {value!r})")
+
+
+def _number(name: str, text: str) -> float | str:
+    if text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"--{name} must be a number or auto (found {text!r})") from None
+
+
+def _read_config(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"there is no configuration file {path}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not YAML: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} must hold a mapping of options (found {type(values).__name__})")
+    return values
