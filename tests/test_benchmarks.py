@@ -63,7 +63,7 @@ def test_training_benchmark_measures_every_contestant_and_writes_what_it_prints(
     assert text == capsys.readouterr().out
     for name in races["steps"].names:
         assert sum(line.startswith(f"| {name} |") for line in text.splitlines()) == 1, name
-    assert "leanmatch/stock" in text
+    assert "| leanmatch, pairs/s | stock, pairs/s |" in text
     assert "load average" in text
     assert f"torch {torch.__version__}" in text
 
@@ -101,11 +101,13 @@ def test_later_epochs_find_the_base_embeddings_in_the_cache(bench, tiny, monkeyp
 
 
 def test_ratios_are_taken_within_a_round(bench):
+    cost = {"first": 2, "second": 3}
     race = bench.Race(("first", "second")).run(
-        3, lambda name, turn: (turn + 1) * {"first": 2, "second": 3}[name], ""
+        3, lambda name, turn: bench.Spent((turn + 1) * cost[name], turn * cost[name] ** 2), "note"
     )
     assert race.seconds == {"first": [4, 6, 8], "second": [6, 9, 12]}
     assert race.ratios("second") == [1.5, 1.5, 1.5]
+    assert race.cpu_ratios("second") == [2.25, 2.25, 2.25]
 
 
 def test_too_few_pairs_for_the_plan_are_an_error(bench, tmp_path):
