@@ -50,8 +50,8 @@ def test_training_benchmark_measures_every_contestant_and_writes_what_it_prints(
 ):
     file = tmp_path / "new" / "speed.md"
     command = ["--quick", "--model", tiny, "--batch-size", "8", "--threads", "1", "--write", str(file)]
-    races = bench.main([*command, "--chunk-tokens", "64", "1024"])
-    assert set(races) == {"steps", "throughput 64", "throughput 1024"}
+    races = bench.main(command)
+    assert set(races) == {"steps", "throughput"}
     assert len(races["steps"].names) == 7
     for race in races.values():
         assert set(race.ratios(race.names[0])) == {1.0}
@@ -61,10 +61,26 @@ def test_training_benchmark_measures_every_contestant_and_writes_what_it_prints(
             assert all(math.isfinite(ratio) and ratio > 0 for ratio in ratios), name
     text = file.read_text(encoding="utf-8")
     assert text == capsys.readouterr().out
-    for row in (*races["steps"].names, 64, 1024):
-        assert sum(line.startswith(f"| {row} |") for line in text.splitlines()) == 1, row
+    for name in races["steps"].names:
+        assert sum(line.startswith(f"| {name} |") for line in text.splitlines()) == 1, name
+    assert "| leanmatch, pairs/s | stock, pairs/s |" in text
     assert "load average" in text
     assert f"torch {torch.__version__}" in text
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_chunk_sizes_are_compared_with_the_one_that_is_set(bench, tiny, capsys):
+    sizes, default = [], features.CHUNK_TOKENS
+    chunks = features.chunks_by_length
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            features, "chunks_by_length", lambda f, tokens: sizes.append(tokens) or chunks(f, tokens)
+        )
+        command = ["--quick", "--model", tiny, "--batch-size", "8", "--threads", "1"]
+        races = bench.main([*command, "--chunk-tokens", "64", "128"])
+    assert set(sizes) == {default, 64, 128}
+    assert list(races["chunks"].names) == [f"PlainLoss, CHUNK_TOKENS {n}" for n in (default, 64, 128)]
+    assert "| PlainLoss, CHUNK_TOKENS 64 |" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("unchanged")
@@ -85,11 +101,13 @@ def test_later_epochs_find_the_base_embeddings_in_the_cache(bench, tiny, monkeyp
 
 
 def test_ratios_are_taken_within_a_round(bench):
+    cost = {"first": 2, "second": 3}
     race = bench.Race(("first", "second")).run(
-        3, lambda name, turn: (turn + 1) * {"first": 2, "second": 3}[name], ""
+        3, lambda name, turn: bench.Spent((turn + 1) * cost[name], turn * cost[name] ** 2), "note"
     )
     assert race.seconds == {"first": [4, 6, 8], "second": [6, 9, 12]}
     assert race.ratios("second") == [1.5, 1.5, 1.5]
+    assert race.cpu_ratios("second") == [2.25, 2.25, 2.25]
 
 
 def test_too_few_pairs_for_the_plan_are_an_error(bench, tmp_path):

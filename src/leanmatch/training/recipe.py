@@ -271,6 +271,7 @@ def _train(
         else f"train, {_unweighted(options)}",
     )
     merge_lora(model)
+    model.requires_grad_(True)
     return history
 
 
