@@ -131,6 +131,14 @@ class TestNegatives:
             assert true not in negatives
             assert all(a @ x <= a @ p - 0.05 * abs(a @ p) + 1e-5 for x in n)
 
+    def test_mining_in_a_catalogue_that_matches_entirely_finds_none(self, static):
+        assert mined_negatives(static, ["bala", "bala"], ["cela", "dini"], 1) == {}
+
+    def test_mining_in_a_tiny_catalogue(self, static):
+        found = mined_negatives(static, ["bala", "cela", "dini"], ["bala", "cela", "dini"], 5)
+        assert set(found) <= {"bala", "cela", "dini"}
+        assert all(anchor not in texts for anchor, texts in found.items())
+
 
 class TestSelection:
     rng = np.random.default_rng(0)

@@ -50,9 +50,9 @@ def mined_negatives(
     mined = mine_hard_negatives(
         Dataset.from_dict({"anchor": anchors, "positive": positives}),
         model,
-        num_negatives=count,
+        num_negatives=min(count, others),
         relative_margin=0.05,
-        range_max=min(100, others),  # older versions fail on more than there are
+        range_max=min(100, others),  # it fails on more than there are
         sampling_strategy="top",
         output_format="n-tuple",
         batch_size=batch_size,
