@@ -284,6 +284,13 @@ class TestFeatures:
     def test_steps(self):
         assert total_steps(130, ScheduleOptions(batch_size=64)) == 3
         assert total_steps(130, ScheduleOptions(batch_size=64, max_steps=5)) == 5
+        assert total_steps(700, ScheduleOptions(batch_size=64, epochs=3), 4) == 6
+
+    def test_too_few_rows_for_so_many_processes(self):
+        for steps in (None, 5):
+            with pytest.raises(UsageError, match=r"100 training pairs.*\n.*at most 50"):
+                total_steps(100, ScheduleOptions(batch_size=64, max_steps=steps), 2)
+        assert total_steps(100, ScheduleOptions(batch_size=50), 2) == 1
 
 
 def test_two_processes_cannot_train_in_one_folder(tmp_path):

@@ -94,6 +94,8 @@ def run(flags: dict[str, Any]) -> dict[str, Any] | None:
 
     options, split_options = gather_options(flags)
     console = stderr_console()
+    first = int(os.environ.get("RANK", "0")) == 0  # of the processes of torchrun
+    console.quiet = not first
     output: Path = flags["output"]
 
     from leanmatch.cli.data import parse_columns
@@ -111,7 +113,7 @@ def run(flags: dict[str, Any]) -> dict[str, Any] | None:
         f"{sum(split.leakage.removed.values())} leaking rows removed"
     )
     result, matcher = _fit(options, split, output, flags["resume"], console)
-    if int(os.environ.get("RANK", "0")) != 0:
+    if not first:
         return None
     return _save(result, matcher, options, split, table, output, flags["overwrite"], console)
 

@@ -11,6 +11,7 @@ from sentence_transformers import SentenceTransformerTrainer, SentenceTransforme
 from tqdm import tqdm
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, TrainerCallback
 
+from leanmatch.errors import UsageError
 from leanmatch.files import fsync_path
 from leanmatch.training.checkpoints import MARKER, last_checkpoint, load_weights, save_weights
 from leanmatch.training.parallel import first_decides, wait_for_all
@@ -54,7 +55,7 @@ def train_stage(
     Returns:
         ``steps``, ``seconds`` (of this process, after a resume only the rest) and ``loss`` (mean).
     """
-    steps = total_steps(len(dataset), schedule)
+    steps = total_steps(len(dataset), schedule, process_state(schedule).num_processes)
     every = max(1, steps // EVALUATIONS)
     stopping = schedule.early_stopping > 0 and evaluator is not None
     precision = _precision(schedule)
@@ -127,12 +128,24 @@ def process_state(schedule: ScheduleOptions) -> Any:
     return PartialState(cpu=on_cpu(schedule))
 
 
-def total_steps(rows: int, schedule: ScheduleOptions) -> int:
-    """Optimizer steps of a run; several processes take a batch each in one step."""
+def total_steps(rows: int, schedule: ScheduleOptions, processes: int = 1) -> int:
+    """Optimizer steps of a run.
+
+    Several processes take a whole batch each in one step; what is left over waits for another epoch.
+
+    Raises:
+        UsageError: fewer rows than one batch for each process.
+    """
+    an_epoch = -(-rows // schedule.batch_size) if processes == 1 else rows // schedule.batch_size // processes
+    if an_epoch < 1 < processes:
+        raise UsageError(
+            f"{rows} training pairs are fewer than a batch of {schedule.batch_size} for each of {processes} "
+            "processes",
+            remedy=f"use one process, or batches of at most {rows // processes} (--batch-size)",
+        )
     if schedule.max_steps is not None:
         return schedule.max_steps
-    together = schedule.batch_size * process_state(schedule).num_processes
-    return max(1, int(schedule.epochs * max(1, -(-rows // together))))
+    return max(1, int(schedule.epochs * max(1, an_epoch)))
 
 
 def _precision(schedule: ScheduleOptions) -> str:

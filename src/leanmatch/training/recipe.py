@@ -292,9 +292,10 @@ def _choose(
     per_query: dict[Candidate, dict[str, NDArray[np.float64]]] = {}
     candidates = [Candidate(weight, share) for weight in finals for share in shares]
     model.eval()
+    disable = not process_state(options.schedule).is_main_process
     probes = {name: RetrievalProbe(table, METRIC) for name, table in slices.items()}
     at_base: dict[str, NDArray[np.float64]] = {}  # the same for every weight
-    for candidate in tqdm(candidates, desc="choosing on validation pairs", unit="model"):
+    for candidate in tqdm(candidates, desc="choosing on validation pairs", unit="model", disable=disable):
         if candidate.share == 0 and at_base:
             per_query[candidate] = at_base
             continue
