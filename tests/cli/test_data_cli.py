@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from typer.testing import CliRunner
 
 from leanmatch.cli.data import app
 from leanmatch.data import load_split, read_pairs
+from leanmatch.data import see_also as module
 
 runner = CliRunner()
 
@@ -23,6 +25,37 @@ def pairs(tmp_path: Path) -> Path:
     ]
     path.write_text("query\tpositive\tcategory\n" + "\n".join(rows) + "\n")
     return path
+
+
+def test_see_also(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numpydoc", reason="the demo extra (numpydoc) is not installed")
+    section = "See Also\n    --------\n    "
+    functions = {
+        "heap": ("Make a heap.", "pile"),
+        "pile": ("Make a pile.", "heap"),
+        "lone": ("Do nothing.", ""),
+    }
+    (tmp_path / "heapshop.py").write_text(
+        '"""Shop."""\n__version__ = "1.5"\n'
+        + "".join(
+            f'def {name}():\n    """{summary}\n\n    {section + other if other else ""}\n    """\n'
+            for name, (summary, other) in functions.items()
+        )
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    write = functools.partial(module.write_see_also, packages=["heapshop"])
+    monkeypatch.setattr(module, "write_see_also", write)
+    folder = tmp_path / "graph"
+    first = runner.invoke(app, ["see-also", "-o", str(folder), "--json"])
+    assert first.exit_code == 0, first.output
+    summary = json.loads(first.stdout)
+    assert (summary["items"], summary["pairs"]) == (3, 1)
+    again = runner.invoke(app, ["see-also", "-o", str(folder)])
+    assert again.exit_code == 1 and "--overwrite" in again.stderr and again.stdout == ""
+    replaced = runner.invoke(app, ["see-also", "-o", str(folder), "--overwrite"], env={"COLUMNS": "200"})
+    assert replaced.exit_code == 0, replaced.output
+    row = next(line for line in replaced.stdout.splitlines() if "heapshop" in line and "1.5" in line)
+    assert [cell.strip() for cell in row.split("\u2502")[1:5]] == ["heapshop", "1.5", "3", "1"]
 
 
 def test_check(pairs: Path) -> None:

@@ -22,8 +22,12 @@ ITEMS = [("a", "usb dock"), ("b", "usb cable"), ("c", "red camera"), ("d", "caf√
 def model(tmp_path_factory):
     import torch
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
     from tokenizers import Tokenizer, models, pre_tokenizers
+
+    try:
+        from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    except ImportError:  # before 5.4
+        from sentence_transformers.models import StaticEmbedding
 
     from leanmatch.formats import save_matcher
 

@@ -192,6 +192,21 @@ def test_validation_rows_without_a_match_do_not_spoil_a_run_that_needs_none(base
     assert json.loads(result.stdout)["metrics"] == {}
 
 
+def test_what_was_trained_is_evaluated_against_its_base_on_its_own_test_rows(base, pairs, tmp_path):
+    flags = ("--hold-out", "category=toys", "--regularizer", "none", "--average", "1", "--lr", "0.05")
+    assert train(base, pairs, tmp_path / "model", *flags).exit_code == 0
+    split = read_provenance(tmp_path / "model")["split"]["parts"]
+    arguments = ["evaluate", str(tmp_path / "model"), str(pairs), "--against", "base", "--json"]
+    result = CliRunner().invoke(app, [*arguments, "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    rows = {part["kind"]: part["n_rows"] for part in found["slices"]}
+    assert rows["in distribution"] == split["test_in"]["rows"]
+    assert rows["out of distribution"] == split["test_out"]["rows"] > 0
+    assert found["slices"][0]["metrics"]["MRR@10"]["verdict"]
+    assert "test of the split that the model was trained with" in result.stderr
+
+
 def test_two_runs_on_one_output(base, pairs, tmp_path):
     """The other run is a process that holds the lock of the work folder, and is then killed."""
     work = tmp_path / ".model.training"

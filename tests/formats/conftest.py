@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -32,11 +33,19 @@ def make_tokenizer():
     return tokenizer
 
 
+def module(name: str):
+    """A module class of sentence-transformers, which moved in 5.4."""
+    for home in ("base.modules", "sentence_transformer.modules", "models"):
+        try:
+            return getattr(importlib.import_module(f"sentence_transformers.{home}"), name)
+        except (ImportError, AttributeError):
+            continue
+    raise ImportError(name)
+
+
 def _build_bert(folder: Path, *, generic_tokenizer: bool = False, dense: bool = False, pooling: str = "mean"):
     """A random two-layer BERT; ``generic_tokenizer`` takes the class that transformers 5 renamed."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.base.modules import Dense, Normalize, Transformer
-    from sentence_transformers.sentence_transformer.modules import Pooling
     from transformers import BertConfig, BertModel, BertTokenizerFast, PreTrainedTokenizerFast
 
     tokenizer_class = PreTrainedTokenizerFast if generic_tokenizer else BertTokenizerFast
@@ -56,19 +65,20 @@ def _build_bert(folder: Path, *, generic_tokenizer: bool = False, dense: bool = 
     source = folder / "source"
     BertModel(config).save_pretrained(source)
     tokenizer.save_pretrained(source)
-    modules = [Transformer(str(source), max_seq_length=24), Pooling(32, pooling)]
+    modules = [module("Transformer")(str(source), max_seq_length=24), module("Pooling")(32, pooling)]
     if dense:
-        modules.append(Dense(32, 16, activation_function=torch.nn.Identity()))
-    return SentenceTransformer(modules=[*modules, Normalize()], device="cpu")
+        modules.append(module("Dense")(32, 16, activation_function=torch.nn.Identity()))
+    return SentenceTransformer(modules=[*modules, module("Normalize")()], device="cpu")
 
 
 def _build_static():
     """A random static embedding, 24 wide, without a Normalize module."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
     torch.manual_seed(0)
-    return SentenceTransformer(modules=[StaticEmbedding(make_tokenizer(), embedding_dim=24)], device="cpu")
+    return SentenceTransformer(
+        modules=[module("StaticEmbedding")(make_tokenizer(), embedding_dim=24)], device="cpu"
+    )
 
 
 @pytest.fixture(scope="session")

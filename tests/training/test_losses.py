@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+import training_models as models
 from leanmatch.errors import UsageError
 from leanmatch.interventions import edit_texts
 from leanmatch.training.base_scores import FrozenBase
@@ -17,7 +18,7 @@ KINDS = ["transformer", "static"]
 
 
 def batch(model, pair_texts, rows=8):
-    return [model.preprocess(column[:rows]) for column in pair_texts]
+    return [models.tokenized(model, column[:rows]) for column in pair_texts]
 
 
 def moved(model):
@@ -145,7 +146,7 @@ def test_no_drift_at_the_base_and_its_gradient_pulls_back(kind, request, pair_te
 def test_given_negatives_count_in_all_pairs(transformer, pair_texts):
     base = moved(transformer)
     features = [
-        transformer.preprocess(c) for c in (pair_texts[0][:6], pair_texts[1][:6], pair_texts[1][10:16])
+        models.tokenized(transformer, c) for c in (pair_texts[0][:6], pair_texts[1][:6], pair_texts[1][10:16])
     ]
     for loss in (ITVReg(transformer, base, sides="both"), OutReg(transformer, base)):
         assert torch.isfinite(loss([dict(f) for f in features], None))
@@ -218,14 +219,14 @@ def test_the_cache_is_bounded(transformer, pair_texts):
     base = FrozenBase(transformer, capacity=5)
     for start in range(0, 12, 4):
         (vectors,) = base.embed(
-            [transformer.preprocess(pair_texts[0][start : start + 4])], torch.device("cpu")
+            [models.tokenized(transformer, pair_texts[0][start : start + 4])], torch.device("cpu")
         )
         assert vectors.shape == (4, 32)
         assert len(base) <= 5
 
 
 def test_texts_without_anything_to_edit(transformer):
-    features = [transformer.preprocess(["", ""]), transformer.preprocess(["bala", "dini"])]
+    features = [models.tokenized(transformer, ["", ""]), models.tokenized(transformer, ["bala", "dini"])]
     loss = ITVReg(transformer, transformer, sides="anchor")
     value = loss(features, None)
     assert torch.isfinite(value) and float(loss.components["penalty"]) == 0

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import training_models as models
 from leanmatch.data import PairTable
 from leanmatch.errors import LeanmatchError, ModelError, UsageError
 from leanmatch.training.adapters import add_lora, freeze_layers, merge_lora
@@ -55,7 +56,7 @@ class TestAdapters:
 
     def test_lora_trains_few_weights_and_merges_into_a_stock_model(self, transformer, pair_texts):
         names = set(transformer.state_dict())
-        features = transformer.preprocess(pair_texts[0][:4])
+        features = models.tokenized(transformer, pair_texts[0][:4])
         before = transformer(dict(features))["sentence_embedding"].detach()
         add_lora(transformer, 4)
         trainable = [(n, p) for n, p in transformer.named_parameters() if p.requires_grad]
@@ -129,6 +130,14 @@ class TestNegatives:
             a, p, *n = vectors([anchor, true, *negatives], normalize_embeddings=True)
             assert true not in negatives
             assert all(a @ x <= a @ p - 0.05 * abs(a @ p) + 1e-5 for x in n)
+
+    def test_mining_in_a_catalogue_that_matches_entirely_finds_none(self, static):
+        assert mined_negatives(static, ["bala", "bala"], ["cela", "dini"], 1) == {}
+
+    def test_mining_in_a_tiny_catalogue(self, static):
+        found = mined_negatives(static, ["bala", "cela", "dini"], ["bala", "cela", "dini"], 5)
+        assert set(found) <= {"bala", "cela", "dini"}
+        assert all(anchor not in texts for anchor, texts in found.items())
 
 
 class TestSelection:
@@ -257,7 +266,7 @@ class TestFeatures:
         assert all(len(c) == 1 or len(c) * int(lengths[c].max()) <= 100 for c in chunks)
 
     def test_taking_trims_padding(self, transformer, pair_texts):
-        features = transformer.preprocess(pair_texts[0][:10])
+        features = models.tokenized(transformer, pair_texts[0][:10])
         shortest = features["attention_mask"].sum(1).argmin()
         taken = take(features, shortest[None])
         assert taken["input_ids"].shape == (1, int(features["attention_mask"][shortest].sum()))
@@ -265,7 +274,7 @@ class TestFeatures:
     @pytest.mark.parametrize("kind", ["transformer", "static"])
     def test_columns_are_encoded_as_alone(self, kind, request, pair_texts):
         model = request.getfixturevalue(kind)
-        columns = [model.preprocess(c) for c in (pair_texts[0][:7], pair_texts[1][:9], [""])]
+        columns = [models.tokenized(model, c) for c in (pair_texts[0][:7], pair_texts[1][:9], [""])]
         together = encode_columns(lambda f: model(f)["sentence_embedding"], columns, device_type="cpu")
         for column, vectors in zip(columns, together, strict=True):
             torch.testing.assert_close(

@@ -76,6 +76,11 @@ def static_model(seed: int = 0):
     return SentenceTransformer(modules=[StaticEmbedding(tiny_tokenizer(), embedding_dim=16)], device="cpu")
 
 
+def tokenized(model, texts):
+    """Feature dict of texts; the method has another name since sentence-transformers 5.4."""
+    return (model.preprocess if hasattr(model, "preprocess") else model.tokenize)(texts)
+
+
 def pair_lists():
     """Pairs that share three words, of unequal lengths."""
     draw = random.Random(0)

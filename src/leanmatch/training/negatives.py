@@ -41,12 +41,18 @@ def mined_negatives(
         from sentence_transformers.util import mine_hard_negatives
     except ImportError as error:
         raise MissingExtraError("sentence-transformers", "train", "mining hard negatives") from error
+    matches: dict[str, set[str]] = defaultdict(set)
+    for anchor, positive in zip(anchors, positives, strict=True):
+        matches[anchor].add(positive)
+    others = len(set(positives)) - max(len(texts) for texts in matches.values())
+    if others < 1:  # some anchor matches every text
+        return {}
     mined = mine_hard_negatives(
         Dataset.from_dict({"anchor": anchors, "positive": positives}),
         model,
-        num_negatives=count,
+        num_negatives=min(count, others),
         relative_margin=0.05,
-        range_max=100,
+        range_max=min(100, others),  # it fails on more than there are
         sampling_strategy="top",
         output_format="n-tuple",
         batch_size=batch_size,
