@@ -249,7 +249,7 @@ def tokenizer(model: Any) -> Callable[[list[str]], Any]:
 
 
 def race_trainers(model: Any, pairs: tuple[list[str], list[str]], arguments: argparse.Namespace) -> Race:
-    """The same steps with both trainers, on new data every round, from the making of the trainer to its end."""
+    """The same steps with both trainers, new data every round, from the making of the trainer to its end."""
     trainers = {STOCK: train_stock, LEAN: train_lean}
 
     def contestant(name: str, turn: int) -> Spent:
@@ -319,7 +319,7 @@ def heading(
         "",
         "Made by the command below; the head of the script says how. Only the ratios mean much: each is",
         "taken within a round, in which all contestants take turns, and the median over the rounds counts.",
-        "The bars go by the clock; processor time is shown because other work on the machine disturbs it less.",
+        "The bars go by the clock; processor time is shown because other work disturbs it less.",
         "",
         f"- command: `{policy}{shlex.join(['python', 'benchmarks/bench_training.py', *given])}`",
         f"- date: {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",

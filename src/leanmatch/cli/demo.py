@@ -28,8 +28,8 @@ QUERIES = (
     "split the rows into groups and count them",
     "fill missing values from the rows before them",
 )
-STEPS = 40
-MINUTES = 6
+STEPS = 24
+MINUTES = 7
 
 
 def demo(

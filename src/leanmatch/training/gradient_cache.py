@@ -76,12 +76,13 @@ def encode_cached(
         encode_last: what re-encodes the last mini-batch, ``encode`` by default; see
             :mod:`leanmatch.training.parallel`.
     """
+    order = torch.argsort(features["attention_mask"].sum(1), stable=True)  # a mini-batch pads to its longest
     # an input that requires a gradient makes autograd call backward(); its own gradient is never used
     anchor = torch.empty(0, requires_grad=torch.is_grad_enabled())
     embeddings: Tensor = CachedEncoding.apply(  # type: ignore[no-untyped-call]
-        anchor, encode, encode_last or encode, features, mini_batch_size
+        anchor, encode, encode_last or encode, take(features, order), mini_batch_size
     )
-    return embeddings
+    return embeddings[torch.argsort(order)]
 
 
 def _random_state() -> tuple[Tensor, list[Tensor]]:
