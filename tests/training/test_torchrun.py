@@ -52,7 +52,7 @@ for name, size in runs.items():
     )
     assert next(iter(result.history.values()))["steps"] == 3
     save_weights(f"{{folder}}/trained{{rank}}.safetensors", model.state_dict())
-with open({folder!r} + f"/passes{{rank}}.json", "w") as file:  # two processes would write into one line of stdout
+with open({folder!r} + f"/passes{{rank}}.json", "w") as file:  # stdout would be one line
     json.dump([passes["plain"], passes["cached"]], file)
 """
 
