@@ -15,7 +15,7 @@ import argparse
 import base64
 import time
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +172,7 @@ class Setup:
         folder = WorkFolder(
             self.arguments.work
             / f"{self.arguments.encoder}-{self.setting.replace('>', '-')}-{regime}-{self.seed}-{name}",
-            {"options": replace(options).to_json(), "data": self.train.fingerprint()},
+            {"options": options.to_json(), "data": self.train.fingerprint()},
         )
         dataset, _ = training_dataset(self.train, options, None)
         start = time.perf_counter()

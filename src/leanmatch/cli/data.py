@@ -30,6 +30,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 NearOption = Annotated[
     bool, typer.Option("--near-duplicates/--no-near-duplicates", help="Look for near-duplicate texts, too.")
 ]
+SharedPositivesOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--shared-positives/--own-positives",
+        help="Positives are a catalogue that all parts share: only anchors and whole pairs leak.",
+    ),
+]
 
 
 def parse_columns(options: list[str] | None) -> dict[str, str]:
@@ -90,13 +97,7 @@ def split(
         str, typer.Option(help="Rows that leak into a test: remove, report or ignore.")
     ] = "remove",
     near_duplicates: NearOption = True,
-    shared_positives: Annotated[
-        bool | None,
-        typer.Option(
-            "--shared-positives/--own-positives",
-            help="Positives are a catalogue that all parts share: only anchors and whole pairs leak.",
-        ),
-    ] = None,
+    shared_positives: SharedPositivesOption = None,
     column: ColumnOption = None,
     on_error: OnErrorOption = "raise",
     write_parts: Annotated[

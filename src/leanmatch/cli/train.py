@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leanmatch.cli.common import print_json, reported_errors, stderr_console
+from leanmatch.cli.data import SharedPositivesOption
 
 if TYPE_CHECKING:
     from leanmatch.data import Split
@@ -45,13 +46,7 @@ def train(
             "--near-duplicates/--no-near-duplicates", help="Whether near-duplicates leak. Default: yes."
         ),
     ] = None,
-    shared_positives: Annotated[
-        bool | None,
-        typer.Option(
-            "--shared-positives/--own-positives",
-            help="Positives are a catalogue that all parts share: only anchors and whole pairs leak.",
-        ),
-    ] = None,
+    shared_positives: SharedPositivesOption = None,
     column: Annotated[list[str] | None, typer.Option(help="OURS=YOURS, e.g. anchor=query.")] = None,
     on_error: Annotated[str, typer.Option(help="Bad rows: raise, or skip and list them.")] = "raise",
     epochs: Annotated[float | None, typer.Option(help="Passes over the pairs.")] = None,

@@ -74,8 +74,8 @@ def edit_texts(
     ids, present = ids.repeat_interleave(per_text, 0), present.repeat_interleave(per_text, 0)
     special, word_start = vocabulary.special.to(ids.device), vocabulary.word_start.to(ids.device)
     allowed = present & ~special[ids]
-    if kind == "delete":  # a text of one token has nothing left when it goes: it stays as it is
-        allowed &= (allowed.sum(1, keepdim=True) > 1) | ~rows.bag
+    if kind == "delete" and rows.bag:  # a bag of one token has nothing left when it goes: it stays as it is
+        allowed &= allowed.sum(1, keepdim=True) > 1
     first = _draw(allowed)
     changed = allowed.any(1)
     target = torch.zeros_like(allowed)
@@ -83,7 +83,7 @@ def edit_texts(
     if unit == "word":
         words = (word_start[ids] & present).cumsum(1)
         target = allowed & changed[:, None] & (words == words.gather(1, first[:, None]))
-        if kind == "delete" and bool(rows.bag):
+        if kind == "delete" and rows.bag:
             emptied = (target == allowed).all(1)
             target[emptied], changed = False, changed & ~emptied
     if kind == "mask":
@@ -116,7 +116,7 @@ class _Rows:
     """How to turn edited rows back into the layout they came in."""
 
     source: dict[str, Any]
-    bag: Tensor  # 0-dim bool, so that it broadcasts with masks
+    bag: bool
     pad_id: int
 
     def rebuild(self, ids: Tensor, present: Tensor, removed: Tensor | None, per_text: int) -> dict[str, Any]:
@@ -161,9 +161,8 @@ def _rest(source: dict[str, Any], per_text: int) -> dict[str, Any]:
 
 def _as_rows(features: dict[str, Any], vocabulary: TokenVocabulary) -> tuple[Tensor, Tensor, _Rows]:
     ids = features["input_ids"]
-    bag = torch.tensor(is_bag(features), device=ids.device)
-    rows = _Rows(features, bag, vocabulary.pad_id)
-    if not bag:
+    rows = _Rows(features, is_bag(features), vocabulary.pad_id)
+    if not rows.bag:
         return ids, features["attention_mask"].bool(), rows
     ends = torch.cat([features["offsets"][1:], ids.new_tensor([len(ids)])])
     lengths = ends - features["offsets"]

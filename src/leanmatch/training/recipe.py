@@ -140,7 +140,7 @@ def _fit(
             slices["shifted"] = aside.shifted
         remark(f"shifted validation slice: {aside.how}")
     start = snapshot(model.state_dict())
-    finals, history = _train_all(model, train, slices.get("valid"), options, folder, remark)
+    finals, history = _train_all(model, start, train, slices.get("valid"), options, folder, remark)
     choice, weight, share = None, next(iter(finals)), 1.0
     if _chooses(options):
         choice = _choose(model, start, finals, slices, options)
@@ -170,6 +170,7 @@ def _open_work(
 
 def _train_all(
     model: Any,
+    start: dict[str, Tensor],
     train: PairTable,
     valid: PairTable | None,
     options: TrainOptions,
@@ -183,7 +184,6 @@ def _train_all(
     dataset, remarks = training_dataset(train, options, base.model)
     for message in remarks:
         remark(message)
-    start = snapshot(model.state_dict())
     finals: dict[float, dict[str, Tensor]] = {}
     history: dict[str, dict[str, Any]] = {}
     for weight in _weights(options):

@@ -16,11 +16,10 @@ from leanmatch.interventions.vocabulary import TokenVocabulary
 from leanmatch.training.features import Features
 from leanmatch.training.losses.contrastive import CONTRASTIVE_CITATION
 from leanmatch.training.losses.outreg import RegularizedLoss, anchors_and_documents
+from leanmatch.training.options import SIDES
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-SIDES = ("alternate", "both", "anchor", "positive")
 
 
 class ITVReg(RegularizedLoss):

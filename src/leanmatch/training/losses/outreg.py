@@ -13,6 +13,7 @@ from leanmatch.errors import UsageError
 from leanmatch.training.base_scores import FrozenBase
 from leanmatch.training.features import Features
 from leanmatch.training.losses.contrastive import PlainLoss
+from leanmatch.training.options import PAIRS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,8 +43,8 @@ class RegularizedLoss(PlainLoss):
         super().__init__(model, contrastive=contrastive, mini_batch_size=mini_batch_size)
         if not weight >= 0:
             raise UsageError(f"weight must be at least 0 (found {weight!r})")
-        if pairs not in ("all", "diagonal"):
-            raise UsageError(f"unknown pairs {pairs!r}", remedy="one of all, diagonal")
+        if pairs not in PAIRS:
+            raise UsageError(f"unknown pairs {pairs!r}", remedy=f"one of {', '.join(PAIRS)}")
         self.weight = weight
         self.pairs = pairs
         # FrozenBase is a plain object, so nn.Module does not register its weights
