@@ -4,8 +4,8 @@
 
 Bar: `b16 r64 k4` with a mean relative squared error of at most 0.069 at 2.67 times fewer multiply-adds.
 Rivals get, for each matrix, the best of those of their settings that cost no more than the dense-sparse
-factors of that matrix: once in multiply-adds, once in bytes with all values at 8 bits. Rounding alone saves no
-multiply-adds and comes in fixed sizes, so it stands beside both at its own cost. Q, K and V are also taken
+factors of that matrix: once in multiply-adds, once in bytes with all values at 8 bits. Rounding alone saves
+no multiply-adds and comes in fixed sizes, so it stands beside both at its own cost. Q, K and V are also taken
 stacked.
 """
 
@@ -241,8 +241,8 @@ def report(arguments: argparse.Namespace, command: list[str]) -> str:
     lines = [
         "# One shot: MiniLM's linear layers without data or training",
         "",
-        "Made by the command below; the head of the script says how. The error is `|W - W^|^2 / |W|^2`, the mean",
-        f"over the {len(weights)} matrices. Bytes count values, atoms, indices and scales, against float32.",
+        "Made by the command below; the head of the script says how. The error is `|W - W^|^2 / |W|^2`,",
+        f"the mean over the {len(weights)} matrices. Bytes count values, atoms, indices and scales, against float32.",
         "",
         f"- command: `{shlex.join(['python', *command])}`",
         f"- date: {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
