@@ -4,8 +4,8 @@
 
 Bars (2 cores, b16 r64 k4): MiniLM's 36 layers in at most 0.2 s, BERT-base's 72 in at most 2 s. Weights are
 made up; their values hardly matter to the time. All contestants take turns in every round, and a ratio is
-taken within its round. The reference is timed on a few rows and scaled up; its factors are checked against the
-native ones.
+taken within its round. The reference is timed on a few rows and scaled up; its factors are checked against
+the native ones.
 """
 
 from __future__ import annotations

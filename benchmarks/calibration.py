@@ -3,9 +3,9 @@
     python benchmarks/calibration.py ../shared/data/question_pairs.tsv.gz --write docs/results/calibration.md
 
 Texts of the table's `train` rows give the moments `H = E[x x^T]` of every linear layer's inputs; texts of its
-`test` rows are encoded by the dense model and by the densified factors. Three ways to factor: by weights alone,
-by the block of the moments, and with later blocks that make up for earlier ones. `output error` is the mean over
-the layers of `tr(E H E^T) / tr(W H W^T)`; `cosine` that of the two models' embeddings of the same text.
+`test` rows are encoded by the dense model and by the densified factors. Three ways to factor: by weights
+alone, by the block of the moments, and with later blocks that make up for earlier ones. `output error` is the
+mean over the layers of `tr(E H E^T) / tr(W H W^T)`; `cosine` that of the two models' embeddings of a text.
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ def main(command: list[str]) -> str:
         [
             "# Does calibration pay?",
             "",
-            f"Made by `benchmarks/calibration.py` (its head says how): {len(weights)} layers of MiniLM, b16 r64",
-            f"k4, {arguments.texts} texts for the moments, as many others for the cosines.",
+            f"Made by `benchmarks/calibration.py` (its head says how): {len(weights)} layers of MiniLM, b16",
+            f"r64 k4, {arguments.texts} texts for the moments, as many others for the cosines.",
             "",
             "| factored by | relative squared error | output error | cosine | its 5% quantile | seconds |",
             "|---|---|---|---|---|---|",
