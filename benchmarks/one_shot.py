@@ -120,7 +120,7 @@ def rivals(m: int, n: int, budget: Cost, by: str) -> Iterator[tuple[str, str, di
     rank = within(lambda q: q * (m + n), lambda q: 8 * q * (m + n) + 32 * (m + q), min(m, n))
     if rank:
         yield "global SVD", "svd", {"rank": rank}
-    for width in (16, 32, 64, 128):
+    for width in (width for width in (16, 32, 64, 128) if n % width == 0):
         blocks = n // width
         rank = within(
             lambda r, blocks=blocks: n * r + m * r * blocks,
