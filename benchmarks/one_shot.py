@@ -125,7 +125,7 @@ def rivals(m: int, n: int, budget: Cost, by: str) -> Iterator[tuple[str, str, di
         rank = within(
             lambda r, blocks=blocks: n * r + m * r * blocks,
             lambda r, blocks=blocks: 8 * (n * r + m * r * blocks) + 32 * (m + blocks * r),
-            width,
+            min(m, width),
         )
         if rank:
             yield "block low rank", "block-low-rank", {"width": width, "rank": rank}
