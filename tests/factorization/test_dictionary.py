@@ -8,7 +8,8 @@ import pytest
 from factor_examples import factors_of
 from leanmatch.errors import DataError, UsageError
 from leanmatch.factorization import DenseSparse, pursuit
-from leanmatch.factorization.atoms import k_svd_atoms, least_squares_atoms, revive_atoms
+from leanmatch.factorization import atoms as atoms_module
+from leanmatch.factorization.atoms import k_svd_atoms, least_squares_atoms, revive_atoms, weighted_values
 from leanmatch.factorization.calibration import Calibration
 from leanmatch.factorization.dictionary import UPDATES, DenseSparseOptions, dense_sparse
 from leanmatch.factorization.orthonormal import OrthonormalOptions, orthonormal
@@ -132,6 +133,25 @@ def test_fisher_rows_and_columns_count():
     assert weighted.report.weighted_error < 0.7 * calibration.error(weight, plain.factors.dense())
     both = Calibration(moments=correlated_moments(16), fisher=fisher)
     assert dense_sparse(weight, SMALL, both).report.weighted_error < both.error(weight, plain.factors.dense())
+
+
+def test_values_for_any_weight_of_each_entry_cannot_be_bettered(monkeypatch):
+    weight, atoms = normal(40, 16), normal(2, 12, 8, seed=1)
+    fisher = np.random.default_rng(1).exponential(size=weight.shape) ** 3
+    fisher[5] = 0
+    codes = pursuit.pursue(weight, atoms, 3)
+
+    def weighted(values):
+        error = weight - pursuit.decode(codes.indices, values.astype(np.float32), atoms).astype(float)
+        return (fisher * error**2).sum()
+
+    best = weighted_values(weight, fisher, codes, atoms)
+    assert weighted(best) < 0.8 * weighted(codes.values)
+    np.testing.assert_array_equal(best[5], codes.values[5])
+    for seed in range(5):
+        assert weighted(best + 0.05 * normal(*best.shape, seed=seed)) > weighted(best)
+    monkeypatch.setattr(atoms_module, "CELLS", 6)
+    np.testing.assert_allclose(weighted_values(weight, fisher, codes, atoms), best, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("metric", ["none", "moments", "fisher"])

@@ -31,7 +31,7 @@ def test_same_codes(selection, m, blocks, r, b, k, monkeypatch):
     native = pursuit.pursue(weight, atoms, k, selection=selection)
     clear = pursue_reference(weight, atoms, k, selection).gap > 1e-3
     for chunk in (1 << 24, 200):
-        monkeypatch.setattr(torch_pursuit, "CHUNK", chunk)
+        monkeypatch.setitem(torch_pursuit.CHUNKS, "cpu", chunk)
         found = pursue_torch(tensor(weight), tensor(atoms), k, selection=selection)
         assert clear.sum() >= clear.size // 2
         np.testing.assert_array_equal(found.indices.numpy()[clear], native.indices[clear])

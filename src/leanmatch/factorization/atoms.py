@@ -1,4 +1,4 @@
-"""Updates of the atoms on fixed supports, block by block, and what becomes of atoms that nobody uses."""
+"""Updates on fixed supports: of atoms, block by block, and of values where each entry has its own weight."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from leanmatch.factorization.pursuit import Codes
 
 Doubles = NDArray[np.float64]
 
+CELLS = 1 << 16
+"""Rows times blocks that :func:`weighted_values` treats at once."""
 RIDGE = 1e-6
 """Relative to the energy of each atom's coefficients; keeps atoms that always come together apart."""
 
@@ -105,3 +107,25 @@ def revive_atoms(weight: Float, codes: Codes, atoms: Float, share: float = 0.0) 
         revived[i, weak[: len(worst)]] = block_of(weight, i, width)[worst]
         replaced += len(worst)
     return revived, replaced
+
+
+def weighted_values(weight: Float, fisher: NDArray[np.floating], codes: Codes, atoms: Float) -> Float:
+    """Values that lower ``sum F (W - S D)^2`` on the supports given, for any ``F (m, n)``: exact, row by row.
+
+    ``values = (A F A^T)^-1 A F w`` with ``A (k, b)`` the atoms of a row and block. Where all of ``F`` is 0,
+    values stay.
+    """
+    m, blocks, _ = codes.indices.shape
+    width = atoms.shape[2]
+    values = codes.values.copy()
+    for begin in range(0, m, CELLS // blocks + 1):
+        rows = slice(begin, begin + CELLS // blocks + 1)
+        used = atoms[np.arange(blocks)[None, :, None], codes.indices[rows]].astype(np.float64)
+        factor = fisher[rows].reshape(-1, blocks, 1, width).astype(np.float64)
+        gram = (used * factor) @ used.transpose(0, 1, 3, 2)
+        target = (used * factor) @ weight[rows].reshape(-1, blocks, width, 1).astype(np.float64)
+        ridge = RIDGE * np.diagonal(gram, axis1=2, axis2=3).mean(axis=2)
+        gram += np.where(ridge > 0, ridge, 1.0)[..., None, None] * np.eye(gram.shape[2])
+        solved = np.linalg.solve(gram, target)[..., 0]
+        values[rows] = np.where(ridge[..., None] > 0, solved, values[rows])
+    return values

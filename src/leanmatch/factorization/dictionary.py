@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from leanmatch.errors import UsageError
 from leanmatch.factorization.arrays import Float
-from leanmatch.factorization.atoms import k_svd_atoms, least_squares_atoms, revive_atoms
+from leanmatch.factorization.atoms import k_svd_atoms, least_squares_atoms, revive_atoms, weighted_values
 from leanmatch.factorization.calibration import BlockMetric, Calibration, block_metric
 from leanmatch.factorization.compensation import compensated
 from leanmatch.factorization.dense_sparse import DenseSparse
@@ -72,8 +72,9 @@ def dense_sparse(
     """``W_i ~ S_i D_i`` with ``k`` nonzeros in every row of ``S_i``, by pursuit and atom updates in turn.
 
     The error that is lowered is ``sum_i |(W_i - S_i D_i) L_i|^2`` with ``L_i L_i^T`` the block of the second
-    moments, or a row and column weighting from a Fisher matrix (:func:`block_metric`). The best factors of
-    all rounds are returned, with atoms of length 1.
+    moments, or a row and column weighting from a Fisher matrix (:func:`block_metric`); with a Fisher matrix
+    alone the values are at last fitted to its own weight of every entry, exactly, on the supports found. The
+    best factors of all rounds are returned, with atoms of length 1.
 
     Args:
         weight: float32 ``(m, n)``.
@@ -101,6 +102,10 @@ def dense_sparse(
         )
     else:
         factors, history = _learn(weight, metric, options)
+    if calibration.fisher is not None and calibration.moments is None:
+        codes = Codes(factors.indices, factors.values, np.empty(factors.indices.shape[:2], np.float32))
+        values = weighted_values(weight, calibration.fisher, codes, factors.atoms)
+        factors = DenseSparse(factors.atoms, factors.indices, values)
     return solved("dense-sparse", weight, factors, calibration, history)
 
 

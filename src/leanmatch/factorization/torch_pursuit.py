@@ -15,8 +15,9 @@ from leanmatch.factorization.reference import DEPENDENT
 if TYPE_CHECKING:
     from torch import Tensor
 
-CHUNK = 1 << 24
-"""Correlations (rows, blocks, atoms) that are treated at once: 64 MiB of float32, ``k + 2`` times."""
+CHUNKS = {"cpu": 1 << 20, "cuda": 1 << 26}
+"""Correlations (rows, blocks, atoms) at once, by kind of device; it takes ``k + 2`` times as many floats."""
+OTHER_CHUNK = 1 << 24
 
 
 class TorchCodes(NamedTuple):
@@ -62,7 +63,8 @@ def pursue_torch(
         limit = f"from 1 to the number of atoms, {atoms.shape[1]}"
         raise UsageError(f"nonzeros must be {limit} (found {nonzeros!r})")
     gram = unit @ unit.transpose(1, 2)
-    step = max(1, CHUNK // (atoms.shape[0] * atoms.shape[1]))
+    chunk = CHUNKS.get(weight.device.type, OTHER_CHUNK)
+    step = max(1, chunk // (atoms.shape[0] * atoms.shape[1]))
     parts = []
     for begin in range(0, max(len(rows), 1), step):
         part = rows[begin : begin + step]
