@@ -359,5 +359,6 @@ def _identity(
         "valid": valid.fingerprint() if valid is not None else None,
         "group_columns": list(group_columns),
         "by_time": by_time,
+        "processes": process_state(options.schedule).num_processes,
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "sentence-transformers")},
     }
