@@ -147,7 +147,7 @@ def _fit(
         weight, share = choice.candidate.weight, choice.candidate.share
         remark("chosen on validation pairs: " + choice.reason)
         if share == 0:
-            remark("fine-tuning did not clearly help on the validation slices: the result is the base model")
+            remark("fine-tuning did not help on the validation slices: the result is the base model")
     elif not isinstance(options.average, str):
         share = float(options.average)
     model.load_state_dict(average_weights(start, finals[weight], share))
