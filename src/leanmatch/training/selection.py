@@ -1,9 +1,9 @@
 """Choosing the regularizer's weight and the share of trained weights on validation pairs.
 
 Every candidate is scored on two slices: validation pairs of the training distribution, and a shifted slice
-(:mod:`leanmatch.training.shift`). The objective is the mean of the two, and the best candidate wins; of equals the
-one nearest to the base model. Preferring the nearest to the base within one standard error was tried and costs
-more than it saves (docs/LOG.md): where slices are small, the error is larger than what is at stake.
+(:mod:`leanmatch.training.shift`). The objective is the mean of the two, and the best candidate wins; of
+equals the one nearest to the base model. Preferring the nearest to the base within one standard error was
+tried and costs more than it saves (docs/LOG.md): on small slices the error exceeds what is at stake.
 """
 
 from __future__ import annotations
