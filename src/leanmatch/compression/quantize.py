@@ -30,14 +30,15 @@ def quantize(x: Tensor, bits: int, dims: tuple[int, ...]) -> tuple[Tensor, Tenso
         dims: dimensions that share a scale.
 
     Returns:
-        ``q`` int8, shape of ``x``; ``scale`` float32, shape of ``x`` with 1 in ``dims``. A scale is above 0 even
-        where all of ``x`` is 0.
+        ``q`` int8, shape of ``x``; ``scale`` float32, shape of ``x`` with 1 in ``dims``; 1 where all of ``x`` is 0.
 
     Raises:
         ModelError: ``x`` has NaN or infinite entries.
     """
     if not bool(torch.isfinite(x).all()):
-        raise ModelError("weights to be quantized hold NaN or infinite values", remedy="lower the learning rate")
+        raise ModelError(
+            "weights to be quantized hold NaN or infinite values", remedy="lower the learning rate"
+        )
     x = x.detach().float()
     scale = _scale(x, bits, dims)
     return torch.round(x / scale).to(torch.int8), scale
@@ -54,6 +55,5 @@ def fake_quantize(x: Tensor, bits: int | None, dims: tuple[int, ...]) -> Tensor:
 
 
 def _scale(x: Tensor, bits: int, dims: tuple[int, ...]) -> Tensor:
-    # the smallest normal float keeps rows of zeros from dividing by zero
-    smallest = torch.finfo(torch.float32).tiny
-    return x.abs().amax(dims, keepdim=True).div_(largest_code(bits)).clamp_min_(smallest)
+    scale = x.abs().amax(dims, keepdim=True).div_(largest_code(bits))
+    return scale.masked_fill_(scale == 0, 1.0)

@@ -46,8 +46,8 @@ class LayerSpec:
         rank: rank of a low-rank layer; None takes the largest that saves ``ratio``.
         ratio: multiply-adds saved by a low-rank layer without ``rank``.
         value_bits: bits of values (dense-sparse, nm) and of both low-rank factors: 8, 6 or 4 (low-rank: 8 or
-            4); None keeps floats.
-        atom_bits: bits of atoms: 8, or None for floats.
+            4); None keeps floats, atoms as well.
+        atom_bits: bits of atoms where values have bits: 8.
         bits: bits of an int layer: 8 or 4.
         group: columns that share a scale in an int layer; None: the whole row.
         weighting: one of :data:`WEIGHTINGS`: the error that the first factors minimize.
@@ -60,7 +60,7 @@ class LayerSpec:
     rank: int | None = None
     ratio: float = 2.67
     value_bits: int | None = 8
-    atom_bits: int | None = 8
+    atom_bits: int = 8
     bits: int = 8
     group: int | None = None
     weighting: str = "auto"
@@ -81,8 +81,7 @@ class LayerSpec:
             raise UsageError(f"ratio must be at least 1 and finite (found {self.ratio})")
         if self.value_bits is not None:
             _choose("value_bits", self.value_bits, INT_BITS if self.method == "low-rank" else VALUE_BITS)
-        if self.atom_bits is not None:
-            _choose("atom_bits", self.atom_bits, ATOM_BITS)
+        _choose("atom_bits", self.atom_bits, ATOM_BITS)
         _choose("bits", self.bits, INT_BITS)
 
     def to_json(self) -> dict[str, Any]:
