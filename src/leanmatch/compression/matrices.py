@@ -197,8 +197,10 @@ class FactoredMatrix(nn.Module):
         made.finalized = True
         return made
 
-    def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
-        super()._load_from_state_dict(*arguments, **options)
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any, **options: Any) -> None:
+        if self.evidence is not None and f"{prefix}evidence.total" not in state_dict:
+            self.evidence = None  # saved when its supports were final
+        super()._load_from_state_dict(state_dict, prefix, *arguments, **options)
         self.flat.copy_(flat_indices(self.indices, self.atom_count))
 
     def extra_repr(self) -> str:

@@ -123,6 +123,12 @@ class STF:
             for matrix in self.matrices.values():
                 matrix.evidence = None
 
+    def callback(self) -> Any:
+        """A ``TrainerCallback`` that calls :meth:`step`, for ``transformers.Trainer`` and its descendants."""
+        from leanmatch.compression.trainers import STFCallback
+
+        return STFCallback(self)
+
     @torch.no_grad()
     def refresh(self, progress: float, optimizer: Any = None) -> dict[str, float]:
         """Change supports now.
