@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn import functional
 
 from leanmatch.compression.matrices import as_array
 from leanmatch.compression.pursuit import Codes, pursue
@@ -44,7 +45,8 @@ def block_metric(moment: Tensor | None, columns: int, width: int) -> Tensor:
     parts = moment.double().view(blocks, width, blocks, width).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
     mean = moment.diagonal().double().mean().clamp_min(1e-30)
     eye = torch.eye(width, dtype=torch.float64, device=moment.device)
-    return torch.linalg.cholesky(parts / mean + DAMPING * eye).float()
+    factors: Tensor = torch.linalg.cholesky(parts / mean + DAMPING * eye)
+    return factors.float()
 
 
 def unit_atoms(atoms: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,7 +130,7 @@ def _first_atoms(targets: Tensor, atoms: int, seed: int) -> Tensor:
         ]
     spare = torch.randn(made.shape, generator=generator).to(targets)
     made = torch.where(made.norm(dim=2, keepdim=True) > 1e-9, made, spare)
-    return made / made.norm(dim=2, keepdim=True)
+    return functional.normalize(made, dim=2)
 
 
 def fit_nm(weight: Tensor, *, width: int, nonzeros: int, moment: Tensor | None = None) -> DenseSparse:
