@@ -40,10 +40,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--methods", default="stf,factor,svd,fwsvd,nm,int8")
     parser.add_argument("--ratios", default="2.67", help="multiply-adds saved, comma separated")
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--batch", type=int, default=64, help="texts a step")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--regularizer", choices=("itv", "none"), default="itv", help="of the task itvreg")
     parser.add_argument("--whole", action="store_true", help="compress the embeddings too")
-    parser.add_argument("--rows", type=int, default=1500, help="test pairs of each domain at most")
+    parser.add_argument("--rows", type=int, default=1000, help="test pairs of each domain at most")
+    parser.add_argument("--one-shot", action="store_true", help="score before training as well")
     parser.add_argument("--out", type=Path, default=Path("docs/results/compression"))
     parser.add_argument("--work", type=Path, default=Path("build/compression"))
     options = parser.parse_args(arguments)
@@ -68,6 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
                     "ratio": ratio,
                     "whole": options.whole,
                     "steps": options.steps,
+                    "batch": options.batch,
                     "seed": options.seed,
                     **result,
                 },

@@ -22,7 +22,7 @@ from leanmatch.compression import STF, default_spec, factorize, finalize, model_
 from leanmatch.compression.calibration import text_batches
 from leanmatch.compression.distillation import logit_loss
 
-BATCH, WARMUP, DENSE_STEPS, TEST = 64, 20, 350, 2250
+WARMUP, DENSE_STEPS, DENSE_BATCH, TEST = 20, 350, 64, 2250
 
 
 class Classify:
@@ -63,7 +63,7 @@ class Classify:
             seed=seed,
         )
         result: dict[str, Any] = {"mean_error": conversion.mean_error}
-        if not contestant.surplus:
+        if self.options.one_shot and not contestant.surplus:
             result["one_shot"] = self.scores(model)
         if contestant.trained and steps:
             start = time.process_time()
@@ -115,7 +115,7 @@ class Classify:
         for step in range(1, steps + 1):
             for group in optimizer.param_groups:
                 group["lr"] = lr * min(1.0, step / WARMUP) * (1 - (step - 1) / steps)
-            rows = sorted(draw.sample(self.train, BATCH), key=lambda row: len(row[0]))
+            rows = sorted(draw.sample(self.train, self.options.batch if teacher is not None else DENSE_BATCH), key=lambda row: len(row[0]))
             batch = self.tokenizer([text for text, _ in rows], padding=True, return_tensors="pt")
             labels = torch.tensor([label for _, label in rows])
             with torch.autocast("cpu", dtype=torch.bfloat16):

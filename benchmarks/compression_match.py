@@ -25,8 +25,8 @@ from leanmatch.metrics import RetrievalProbe
 
 FILES = {"askubuntu": "question_pairs", "quora": "question_pairs", "products": "product_titles"}
 METRICS = ("MRR@10", "nDCG@10")
-TEXTS = {"question_pairs": 8192, "product_titles": 2048}
-BATCH, POOL, WARMUP = 64, 8, 20
+TEXTS = {"question_pairs": (8192, 0), "product_titles": (2048, 1)}  # how many, seed of the choice
+POOL, WARMUP = 8, 20
 
 
 class Match:
@@ -57,7 +57,7 @@ class Match:
         )
         converted = time.process_time() - start
         result: dict[str, Any] = {"conversion_seconds": converted, "mean_error": conversion.mean_error}
-        if not contestant.surplus:
+        if self.options.one_shot and not contestant.surplus:
             result["one_shot"] = self.scores(model)
         history: list[Any] = []
         if contestant.trained and steps:
@@ -143,20 +143,21 @@ class Match:
 
     def _batches(self, seed: int) -> Any:
         draw = random.Random(seed)
+        size = self.options.batch
         while True:
             pool = sorted(
-                draw.sample(range(len(self.texts)), BATCH * POOL), key=lambda row: len(self.texts[row])
+                draw.sample(range(len(self.texts)), size * POOL), key=lambda row: len(self.texts[row])
             )
-            parts = [pool[start : start + BATCH] for start in range(0, len(pool), BATCH)]
+            parts = [pool[start : start + size] for start in range(0, len(pool), size)]
             draw.shuffle(parts)
             yield from parts
 
     def _training_texts(self) -> list[str]:
         chosen = []
-        for file, count in TEXTS.items():
+        for file, (count, seed) in TEXTS.items():
             train = read_pairs(self.options.data / f"{file}.tsv.gz").select_split("train")
             texts = sorted({*train.anchors, *train.positives})
-            random.Random(0).shuffle(texts)
+            random.Random(seed).shuffle(texts)
             chosen += texts[:count]
         random.Random(1).shuffle(chosen)
         return chosen

@@ -8,7 +8,7 @@ from typing import Any
 
 from leanmatch.compression import LayerSpec, STFSchedule
 
-EMBEDDINGS = LayerSpec(block=16, atoms=256, nonzeros=3, value_bits=4)
+EMBEDDINGS = LayerSpec(block=16, atoms=128, nonzeros=3, value_bits=4)
 POSITIONS = LayerSpec(method="int", bits=8)
 # multiply-adds of b16 factors of a 384-wide encoder with stacked Q, K, V by (atoms, nonzeros)
 DENSE_SPARSE = {2.0: (64, 6), 2.67: (64, 4), 2.8: (64, 4), 3.57: (60, 3)}  # 2.12x, 2.88x, 2.88x, 3.59x

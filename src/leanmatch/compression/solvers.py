@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 DAMPING = 0.01
 """Share of the mean of ``H``'s diagonal that is added to it: inputs that never came may come."""
 RIDGE = 1e-4
+SAMPLE = 8192
+"""Rows that atoms are learned from at most; embeddings have more."""
 
 
 def blocks_of(weight: Tensor, width: int) -> Tensor:
@@ -80,9 +82,14 @@ def fit_dense_sparse(
     """
     targets = torch.bmm(blocks_of(weight.float(), width), metric)
     dictionary = _first_atoms(targets, atoms, seed)
+    sample, weights = targets, row_weights
+    if len(weight) > SAMPLE:
+        rows = torch.randperm(len(weight), generator=torch.Generator().manual_seed(seed))[:SAMPLE]
+        sample = targets[:, rows.to(targets.device)]
+        weights = None if row_weights is None else row_weights[rows.to(targets.device)]
     for _ in range(rounds):
-        codes = pursue(targets, dictionary, nonzeros)
-        dictionary = update_atoms(targets, codes, dictionary, row_weights)
+        codes = pursue(sample, dictionary, nonzeros)
+        dictionary = update_atoms(sample, codes, dictionary, weights)
     codes = pursue(targets, dictionary, nonzeros)
     plain = torch.linalg.solve_triangular(metric, dictionary, upper=False, left=False)
     plain, norms = unit_atoms(plain)
