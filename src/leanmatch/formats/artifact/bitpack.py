@@ -38,11 +38,15 @@ def pack(numbers: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     Returns:
         uint8, ``(packed_size(numbers.size, bits),)``.
 
-    >>> pack(np.array([1, 2, 3]), 4).tolist()
+    Raises:
+        FormatError: a number that does not fit.
+
+    >>> pack(np.array([1, 2, 3], dtype=np.uint8), 4).tolist()
     [33, 3]
     """
     flat = numbers.reshape(-1).astype(np.int64)
-    low, high = (0, 2**bits - 1) if numbers.dtype.kind == "u" else (-(2**bits >> 1), 2**bits - 1)
+    half = 2**bits >> 1
+    low, high = (0, 2**bits - 1) if numbers.dtype.kind == "u" else (-half, max(half - 1, 0))
     if flat.size and (int(flat.min()) < low or int(flat.max()) > high):
         raise FormatError(
             f"numbers of {bits} bits must lie between {low} and {high} (found {flat.min()} to {flat.max()})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ MOST_SIZE = 1 << 24
 """No axis of a matrix is longer."""
 
 FLOATS = ("float16", "float32")
-Array = NDArray[Any]
+Array: TypeAlias = NDArray[Any]
 
 
 class Fields:
@@ -44,6 +44,34 @@ class Fields:
             )
         return value
 
+    def text(self, name: str) -> str:
+        """Any text."""
+        value = self._take(name)
+        if not isinstance(value, str):
+            raise FormatError(f"{self.where}: {name} must be text (found {value!r:.80})")
+        return value
+
+    def name(self, name: str) -> str:
+        """A Python name."""
+        value = self.text(name)
+        if not value.isidentifier():
+            raise FormatError(f"{self.where}: {name} must be a name (found {value!r:.80})")
+        return value
+
+    def number_or_none(self, name: str) -> float | None:
+        """A number from 0 on, or null."""
+        value = self._take(name)
+        if value is None or (type(value) in (int, float) and 0 <= value < float("inf")):
+            return value
+        raise FormatError(f"{self.where}: {name} must be a number from 0 on, or null (found {value!r:.80})")
+
+    def mapping(self, name: str) -> Mapping[str, Any]:
+        """An object, as it is."""
+        value = self._take(name)
+        if not isinstance(value, Mapping):
+            raise FormatError(f"{self.where}: {name} must be an object (found {value!r:.80})")
+        return value
+
     def sizes(self, name: str, count: int, low: int = 1, high: int = MOST_SIZE) -> tuple[int, ...]:
         """A list of so many whole numbers."""
         value = self._take(name)
@@ -51,6 +79,9 @@ class Fields:
             raise FormatError(f"{self.where}: {name} must be {count} numbers (found {value!r:.80})")
         each = Fields(f"{self.where}: {name}", {str(place): one for place, one in enumerate(value)})
         return tuple(each.whole(str(place), low, high) for place in range(count))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._left
 
     def optional(self, name: str) -> Any:
         """Whatever stands there, or None."""
@@ -73,23 +104,22 @@ class Fields:
 
 
 class Tensors:
-    """The tensors of a file, taken out by name, dtype and shape; :meth:`end` refuses what nobody took."""
+    """The tensors of a file, read by name, dtype and shape; :meth:`end` refuses what nobody read."""
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
-        self._left = dict(arrays)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._left
+        self._arrays = dict(arrays)
+        self._left = set(arrays)
 
     def names(self) -> list[str]:
-        """Those not taken yet."""
+        """Those not read yet."""
         return sorted(self._left)
 
     def take(self, name: str, dtypes: tuple[str, ...], shape: tuple[int, ...] | None) -> Array:
         """The tensor of that name; ``shape`` None allows any."""
-        if name not in self._left:
+        if name not in self._arrays:
             raise FormatError(f"the tensor {name!r} is missing")
-        array = self._left.pop(name)
+        array = self._arrays[name]
+        self._left.discard(name)
         if array.dtype.name not in dtypes or (shape is not None and array.shape != shape):
             raise FormatError(
                 f"the tensor {name!r} must be {' or '.join(dtypes)} of shape {shape or 'any'} "
@@ -113,6 +143,6 @@ class Tensors:
             raise FormatError(f"the tensor {name!r}: {error.problem}") from error
 
     def end(self) -> None:
-        """Everything was taken."""
+        """Everything was read."""
         if self._left:
             raise FormatError(f"{len(self._left)} unknown tensors, the first being {min(self._left)!r:.120}")

@@ -14,8 +14,7 @@ MOST_ERROR = 2.0**-10
 def stored(array: NDArray[Any]) -> NDArray[Any]:
     """A tensor as float16 where no entry moves by more than :data:`MOST_ERROR` of the largest entry's size.
 
-    That is the error that int8 codes have an eighth of a bit below; weights beyond the range of float16 stay
-    float32.
+    Values beyond the range of float16, and tensors of tiny values only, stay float32.
     """
     values = np.ascontiguousarray(array, dtype=np.float32)
     largest = float(np.abs(values).max(initial=0))
