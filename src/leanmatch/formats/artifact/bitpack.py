@@ -1,8 +1,8 @@
 """Whole numbers of a few bits each, one after the other in a row of bytes.
 
-Number ``i`` of width ``w`` fills the bits ``i w`` to ``i w + w - 1`` of the stream, its lowest bit first; bit ``j`` of
-the stream is bit ``j % 8`` of byte ``j // 8``. The last byte is filled up with zero bits. Signed numbers are kept
-as the low ``w`` bits of their two's complement.
+Number ``i`` of width ``w`` fills the bits ``i w`` to ``i w + w - 1`` of the stream, its lowest bit first;
+bit ``j`` of the stream is bit ``j % 8`` of byte ``j // 8``. The last byte is filled up with zero bits. Signed
+numbers are kept as the low ``w`` bits of their two's complement.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from leanmatch.errors import FormatError
 
 MOST_BITS = 16
-_CHUNK = 1 << 20
-"""Groups of eight numbers that are unpacked at once: bounds the memory for it."""
+_CHUNK = 1 << 18
+"""Numbers that are packed, and groups of eight that are unpacked, at once: bounds the memory for it."""
 
 
 def packed_size(count: int, bits: int) -> int:
@@ -32,7 +32,7 @@ def pack(numbers: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     """Pack numbers of any shape, in C order.
 
     Args:
-        numbers: integers; unsigned ones below ``2^bits``, signed ones within the two's complement of ``bits``.
+        numbers: integers; unsigned ones below ``2^bits``, signed ones within two's complement of ``bits``.
         bits: 0 to 16. With 0 every number must be 0, and nothing is stored.
 
     Returns:
@@ -44,15 +44,23 @@ def pack(numbers: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     >>> pack(np.array([1, 2, 3], dtype=np.uint8), 4).tolist()
     [33, 3]
     """
-    flat = numbers.reshape(-1).astype(np.int64)
+    flat = numbers.reshape(-1)
     half = 2**bits >> 1
     low, high = (0, 2**bits - 1) if numbers.dtype.kind == "u" else (-half, max(half - 1, 0))
     if flat.size and (int(flat.min()) < low or int(flat.max()) > high):
         raise FormatError(
             f"numbers of {bits} bits must lie between {low} and {high} (found {flat.min()} to {flat.max()})"
         )
-    shifts = np.arange(bits, dtype=np.int64)
-    stream = ((flat[:, None] >> shifts) & 1).astype(np.uint8)
+    if bits == 0 or not flat.size:
+        return np.zeros(0, dtype=np.uint8)
+    return np.concatenate(
+        [_pack(flat[start : start + _CHUNK], bits) for start in range(0, flat.size, _CHUNK)]
+    )
+
+
+def _pack(numbers: NDArray[Any], bits: int) -> NDArray[np.uint8]:
+    octets = np.ascontiguousarray(numbers.astype("<u2")).view(np.uint8).reshape(-1, 2)
+    stream = np.unpackbits(octets, axis=1, count=bits, bitorder="little")
     return np.packbits(stream.reshape(-1), bitorder="little")
 
 
@@ -75,7 +83,8 @@ def unpack(packed: NDArray[np.uint8], count: int, bits: int) -> NDArray[np.uint1
     """
     if packed.shape != (packed_size(count, bits),):
         raise FormatError(
-            f"{count:,} numbers of {bits} bits take {packed_size(count, bits):,} bytes (found {packed.size:,})"
+            f"{count:,} numbers of {bits} bits take {packed_size(count, bits):,} bytes "
+            f"(found {packed.size:,})"
         )
     spare = 8 * packed.size - count * bits
     if spare and int(packed[-1]) >> (8 - spare):
@@ -106,7 +115,7 @@ def signed(numbers: NDArray[np.uint16], bits: int) -> NDArray[np.int8]:
 
 
 def _unpack_groups(packed: NDArray[np.uint8], groups: int, bits: int) -> NDArray[np.uint16]:
-    """``8 groups`` numbers; number ``j`` of a group lies within three bytes from byte ``j bits // 8`` of it on."""
+    """``8 groups`` numbers; number ``j`` of a group lies in the three bytes from ``j bits // 8`` on."""
     whole = np.zeros(groups * bits, dtype=np.uint8)
     whole[: packed.size] = packed
     rows = np.zeros((groups, bits + 2), dtype=np.uint8)  # two more, so that three can be read anywhere

@@ -27,11 +27,11 @@ class LayerTensors:
     """One compressed layer.
 
     Attributes:
-        factors: its weight ``(m, n)``: outputs by inputs for a linear layer, entries by dimension for a table.
+        factors: its weight ``(m, n)``: outputs by inputs of a linear layer, entries by dimension of a table.
         bias: float32 ``(m,)``, or None.
         kind: one of :data:`KINDS`.
         stack: layers with the same stack read the same input and share their atoms; None for all others.
-        report: what ``leanmatch.json`` says of it: ``bytes``, ``macs``, ``dense_bytes``, ``dense_macs``, ``error``.
+        report: what ``leanmatch.json`` says of it: ``bytes macs dense_bytes dense_macs error``.
     """
 
     factors: Factors
@@ -63,13 +63,14 @@ class Artifact:
     Attributes:
         folder: where.
         task: one of :data:`TASKS`.
-        architecture: class name in transformers (``BertModel``), or in sentence-transformers for a static encoder.
+        architecture: class name in transformers (``BertModel``); ``StaticEmbedding`` for a static encoder.
         config: the architecture's ``config.json``; empty for a static encoder.
         modules: of a sentence encoder, in order; empty for other tasks.
-        layers: compressed layers by module name inside the transformers model (a static encoder's table goes by
+        layers: compressed layers by module name inside the transformers model (a static encoder's table:
             ``module0.embedding``).
-        tensors: all other parameters by name in the model's state dict, float32 (integer ones int64); those of
-            module ``i`` behind the transformer carry the prefix ``module{i}.``.
+        tensors: all other parameters by name in the model's state dict, float32 (integer ones int64); those
+            of module ``i`` behind the transformer carry the prefix ``module{i}.``.
+        dropped: parameters that no sentence vector depends on (the pooler's); a loader makes them zeros.
         tokenizer_file: ``tokenizer.json`` of the ``tokenizers`` library, None where there is none.
         provenance: all of ``leanmatch.json``.
     """
@@ -81,6 +82,7 @@ class Artifact:
     modules: tuple[ModuleConfig, ...]
     layers: Mapping[str, LayerTensors]
     tensors: Mapping[str, NDArray[Any]]
+    dropped: tuple[str, ...]
     tokenizer_file: Path | None
     provenance: Mapping[str, Any]
 

@@ -51,6 +51,13 @@ class Fields:
             raise FormatError(f"{self.where}: {name} must be text (found {value!r:.80})")
         return value
 
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A list of texts."""
+        value = self._take(name)
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise FormatError(f"{self.where}: {name} must be a list of texts (found {value!r:.80})")
+        return tuple(value)
+
     def name(self, name: str) -> str:
         """A Python name."""
         value = self.text(name)
@@ -131,7 +138,9 @@ class Tensors:
         """A finite float tensor, as float32 (float16 is widened)."""
         array = self.take(name, FLOATS, shape).astype(np.float32)
         if not np.isfinite(array).all():
-            raise FormatError(f"the tensor {name!r} holds {int((~np.isfinite(array)).sum())} non-finite numbers")
+            raise FormatError(
+                f"the tensor {name!r} holds {int((~np.isfinite(array)).sum())} non-finite numbers"
+            )
         return array
 
     def packed(self, name: str, count: int, bits: int) -> NDArray[np.uint16]:

@@ -13,7 +13,7 @@ from leanmatch.formats.artifact.contents import KINDS
 from leanmatch.formats.artifact.fields import Array
 from leanmatch.formats.artifact.forms import SHARED, encode
 from leanmatch.formats.artifact.halves import stored
-from leanmatch.formats.artifact.reader import tensor_names
+from leanmatch.formats.artifact.reader import UNUSED, tensor_names
 from leanmatch.formats.layout import LEGACY_MODULES
 
 if TYPE_CHECKING:
@@ -36,10 +36,12 @@ class Gathered:
     Attributes:
         layers: an entry a compressed layer; see docs/format.md.
         tensors: by their names in the file.
+        dropped: number of values of each parameter that is left out, see ``UNUSED`` in ``reader.py``.
     """
 
     layers: dict[str, dict[str, Any]]
     tensors: dict[str, Array]
+    dropped: dict[str, int]
 
     def layer_bytes(self) -> int:
         """Bytes of all layers' tensors."""
@@ -52,7 +54,8 @@ class Gathered:
     def dense_bytes(self) -> int:
         """What all of it takes as float32."""
         others = sum(4 * array.size for name, array in self.tensors.items() if name.startswith("tensors/"))
-        return others + sum(int(entry["dense_bytes"]) for entry in self.layers.values())
+        dropped = 4 * sum(self.dropped.values())
+        return others + dropped + sum(int(entry["dense_bytes"]) for entry in self.layers.values())
 
 
 def parts_of(model: Any) -> list[Part]:
@@ -97,15 +100,15 @@ def gather(model: Any, errors: Mapping[str, float]) -> Gathered:
 
     Raises:
         ModelError: no compressed layer, parameters that are not finite.
-        FormatError: a layer that has no form in the artifact; members of a stack that do not share their atoms.
+        FormatError: a layer that has no form in the artifact; a stack whose members do not share their atoms.
     """
-    gathered = Gathered({}, {})
+    gathered = Gathered({}, {}, {})
     for part in parts_of(model):
         inside: set[int] = set()
         for name, layer in _compressed(part.module):
             _add_layer(gathered, part.prefix + name, layer, errors)
             inside |= {id(value) for value in (*layer.parameters(), *layer.buffers())}
-        _add_others(gathered, part, inside)
+        _add_others(gathered, part, inside, UNUSED if is_matcher(model) and not part.prefix else None)
     if not gathered.layers:
         raise ModelError("the model has no compressed layer", remedy="call factorize(model, spec) first")
     return gathered
@@ -154,25 +157,30 @@ def _add_layer(gathered: Gathered, name: str, layer: Any, errors: Mapping[str, f
 
 
 def _macs(factors: Any, kind: str, first: bool) -> int:
-    """Multiply-adds a token. A table decodes one row; the first member of a stack computes with the atoms for all."""
+    """Multiply-adds a token. A table decodes one row; a stack's first member works for all."""
     nonzeros = getattr(factors, "nonzeros", 0)
-    m, n = factors.shape
+    n = factors.shape[1]
     if kind == "embedding":
         return 0 if getattr(factors, "identity", True) else nonzeros * n
     macs = int(factors.cost().macs)
     return macs if first else macs - n * factors.atom_count
 
 
-def _add_others(gathered: Gathered, part: Part, inside: set[int]) -> None:
+def _add_others(gathered: Gathered, part: Part, inside: set[int], unused: str | None) -> None:
     stored_ids: set[int] = set()
     for name, value in part.module.state_dict(keep_vars=True).items():
         if id(value) in inside or id(value) in stored_ids:  # tied: loading ties them again
             continue
         stored_ids.add(id(value))
+        if unused is not None and name.startswith(unused):
+            gathered.dropped[name] = value.numel()
+            continue
         array = _array(value)
         if array.dtype.kind == "f":
             if not np.isfinite(array).all():
-                raise ModelError(f"{part.prefix}{name} holds NaN or infinite numbers", remedy="use another model")
+                raise ModelError(
+                    f"{part.prefix}{name} holds NaN or infinite numbers", remedy="use another model"
+                )
             array = stored(array)
         else:
             array = array.astype(np.int64)

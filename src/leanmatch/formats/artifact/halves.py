@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOST_ERROR = 2.0**-10
-"""Largest rounding error that is taken for half the bytes; a float16 in its normal range has at most 2^-11."""
+"""Largest rounding error that is taken for half the bytes; float16 in its normal range has at most 2^-11."""
 
 
 def stored(array: NDArray[Any]) -> NDArray[Any]:
@@ -26,7 +26,7 @@ def stored(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def stored_scales(scales: NDArray[Any]) -> NDArray[Any]:
-    """Scales as float16 where each of them keeps its own value within :data:`MOST_ERROR`, so none becomes 0."""
+    """Scales as float16 where each keeps its own value within :data:`MOST_ERROR`, so that none becomes 0."""
     values = np.ascontiguousarray(scales, dtype=np.float32)
     half = _half(values)
     close = np.abs(half.astype(np.float32) - values) <= MOST_ERROR * np.abs(values)

@@ -6,22 +6,20 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from leanmatch.errors import FormatError, LeanmatchError, MissingExtraError, ModelError
-from leanmatch.factorization import DenseSparse, IntMatrix, LowRank, QuantizedDenseSparse
+from leanmatch.errors import FormatError, LeanmatchError, MissingExtraError
 from leanmatch.formats.artifact import tensorfile
-from leanmatch.formats.artifact.contents import Artifact, LayerTensors
+from leanmatch.formats.artifact.contents import Artifact
 from leanmatch.formats.artifact.gather import parts_of
+from leanmatch.formats.artifact.modules import compressed_layer, replace_modules, share_stacks
+from leanmatch.formats.artifact.quiet import quiet_loading
 from leanmatch.formats.artifact.reader import read_artifact
 from leanmatch.formats.artifact.skeleton import check_against_skeleton
 from leanmatch.formats.devices import resolve_device
 from leanmatch.formats.provenance import FILE_NAME
-
-if TYPE_CHECKING:
-    from leanmatch.compression import CompressedLayer
 
 _REMEDY = "the folder is incomplete or damaged: compress the model again"
 
@@ -53,7 +51,8 @@ def build(artifact: Artifact, device: str = "auto") -> Any:
     except Exception as error:  # whatever the libraries raise at configurations that they cannot use
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise FormatError(
-            f"the model in {artifact.folder} cannot be built: {type(error).__name__}: {first:.200}", remedy=_REMEDY
+            f"the model in {artifact.folder} cannot be built: {type(error).__name__}: {first:.200}",
+            remedy=_REMEDY,
         ) from error
     _fill(model, artifact)
     model.eval()
@@ -80,7 +79,11 @@ def _stock_folder(artifact: Artifact) -> Iterator[Path]:
         temporary = Path(name)
         hidden = {FILE_NAME, tensorfile.FILE_NAME}
         for path in artifact.folder.iterdir():
-            if path.is_file() and path.name not in hidden and path.suffix in (".json", ".txt", ".model", ".jinja"):
+            if (
+                path.is_file()
+                and path.name not in hidden
+                and path.suffix in (".json", ".txt", ".model", ".jinja")
+            ):
                 (temporary / path.name).symlink_to(path.resolve())
         for module in artifact.modules:
             if module.path and not (temporary / module.path).exists():
@@ -98,8 +101,12 @@ def _stock_folder(artifact: Artifact) -> Iterator[Path]:
 
 
 def _own_tensors(artifact: Artifact, prefix: str) -> dict[str, Any]:
-    """State of a module behind the transformer; compressed tables decoded, so that the module finds its size."""
-    own = {name.removeprefix(prefix): array for name, array in artifact.tensors.items() if name.startswith(prefix)}
+    """State of a module behind the transformer; tables decoded, so that it finds its size."""
+    own = {
+        name.removeprefix(prefix): array
+        for name, array in artifact.tensors.items()
+        if name.startswith(prefix)
+    }
     for name, layer in artifact.layers.items():
         if name.startswith(prefix):
             own[f"{name.removeprefix(prefix)}.weight"] = layer.factors.dense()
@@ -109,8 +116,6 @@ def _own_tensors(artifact: Artifact, prefix: str) -> dict[str, Any]:
 
 
 def _open(artifact: Artifact, folder: Path) -> Any:
-    from leanmatch.formats.artifact.quiet import quiet_loading
-
     with quiet_loading():
         if artifact.task == "matcher":
             from sentence_transformers import SentenceTransformer
@@ -134,11 +139,12 @@ def _fill(model: Any, artifact: Artifact) -> None:
             remedy=_REMEDY,
         )
     for part in parts:
-        replaced = {}
+        replaced, made = {}, []
         for name, layer in _inside(artifact.layers, part.prefix, parts):
             old = part.module.get_submodule(name)
             replaced[id(old)] = compressed_layer(layer, old)
-        _share_atoms(artifact, replaced)
+            made.append((layer, replaced[id(old)]))
+        share_stacks(made)
         replace_modules(part.module, replaced)
         inside = {id(value) for new in replaced.values() for value in (*new.parameters(), *new.buffers())}
         filled: set[int] = set()
@@ -146,6 +152,9 @@ def _fill(model: Any, artifact: Artifact) -> None:
             state = part.module.state_dict(keep_vars=True)
             for name, array in _inside(artifact.tensors, part.prefix, parts):
                 state[name].copy_(torch.from_numpy(array))
+                filled.add(id(state[name]))
+            for name in artifact.dropped if not part.prefix else ():
+                state[name].zero_()
                 filled.add(id(state[name]))
         left = [name for name, value in state.items() if id(value) not in inside | filled]
         if left:

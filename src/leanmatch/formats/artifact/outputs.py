@@ -12,7 +12,7 @@ from leanmatch.formats.parity import MIN_COSINE, ODD_TEXTS, Parity, check_parity
 from leanmatch.types import Vectors
 
 MOST_DIFFERENCE = 0.02
-"""Largest change of a row of outputs, relative to its length: a cosine alone cannot see one class score move."""
+"""Largest relative change of a row of outputs: a cosine cannot see a single class score move."""
 
 
 def check_outputs(model: Any, other: Any, texts: Sequence[str], tokenizer: Any = None) -> Parity:
@@ -35,8 +35,8 @@ def check_outputs(model: Any, other: Any, texts: Sequence[str], tokenizer: Any =
         if found.min_cosine < MIN_COSINE or difference > MOST_DIFFERENCE:
             raise FormatError(
                 f"the saved model, reloaded, gives other outputs for {text!r:.80}: cosine "
-                f"{found.min_cosine:.6f}, relative difference {difference:.4f} (at least {MIN_COSINE} and at most "
-                f"{MOST_DIFFERENCE} are asked)",
+                f"{found.min_cosine:.6f}, relative difference {difference:.4f} (at least {MIN_COSINE} "
+                f"and at most {MOST_DIFFERENCE} are asked)",
                 remedy="nothing was written; report this with the model's modules: print(model)",
             )
         if found.min_cosine < worst.min_cosine:

@@ -1,11 +1,11 @@
-"""Reading an artifact without torch: every field, shape, dtype, range and index is checked before it is used."""
+"""Reading an artifact without torch: every field, shape, range and index is checked before its use."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,9 @@ from leanmatch.formats.jsonfiles import read_object, read_value
 from leanmatch.formats.layout import LEGACY_MODULES, LegacyModule
 from leanmatch.formats.provenance import FILE_NAME, read_provenance
 
-if TYPE_CHECKING:
-    from leanmatch.factorization import Factors
-
 KIND = "compressed"
+UNUSED = "pooler."
+"""Parameters of a sentence encoder's transformer that no vector depends on: left out, loaded as zeros."""
 VERSION = 1
 MOST_CONFIG_BYTES = 1 << 20
 MOST_NUMBER = 1 << 31
@@ -35,12 +34,13 @@ _REMEDY = "the artifact is damaged or was not written by leanmatch: compress the
 
 
 def is_artifact(folder: str | Path) -> bool:
-    """Does the folder's ``leanmatch.json`` say that it is a compressed model?
-
-    Raises:
-        FormatError: there is a ``leanmatch.json``, and it is damaged.
-    """
-    found = read_provenance(folder)
+    """Does the folder hold a compressed model, damaged perhaps? Only :func:`read_artifact` checks it."""
+    if Path(folder, tensorfile.FILE_NAME).exists():
+        return True
+    try:
+        found = read_provenance(folder)
+    except FormatError:  # a stock folder, which loads whatever its provenance says
+        return False
     return found is not None and found.get("kind") == KIND
 
 
@@ -81,6 +81,9 @@ def _read(folder: Path) -> Artifact:
     if weights_sha256(folder) != provenance["weights_sha256"]:
         raise FormatError(f"{weights} is not the file that {FILE_NAME} was written for", remedy=_REMEDY)
     layers = _layers(fields.mapping("layers"), tensors)
+    dropped = fields.texts("dropped")
+    if not all(name.startswith(UNUSED) for name in dropped) or (dropped and task != "matcher"):
+        raise FormatError(f"{fields.where}: dropped must be parameters of a sentence encoder's {UNUSED!r}")
     fields.end()
     others = _others(tensors, layers)
     tensors.end()
@@ -95,6 +98,7 @@ def _read(folder: Path) -> Artifact:
         modules=modules,
         layers=layers,
         tensors=others,
+        dropped=dropped,
         tokenizer_file=tokenizer if tokenizer.is_file() else None,
         provenance=provenance,
     )
@@ -129,8 +133,13 @@ def _layers(entries: Mapping[str, Any], tensors: Tensors) -> dict[str, LayerTens
         if stack is not None and not isinstance(stack, str):
             raise FormatError(f"{fields.where}: its stack is {stack!r:.80}, not a name")
         factors = decode(fields, tensors, tensor_names(name, stack))
-        bias = tensors.floats(f"layers/{name}/bias", factors.shape[:1]) if fields.choice("bias", (True, False)) else None
-        report = {key: fields.whole(key, 0, 1 << 60) for key in ("bytes", "macs", "dense_bytes", "dense_macs")}
+        bias = (
+            tensors.floats(f"layers/{name}/bias", factors.shape[:1])
+            if fields.choice("bias", (True, False))
+            else None
+        )
+        sizes = ("bytes", "macs", "dense_bytes", "dense_macs")
+        report: dict[str, Any] = {key: fields.whole(key, 0, 1 << 60) for key in sizes}
         report["error"] = fields.number_or_none("error")
         fields.end()
         if stack is not None:

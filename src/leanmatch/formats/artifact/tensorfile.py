@@ -1,7 +1,7 @@
 """The one safetensors file: its header is checked before the library reads it.
 
-The library checks that offsets lie in the file and do not overlap. What it lets pass is refused here: repeated
-names, other dtypes than the format's, headers of a size that only an attacker needs.
+The library checks that offsets lie in the file and do not overlap. What it lets pass is refused here:
+repeated names, other dtypes than the format's, headers of a size that only an attacker needs.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ def check_header(content: bytes, name: str) -> None:
     reached = 0
     for start, stop in sorted(ends):
         if start != reached:
-            raise FormatError(f"{name}: its tensors overlap or leave gaps at byte {reached:,}", remedy=_REMEDY)
+            raise FormatError(
+                f"{name}: its tensors overlap or leave gaps at byte {reached:,}", remedy=_REMEDY
+            )
         reached = stop
     if reached != len(content) - 8 - size:
         raise FormatError(
@@ -87,7 +89,9 @@ def _checked(where: str, entry: Any, most: int) -> tuple[int, int]:
     dtype = np.dtype(DTYPES[fields.choice("dtype", DTYPES)])
     shape = fields.optional("shape")
     if not isinstance(shape, list) or len(shape) > MOST_AXES:
-        raise FormatError(f"{where}: its shape is {shape!r:.80}, not at most {MOST_AXES} sizes", remedy=_REMEDY)
+        raise FormatError(
+            f"{where}: its shape is {shape!r:.80}, not at most {MOST_AXES} sizes", remedy=_REMEDY
+        )
     sizes = Fields(where, {"shape": shape}).sizes("shape", len(shape), low=0, high=most)
     start, stop = fields.sizes("data_offsets", 2, low=0, high=most)
     fields.end()
@@ -96,7 +100,8 @@ def _checked(where: str, entry: Any, most: int) -> tuple[int, int]:
         count *= size
     if count * dtype.itemsize != stop - start:
         raise FormatError(
-            f"{where}: {dtype} {tuple(sizes)} takes {count * dtype.itemsize:,} bytes (found {stop - start:,})",
+            f"{where}: {dtype} {tuple(sizes)} takes {count * dtype.itemsize:,} bytes "
+            f"(found {stop - start:,})",
             remedy=_REMEDY,
         )
     return start, stop

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,13 +12,11 @@ from typing import TYPE_CHECKING, Any
 from leanmatch.errors import FormatError, ModelError, UsageError
 from leanmatch.files import atomic_folder, write_json
 from leanmatch.formats.artifact import tensorfile
-from leanmatch.formats.artifact.contents import TASKS
 from leanmatch.formats.artifact.gather import Gathered, gather, is_matcher, parts_of
 from leanmatch.formats.artifact.reader import KIND, VERSION
-from leanmatch.formats.hashing import weights_sha256
 from leanmatch.formats.layout import legacy_tokenizer_config, rewrite_to_legacy
 from leanmatch.formats.parity import Parity
-from leanmatch.formats.provenance import FILE_NAME, FORMAT, FORMAT_VERSION, checked_provenance
+from leanmatch.formats.provenance import FILE_NAME, checked_provenance
 from leanmatch.formats.writer import check_target, common_fields, same_mode
 
 if TYPE_CHECKING:
@@ -66,8 +63,8 @@ def save_compressed(
     Nothing but the folder of a finished, reloaded and compared artifact is ever left behind.
 
     Args:
-        model: a ``SentenceTransformer`` or a transformers model after :func:`leanmatch.compression.factorize`;
-            integer codes are stored whether or not it is finalized.
+        model: a ``SentenceTransformer`` or a transformers model with layers of
+            :func:`leanmatch.compression.factorize`, finalized or not.
         folder: where to.
         provenance: as :func:`leanmatch.formats.save_matcher` takes it.
         tokenizer: of a transformers model; a sentence encoder has its own.
@@ -105,15 +102,13 @@ def save_compressed(
             "architecture": type(parts_of(model)[0].module).__name__,
             **_sizes(gathered, temporary),
             "quality": told,
+            "dropped": sorted(gathered.dropped),
             "spec": None if spec is None else spec.to_json(),
             "layers": gathered.layers,
         }
         content = {
             **common_fields(temporary, given, layout_notes),
             "kind": KIND,
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "weights_sha256": weights_sha256(temporary),
             "parity": {},
             "artifact": section,
         }
@@ -132,8 +127,11 @@ def task_of(model: Any) -> str:
     if is_matcher(model):
         return "matcher"
     name = type(model).__name__
-    endings = {"ForSequenceClassification": "sequence-classification", "ForQuestionAnswering": "question-answering"}
-    return next((task for ending, task in endings.items() if name.endswith(ending)), next(reversed(TASKS)))
+    endings = {
+        "ForSequenceClassification": "sequence-classification",
+        "ForQuestionAnswering": "question-answering",
+    }
+    return next((task for ending, task in endings.items() if name.endswith(ending)), "encoder")
 
 
 def check_bytes(told: Mapping[str, int], found: int, folder: Path) -> None:
@@ -142,11 +140,14 @@ def check_bytes(told: Mapping[str, int], found: int, folder: Path) -> None:
     Raises:
         FormatError: the two differ by more than :data:`MOST_UNREPORTED`.
     """
-    exact = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name != FILE_NAME)
+    exact = sum(
+        path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name != FILE_NAME
+    )
     allowed = max(MOST_UNREPORTED * found, found - exact)
     if told["total"] != exact or abs(found - told["total"]) > allowed:
         raise FormatError(
-            f"the report says {told['total']:,} bytes; the files without {FILE_NAME} have {exact:,}, all {found:,}",
+            f"the report says {told['total']:,} bytes; the files without {FILE_NAME} have {exact:,}, "
+            f"all {found:,}",
             remedy="nothing was written; report this",
         )
 
