@@ -31,7 +31,7 @@ SPEC = CompressionSpec(
 
 
 def compressed(model, spec=SPEC, *, grow=True):
-    """A compressed copy; ``grow`` first makes the small random weights of the tests' BERT large enough to matter."""
+    """A compressed copy; ``grow`` first makes small random weights large enough to matter."""
     made = copy.deepcopy(model)
     with torch.no_grad():
         for name, value in made.named_parameters():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -10,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch", reason="the train extra (torch) is not installed")
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from compressed_models import SMALL, SPEC, compressed
+
 from leanmatch.compression import CompressionSpec, LayerSpec, Rule, compressed_layers
 from leanmatch.errors import FormatError, LeanmatchError, ModelError, UsageError
 from leanmatch.factorization import DenseSparse, IntMatrix, LowRank, QuantizedDenseSparse
@@ -79,12 +78,14 @@ def test_integer_codes_and_indices_are_kept_exactly(model, saved):
             if hasattr(found, field):
                 assert np.abs(getattr(expected, field)).max() > (field != "atoms_q")
                 assert (getattr(found, field) == getattr(expected, field)).all()
-        np.testing.assert_allclose(found.dense(), expected.dense(), rtol=0, atol=2e-3 * np.abs(expected.dense()).max())
+        np.testing.assert_allclose(
+            found.dense(), expected.dense(), rtol=0, atol=2e-3 * np.abs(expected.dense()).max()
+        )
         if getattr(layer, "bias", None) is not None:
             np.testing.assert_allclose(artifact.layers[name].bias, layer.bias.detach().numpy(), atol=1e-3)
     assert kinds == {
-        (QuantizedDenseSparse, False), (QuantizedDenseSparse, True), (DenseSparse, False), (DenseSparse, True),
-        (IntMatrix, None), (LowRank, None),
+        (QuantizedDenseSparse, False), (QuantizedDenseSparse, True), (DenseSparse, False),
+        (DenseSparse, True), (IntMatrix, None), (LowRank, None),
     }  # fmt: skip
 
 
@@ -106,7 +107,9 @@ def test_what_it_says_of_itself(saved):
     assert query.report["error"] == 0.25 and query.stack.endswith("encoder.layer.0.attention.self")
     assert query.report["dense_macs"] == 32 * 32
     # n r + m (n/b) k for the first member of the stack, m (n/b) k for the others
-    others = [artifact.layers[f"encoder.layer.0.attention.self.{one}"].report["macs"] for one in ("key", "value")]
+    others = [
+        artifact.layers[f"encoder.layer.0.attention.self.{one}"].report["macs"] for one in ("key", "value")
+    ]
     assert query.report["macs"] == 32 * 12 + 32 * 4 * 3 and others == [32 * 4 * 3] * 2
     assert artifact.layers["embeddings.word_embeddings"].report["macs"] == 0
 
@@ -216,7 +219,14 @@ def _config(name, **more):
     sizes = {"vocab_size": 90, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     sizes |= {"intermediate_size": 64, "max_position_embeddings": 64, "initializer_range": 0.1}
     if name == "DistilBert":
-        sizes = {"vocab_size": 90, "dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64, "initializer_range": 0.1}
+        sizes = {
+            "vocab_size": 90,
+            "dim": 32,
+            "n_layers": 2,
+            "n_heads": 2,
+            "hidden_dim": 64,
+            "initializer_range": 0.1,
+        }
     if name == "T5":
         sizes = {"vocab_size": 90, "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2}
     if name == "Albert":
@@ -246,7 +256,11 @@ def test_transformers_models_of_all_families(family, name, task, bert, tmp_path)
     layer = LayerSpec(**SMALL)
     wanted = [n for n, m in made.named_modules() if isinstance(m, torch.nn.Linear) and m.in_features % 8 == 0]
     wanted = [n for n in wanted if not any(part in n for part in ("classifier", "qa_", "pooler"))]
-    words = "shared" if family == "T5" else next(n for n, _ in made.named_modules() if n.endswith("word_embeddings"))
+    words = (
+        "shared"
+        if family == "T5"
+        else next(n for n, _ in made.named_modules() if n.endswith("word_embeddings"))
+    )
     spec = CompressionSpec((*(Rule(n, layer) for n in wanted), Rule(words, LayerSpec(method="int", bits=8))))
     model = compressed(made, spec, grow=False)
     saved = save_compressed(model, tmp_path / "m", {"base": name}, tokenizer=bert.tokenizer, sample=TEXTS)

@@ -13,7 +13,9 @@ from leanmatch.formats.artifact.bitpack import pack, packed_size, signed, unpack
 def reference(numbers, bits):
     stream = [(int(number) >> place) & 1 for number in numbers for place in range(bits)]
     stream += [0] * (-len(stream) % 8)
-    return [sum(bit << place for place, bit in enumerate(stream[i : i + 8])) for i in range(0, len(stream), 8)]
+    return [
+        sum(bit << place for place, bit in enumerate(stream[i : i + 8])) for i in range(0, len(stream), 8)
+    ]
 
 
 @pytest.mark.parametrize("bits", range(17))
@@ -40,7 +42,8 @@ def test_more_than_one_chunk(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("numbers", "bits"), [(np.array([64], np.uint8), 6), (np.array([-9, 3], np.int8), 4), (np.array([8], np.int8), 4)]
+    ("numbers", "bits"),
+    [(np.array([64], np.uint8), 6), (np.array([-9, 3], np.int8), 4), (np.array([8], np.int8), 4)],
 )
 def test_numbers_that_do_not_fit(numbers, bits):
     with pytest.raises(FormatError, match=f"numbers of {bits} bits must lie between"):
