@@ -101,6 +101,7 @@ def factorize(
     calibration_texts: Sequence[str] | None = None,
     tokenizer: Any = None,
     calibration: Calibration | None = None,
+    surplus: int = 0,
     rounds: int = 10,
     seed: int = 0,
     progress: bool = False,
@@ -114,6 +115,7 @@ def factorize(
             outputs on them, which is much better than plain Frobenius error.
         tokenizer: for models that are no SentenceTransformer.
         calibration: statistics gathered before, instead of texts.
+        surplus: nonzeros a row and block on top of ``nonzeros``, to be thinned out by :class:`STF`.
         rounds: alternations of pursuit and atoms.
         seed: of the first atoms and of Fisher probes.
         progress: a bar on stderr.
@@ -149,12 +151,17 @@ def factorize(
                     calibration,
                     names,
                     stack=spec.stack(names[0])[0],  # type: ignore[index]
+                    surplus=surplus,
                     rounds=rounds,
                     seed=seed,
                 )
             )
         else:
-            made = [fit_linear(linear[names[0]], layer, calibration, names[0], rounds=rounds, seed=seed)]
+            made = [
+                fit_linear(
+                    linear[names[0]], layer, calibration, names[0], surplus=surplus, rounds=rounds, seed=seed
+                )
+            ]
         for name, new in zip(names, made, strict=True):
             old = planned[name][0]
             new.train(old.training)

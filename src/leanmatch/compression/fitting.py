@@ -33,6 +33,7 @@ def fit_linear(
     calibration: Calibration,
     name: str,
     *,
+    surplus: int = 0,
     rounds: int = 10,
     seed: int = 0,
 ) -> CompressedLinear:
@@ -47,11 +48,13 @@ def fit_linear(
         factors = fit_low_rank(weight, rank, moment=matrix)
         return LowRankLinear(LowRankMatrix(factors, bits=layer.value_bits).to(weight.device), module.bias)
     if layer.method == "nm":
-        found = fit_nm(weight, width=layer.block, nonzeros=layer.nonzeros, moment=moment)
+        found = fit_nm(
+            weight, width=layer.block, nonzeros=min(layer.nonzeros + surplus, layer.block), moment=moment
+        )
         made = _factored(found, layer).to(weight.device)
         made.metric = block_metric(moment, weight.shape[1], layer.block)
         return FactoredLinear(made, module.bias)
-    return FactoredLinear(_dense_sparse(weight, layer, moment, fisher, rounds, seed)[0], module.bias)
+    return FactoredLinear(_dense_sparse(weight, layer, moment, fisher, surplus, rounds, seed)[0], module.bias)
 
 
 def fit_stack(
@@ -61,6 +64,7 @@ def fit_stack(
     names: Sequence[str],
     *,
     stack: str,
+    surplus: int = 0,
     rounds: int = 10,
     seed: int = 0,
 ) -> Iterator[FactoredLinear]:
@@ -70,7 +74,7 @@ def fit_stack(
     rows = [_statistics(layer, calibration, name)[1] for name in names]
     fisher = None if rows[0] is None else torch.cat([row for row in rows if row is not None])
     sizes = [module.out_features for module in modules]
-    matrices = _dense_sparse(weight, layer, moment, fisher, rounds, seed, sizes=sizes, stack=stack)
+    matrices = _dense_sparse(weight, layer, moment, fisher, surplus, rounds, seed, sizes=sizes, stack=stack)
     for matrix, module in zip(matrices, modules, strict=True):
         matrix.atoms = matrices[0].atoms
         yield FactoredLinear(matrix, module.bias)
@@ -84,7 +88,7 @@ def fit_embedding(
     if layer.method == "int":
         matrix = QuantizedMatrix(weight, bits=layer.bits, group=layer.group)
         return QuantizedEmbedding(matrix, module.padding_idx)
-    return FactoredEmbedding(_dense_sparse(weight, layer, None, None, rounds, seed)[0], module.padding_idx)
+    return FactoredEmbedding(_dense_sparse(weight, layer, None, None, 0, rounds, seed)[0], module.padding_idx)
 
 
 def _dense_sparse(
@@ -92,6 +96,7 @@ def _dense_sparse(
     layer: LayerSpec,
     moment: Tensor | None,
     fisher: Tensor | None,
+    surplus: int,
     rounds: int,
     seed: int,
     *,
@@ -104,7 +109,7 @@ def _dense_sparse(
         weight,
         width=layer.block,
         atoms=layer.atoms,
-        nonzeros=layer.nonzeros,
+        nonzeros=min(layer.nonzeros + surplus, layer.atoms),
         metric=metric,
         row_weights=row_weights,
         rounds=rounds,
@@ -123,7 +128,9 @@ def _dense_sparse(
 
 
 def _factored(found: DenseSparse, layer: LayerSpec, stack: str | None = None) -> FactoredMatrix:
-    return FactoredMatrix(found, value_bits=layer.value_bits, atom_bits=layer.atom_bits, stack=stack)
+    return FactoredMatrix(
+        found, value_bits=layer.value_bits, atom_bits=layer.atom_bits, stack=stack, nonzeros=layer.nonzeros
+    )
 
 
 def _statistics(layer: LayerSpec, calibration: Calibration, name: str) -> tuple[Any, Any]:

@@ -15,7 +15,9 @@ import torch
 from torch import nn
 
 from leanmatch.compression.decode import decode, flat_indices, scatter_decode
+from leanmatch.compression.evidence import Evidence
 from leanmatch.compression.quantize import fake_quantize, quantize
+from leanmatch.compression.support import compact
 from leanmatch.errors import ModelError
 from leanmatch.factorization import DenseSparse, IntMatrix, LowRank, QuantizedDenseSparse
 
@@ -41,6 +43,8 @@ class FactoredMatrix(nn.Module):
     Final, with bits: buffers ``values_q``, ``values_scale``, ``atoms_q``, ``atoms_scale``, ``indices``.
 
     Attributes:
+        nonzeros: nonzeros ``k`` that are left in the end; there may be more while training thins them out.
+        kept: bool ``(m, B, k)``, the nonzeros that are left by now; None where there are no more than ``nonzeros``.
         value_bits: 8, 6, 4, or None for floats.
         atom_bits: 8; matters where ``value_bits`` is given.
         identity: N:M pruning.
@@ -59,14 +63,17 @@ class FactoredMatrix(nn.Module):
         value_bits: int | None = None,
         atom_bits: int = 8,
         stack: str | None = None,
+        nonzeros: int | None = None,
     ) -> None:
         super().__init__()
         self.shape = factors.shape
+        self.nonzeros = nonzeros or factors.nonzeros
         self.width, self.atom_count = factors.width, factors.atom_count
         self.identity, self.stack = factors.identity, stack
-        self.evidence: nn.Module | None = None
+        self.evidence: Evidence | None = None
         self.metric: Tensor | None = None
         self.finalized = isinstance(factors, QuantizedDenseSparse)
+        self.kept: Tensor | None = None
         self.register_buffer("indices", as_tensor(factors.indices.astype(np.int32)))
         if isinstance(factors, QuantizedDenseSparse):
             self.value_bits: int | None = factors.value_bits
@@ -79,6 +86,8 @@ class FactoredMatrix(nn.Module):
         else:
             self.value_bits, self.atom_bits = value_bits, atom_bits
             self.values = nn.Parameter(as_tensor(factors.values))
+            if self.nonzeros < factors.nonzeros:
+                self.register_buffer("kept", torch.ones(factors.values.shape, dtype=torch.bool))
             if not self.identity:
                 self.atoms = nn.Parameter(as_tensor(factors.atoms))
         self.register_buffer("flat", flat_indices(self.indices, self.atom_count), persistent=False)
@@ -94,7 +103,7 @@ class FactoredMatrix(nn.Module):
             values = self.values_q.float() * self.values_scale[:, None, None]
             atoms = None if self.identity else self.atoms_q.float() * self.atoms_scale[..., None]
             return values, atoms
-        values = self.values if self.evidence is None else self.evidence.masked(self.values)
+        values = self.values if self.kept is None else self.values * self.kept
         values = fake_quantize(values, self.value_bits, (1, 2))
         if self.identity:
             return values, None
@@ -104,8 +113,12 @@ class FactoredMatrix(nn.Module):
         """The dense matrix, float32 ``(m, n)``."""
         values, atoms = self.parts()
         if atoms is None:
-            return scatter_decode(values, self.indices, self.width)
-        return decode(values, atoms, self.flat)
+            weight = scatter_decode(values, self.indices, self.width)
+        else:
+            weight = decode(values, atoms, self.flat)
+        if self.evidence is not None and weight.requires_grad:
+            weight.register_hook(self.evidence.listen)
+        return weight
 
     def rows(self, wanted: Tensor) -> Tensor:
         """Some rows of the matrix, float32 ``(len(wanted), n)``; ``wanted`` int64 ``(rows,)``."""
@@ -115,6 +128,22 @@ class FactoredMatrix(nn.Module):
         blocks, nonzeros = values.shape[1:]
         flat = self.flat.view(-1, blocks, nonzeros)[wanted].view(-1, nonzeros)
         return decode(values[wanted], atoms, flat)
+
+    def atoms_or_identity(self) -> Tensor:
+        """Trained atoms ``(B, r, b)`` without their gradient; identity matrices for N:M."""
+        if not self.identity:
+            return self.atoms.detach()
+        blocks = self.indices.shape[1]
+        return torch.eye(self.width, device=self.indices.device).expand(blocks, -1, -1).contiguous()
+
+    def metric_or_identity(self) -> Tensor:
+        """The metric ``(B, b, b)``; identity matrices where there is none."""
+        if self.evidence is not None:
+            return self.evidence.metric
+        if self.metric is not None:
+            return self.metric.to(self.indices.device)
+        blocks = self.indices.shape[1]
+        return torch.eye(self.width, device=self.indices.device).expand(blocks, -1, -1).contiguous()
 
     def set_support(self, indices: Tensor) -> None:
         """Take other atoms, int ``(m, B, k)``."""
@@ -129,10 +158,10 @@ class FactoredMatrix(nn.Module):
             values_q, values_scale = self.values_q, self.values_scale
             atoms = None if self.identity else (self.atoms_q, self.atoms_scale)
         else:
-            values = self.values
-            if self.evidence is not None:
-                values, kept = self.evidence.compact(self.values.detach(), self.indices)
-                indices = as_array(kept).astype(dtype)
+            values = self.values.detach()
+            if self.kept is not None:
+                values, chosen = compact(self)
+                indices = as_array(chosen).astype(dtype)
             if self.value_bits is None:
                 if self.identity:
                     return DenseSparse.with_identity(indices, as_array(values), self.width)
@@ -168,8 +197,10 @@ class FactoredMatrix(nn.Module):
         made.finalized = True
         return made
 
-    def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
-        super()._load_from_state_dict(*arguments, **options)
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any, **options: Any) -> None:
+        if self.evidence is not None and f"{prefix}evidence.total" not in state_dict:
+            self.evidence = None  # saved when its supports were final
+        super()._load_from_state_dict(state_dict, prefix, *arguments, **options)
         self.flat.copy_(flat_indices(self.indices, self.atom_count))
 
     def extra_repr(self) -> str:

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from leanmatch.factorization.factors import IntMatrix as IntMatrix
     from leanmatch.factorization.factors import LowRank as LowRank
     from leanmatch.factorization.factors import QuantizedDenseSparse as QuantizedDenseSparse
+    from leanmatch.factorization.pursuit import Codes as Codes
+    from leanmatch.factorization.pursuit import decode as decode
+    from leanmatch.factorization.pursuit import decode_backward as decode_backward
+    from leanmatch.factorization.pursuit import pursue as pursue
+    from leanmatch.factorization.pursuit import refit as refit
 
 _HOMES = {
     "Cost": "cost",
@@ -22,8 +27,14 @@ _HOMES = {
     "IntMatrix": "factors",
     "LowRank": "factors",
     "QuantizedDenseSparse": "factors",
+    "Codes": "pursuit",
+    "decode": "pursuit",
+    "decode_backward": "pursuit",
+    "pursue": "pursuit",
+    "refit": "pursuit",
 }
 __all__ = [
+    "Codes",
     "Cost",
     "Dense",
     "DenseSparse",
@@ -31,6 +42,10 @@ __all__ = [
     "IntMatrix",
     "LowRank",
     "QuantizedDenseSparse",
+    "decode",
+    "decode_backward",
+    "pursue",
+    "refit",
 ]
 
 
