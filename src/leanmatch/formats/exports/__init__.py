@@ -6,14 +6,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from leanmatch.formats.exports.densify import densify as densify
+    from leanmatch.formats.exports.dense import densify as densify
     from leanmatch.formats.exports.onnxfile import export_onnx as export_onnx
     from leanmatch.formats.exports.stock import SavedExport as SavedExport
     from leanmatch.formats.exports.stock import export_model as export_model
 
 _HOMES = {
     "SavedExport": "stock",
-    "densify": "densify",
+    "densify": "dense",
     "export_model": "stock",
     "export_onnx": "onnxfile",
 }

@@ -1,7 +1,7 @@
 """ONNX: texts' tokens in, vectors or scores out; pooling and normalization are in the graph.
 
-The graph is made by torch's exporter from the densified model, holds operators of the standard only, and takes
-any batch size and length. It is compared with the compressed model by running it in onnxruntime.
+The graph is made by torch's exporter from the densified model, holds operators of the standard only, and
+takes any batch size and length. It is compared with the compressed model by running it in onnxruntime.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from leanmatch.files import atomic_folder, write_json
 from leanmatch.formats.artifact.contents import Artifact
 from leanmatch.formats.artifact.loader import build
 from leanmatch.formats.artifact.outputs import MOST_DIFFERENCE, most_tokens
-from leanmatch.formats.exports.densify import densify
+from leanmatch.formats.exports.dense import densify
 from leanmatch.formats.parity import MIN_COSINE, ODD_TEXTS, Parity, compare_vectors
 from leanmatch.formats.provenance import FILE_NAME
 from leanmatch.formats.writer import common_fields, same_mode

@@ -14,7 +14,7 @@ from leanmatch.formats.artifact.contents import Artifact
 from leanmatch.formats.artifact.loader import build
 from leanmatch.formats.artifact.outputs import check_outputs
 from leanmatch.formats.artifact.reader import read_artifact
-from leanmatch.formats.exports.densify import densify
+from leanmatch.formats.exports.dense import densify
 from leanmatch.formats.parity import Parity
 from leanmatch.formats.provenance import FILE_NAME, GIVEN
 from leanmatch.formats.reader import quiet_bars
@@ -69,7 +69,8 @@ def export_model(
     found = read_artifact(artifact)
     if target == "sentence-transformers" and found.task != "matcher":
         raise UsageError(
-            f"{found.folder} holds a {found.architecture} ({found.task}), which sentence-transformers does not read",
+            f"{found.folder} holds a {found.architecture} ({found.task}), which sentence-transformers does "
+            "not read",
             remedy="use --to transformers or --to onnx",
         )
     export: Callable[..., SavedExport] = TARGETS[target]

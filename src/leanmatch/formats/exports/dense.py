@@ -9,7 +9,7 @@ from leanmatch.formats.artifact.modules import replace_modules
 
 
 def densify(model: Any) -> Any:
-    """A copy of a model whose compressed layers are ``nn.Linear``, ``nn.Embedding`` and ``nn.EmbeddingBag`` again.
+    """A copy of a model whose compressed layers are stock ones of ``torch.nn`` again.
 
     Layers that share one compressed module share one stock module.
     """
