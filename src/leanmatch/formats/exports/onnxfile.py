@@ -120,10 +120,10 @@ def _write(graph: Any, features: dict[str, Any], path: Path) -> list[str]:
     graph.names = tuple(features)
     with torch.no_grad():
         made = graph(*features.values())
-    count = len(made) if isinstance(made, tuple) else 1
-    outputs = (
-        ["sentence_embedding"] if count == 1 and made.ndim == 2 else [f"output_{i}" for i in range(count)]
-    )
+    if isinstance(made, tuple):
+        outputs = [f"output_{place}" for place in range(len(made))]
+    else:
+        outputs = ["sentence_embedding"]
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
     with _quiet():
         program = torch.onnx.export(
