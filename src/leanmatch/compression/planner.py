@@ -7,8 +7,8 @@
     train       straight-through factorization or a rival, for some minutes     planner_training
     check       the metric on held-out pairs against the dense model's
 
-With ``keep`` the leanest rung of :data:`RUNGS` is looked for whose trained model keeps that share of the metric: the first
-guess comes from one-shot models, a rung that misses is followed by a roomier one.
+With ``keep`` the leanest rung of :data:`RUNGS` is looked for whose trained model keeps that share of the
+metric: the first guess comes from one-shot models, a rung that misses is followed by a roomier one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,12 @@ from leanmatch.compression.patterns import default_spec
 from leanmatch.compression.planner_allocation import allocate
 from leanmatch.compression.planner_candidates import Group, groups_of
 from leanmatch.compression.planner_quality import Quality, compare
-from leanmatch.compression.planner_sensitivity import Sensitivity, calibration_of, group_spec
+from leanmatch.compression.planner_sensitivity import (
+    CALIBRATION_TEXTS,
+    Sensitivity,
+    calibration_of,
+    group_spec,
+)
 from leanmatch.compression.planner_tasks import Task
 from leanmatch.compression.planner_training import TrainingOptions, train_factors
 from leanmatch.compression.spec import CompressionSpec, LayerSpec
@@ -43,7 +48,7 @@ RUNGS = (6.0, 5.0, 4.3, 3.7, 3.2, 2.9, 2.67, 2.4, 2.2, 2.0, 1.8, 1.6, 1.4, 1.2)
 BYTE_RUNGS = (2.0, 1.75, 1.5, 1.3, 1.15, 1.0)
 """The same for ``int8``, which saves bytes only: ratios to the bytes of int8 throughout."""
 RECOVERED = 4.0
-"""Training is taken to win back all but one in so many parts of what one shot loses (first guess of ``keep``)."""
+"""First guess of ``keep``: training wins back all but this part of what one shot loses."""
 MOST_ATTEMPTS = 3
 SURPLUS = 0
 TIE = 1e-12
@@ -66,11 +71,17 @@ class Budget:
 
     def __post_init__(self) -> None:
         if self.keep is not None and not 0 < self.keep <= 1:
-            raise UsageError(f"keep must be above 0 and at most 1 (found {self.keep})", remedy="for example 0.99")
+            raise UsageError(
+                f"keep must be above 0 and at most 1 (found {self.keep})", remedy="for example 0.99"
+            )
         if self.size is not None and self.size <= 0:
-            raise UsageError(f"there is no room for weights in the size that was asked for ({self.size:,} bytes)")
+            raise UsageError(
+                f"there is no room for weights in the size that was asked for ({self.size:,} bytes)"
+            )
         if self.macs is not None and not 1 < self.macs < float("inf"):
-            raise UsageError(f"macs must be above 1 and finite (found {self.macs})", remedy="for example 2.67x")
+            raise UsageError(
+                f"macs must be above 1 and finite (found {self.macs})", remedy="for example 2.67x"
+            )
 
 
 @dataclass(frozen=True)
@@ -170,6 +181,8 @@ class Planner:
         if budget == Budget():
             raise UsageError("there is no budget", remedy="give keep, size or macs, or a specification")
         groups = groups_of(self.model, planned_layers(self.model), self.method)
+        if budget.size is None and self.method != "int8":  # tables cost no multiply-adds: int8 does no harm
+            groups = [_rounded(group) if group.embedding else group for group in groups]
         harm = self._measure(groups)
         if budget.size is not None or budget.macs is not None:
             rungs = [self._choose(groups, harm, budget)]
@@ -209,7 +222,7 @@ class Planner:
 
     def _texts(self) -> list[str]:
         """A fixed random sample of the training texts."""
-        order = np.random.default_rng(0).permutation(len(self.task.texts))[:1024]
+        order = np.random.default_rng(0).permutation(len(self.task.texts))[:CALIBRATION_TEXTS]
         return [self.task.texts[row] for row in order]
 
     def _choose(
@@ -223,7 +236,7 @@ class Planner:
         size = None if budget.size is None else budget.size - self._other_bytes(groups)
         if size is not None and size <= 0:
             raise UsageError(
-                f"{budget.size:,} bytes are fewer than the {self._other_bytes(groups):,} of what is not compressed"
+                f"{budget.size:,} bytes are fewer than the {self._other_bytes(groups):,} of what stays as it is"
             )
         picks = choose(groups, harm, size=size, macs=budget.macs)
         return " and ".join(words), _spec_of(groups, picks)
@@ -236,7 +249,10 @@ class Planner:
         for ratio in BYTE_RUNGS if self.method == "int8" else RUNGS:
             try:
                 if self.method == "int8":
-                    picks, label = choose(groups, harm, size=int(whole / ratio)), f"{int(whole / ratio):,} bytes"
+                    picks, label = (
+                        choose(groups, harm, size=int(whole / ratio)),
+                        f"{int(whole / ratio):,} bytes",
+                    )
                 else:
                     picks, label = choose(groups, harm, macs=ratio), f"{ratio:g}x fewer multiply-adds"
             except UsageError:  # leaner than any choice of candidates
@@ -322,6 +338,11 @@ class Planner:
         return total
 
 
+def _rounded(group: Group) -> Group:
+    """The table with int8 as its only candidate."""
+    return replace(group, candidates=tuple(c for c in group.candidates if c.spec == LayerSpec(method="int")))
+
+
 def planned_layers(model: Any) -> CompressionSpec:
     """Everything that is compressed by default: the encoder's linear layers, word and position embeddings."""
     table = LayerSpec(method="int")
@@ -365,7 +386,9 @@ def choose(
     low, high, best = 0.0, 1.0, None
     for _ in range(60):
         price = high if best is None else (low + high) / 2
-        priced = [[h + price * w for h, w in zip(*both, strict=True)] for both in zip(losses, work, strict=True)]
+        priced = [
+            [h + price * w for h, w in zip(*both, strict=True)] for both in zip(losses, work, strict=True)
+        ]
         picks = allocate(priced, sizes, size)
         if _total(work, picks) <= most:
             best, high = picks, price
@@ -386,7 +409,9 @@ def _total(costs: Sequence[Sequence[int]], picks: Sequence[int]) -> int:
 
 
 def _spec_of(groups: Sequence[Group], picks: Sequence[int]) -> CompressionSpec:
-    return group_spec([(group, group.candidates[pick].spec) for group, pick in zip(groups, picks, strict=True)])
+    return group_spec(
+        [(group, group.candidates[pick].spec) for group, pick in zip(groups, picks, strict=True)]
+    )
 
 
 def layer_errors(dense: Any, model: Any) -> dict[str, float]:

@@ -1,8 +1,8 @@
-"""One choice a layer, the least harm within a budget: the multiple-choice knapsack, exactly on a grid of costs.
+"""One choice a layer, the least harm within a budget: the multiple-choice knapsack, exact on a grid.
 
-``minimize sum_g loss[g][c_g]  subject to  sum_g cost[g][c_g] <= budget``. Costs are rounded up to a grid of the budget, so
-that no answer exceeds it; where they lie on the grid the answer is optimal (dynamic programming; Dudzinski and
-Walukiewicz, 1987).
+``minimize sum_g loss[g][c_g]  subject to  sum_g cost[g][c_g] <= budget``. Costs are rounded up to a grid of the
+budget, so that no answer exceeds it; where they lie on the grid the answer is optimal (dynamic programming;
+Dudzinski and Walukiewicz, 1987).
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def allocate(
     if cheapest > budget:
         raise UsageError(f"the budget of {budget:,} is below the least that is possible, {cheapest:,}")
     cells = min(grid, budget)
-    best: NDArray[np.float64] = np.zeros(cells + 1)  # best[w]: least loss of the groups so far at a cost of w cells
+    best: NDArray[np.float64] = np.zeros(
+        cells + 1
+    )  # best[w]: least loss of the groups so far at a cost of w cells
     chosen: list[NDArray[np.int16]] = []
     for loss, cost in zip(losses, costs, strict=True):
         weights = [-(-int(one) * cells // budget) if budget else 0 for one in cost]

@@ -71,15 +71,14 @@ def _dense_sparse(width: int, atoms: int, nonzeros: int, bits: int = 8) -> Layer
 
 _DENSE_SPARSE = (
     *(_dense_sparse(16, 64, k) for k in (2, 3, 4, 5, 6, 8)),
-    *(_dense_sparse(16, 64, k, 4) for k in (2, 3, 4)),
-    _dense_sparse(16, 32, 2),
+    *(_dense_sparse(16, 64, k, 4) for k in (3, 4)),
     _dense_sparse(16, 32, 3),
-    _dense_sparse(16, 128, 4),
-    _dense_sparse(8, 64, 2),
     _dense_sparse(8, 64, 3),
 )
 _INT8 = LayerSpec(method="int", bits=8)
-_LOW_RANK = tuple(LayerSpec(method="low-rank", ratio=x) for x in (1.25, 1.5, 1.75, 2.0, 2.33, 2.67, 3.0, 3.57, 4.5, 6.0))
+_LOW_RANK = tuple(
+    LayerSpec(method="low-rank", ratio=x) for x in (1.25, 1.5, 1.75, 2.0, 2.33, 2.67, 3.0, 3.57, 4.5, 6.0)
+)
 METHODS: Mapping[str, tuple[LayerSpec, ...]] = MappingProxyType(
     {
         "stf": (*_DENSE_SPARSE, _INT8),
@@ -96,8 +95,8 @@ TABLES = (
     LayerSpec(method="int", bits=8),
     LayerSpec(method="int", bits=4, group=16),
     LayerSpec(method="int", bits=4, group=32),
-    *(LayerSpec(block=16, atoms=256, nonzeros=k, value_bits=b) for k, b in ((2, 6), (3, 4), (3, 6), (4, 4))),
-    *(LayerSpec(block=8, atoms=256, nonzeros=k, value_bits=b) for k, b in ((1, 6), (2, 4), (2, 6))),
+    *(LayerSpec(block=16, atoms=256, nonzeros=k, value_bits=6) for k in (3, 4)),
+    LayerSpec(block=8, atoms=256, nonzeros=2, value_bits=6),
 )
 """What an embedding table may become, whatever the method."""
 MOST_ROWS_FACTORED = 1000
@@ -123,9 +122,10 @@ def groups_of(model: Any, spec: CompressionSpec, method: str) -> list[Group]:
     if method not in METHODS:
         raise UsageError(f"there is no method {method!r}", remedy=f"one of {', '.join(METHODS)}")
     probe = CompressionSpec(tuple(Rule(rule.pattern, _INT8) for rule in spec.rules))
-    modules = {name: module for name, (module, _) in plan_layers(model, probe).items()}
+    modules: dict[str, Any] = {name: module for name, (module, _) in plan_layers(model, probe).items()}
     stacks = method in ("stf", "post")
-    groups, done = [], set()
+    groups: list[Group] = []
+    done: set[str] = set()
     for name, module in modules.items():
         if name in done:
             continue
@@ -136,7 +136,8 @@ def groups_of(model: Any, spec: CompressionSpec, method: str) -> list[Group]:
         found = sorted(_candidates(shape, table, method), key=lambda one: (one.bytes, one.macs))
         if not found:
             raise ModelError(
-                f"no way to compress {name} ({shape[0]} x {shape[1]}) fits it", remedy="leave it out with --spec"
+                f"no way to compress {name} ({shape[0]} x {shape[1]}) fits it",
+                remedy="leave it out with --spec",
             )
         groups.append(Group(names, shape, table, tuple(found)))
     return groups

@@ -56,7 +56,9 @@ class Matching:
         self.metric, self.tokenizer = metric, None
         self.texts = list(dict.fromkeys(texts))
         if len(self.texts) < 2:
-            raise DataError(f"there are {len(self.texts)} texts to learn from", remedy="give more training rows")
+            raise DataError(
+                f"there are {len(self.texts)} texts to learn from", remedy="give more training rows"
+            )
         if len(held_out) > MOST_PAIRS:
             rows = np.random.default_rng(0).choice(len(held_out), MOST_PAIRS, replace=False)
             held_out = held_out.take(np.sort(rows))
@@ -152,7 +154,8 @@ class Classifying:
                 logits = model(**self._features([self._held_out[row] for row in rows], model)).logits
                 found[rows] = logits.argmax(1).cpu().numpy()
         model.train(was)
-        return (found == self._wanted).astype(np.float64)
+        hits: NDArray[np.float64] = (found == self._wanted).astype(np.float64)
+        return hits
 
     def loss(self, model: Any, teacher: Any, rows: NDArray[np.int64]) -> torch.Tensor:
         """Half cross-entropy of the labels, half that of the dense model's softened scores."""

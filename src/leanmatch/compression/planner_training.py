@@ -1,7 +1,7 @@
 """Training of compressed layers for a given time: any task, checkpoints that a kill cannot spoil.
 
-The number of steps is fixed once, from the time that the first ones take, and kept in the folder: a run that is
-continued ends where it would have ended.
+The number of steps is fixed once, from the time that the first ones take, and kept in the folder: a run that
+is continued ends where it would have ended.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def train_factors(
                     remedy="use a lower learning rate or another seed",
                 )
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip)
             optimizer.step()
             scheduler.step()
@@ -151,7 +151,7 @@ def _fixed_steps(
         begun = time.monotonic()
         with context():
             loss = task.loss(model, teacher, _rows(len(task.texts), step, options))
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         model.zero_grad(set_to_none=True)
         times.append(time.monotonic() - begun)
     each = sorted(times)[TIMED_STEPS // 2] * 1.1  # the optimizer's own work
@@ -170,8 +170,12 @@ def _rows(texts: int, step: int, options: TrainingOptions) -> Any:
 
 
 def _optimizer(model: Any, options: TrainingOptions) -> Any:
-    factors = {id(p) for module in model.modules() if isinstance(module, FactoredMatrix) for p in module.parameters()}
-    factors |= {id(p) for name, p in model.named_parameters() if ".factors.left." in name or ".factors.right." in name}
+    factors = {
+        id(p) for module in model.modules() if isinstance(module, FactoredMatrix) for p in module.parameters()
+    }
+    factors |= {
+        id(p) for name, p in model.named_parameters() if ".factors.left." in name or ".factors.right." in name
+    }
     own = [p for p in model.parameters() if id(p) in factors]
     others = [p for p in model.parameters() if id(p) not in factors]
     groups = [{"params": own, "lr": options.lr}, {"params": others, "lr": options.lr_other}]
