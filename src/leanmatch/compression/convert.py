@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -165,7 +165,7 @@ def factorize(
         for name, new in zip(names, made, strict=True):
             old = planned[name][0]
             new.train(old.training)
-            reports.append(_report(name, layer, old.weight, new, calibration.moments.get(name)))
+            reports.append(_report(name, layer, cast("Tensor", old.weight), new, calibration.moments.get(name)))
             replaced[id(old)] = new
     _replace(model, replaced)
     return Conversion(tuple(reports), calibration)

@@ -43,7 +43,7 @@ def fit_linear(
     if layer.method == "int":
         return QuantizedLinear(QuantizedMatrix(weight, bits=layer.bits, group=layer.group), module.bias)
     if layer.method == "low-rank":
-        rank = layer.rank or rank_for(*weight.shape, layer.ratio)
+        rank = layer.rank or rank_for(weight.shape[0], weight.shape[1], layer.ratio)
         matrix = moment if fisher is None else torch.diag(fisher.sum(0))
         factors = fit_low_rank(weight, rank, moment=matrix)
         return LowRankLinear(LowRankMatrix(factors, bits=layer.value_bits).to(weight.device), module.bias)

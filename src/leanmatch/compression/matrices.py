@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from leanmatch.compression.decode import decode, flat_indices, scatter_decode
+from leanmatch.compression.decode import decode, index_array, index_tensor_dtype, scatter_decode
 from leanmatch.compression.evidence import Evidence
 from leanmatch.compression.quantize import fake_quantize, quantize
 from leanmatch.compression.support import compact
@@ -54,7 +54,12 @@ class FactoredMatrix(nn.Module):
     """
 
     indices: Tensor
-    flat: Tensor
+    kept: Tensor | None
+    stf_steps: Tensor
+    values_q: Tensor
+    values_scale: Tensor
+    atoms_q: Tensor
+    atoms_scale: Tensor
 
     def __init__(
         self,
@@ -73,8 +78,10 @@ class FactoredMatrix(nn.Module):
         self.evidence: Evidence | None = None
         self.metric: Tensor | None = None
         self.finalized = isinstance(factors, QuantizedDenseSparse)
-        self.kept: Tensor | None = None
-        self.register_buffer("indices", as_tensor(factors.indices.astype(np.int32)))
+        indices = as_tensor(factors.indices.astype(np.int32)).to(index_tensor_dtype(self.atom_count))
+        self.register_buffer("indices", indices)
+        more = self.nonzeros < factors.nonzeros
+        self.register_buffer("kept", torch.ones(indices.shape, dtype=torch.bool) if more else None)
         if isinstance(factors, QuantizedDenseSparse):
             self.value_bits: int | None = factors.value_bits
             self.atom_bits = factors.atom_bits
@@ -86,11 +93,8 @@ class FactoredMatrix(nn.Module):
         else:
             self.value_bits, self.atom_bits = value_bits, atom_bits
             self.values = nn.Parameter(as_tensor(factors.values))
-            if self.nonzeros < factors.nonzeros:
-                self.register_buffer("kept", torch.ones(factors.values.shape, dtype=torch.bool))
             if not self.identity:
                 self.atoms = nn.Parameter(as_tensor(factors.atoms))
-        self.register_buffer("flat", flat_indices(self.indices, self.atom_count), persistent=False)
 
     @property
     def quantized(self) -> bool:
@@ -115,9 +119,9 @@ class FactoredMatrix(nn.Module):
         if atoms is None:
             weight = scatter_decode(values, self.indices, self.width)
         else:
-            weight = decode(values, atoms, self.flat)
+            weight = decode(values, atoms, self.indices)
         if self.evidence is not None and weight.requires_grad:
-            weight.register_hook(self.evidence.listen)
+            weight.register_hook(self.evidence.listen)  # type: ignore[no-untyped-call]
         return weight
 
     def rows(self, wanted: Tensor) -> Tensor:
@@ -125,9 +129,7 @@ class FactoredMatrix(nn.Module):
         values, atoms = self.parts()
         if atoms is None:
             return scatter_decode(values[wanted], self.indices[wanted], self.width)
-        blocks, nonzeros = values.shape[1:]
-        flat = self.flat.view(-1, blocks, nonzeros)[wanted].view(-1, nonzeros)
-        return decode(values[wanted], atoms, flat)
+        return decode(values[wanted], atoms, self.indices[wanted])
 
     def atoms_or_identity(self) -> Tensor:
         """Trained atoms ``(B, r, b)`` without their gradient; identity matrices for N:M."""
@@ -148,12 +150,10 @@ class FactoredMatrix(nn.Module):
     def set_support(self, indices: Tensor) -> None:
         """Take other atoms, int ``(m, B, k)``."""
         self.indices.copy_(indices)
-        self.flat.copy_(flat_indices(self.indices, self.atom_count))
 
     def to_factors(self) -> DenseSparse | QuantizedDenseSparse:
         """The factors; integer ones where ``value_bits`` is given."""
-        dtype = np.uint8 if self.atom_count <= 256 else np.uint16
-        indices = as_array(self.indices).astype(dtype)
+        indices = index_array(self.indices, self.atom_count)
         if self.quantized:
             values_q, values_scale = self.values_q, self.values_scale
             atoms = None if self.identity else (self.atoms_q, self.atoms_scale)
@@ -161,7 +161,7 @@ class FactoredMatrix(nn.Module):
             values = self.values.detach()
             if self.kept is not None:
                 values, chosen = compact(self)
-                indices = as_array(chosen).astype(dtype)
+                indices = index_array(chosen, self.atom_count)
             if self.value_bits is None:
                 if self.identity:
                     return DenseSparse.with_identity(indices, as_array(values), self.width)
@@ -201,7 +201,6 @@ class FactoredMatrix(nn.Module):
         if self.evidence is not None and f"{prefix}evidence.total" not in state_dict:
             self.evidence = None  # saved when its supports were final
         super()._load_from_state_dict(state_dict, prefix, *arguments, **options)
-        self.flat.copy_(flat_indices(self.indices, self.atom_count))
 
     def extra_repr(self) -> str:
         """Sizes, for ``print(model)``."""
@@ -216,6 +215,9 @@ class QuantizedMatrix(nn.Module):
 
     While trained: parameter ``full (m, n)``, rounded in every forward pass. Final: buffers ``q`` and ``scale``.
     """
+
+    q: Tensor
+    scale: Tensor
 
     def __init__(self, weight: Tensor | IntMatrix, *, bits: int = 8, group: int | None = None) -> None:
         super().__init__()

@@ -65,7 +65,8 @@ class CompressedLayer(nn.Module):
 
     def _apply(self, *arguments: Any, **options: Any) -> Self:
         self._forget()
-        return super()._apply(*arguments, **options)
+        applied: Self = super()._apply(*arguments, **options)  # type: ignore[no-untyped-call]
+        return applied
 
     def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
         self._forget()

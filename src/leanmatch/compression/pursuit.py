@@ -1,4 +1,4 @@
-"""Orthogonal matching pursuit and least squares on a support, batched over blocks, in torch.
+"""Orthogonal matching pursuit and least squares on a support, batched over blocks: native on CPUs, else in torch.
 
 Batched over blocks ``B`` and rows ``m``: targets ``(B, m, b)``, unit-norm atoms ``(B, r, b)``, ``k`` nonzeros. The chosen
 atoms are orthonormalized one after the other (modified Gram-Schmidt), so that residuals need no solver and
@@ -7,9 +7,13 @@ coefficients one triangular solve. Source: Pati, Rezaiifar, Krishnaprasad: Ortho
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+
+from leanmatch.compression.decode import index_array
+from leanmatch.factorization import pursuit as native
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +38,13 @@ def pursue(targets: Tensor, atoms: Tensor, nonzeros: int) -> Codes:
         atoms: float32 ``(B, r, b)`` of unit norm (a zero atom is never chosen before others).
         nonzeros: ``k`` at most ``r``.
     """
+    if targets.device.type == "cpu":
+        return _from_native(native.pursue(*_arrays(targets, atoms), nonzeros, threads=torch.get_num_threads()))
+    return pursue_torch(targets, atoms, nonzeros)
+
+
+def pursue_torch(targets: Tensor, atoms: Tensor, nonzeros: int) -> Codes:
+    """:func:`pursue` for any device."""
     blocks, rows, _ = targets.shape
     indices = torch.empty(blocks, rows, nonzeros, dtype=torch.int64, device=targets.device)
     transposed = atoms.transpose(1, 2)
@@ -51,11 +62,34 @@ def pursue(targets: Tensor, atoms: Tensor, nonzeros: int) -> Codes:
 
 def project(targets: Tensor, atoms: Tensor, indices: Tensor) -> Codes:
     """Least-squares coefficients on given supports ``(B, m, k)``; atoms of unit norm."""
+    if targets.device.type == "cpu":
+        support = index_array(indices.transpose(0, 1), atoms.shape[1])
+        return _from_native(native.refit(*_arrays(targets, atoms), support, threads=torch.get_num_threads()))
+    return project_torch(targets, atoms, indices)
+
+
+def project_torch(targets: Tensor, atoms: Tensor, indices: Tensor) -> Codes:
+    """:func:`project` for any device."""
     values, error = _orthogonalize(targets, atoms, indices.shape[2], lambda step, _: indices[:, :, step])
     return Codes(indices, values, error)
 
 
-def _orthogonalize(targets: Tensor, atoms: Tensor, nonzeros: int, choose) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
+def _arrays(targets: Tensor, atoms: Tensor) -> tuple[Any, Any]:
+    rows = targets.transpose(0, 1).reshape(targets.shape[1], -1)
+    return rows.float().contiguous().numpy(), atoms.float().contiguous().numpy()
+
+
+def _from_native(codes: native.Codes) -> Codes:
+    return Codes(
+        torch.from_numpy(codes.indices.astype("int64")).transpose(0, 1),
+        torch.from_numpy(codes.values).transpose(0, 1),
+        torch.from_numpy(codes.errors).T,
+    )
+
+
+def _orthogonalize(
+    targets: Tensor, atoms: Tensor, nonzeros: int, choose: Callable[[int, Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
     blocks, rows, width = targets.shape
     residual = targets.clone()
     basis: list[Tensor] = []

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def largest_code(bits: int) -> int:
     """The largest code of symmetric ``bits``-bit integers: 127 for 8 bits, 7 for 4."""
-    return 2 ** (bits - 1) - 1
+    return (1 << (bits - 1)) - 1
 
 
 def quantize(x: Tensor, bits: int, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:

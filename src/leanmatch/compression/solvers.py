@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn import functional
 
 from leanmatch.compression.matrices import as_array
 from leanmatch.compression.pursuit import Codes, pursue
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 DAMPING = 0.01
 """Share of the mean of ``H``'s diagonal that is added to it: inputs that never came may come."""
 RIDGE = 1e-4
+SAMPLE = 8192
+"""Rows that atoms are learned from at most; embeddings have more."""
 
 
 def blocks_of(weight: Tensor, width: int) -> Tensor:
@@ -44,7 +47,8 @@ def block_metric(moment: Tensor | None, columns: int, width: int) -> Tensor:
     parts = moment.double().view(blocks, width, blocks, width).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
     mean = moment.diagonal().double().mean().clamp_min(1e-30)
     eye = torch.eye(width, dtype=torch.float64, device=moment.device)
-    return torch.linalg.cholesky(parts / mean + DAMPING * eye).float()
+    factors: Tensor = torch.linalg.cholesky(parts / mean + DAMPING * eye)
+    return factors.float()
 
 
 def unit_atoms(atoms: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,9 +82,14 @@ def fit_dense_sparse(
     """
     targets = torch.bmm(blocks_of(weight.float(), width), metric)
     dictionary = _first_atoms(targets, atoms, seed)
+    sample, weights = targets, row_weights
+    if len(weight) > SAMPLE:
+        rows = torch.randperm(len(weight), generator=torch.Generator().manual_seed(seed))[:SAMPLE]
+        sample = targets[:, rows.to(targets.device)]
+        weights = None if row_weights is None else row_weights[rows.to(targets.device)]
     for _ in range(rounds):
-        codes = pursue(targets, dictionary, nonzeros)
-        dictionary = update_atoms(targets, codes, dictionary, row_weights)
+        codes = pursue(sample, dictionary, nonzeros)
+        dictionary = update_atoms(sample, codes, dictionary, weights)
     codes = pursue(targets, dictionary, nonzeros)
     plain = torch.linalg.solve_triangular(metric, dictionary, upper=False, left=False)
     plain, norms = unit_atoms(plain)
@@ -128,7 +137,7 @@ def _first_atoms(targets: Tensor, atoms: int, seed: int) -> Tensor:
         ]
     spare = torch.randn(made.shape, generator=generator).to(targets)
     made = torch.where(made.norm(dim=2, keepdim=True) > 1e-9, made, spare)
-    return made / made.norm(dim=2, keepdim=True)
+    return functional.normalize(made, dim=2)
 
 
 def fit_nm(weight: Tensor, *, width: int, nonzeros: int, moment: Tensor | None = None) -> DenseSparse:

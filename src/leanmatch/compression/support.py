@@ -166,5 +166,5 @@ def compact(matrix: FactoredMatrix) -> tuple[Tensor, Tensor]:
         least=matrix.nonzeros,
         total=rows * blocks * matrix.nonzeros,
     )
-    order = kept.int().sort(2, descending=True, stable=True).indices[:, :, : matrix.nonzeros]
+    order = kept.int().sort(dim=2, descending=True, stable=True).indices[:, :, : matrix.nonzeros]
     return values.gather(2, order), matrix.indices.gather(2, order)

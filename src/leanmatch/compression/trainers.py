@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 WEIGHTS = "compressed.pt"
 
 
-class STFCallback(TrainerCallback):  # type: ignore[misc]
+class STFCallback(TrainerCallback):
     """Calls :meth:`STF.step` after every optimizer step of a trainer."""
 
     def __init__(self, stf: STF) -> None:
