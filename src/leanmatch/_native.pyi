@@ -2,6 +2,9 @@
 
 import numpy as np
 from numpy.typing import NDArray
+from types import ModuleType
+
+linear: ModuleType  # csrc/bind_linear.cpp; use it through leanmatch.runtime.linear
 
 def architecture() -> str: ...
 def cpu_features() -> dict[str, bool]: ...
