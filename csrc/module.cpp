@@ -5,6 +5,9 @@
 
 namespace nb = nanobind;
 
+void bind_encoder(nb::module_& module);  // bind_encoder.cpp
+void bind_interim(nb::module_& module);
+
 namespace {
 
 nb::dict to_dict(const leanmatch::Features& features) {
@@ -41,4 +44,6 @@ NB_MODULE(_native, module) {
         nb::kw_only(), nb::arg("leaf1_ecx") = 0, nb::arg("leaf7_ebx") = 0, nb::arg("leaf7_ecx") = 0,
         nb::arg("leaf7_edx") = 0, nb::arg("leaf7_1_eax") = 0, nb::arg("xcr0") = 0,
         "Decode planted CPUID registers; for tests.");
+    bind_encoder(module);
+    bind_interim(module);
 }
