@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from leanmatch import native
 from leanmatch.errors import ModelError
@@ -138,7 +140,39 @@ def stack(parts: list[Factors]) -> Factors | None:
     if len(whole) == len(parts) and len({(part.bits, part.group) for part in whole}) == 1:
         q = np.concatenate([part.q for part in whole])
         return IntMatrix(q, np.concatenate([part.scale for part in whole]), whole[0].bits)
-    return None
+    return _stack_sparse(parts)
+
+
+def _stack_sparse(parts: list[Factors]) -> Factors | None:
+    """Dense-sparse factors that share their atoms, as one."""
+    coded = [part for part in parts if isinstance(part, QuantizedDenseSparse)]
+    if len(coded) == len(parts):
+        first = coded[0]
+        same = all(_equal(first.atoms_q, part.atoms_q) for part in coded)
+        same = same and all(_equal(first.atoms_scale, part.atoms_scale) for part in coded)
+        same = same and len({(part.indices.shape[2], part.value_bits) for part in coded}) == 1
+        if not same:
+            return None
+        return replace(
+            first,
+            indices=np.concatenate([part.indices for part in coded]),
+            values_q=np.concatenate([part.values_q for part in coded]),
+            values_scale=np.concatenate([part.values_scale for part in coded]),
+        )
+    plain = [part for part in parts if isinstance(part, DenseSparse)]
+    if len(plain) < len(parts) or len({part.indices.shape[2] for part in plain}) > 1:
+        return None
+    if not all(_equal(plain[0].atoms, part.atoms) for part in plain):
+        return None
+    return replace(
+        plain[0],
+        indices=np.concatenate([part.indices for part in plain]),
+        values=np.concatenate([part.values for part in plain]),
+    )
+
+
+def _equal(first: NDArray[Any], second: NDArray[Any]) -> bool:
+    return first is second or (first.shape == second.shape and bool((first == second).all()))
 
 
 def _linear(weights: Weights, module: str, pack: PackLayer) -> Layer:

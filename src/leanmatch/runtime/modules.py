@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -30,10 +31,11 @@ _SENTENCE = "sentence_embedding"
 
 @dataclass(frozen=True)
 class HeadFolder:
-    """One module after pooling: ``kind`` is dense, layer_norm or normalize."""
+    """One module after pooling: ``kind`` is dense, layer_norm or normalize, ``place`` its number in the model."""
 
     kind: str
     folder: Path
+    place: int
     activation: str = "none"
     bias: bool = True
 
@@ -84,13 +86,13 @@ def read_layout(folder: Path) -> Layout:
         raise UnsupportedError(f"the native runtime has no module {first!r} to start with")
     pooling: tuple[str, ...] = ("mean",) if first == "StaticEmbedding" else ()
     heads: list[HeadFolder] = []
-    for name, path in modules[1:]:
+    for place, (name, path) in enumerate(modules[1:], 1):
         if name == "Pooling" and not pooling:
             pooling = _pooling(path, has_prompt=bool(prompt))
         elif name == "Dropout":
             continue
         elif name in _HEADS and pooling:
-            heads.append(_HEADS[name](path))
+            heads.append(_HEADS[name](path, place))
         else:
             raise UnsupportedError(f"the native runtime has no module {name!r} in this place")
     if not pooling:
@@ -158,7 +160,7 @@ def _pooling(folder: Path, *, has_prompt: bool) -> tuple[str, ...]:
     return chosen
 
 
-def _dense(folder: Path) -> HeadFolder:
+def _dense(folder: Path, place: int) -> HeadFolder:
     config = read_json(folder / "config.json")
     name = str(config.get("activation_function", "torch.nn.modules.activation.Tanh")).rpartition(".")[2]
     plain = (
@@ -168,13 +170,13 @@ def _dense(folder: Path) -> HeadFolder:
     )
     if name not in DENSE_ACTIVATIONS or not plain:
         raise UnsupportedError(f"the native runtime has no Dense module with {config}")
-    return HeadFolder("dense", folder, DENSE_ACTIVATIONS[name], bool(config.get("bias", True)))
+    return HeadFolder("dense", folder, place, DENSE_ACTIVATIONS[name], bool(config.get("bias", True)))
 
 
-_HEADS: Mapping[str, Any] = MappingProxyType(
+_HEADS: Mapping[str, Callable[[Path, int], HeadFolder]] = MappingProxyType(
     {
         "Dense": _dense,
-        "LayerNorm": lambda folder: HeadFolder("layer_norm", folder),
-        "Normalize": lambda folder: HeadFolder("normalize", folder),
+        "LayerNorm": partial(HeadFolder, "layer_norm"),
+        "Normalize": partial(HeadFolder, "normalize"),
     }
 )

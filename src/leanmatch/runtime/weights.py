@@ -1,11 +1,11 @@
-"""Where the runtime's weights come from: a stock model folder's safetensors file (compressed folders: branch artifact)."""
+"""Where the runtime's weights come from: a stock model folder's safetensors file, or a compressed model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from leanmatch.errors import ModelError
 from leanmatch.factorization import Dense, Factors
 from leanmatch.runtime.architectures import UnsupportedError
+
+if TYPE_CHECKING:
+    from leanmatch.formats.artifact import Artifact
 
 Floats = NDArray[np.float32]
 
@@ -90,6 +93,42 @@ def read_tensor(path: Path, file: Any, name: str) -> Floats:
     if not np.isfinite(values).all():
         raise ModelError(f"{path}: {name} holds NaN or infinite numbers", remedy="the weights are damaged")
     return values
+
+
+class CompressedWeights:
+    """The weights of a compressed model (:func:`leanmatch.formats.artifact.read_artifact`), which it has checked."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self._artifact = artifact
+
+    def has(self, name: str) -> bool:
+        """Is there such a module or tensor?"""
+        module, _, last = name.rpartition(".")
+        if module in self._artifact.layers:
+            return last == "weight" or (last == "bias" and self._artifact.layers[module].bias is not None)
+        tensors = self._artifact.tensors
+        return name in self._artifact.layers or name in tensors or f"{name}.weight" in tensors
+
+    def matrix(self, module: str) -> Factors:
+        """The weight of a module, ``(m, n)``, in the form that the artifact has.
+
+        Raises:
+            ModelError: it is not there or not a matrix.
+        """
+        if module in self._artifact.layers:
+            return self._artifact.layers[module].factors
+        weight = self.vector(f"{module}.weight")
+        if weight is None or weight.ndim != 2:
+            raise ModelError(f"{self._artifact.folder}: the compressed model lacks {module}.weight")
+        return Dense(weight)
+
+    def vector(self, tensor: str) -> Floats | None:
+        """A tensor by its full name; None where there is none."""
+        module, _, last = tensor.rpartition(".")
+        if last == "bias" and module in self._artifact.layers:
+            return self._artifact.layers[module].bias
+        values = self._artifact.tensors.get(tensor)
+        return None if values is None else np.ascontiguousarray(values, dtype=np.float32)
 
 
 @contextmanager
