@@ -4,15 +4,18 @@
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstdint>
-#include <cstring>
 #include <memory>
 #include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "bind_linear.h"
 #include "encoder/encoder.h"
+#include "encoder/workspace.h"
 
 namespace nb = nanobind;
 using namespace leanmatch::encoder;
@@ -86,7 +89,7 @@ Layer read_layer(nb::handle value) {
     std::vector<Layer::Choice> choices;
     for (nb::handle item : nb::cast<nb::list>(value)) {
         const nb::tuple pair = nb::cast<nb::tuple>(item);
-        choices.push_back({nb::cast<int>(pair[0]), nb::cast<std::shared_ptr<Linear>>(pair[1])});
+        choices.push_back({nb::cast<int>(pair[0]), nb::cast<PackedLinear&>(pair[1]).share()});
     }
     return Layer(std::move(choices));
 }
@@ -169,6 +172,30 @@ nb::object encode(const Encoder& encoder, const Array<std::int32_t, 1>& ids, con
     return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(data, {texts, dimension}, owner));
 }
 
+// Seconds of one call with `tokens` tokens: the best of as many calls as fit into `seconds`, at least three.
+double time_layer(const PackedLinear& packed, int tokens, double seconds) {
+    const Linear& layer = packed.get();
+    require(tokens >= 1 && tokens <= 4096, "tokens must be 1 to 4096");
+    Buffer<float> x, y;
+    Buffer<std::uint8_t> scratch;
+    const std::size_t inputs = std::size_t(tokens) * std::size_t(layer.inputs());
+    x.reserve(inputs);
+    y.reserve(std::size_t(tokens) * std::size_t(layer.outputs()));
+    scratch.reserve(layer.scratch_bytes(tokens) + 64);
+    for (std::size_t i = 0; i < inputs; ++i) x.data()[i] = float(int(i * 2654435761u % 2001u) - 1000) * 1e-3f;
+    nb::gil_scoped_release release;
+    using Clock = std::chrono::steady_clock;
+    const auto since = [](Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); };
+    double best = 1e9;
+    const auto begin = Clock::now();
+    for (int call = 0; call < 3 || since(begin) < seconds; ++call) {
+        const auto start = Clock::now();
+        layer.run(x.data(), tokens, y.data(), {}, scratch.data());
+        best = std::min(best, since(start));
+    }
+    return best;
+}
+
 std::shared_ptr<Table> sparse_table(const Array<float, 3>& atoms, const Array<std::uint16_t, 3>& indices,
                                     const nb::object& codes, const nb::object& code_scale, const nb::object& values) {
     const std::size_t blocks = atoms.shape(0), per_block = atoms.shape(1), width = atoms.shape(2);
@@ -242,6 +269,7 @@ void bind_encoder(nb::module_& module) {
             },
             nb::arg("group_tokens"), nb::arg("tile_tokens"), nb::arg("alone_tokens"),
             "For benchmarks; not while another thread encodes.");
+    module.def("time_layer", &time_layer, nb::arg("layer"), nb::arg("tokens"), nb::arg("seconds"));
     module.def("activation_names", [] { return names(kActivations); });
     module.def("pooling_names", [] { return names(kPooling); });
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from leanmatch.runtime.encoder import Encoder as Encoder
     from leanmatch.runtime.fallback import FallbackEncoder as FallbackEncoder
     from leanmatch.runtime.fallback import FallbackWarning as FallbackWarning
-    from leanmatch.runtime.load import load as load
+    from leanmatch.runtime.loading import load as load
     from leanmatch.runtime.paths import PRECISIONS as PRECISIONS
     from leanmatch.runtime.tables import runtime_choices as runtime_choices
 
@@ -20,7 +20,7 @@ _HOMES = {
     "FallbackEncoder": "fallback",
     "FallbackWarning": "fallback",
     "LayerChoice": "choice",
-    "load": "load",
+    "load": "loading",
     "runtime_choices": "tables",
 }
 __all__ = [
