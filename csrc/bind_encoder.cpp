@@ -90,8 +90,10 @@ Norm read_norm(nb::handle value) {
 Layer read_layer(nb::handle value) {
     std::vector<Layer::Choice> choices;
     for (nb::handle item : nb::cast<nb::list>(value)) {
-        const nb::tuple pair = nb::cast<nb::tuple>(item);
-        choices.push_back({nb::cast<int>(pair[0]), nb::cast<PackedLinear&>(pair[1]).share()});
+        const nb::tuple parts = nb::cast<nb::tuple>(item);
+        Layer::Choice choice{nb::cast<int>(parts[0]), nb::cast<PackedLinear&>(parts[1]).share(), {}};
+        if (!parts[2].is_none()) choice.input_factor = copied<float, 1>(nb::cast<Array<float, 1>>(parts[2]));
+        choices.push_back(std::move(choice));
     }
     return Layer(std::move(choices));
 }

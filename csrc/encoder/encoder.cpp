@@ -55,13 +55,19 @@ Layer::Layer(std::vector<Choice> choices) : choices_(std::move(choices)) {
         require(i == 0 || choices_[i].from > choices_[i - 1].from, "a layer's choices must ascend");
         require(choices_[i].linear->inputs() == inputs() && choices_[i].linear->outputs() == outputs(),
                 "a layer's choices differ in shape");
+        require(choices_[i].input_factor.empty() || choices_[i].input_factor.size() == std::size_t(inputs()),
+                "a layer's input factors do not fit its inputs");
     }
 }
 
-const Linear& Layer::at(int tokens) const {
+const Layer::Choice& Layer::at(int tokens) const {
     std::size_t i = choices_.size() - 1;
     while (choices_[i].from > tokens) --i;
-    return *choices_[i].linear;
+    return choices_[i];
+}
+
+bool Layer::scales_inputs() const {
+    return std::any_of(choices_.begin(), choices_.end(), [](const Choice& c) { return !c.input_factor.empty(); });
 }
 
 std::size_t Layer::scratch_bytes(int tokens) const {
