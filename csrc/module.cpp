@@ -2,6 +2,7 @@
 #include <nanobind/nanobind.h>
 
 #include "bind_pursuit.h"
+#include "bind_encoder.h"
 #include "bind_linear.h"
 #include "cpu_features.h"
 
@@ -45,4 +46,5 @@ NB_MODULE(_native, module) {
         "Decode planted CPUID registers; for tests.");
     leanmatch::bind_pursuit(module);
     bind_linear(module);
+    bind_encoder(module);
 }
