@@ -26,7 +26,7 @@ TEXTS = st.lists(
             "USB",
             "dock",
             "the",
-            "unbelievable",
+            "cabled",
             "don't",
             "caf\u00e9",
             "\U0001f680",
@@ -146,7 +146,7 @@ def test_a_sample_of_units_has_their_very_effects(bert):
 
 def test_a_function_of_texts():
     found = importance(models.count_letters, ["red usb  x"], ["usb"], sides="anchor", intervention="delete")
-    edits = models.count_letters(["usb  x", "red  x", "red usb  ", "red usb  x", "usb"])
+    edits = models.count_letters(["usb  x", "red  x", "red usb ", "red usb  x", "usb"])
     unit = edits / np.linalg.norm(edits, axis=1, keepdims=True)
     assert found.level == "text"
     assert found.words() == ["red", "usb", "x"]
