@@ -34,7 +34,7 @@ def importance(
     level: str = "auto",
     mask_text: str | None = None,
     seed: int = 0,
-    show_progress: bool = False,
+    show_progress: bool | str = False,
 ) -> TokenImportance:
     r"""How much the score of each pair hangs on each token or word.
 
@@ -62,7 +62,7 @@ def importance(
         level: ``auto``, ``tokens`` or ``text``; what to edit.
         mask_text: the mask token of a function of texts.
         seed: of all draws. A text's draws depend on the seed, the corpus and the text alone.
-        show_progress: a bar on stderr.
+        show_progress: a bar on stderr; text is what it is called.
 
     Raises:
         UsageError: an unknown choice; masking without a mask token; tokens of a function of texts; texts of
@@ -112,7 +112,7 @@ def importance(
         which,
         np.repeat(table[:, 4], draws),
         intervention,
-        progress="importance" if show_progress else None,
+        progress=progress_name(show_progress, "importance"),
     )
     pair, side = table[:, 0], table[:, 1]
     units = [scorer.readings[int(scorer.sides[s, p])].units[u] for p, s, u in table[:, :3].tolist()]
@@ -147,6 +147,11 @@ def replacements(
     if not pool and any(reading.units for reading in readings):
         raise UsageError("the corpus to replace from has no words", remedy="give texts with words in corpus=")
     return pool
+
+
+def progress_name(wanted: bool | str, usual: str) -> str | None:
+    """What a bar is called; None for no bar."""
+    return wanted if isinstance(wanted, str) else usual if wanted else None
 
 
 def _draws(kind: str, samples: int | None) -> int:
