@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from leanmatch.errors import UsageError
 from leanmatch.index.columns import CodedColumn, Value
-from leanmatch.index.filters import All, Any_, Compare, Filter, IsIn, Missing, Not
+from leanmatch.index.filters import AllOf, AnyOf, Compare, Filter, IsIn, Missing, Not
 
 Mask = NDArray[np.bool_]
 
@@ -35,9 +35,9 @@ def filter_mask(expression: Filter, column: Callable[[str], CodedColumn], rows: 
     Raises:
         UsageError: no such column, or a value of a type that the column does not hold.
     """
-    if isinstance(expression, All | Any_):
+    if isinstance(expression, AllOf | AnyOf):
         masks = [filter_mask(part, column, rows) for part in expression.parts]
-        joined: Mask = (np.logical_and if isinstance(expression, All) else np.logical_or).reduce(masks)
+        joined: Mask = (np.logical_and if isinstance(expression, AllOf) else np.logical_or).reduce(masks)
         return joined
     if isinstance(expression, Not):
         return ~filter_mask(expression.part, column, rows)
@@ -82,6 +82,6 @@ def _check(coded: CodedColumn, column: str, value: Value) -> None:
     held = "number" if coded.kind == "integer" else coded.kind
     if kind != held:
         raise UsageError(
-            f"the column {column!r} holds values of type {coded.kind}; the filter compares it with {value!r:.80}",
+            f"the column {column!r} holds values of type {coded.kind}, not {value!r:.80}",
             remedy={"text": "put the value in quotes", "number": "give a number"}.get(held, "true or false"),
         )

@@ -62,14 +62,14 @@ class Missing:
 
 
 @dataclass(frozen=True)
-class All:
+class AllOf:
     """Every part holds."""
 
     parts: tuple[Filter, ...]
 
 
 @dataclass(frozen=True)
-class Any_:
+class AnyOf:
     """Some part holds."""
 
     parts: tuple[Filter, ...]
@@ -82,7 +82,7 @@ class Not:
     part: Filter
 
 
-Filter: TypeAlias = Compare | IsIn | Missing | All | Any_ | Not
+Filter: TypeAlias = Compare | IsIn | Missing | AllOf | AnyOf | Not
 
 
 def filter_from_json(value: Any) -> Filter:
@@ -91,7 +91,7 @@ def filter_from_json(value: Any) -> Filter:
     Raises:
         UsageError: it is none, or it is too large or too deep.
 
-    >>> filter_from_json({"column": "price", "ge": 5, "lt": 20}) == All(
+    >>> filter_from_json({"column": "price", "ge": 5, "lt": 20}) == AllOf(
     ...     (Compare("price", "ge", 5), Compare("price", "lt", 20)))
     True
     """
@@ -108,7 +108,7 @@ def filter_to_json(expression: Filter) -> dict[str, Any]:
         return {"column": expression.column, "missing": True}
     if isinstance(expression, Not):
         return {"not": filter_to_json(expression.part)}
-    name = "and" if isinstance(expression, All) else "or"
+    name = "and" if isinstance(expression, AllOf) else "or"
     return {name: [filter_to_json(part) for part in expression.parts]}
 
 
@@ -134,14 +134,14 @@ def _from_json(value: Any, budget: _Budget, depth: int) -> Filter:
             if not isinstance(inner, list) or not inner:
                 raise UsageError(f"{name!r} needs a list of filters, found {inner!r:.80}", remedy="[...]")
             parts = tuple(_from_json(part, budget, depth + 1) for part in inner)
-            return All(parts) if name == "and" else Any_(parts)
+            return AllOf(parts) if name == "and" else AnyOf(parts)
         if name == "not":
             return Not(_from_json(inner, budget, depth + 1))
     column = value.get("column")
     if not isinstance(column, str) or len(value) < 2:
         raise _not_a_filter(value)
     tests = [_test(column, name, inner) for name, inner in value.items() if name != "column"]
-    return tests[0] if len(tests) == 1 else All(tuple(tests))
+    return tests[0] if len(tests) == 1 else AllOf(tuple(tests))
 
 
 def _test(column: str, name: str, value: Any) -> Filter:

@@ -16,8 +16,8 @@ from leanmatch.index.filters import (
     MAX_DEPTH,
     MAX_PARTS,
     OPERATORS,
-    All,
-    Any_,
+    AllOf,
+    AnyOf,
     Compare,
     Filter,
     IsIn,
@@ -57,9 +57,8 @@ def parse_filter(text: str) -> Filter:
     Raises:
         UsageError: it does not follow the grammar; the message shows where.
 
-    >>> parse_filter('price < 20 and not shop in ("a", "b")')
-    All(parts=(Compare(column='price', operator='lt', value=20), Not(part=IsIn(column='shop', values=('a',
-    'b')))))
+    >>> parse_filter('price < 20 or shop in ("a", "b")').parts
+    (Compare(column='price', operator='lt', value=20), IsIn(column='shop', values=('a', 'b')))
     """
     if len(text) > MAX_LENGTH:
         raise UsageError(f"the filter has {len(text):,} characters", remedy=f"at most {MAX_LENGTH:,}")
@@ -73,7 +72,7 @@ def parse_filter(text: str) -> Filter:
 def filter_to_text(expression: Filter) -> str:
     """The text form; :func:`parse_filter` reads it back to an equal filter.
 
-    >>> filter_to_text(Any_((Compare("price", "lt", 20), Missing("price"))))
+    >>> filter_to_text(AnyOf((Compare("price", "lt", 20), Missing("price"))))
     'price < 20 or price is missing'
     """
     if isinstance(expression, Compare):
@@ -85,12 +84,12 @@ def filter_to_text(expression: Filter) -> str:
         return f"{_name(expression.column)} is missing"
     if isinstance(expression, Not):
         return f"not {_inner(expression.part)}"
-    joint = " and " if isinstance(expression, All) else " or "
+    joint = " and " if isinstance(expression, AllOf) else " or "
     return joint.join(_inner(part) for part in expression.parts)
 
 
 def _inner(part: Filter) -> str:
-    return f"({filter_to_text(part)})" if isinstance(part, All | Any_) else filter_to_text(part)
+    return f"({filter_to_text(part)})" if isinstance(part, AllOf | AnyOf) else filter_to_text(part)
 
 
 def _name(column: str) -> str:
@@ -112,13 +111,12 @@ def _tokens(text: str) -> list[_Token]:
     while text[at:].strip():
         match = _TOKEN.match(text, at)
         if match is None:
-            start = at + len(text[at:]) - len(text[at:].lstrip())
-            raise UsageError(f"the filter cannot be read at {text[start : start + 20]!r}", remedy=_REMEDY)
+            raise UsageError(f"the filter cannot be read at {text[at:].strip()[:20]!r}", remedy=_REMEDY)
         kind = str(match.lastgroup)
-        word = match.group(kind)
+        word, start = match.group(kind), match.start(kind)
         if kind == "word" and word.lower() in _KEYWORDS:
             kind, word = "keyword", word.lower()
-        out.append(_Token(kind, word, match.start(kind)))
+        out.append(_Token(kind, word, start))
         at = match.end()
     return [*out, _Token("end", "", len(text))]
 
@@ -148,13 +146,13 @@ class _Parser:
         parts = [self.both(depth)]
         while self.take("keyword", "or"):
             parts.append(self.both(depth))
-        return parts[0] if len(parts) == 1 else Any_(tuple(parts))
+        return parts[0] if len(parts) == 1 else AnyOf(tuple(parts))
 
     def both(self, depth: int) -> Filter:
         parts = [self.one(depth)]
         while self.take("keyword", "and"):
             parts.append(self.one(depth))
-        return parts[0] if len(parts) == 1 else All(tuple(parts))
+        return parts[0] if len(parts) == 1 else AllOf(tuple(parts))
 
     def one(self, depth: int) -> Filter:
         self._parts += 1
