@@ -15,6 +15,7 @@ from leanmatch.cli.data import app as data_app
 from leanmatch.cli.demo import demo
 from leanmatch.cli.doctor import doctor
 from leanmatch.cli.evaluate import evaluate
+from leanmatch.cli.index import index
 from leanmatch.cli.recommend import recommend
 from leanmatch.cli.train import train
 
@@ -46,6 +47,7 @@ def _options(
 
 app.command()(train)
 app.command()(evaluate)
+app.command()(index)
 app.command()(recommend)
 app.add_typer(data_app, name="data")
 app.command()(demo)

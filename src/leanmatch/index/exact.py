@@ -44,7 +44,7 @@ class ExactIndex:
             DataError: no items, another shape, numbers that are not finite, identifiers that do not fit.
             MissingExtraError: faiss is not installed.
         """
-        matrix = _matrix(vectors, "item vectors")
+        matrix = checked_matrix(vectors, "item vectors")
         names = list(ids)
         if not len(matrix):
             raise DataError("there are no items to search", remedy="give at least one item")
@@ -90,7 +90,7 @@ class ExactIndex:
         """
         if k < 1:
             raise UsageError(f"k is {k}", remedy="ask for 1 item or more")
-        matrix = _matrix(queries, "queries", self.dimension)
+        matrix = checked_matrix(queries, "queries", self.dimension)
         if exclude is not None and len(exclude) != len(matrix):
             raise DataError(
                 f"exclude has {len(exclude)} entries for {len(matrix)} queries", remedy="one a query"
@@ -112,7 +112,12 @@ class ExactIndex:
         return scores, ids
 
 
-def _matrix(values: ArrayLike, what: str, dimension: int | None = None) -> Vectors:
+def checked_matrix(values: ArrayLike, what: str, dimension: int | None = None) -> Vectors:
+    """Values as finite float32 rows of one length.
+
+    Raises:
+        DataError: they are not.
+    """
     matrix = np.ascontiguousarray(values, dtype=np.float32)
     if matrix.ndim != 2 or (dimension is not None and matrix.shape[1] != dimension) or not matrix.shape[1]:
         wanted = "(rows, dimension)" if dimension is None else f"(rows, {dimension})"
