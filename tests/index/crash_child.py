@@ -1,6 +1,6 @@
 """Operations on a catalogue that kill themselves (SIGKILL) at the n-th step that touches the disk.
 
-Run by test_crashes.py through a fork server, so that each trial starts in milliseconds.
+test_crashes.py starts it once; it forks a child for each trial, so that a trial takes milliseconds.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -23,6 +24,7 @@ from leanmatch.index import (
     transaction,
     upsert_items,
 )
+from leanmatch.index.scan import faiss_module
 
 ITEMS = items_of_shop(12)
 
@@ -54,6 +56,7 @@ def compact(folder):
 
 
 def approximate(folder):
+    staging.CHUNK_TEXTS = 100
     create_catalogue(
         folder, items_of_shop(300), HashEncoder(), transaction.WriteOptions(kind="ivf"), overwrite=True
     )
@@ -62,8 +65,8 @@ def approximate(folder):
 OPERATIONS = {one.__name__: one for one in (build, add, update, delete, rebuild, compact, approximate)}
 
 
-def run(operation, folder, kill_at, answer):
-    """Do it, killed before the ``kill_at``-th step; the number of steps goes to the pipe where it ends."""
+def run(operation, folder, kill_at):
+    """Do it, killed at the ``kill_at``-th step; returns the number of steps where it ends."""
     staging.CHUNK_TEXTS = 5
     transaction._SMALL = 4  # so that chunks are written for a few texts too
     steps = 0
@@ -88,4 +91,33 @@ def run(operation, folder, kill_at, answer):
     Path.unlink = watched(Path.unlink)
     shutil.rmtree = watched(shutil.rmtree)
     OPERATIONS[operation](folder)
-    answer.send(steps)
+    return steps
+
+
+def serve():
+    """One forked child for each line ``operation kill_at folder``; answers ``status steps``."""
+    faiss_module()
+    with tempfile.TemporaryDirectory() as folder:  # whatever is imported late is imported now, once
+        build(folder)
+        update(folder)
+    for line in sys.stdin:
+        operation, kill_at, folder = line.rstrip("\n").split(" ", 2)
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(reader)
+            code = 1
+            try:
+                os.write(writer, str(run(operation, Path(folder), int(kill_at))).encode())
+                code = 0
+            finally:
+                os._exit(code)
+        os.close(writer)
+        answer = os.read(reader, 100).decode()
+        os.close(reader)
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), answer or "-", flush=True)
+
+
+if __name__ == "__main__":
+    serve()

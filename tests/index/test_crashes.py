@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -25,12 +25,13 @@ TRIALS: dict[str, int] = {}
 
 
 @pytest.fixture(scope="module")
-def context():
-    found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(
-        ["crash_child", "leanmatch.index.writer", "leanmatch.index.catalogue", "faiss"]
+def zygote():
+    process = subprocess.Popen(
+        [sys.executable, HERE / "crash_child.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    return found
+    yield process
+    process.stdin.close()
+    assert process.wait(30) == 0
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +42,12 @@ def made(tmp_path_factory):
     return folder
 
 
-def trial(context, operation, folder, kill_at):
+def trial(zygote, operation, folder, kill_at):
     """Steps that the operation took, or None where it was killed."""
-    here, there = context.Pipe(duplex=False)
-    child = context.Process(target=crash_child.run, args=(operation, folder, kill_at, there))
-    child.start()
-    there.close()
-    child.join(60)
-    assert child.exitcode in (0, -9), child.exitcode
-    steps = here.recv() if child.exitcode == 0 else None
-    here.close()
-    return steps
+    print(operation, kill_at, folder, file=zygote.stdin, flush=True)
+    code, steps = zygote.stdout.readline().split()
+    assert code in ("0", "-9"), code
+    return int(steps) if code == "0" else None
 
 
 def seen(folder):
@@ -66,7 +62,7 @@ def seen(folder):
 
 
 @pytest.mark.parametrize("operation", list(crash_child.OPERATIONS))
-def test_killed_at_every_step(context, made, tmp_path, operation):
+def test_killed_at_every_step(zygote, made, tmp_path, operation):
     def fresh(name):
         folder = tmp_path / name
         if operation != "build":
@@ -74,7 +70,7 @@ def test_killed_at_every_step(context, made, tmp_path, operation):
         return folder
 
     whole = fresh("whole")
-    steps = trial(context, operation, whole, 0)
+    steps = trial(zygote, operation, whole, 0)
     assert steps >= 8
     old, new = (None if operation == "build" else seen(made)), seen(whole)
     assert old != new  # the operation does something
@@ -82,14 +78,14 @@ def test_killed_at_every_step(context, made, tmp_path, operation):
     killed = {"old": 0, "new": 0}
     for kill_at in range(1, steps + 1):
         folder = fresh(f"killed-{kill_at}")
-        assert trial(context, operation, folder, kill_at) is None
+        assert trial(zygote, operation, folder, kill_at) is None
         after = seen(folder)
         assert after in (old, new), kill_at
         killed["old" if after == old else "new"] += 1
         if kill_at % 5 == 0 or kill_at > steps - 3:  # the next one finds its way, and leaves nothing behind
             if after == new and operation == "build":
                 continue
-            assert trial(context, operation, folder, 0) is not None
+            assert trial(zygote, operation, folder, 0) is not None
             assert seen(folder) == new
             stray = {
                 path.name for path in folder.iterdir() if path.name.startswith((".partial", ".building"))

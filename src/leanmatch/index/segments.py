@@ -102,7 +102,7 @@ def read_segments(folder: Path, manifest: Manifest) -> list[SegmentRows]:
     """
     out = []
     for segment in manifest.segments:
-        items = _read(folder, segment.items, pq.read_table)
+        items = _read(folder, segment.items, _parquet)
         vectors = _read(folder, segment.vectors, _mapped)
         alive = np.ones(segment.rows, dtype=bool)
         if segment.dead is not None:
@@ -122,6 +122,11 @@ def read_segments(folder: Path, manifest: Manifest) -> list[SegmentRows]:
             )
         out.append(SegmentRows(segment, with_columns(items, manifest.columns), vectors, alive))
     return out
+
+
+def _parquet(path: Path) -> pa.Table:
+    with pq.ParquetFile(path) as file:  # read_table() would first load the dataset library
+        return file.read()
 
 
 def _mapped(path: Path) -> Vectors:
