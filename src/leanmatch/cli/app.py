@@ -13,8 +13,10 @@ import typer
 from leanmatch import __version__
 from leanmatch.cli.data import app as data_app
 from leanmatch.cli.demo import demo
+from leanmatch.cli.diagnose import diagnose
 from leanmatch.cli.doctor import doctor
 from leanmatch.cli.evaluate import evaluate
+from leanmatch.cli.explain import explain
 from leanmatch.cli.index import index
 from leanmatch.cli.recommend import recommend
 from leanmatch.cli.train import train
@@ -48,6 +50,8 @@ def _options(
 app.command()(train)
 app.command()(evaluate)
 app.command()(index)
+app.command()(diagnose)
+app.command()(explain)
 app.command()(recommend)
 app.add_typer(data_app, name="data")
 app.command()(demo)
