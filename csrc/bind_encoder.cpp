@@ -1,4 +1,6 @@
 // leanmatch._native.Encoder: shapes and dtypes are checked here and in encoder::Encoder, then the GIL is released.
+#include "bind_encoder.h"
+
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/shared_ptr.h>

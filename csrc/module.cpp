@@ -1,12 +1,11 @@
 // The Python face of csrc/: leanmatch._native. Thin: values in, values out; src/leanmatch/native.py adds the errors.
 #include <nanobind/nanobind.h>
 
+#include "bind_encoder.h"
 #include "bind_linear.h"
 #include "cpu_features.h"
 
 namespace nb = nanobind;
-
-void bind_encoder(nb::module_& module);  // bind_encoder.cpp
 
 namespace {
 

@@ -14,3 +14,15 @@ inline V mul(V a, V b) { return _mm512_mul_ps(a, b); }
 inline V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
 inline V vmin(V a, V b) { return _mm512_min_ps(a, b); }
 inline V vmax(V a, V b) { return _mm512_max_ps(a, b); }
+
+#if defined(__AVX512VNNI__)
+// sum += u (uint8) . w (int8), four products a lane. In assembly because GCC 12 and 13 copy the sum of the intrinsic through
+// another register, two moves for each multiply in a loop.
+inline void dpbusd(__m512i& sum, __m512i u, __m512i w) {
+#if defined(__GNUC__)
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(u), "v"(w));
+#else
+    sum = _mm512_dpbusd_epi32(sum, u, w);
+#endif
+}
+#endif

@@ -24,26 +24,37 @@ template <int TT, int PP>
 void tile(const Dense& w, const uint16_t* weights, int row, const uint16_t* x, size_t stride, float* y,
           const Tail& tail, int token) {
     V sum[TT][PP];
+    LEANMATCH_UNROLL
     for (int t = 0; t < TT; t++)
+        LEANMATCH_UNROLL
         for (int p = 0; p < PP; p++) sum[t][p] = zero();
     const uint16_t* u = x + size_t(token) * stride;
     for (int j = 0; j < w.n; j += 2, weights += PP * 32, u += 2) {
         __m512bh wv[PP];
+        LEANMATCH_UNROLL
         for (int p = 0; p < PP; p++) wv[p] = as_bf16(_mm512_loadu_si512(weights + p * 32));
+        LEANMATCH_UNROLL
         for (int t = 0; t < TT; t++) {
             int32_t two;
             memcpy(&two, u + size_t(t) * stride, 4);
             const __m512bh uv = as_bf16(_mm512_set1_epi32(two));
+            LEANMATCH_UNROLL
             for (int p = 0; p < PP; p++) sum[t][p] = _mm512_dpbf16_ps(sum[t][p], uv, wv[p]);
         }
+    }
+    alignas(64) float sums[TT * PP][16];
+    LEANMATCH_UNROLL
+    for (int t = 0; t < TT; t++) {
+        LEANMATCH_UNROLL
+        for (int p = 0; p < PP; p++) _mm512_store_ps(sums[t * PP + p], sum[t][p]);
     }
     for (int p = 0; p < PP; p++) {
         const int first = row + p * 16;
         const V bias = load(tail.bias + first);
         for (int t = 0; t < TT; t++) {
             const size_t at = size_t(token + t) * size_t(w.m) + size_t(first);
-            put<true>(y + at, tail.residual ? tail.residual + at : nullptr, add(sum[t][p], bias), tail.activation,
-                      w.m - first);
+            put<true>(y + at, tail.residual ? tail.residual + at : nullptr, add(load(sums[t * PP + p]), bias),
+                      tail.activation, w.m - first);
         }
     }
 }

@@ -8,24 +8,35 @@
 template <int TT, int PP>
 void dense_tile(const Dense& w, const float* weights, int row, const float* x, float* y, const Tail& tail, int token) {
     V sum[TT][PP];
+    LEANMATCH_UNROLL
     for (int t = 0; t < TT; t++)
+        LEANMATCH_UNROLL
         for (int p = 0; p < PP; p++) sum[t][p] = zero();
     const float* xt = x + size_t(token) * size_t(w.n);
     const size_t n = size_t(w.n);
     for (size_t j = 0; j < n; j++, weights += PP * kWidth) {
         V wv[PP];
+        LEANMATCH_UNROLL
         for (int p = 0; p < PP; p++) wv[p] = load(weights + p * kWidth);
+        LEANMATCH_UNROLL
         for (int t = 0; t < TT; t++) {
             const V xv = set1(xt[size_t(t) * n + j]);
+            LEANMATCH_UNROLL
             for (int p = 0; p < PP; p++) sum[t][p] = fma(xv, wv[p], sum[t][p]);
         }
+    }
+    alignas(64) float sums[TT * PP][kWidth];
+    LEANMATCH_UNROLL
+    for (int t = 0; t < TT; t++) {
+        LEANMATCH_UNROLL
+        for (int p = 0; p < PP; p++) store(sums[t * PP + p], sum[t][p]);
     }
     for (int t = 0; t < TT; t++)
         for (int p = 0; p < PP; p++) {
             const int first = row + p * kWidth;
             const size_t at = size_t(token + t) * size_t(w.m) + size_t(first);
-            put<true>(y + at, tail.residual ? tail.residual + at : nullptr, add(sum[t][p], load(tail.bias + first)),
-                      tail.activation, w.m - first);
+            put<true>(y + at, tail.residual ? tail.residual + at : nullptr,
+                      add(load(sums[t * PP + p]), load(tail.bias + first)), tail.activation, w.m - first);
         }
 }
 
@@ -93,17 +104,24 @@ void from_features(const float* ys, int count, int m, float* y, const Tail& tail
 template <int U, int A>
 inline void analyse(const float* atoms, int b, const float* xs, float* zs) {
     V sum[A][U];
+    LEANMATCH_UNROLL
     for (int a = 0; a < A; a++)
+        LEANMATCH_UNROLL
         for (int u = 0; u < U; u++) sum[a][u] = zero();
     for (int c = 0; c < b; c++) {
         V xv[U];
+        LEANMATCH_UNROLL
         for (int u = 0; u < U; u++) xv[u] = load(xs + (size_t(c) * U + size_t(u)) * kWidth);
+        LEANMATCH_UNROLL
         for (int a = 0; a < A; a++) {
             const V d = set1(atoms[size_t(a) * size_t(b) + size_t(c)]);
+            LEANMATCH_UNROLL
             for (int u = 0; u < U; u++) sum[a][u] = fma(d, xv[u], sum[a][u]);
         }
     }
+    LEANMATCH_UNROLL
     for (int a = 0; a < A; a++)
+        LEANMATCH_UNROLL
         for (int u = 0; u < U; u++) store(zs + (size_t(a) * U + size_t(u)) * kWidth, sum[a][u]);
 }
 
@@ -111,16 +129,22 @@ inline void analyse(const float* atoms, int b, const float* xs, float* zs) {
 template <int U, int R>
 inline void combine(const uint16_t* index, const float* values, int terms, const float* zs, float* ys, bool first) {
     V sum[R][U];
+    LEANMATCH_UNROLL
     for (int i = 0; i < R; i++)
+        LEANMATCH_UNROLL
         for (int u = 0; u < U; u++) sum[i][u] = first ? zero() : load(ys + (size_t(i) * U + size_t(u)) * kWidth);
     for (int q = 0; q < terms; q++)
+        LEANMATCH_UNROLL
         for (int i = 0; i < R; i++) {
             const size_t at = size_t(i) * size_t(terms) + size_t(q);
             const float* z = zs + size_t(index[at]) * (U * kWidth);
             const V c = set1(values[at]);
+            LEANMATCH_UNROLL
             for (int u = 0; u < U; u++) sum[i][u] = fma(c, load(z + u * kWidth), sum[i][u]);
         }
+    LEANMATCH_UNROLL
     for (int i = 0; i < R; i++)
+        LEANMATCH_UNROLL
         for (int u = 0; u < U; u++) store(ys + (size_t(i) * U + size_t(u)) * kWidth, sum[i][u]);
 }
 

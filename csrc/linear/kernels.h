@@ -6,6 +6,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+// Before every loop over an array of vectors that must live in registers: one loop that is not unrolled sends the
+// whole array to memory.
+#define LEANMATCH_UNROLL _Pragma("GCC unroll 16")
+
 namespace leanmatch {
 namespace linear {
 

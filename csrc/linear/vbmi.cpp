@@ -43,6 +43,7 @@ void tables_of(const SparseI8& w, const Quantized& x, int token, int16_t* wide, 
     const int units = w.tables * (w.slots / 64);
     const uint8_t* u = x.values + size_t(token) * x.stride;
     __m512i zero_point[TT], largest[TT];
+    LEANMATCH_UNROLL
     for (int t = 0; t < TT; t++) {
         // Pairs (-zero, 1): times (sum of codes, half) they give the start of a sum.
         zero_point[t] = _mm512_set1_epi32(int32_t(0x10000u | (uint32_t(-x.zero[token + t]) & 0xffffu)));
@@ -52,19 +53,25 @@ void tables_of(const SparseI8& w, const Quantized& x, int token, int16_t* wide, 
     const __m128i shift = _mm_cvtsi32_si128(w.shift);
     for (int i = 0; i < units; i++) {
         __m512i sum[TT][4];
+        LEANMATCH_UNROLL
         for (int g = 0; g < 4; g++) {
             const __m512i start = at(w.atom_sums + (size_t(i) * 4 + size_t(g)) * 32);
+            LEANMATCH_UNROLL
             for (int t = 0; t < TT; t++) sum[t][g] = _mm512_madd_epi16(start, zero_point[t]);
         }
         for (int s = 0; s < w.steps; s++, atoms += 256) {
             const __m512i a[4] = {at(atoms), at(atoms + 64), at(atoms + 128), at(atoms + 192)};
+            LEANMATCH_UNROLL
             for (int t = 0; t < TT; t++) {
                 const __m512i v = inputs<kShared>(u + size_t(t) * x.stride + 4 * s, w.offset + size_t(i) * 4);
-                for (int g = 0; g < 4; g++) sum[t][g] = _mm512_dpbusd_epi32(sum[t][g], v, a[g]);
+                LEANMATCH_UNROLL
+                for (int g = 0; g < 4; g++) dpbusd(sum[t][g], v, a[g]);
             }
         }
         const __m512i scale0 = at(w.atom_scale + size_t(i) * 64), scale1 = at(w.atom_scale + size_t(i) * 64 + 32);
+        LEANMATCH_UNROLL
         for (int t = 0; t < TT; t++) {
+            LEANMATCH_UNROLL
             for (int g = 0; g < 4; g++) sum[t][g] = _mm512_sra_epi32(sum[t][g], shift);
             const __m512i z0 = _mm512_mulhrs_epi16(_mm512_packs_epi32(sum[t][0], sum[t][1]), scale0);
             const __m512i z1 = _mm512_mulhrs_epi16(_mm512_packs_epi32(sum[t][2], sum[t][3]), scale1);
@@ -99,6 +106,7 @@ inline void pairs(const uint8_t* codes, const uint8_t* tables, int count, int qu
     constexpr int slots = kWide ? 128 : 64;
     for (int i = 0; i < count; i++, tables += TT * slots) {
         __m512i low[TT], high[TT];
+        LEANMATCH_UNROLL
         for (int t = 0; t < TT; t++) {
             low[t] = at(tables + t * slots);
             high[t] = kWide ? at(tables + t * slots + 64) : low[t];
@@ -106,10 +114,11 @@ inline void pairs(const uint8_t* codes, const uint8_t* tables, int count, int qu
         for (int q = 0; q < quads; q++)
             for (int g = 0; g < G; g++, codes += 128) {
                 const __m512i index = at(codes), values = at(codes + 64);
+                LEANMATCH_UNROLL
                 for (int t = 0; t < TT; t++) {
                     const __m512i z = kWide ? _mm512_permutex2var_epi8(low[t], index, high[t])
                                             : _mm512_permutexvar_epi8(index, low[t]);
-                    sum[t][g] = _mm512_dpbusd_epi32(sum[t][g], z, values);
+                    dpbusd(sum[t][g], z, values);
                 }
             }
     }
@@ -130,21 +139,27 @@ void panel_tokens(const SparseI8& w, const uint8_t* codes, int row, int first, i
     const uint8_t* tables = area.tables + size_t(token) * size_t(w.tables) * table_bytes + size_t(first) * TT * table_bytes;
     int32_t* saved = area.sums + size_t(token) * (kPanel * 16);
     __m512i sum[TT][G];
+    LEANMATCH_UNROLL
     for (int g = 0; g < G; g++)
+        LEANMATCH_UNROLL
         for (int t = 0; t < TT; t++)
             sum[t][g] = first == 0 ? at(w.start + row + g * 16) : at(saved + (t * kPanel + g) * 16);
     pairs<G, TT, kWide>(codes, tables, count, w.quads, sum);
-    if (first + count < w.tables) {
-        for (int g = 0; g < G; g++)
-            for (int t = 0; t < TT; t++) _mm512_store_si512(saved + (t * kPanel + g) * 16, sum[t][g]);
-        return;
+    const bool last = first + count == w.tables;
+    alignas(64) int32_t done[kPanel * kTokens * 16];
+    int32_t* out = last ? done : saved;
+    LEANMATCH_UNROLL
+    for (int g = 0; g < G; g++) {
+        LEANMATCH_UNROLL
+        for (int t = 0; t < TT; t++) _mm512_store_si512(out + (t * kPanel + g) * 16, sum[t][g]);
     }
+    if (!last) return;
     for (int g = 0; g < G; g++) {
         const int output = row + g * 16;
         const V scale = load(w.scale + output), bias = load(tail.bias + output);
         for (int t = 0; t < TT; t++) {
             const size_t place = size_t(token + t) * size_t(w.m) + size_t(output);
-            const V v = mul(_mm512_cvtepi32_ps(sum[t][g]), scale);
+            const V v = mul(_mm512_cvtepi32_ps(at(done + (t * kPanel + g) * 16)), scale);
             put<false>(y + place, tail.residual ? tail.residual + place : nullptr,
                        fma(v, set1(area.unit[token + t]), bias), tail.activation, w.m - output);
         }

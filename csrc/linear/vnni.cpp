@@ -21,8 +21,10 @@ static_assert(kDenseI8Vnni.lanes == 16 && kDenseI8Vnni.panel == kPanel && kDense
 template <int TT, int PP>
 void tile(const Dense& w, const int8_t* weights, int row, const Quantized& x, float* y, const Tail& tail, int token) {
     __m512i sum[TT][PP];
+    LEANMATCH_UNROLL
     for (int p = 0; p < PP; p++) {
         const __m512i row_sum = _mm512_loadu_si512(w.row_sum + row + p * 16);
+        LEANMATCH_UNROLL
         for (int t = 0; t < TT; t++)
             sum[t][p] = _mm512_sub_epi32(_mm512_setzero_si512(),
                                          _mm512_mullo_epi32(row_sum, _mm512_set1_epi32(x.zero[token + t])));
@@ -30,20 +32,29 @@ void tile(const Dense& w, const int8_t* weights, int row, const Quantized& x, fl
     const uint8_t* u = x.values + size_t(token) * x.stride;
     for (int j = 0; j < w.n; j += 4, weights += PP * 64, u += 4) {
         __m512i wv[PP];
+        LEANMATCH_UNROLL
         for (int p = 0; p < PP; p++) wv[p] = _mm512_loadu_si512(weights + p * 64);
+        LEANMATCH_UNROLL
         for (int t = 0; t < TT; t++) {
             int32_t four;
             memcpy(&four, u + size_t(t) * x.stride, 4);
             const __m512i uv = _mm512_set1_epi32(four);
-            for (int p = 0; p < PP; p++) sum[t][p] = _mm512_dpbusd_epi32(sum[t][p], uv, wv[p]);
+            LEANMATCH_UNROLL
+            for (int p = 0; p < PP; p++) dpbusd(sum[t][p], uv, wv[p]);
         }
+    }
+    alignas(64) int32_t sums[TT * PP][16];
+    LEANMATCH_UNROLL
+    for (int t = 0; t < TT; t++) {
+        LEANMATCH_UNROLL
+        for (int p = 0; p < PP; p++) _mm512_store_si512(sums[t * PP + p], sum[t][p]);
     }
     for (int p = 0; p < PP; p++) {
         const int first = row + p * 16;
         const V scale = load(w.scale + first), bias = load(tail.bias + first);
         for (int t = 0; t < TT; t++) {
             const size_t at = size_t(token + t) * size_t(w.m) + size_t(first);
-            const V v = mul(_mm512_cvtepi32_ps(sum[t][p]), scale);
+            const V v = mul(_mm512_cvtepi32_ps(_mm512_load_si512(sums[t * PP + p])), scale);
             put<false>(y + at, tail.residual ? tail.residual + at : nullptr, fma(v, set1(x.scale[token + t]), bias),
                        tail.activation, w.m - first);
         }

@@ -1,5 +1,9 @@
 """Types of the compiled extension (csrc/module.cpp). Use it through :mod:`leanmatch.native`."""
 
+from types import ModuleType
+
+linear: ModuleType  # csrc/bind_linear.cpp; use it through leanmatch.runtime.linear
+
 def architecture() -> str: ...
 def cpu_features() -> dict[str, bool]: ...
 def levels() -> dict[str, tuple[str, ...]]: ...
