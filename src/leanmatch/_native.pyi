@@ -1,8 +1,9 @@
 """Types of the compiled extension (csrc/module.cpp). Use it through :mod:`leanmatch.native`."""
 
+from types import ModuleType
+
 import numpy as np
 from numpy.typing import NDArray
-from types import ModuleType
 
 linear: ModuleType  # csrc/bind_linear.cpp; use it through leanmatch.runtime.linear
 

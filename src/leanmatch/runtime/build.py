@@ -126,7 +126,12 @@ def _block(
 def _range(weights: Weights, module: str, sizes: Sizes) -> Floats | None:
     """How far the outputs of a LayerNorm go; None where they are projected on (the embeddings of ELECTRA, ALBERT)."""
     gamma, beta = weights.vector(f"{module}.weight"), weights.vector(f"{module}.bias")
-    if gamma is None or beta is None or gamma.shape != (sizes.width,) or len(set(sizes.order)) < len(sizes.order):
+    if (
+        gamma is None
+        or beta is None
+        or gamma.shape != (sizes.width,)
+        or len(set(sizes.order)) < len(sizes.order)
+    ):
         return None
     return _norm_range(gamma, beta)
 

@@ -140,6 +140,8 @@ def _from_cache(name: str) -> Path:
     except ModuleNotFoundError as error:
         raise UnsupportedError(problem, remedy="name a folder") from error
     try:
-        return Path(snapshot_download(name if "/" in name else f"sentence-transformers/{name}", local_files_only=True))
+        return Path(
+            snapshot_download(name if "/" in name else f"sentence-transformers/{name}", local_files_only=True)
+        )
     except Exception as error:  # the library has many errors for it
         raise UnsupportedError(problem, remedy="name a folder") from error

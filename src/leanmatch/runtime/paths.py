@@ -17,7 +17,7 @@ import numpy as np
 
 from leanmatch import native
 from leanmatch.errors import UsageError
-from leanmatch.factorization import Dense, DenseSparse, Factors, IntMatrix, LowRank, QuantizedDenseSparse
+from leanmatch.factorization import DenseSparse, Factors, IntMatrix, LowRank, QuantizedDenseSparse
 from leanmatch.runtime.weights import Floats
 
 PRECISIONS: Mapping[str, str] = MappingProxyType(
@@ -60,9 +60,13 @@ def check_precision(precision: str) -> str:
         UsageError: no such precision, or no bfloat16 here.
     """
     if precision not in PRECISIONS:
-        raise UsageError(f"weights={precision!r} is no precision", remedy=f"use one of {', '.join(PRECISIONS)}")
+        raise UsageError(
+            f"weights={precision!r} is no precision", remedy=f"use one of {', '.join(PRECISIONS)}"
+        )
     if precision == "bfloat16" and not (has_bf16(best_level())):
-        raise UsageError("weights='bfloat16': this CPU has no bfloat16 products", remedy="use float32 or int8")
+        raise UsageError(
+            "weights='bfloat16': this CPU has no bfloat16 products", remedy="use float32 or int8"
+        )
     return precision
 
 
