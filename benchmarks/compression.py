@@ -55,7 +55,9 @@ def main(arguments: list[str] | None = None) -> None:
         for name in options.methods.split(","):
             whole = "-whole" if options.whole else ""
             kind = f"{options.task}-{options.regularizer}" if options.task == "itvreg" else options.task
-            file = options.out / (f"{kind}-{name}-{ratio:g}{whole}-{options.steps}-{options.seed}.json")
+            file = options.out / (
+                f"{kind}-{name}-{ratio:g}{whole}-{options.steps}-{options.seed}.json"
+            )
             if file.exists():
                 continue
             task = task or TASKS[options.task](options)

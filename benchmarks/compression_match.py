@@ -90,7 +90,9 @@ class Match:
 
         def encode(texts: Any) -> Any:
             missing = [text for text in texts if text not in vectors]
-            found = model.encode(missing, batch_size=64, normalize_embeddings=True, show_progress_bar=False)
+            found = model.encode(
+                missing, batch_size=64, normalize_embeddings=True, show_progress_bar=False
+            )
             vectors.update(zip(missing, found.astype(np.float32), strict=True))
             return np.stack([vectors[text] for text in texts])
 

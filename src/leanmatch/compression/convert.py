@@ -165,9 +165,7 @@ def factorize(
         for name, new in zip(names, made, strict=True):
             old = planned[name][0]
             new.train(old.training)
-            reports.append(
-                _report(name, layer, cast("Tensor", old.weight), new, calibration.moments.get(name))
-            )
+            reports.append(_report(name, layer, cast("Tensor", old.weight), new, calibration.moments.get(name)))
             replaced[id(old)] = new
     _replace(model, replaced)
     return Conversion(tuple(reports), calibration)

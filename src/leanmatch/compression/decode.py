@@ -26,9 +26,7 @@ def index_tensor_dtype(atoms: int) -> torch.dtype:
 
 def index_array(indices: Tensor, atoms: int) -> Any:
     """Indices as the arrays of :mod:`leanmatch.factorization` have them: uint8 or uint16."""
-    return np.ascontiguousarray(
-        indices.cpu().numpy().astype(np.uint8 if atoms <= 256 else np.uint16, copy=False)
-    )
+    return np.ascontiguousarray(indices.cpu().numpy().astype(np.uint8 if atoms <= 256 else np.uint16, copy=False))
 
 
 def decode(values: Tensor, atoms: Tensor, indices: Tensor) -> Tensor:

@@ -39,9 +39,7 @@ def pursue(targets: Tensor, atoms: Tensor, nonzeros: int) -> Codes:
         nonzeros: ``k`` at most ``r``.
     """
     if targets.device.type == "cpu":
-        return _from_native(
-            native.pursue(*_arrays(targets, atoms), nonzeros, threads=torch.get_num_threads())
-        )
+        return _from_native(native.pursue(*_arrays(targets, atoms), nonzeros, threads=torch.get_num_threads()))
     return pursue_torch(targets, atoms, nonzeros)
 
 
