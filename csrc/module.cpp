@@ -2,6 +2,8 @@
 #include <nanobind/nanobind.h>
 
 #include "bind_pursuit.h"
+#include "bind_encoder.h"
+#include "bind_linear.h"
 #include "cpu_features.h"
 
 namespace nb = nanobind;
@@ -43,4 +45,6 @@ NB_MODULE(_native, module) {
         nb::arg("leaf7_edx") = 0, nb::arg("leaf7_1_eax") = 0, nb::arg("xcr0") = 0,
         "Decode planted CPUID registers; for tests.");
     leanmatch::bind_pursuit(module);
+    bind_linear(module);
+    bind_encoder(module);
 }

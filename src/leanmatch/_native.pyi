@@ -1,7 +1,11 @@
 """Types of the compiled extension (csrc/module.cpp). Use it through :mod:`leanmatch.native`."""
 
+from types import ModuleType
+
 import numpy as np
 from numpy.typing import NDArray
+
+linear: ModuleType  # csrc/bind_linear.cpp; use it through leanmatch.runtime.linear
 
 def architecture() -> str: ...
 def cpu_features() -> dict[str, bool]: ...

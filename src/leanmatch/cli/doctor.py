@@ -33,6 +33,7 @@ PACKAGES: dict[str, Package] = {
     "pyarrow": Package("pyarrow"),
     "pyyaml": Package("yaml"),
     "rich": Package("rich"),
+    "safetensors": Package("safetensors"),
     "scipy": Package("scipy"),
     "tokenizers": Package("tokenizers"),
     "tqdm": Package("tqdm"),
@@ -45,6 +46,9 @@ PACKAGES: dict[str, Package] = {
     "peft": Package("peft", "train"),
     "fastapi": Package("fastapi", "serve"),
     "uvicorn": Package("uvicorn", "serve"),
+    "onnx": Package("onnx", "export"),
+    "onnxruntime": Package("onnxruntime", "export"),
+    "onnxscript": Package("onnxscript", "export"),
     "jinja2": Package("jinja2", "report"),
     "matplotlib": Package("matplotlib", "report"),
 }

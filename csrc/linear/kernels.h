@@ -1,0 +1,99 @@
+// What the kernel files implement and linear.cpp calls: plain structures and functions, no standard library.
+//
+// Names are <op>_<dtype>_<isa>. "Padded" arrays have as many elements as the packed layout has rows, zeros at the end.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+// Before every loop over an array of vectors that must live in registers: one loop that is not unrolled sends the
+// whole array to memory.
+#define LEANMATCH_UNROLL _Pragma("GCC unroll 16")
+
+namespace leanmatch {
+namespace linear {
+
+struct Tail {             // what happens to a sum before it is stored
+    const float* bias;    // padded
+    const float* residual;  // (T, m) or null
+    int activation;       // an Activation
+};
+
+// Rows in groups of `lanes`, groups in panels of up to `panel`; inputs in steps of `depth`. Packed as
+// [panel][step][group of the panel][lane][depth]; the last panel holds the groups that are left.
+struct Layout {
+    int lanes, panel, depth;
+};
+constexpr Layout kDenseF32Portable{4, 2, 1}, kDenseF32Avx2{8, 2, 1}, kDenseF32Avx512{16, 4, 1};
+constexpr Layout kDenseBf16{16, 4, 2};
+constexpr Layout kDenseI8Portable{1, 1, 1}, kDenseI8Avx2{8, 2, 4}, kDenseI8Vnni{16, 4, 4};
+
+struct Dense {
+    int m, n;
+    const void* packed;
+    const float* scale;      // padded; int8 only
+    const int32_t* row_sum;  // padded; int8 only: sum of a row's codes
+};
+
+struct Quantized {
+    const uint8_t* values;
+    const float* scale;
+    const int32_t* zero;
+    size_t stride;
+};
+
+// Lanes are tokens. Blocks are taken `chunk` at a time, so that their z stays in the first-level cache.
+struct SparseF32 {
+    int m, n, b, r, k, chunk;
+    const float* atoms;      // (B, r, b)
+    const uint16_t* index;   // [chunk of blocks][row][block of the chunk][k]: block of the chunk * r + atom
+    const float* values;     // the same order
+};
+constexpr int kSparseVectors = 4;  // vectors of tokens in a tile
+// Scratch in floats for a tile of `tokens` lanes: x and y feature-major, z of a chunk.
+inline size_t sparse_f32_floats(const SparseF32& w, int tokens) {
+    return (size_t(w.n) + size_t(w.m) + size_t(w.chunk) * size_t(w.r)) * size_t(tokens);
+}
+
+// z of some blocks side by side makes one table of `slots` (64 or 128) bytes; a unit is 64 slots. See vbmi.cpp.
+struct SparseI8 {
+    int m, n;
+    int tables, slots;
+    int quads;                 // groups of 4 nonzeros per row and table
+    int steps;                 // ceil(b / 4)
+    int shift;                 // int32 to int16 in stage 1
+    bool shared;               // every unit lies within one block
+    float atom_unit;           // what one unit of the shifted, scaled z is worth, for x of scale 1
+    const int8_t* atoms;       // [unit][step][4 sums][16 lanes][4]
+    const int32_t* offset;     // [unit][128-bit lane]: first input of its block
+    const int16_t* atom_sums;  // [unit][4 sums][16 lanes][2]: (sum of codes, half a shift)
+    const int16_t* atom_scale;  // [unit][64], 15 bits, in the order that packing to int16 gives
+    const uint8_t* codes;      // [panel of 4 row groups][table][quad][row group][64 indices, 64 values]
+    const int32_t* start;      // padded: -128 * sum of a row's values
+    const float* scale;        // padded
+};
+
+#define LEANMATCH_F32(isa)                                                                  \
+    void dense_f32_##isa(const Dense& w, const float* x, int T, float* y, const Tail& tail); \
+    void dense_sparse_f32_##isa(const SparseF32& w, const float* x, int T, float* y, const Tail& tail, float* scratch);
+LEANMATCH_F32(portable)
+LEANMATCH_F32(avx2)
+LEANMATCH_F32(avx512)
+#undef LEANMATCH_F32
+
+// values: (T, stride), see QuantizedRows.
+#define LEANMATCH_QUANTIZE(isa)                                                                                    \
+    void quantize_rows_##isa(const float* x, int T, int n, uint8_t* values, float* scale, int32_t* zero, size_t stride); \
+    void dense_i8_##isa(const Dense& w, const Quantized& x, int T, float* y, const Tail& tail);
+LEANMATCH_QUANTIZE(portable)
+LEANMATCH_QUANTIZE(avx2)
+LEANMATCH_QUANTIZE(vnni)
+#undef LEANMATCH_QUANTIZE
+
+void dense_bf16_avx512(const Dense& w, const float* x, int T, float* y, const Tail& tail, uint16_t* scratch);
+
+size_t dense_sparse_i8_scratch(const SparseI8& w, int T);
+void dense_sparse_i8_vbmi(const SparseI8& w, const Quantized& x, int T, float* y, const Tail& tail, void* scratch);
+
+}  // namespace linear
+}  // namespace leanmatch

@@ -1,0 +1,127 @@
+"""The linear paths in float64 and in exact integers: slow, obvious, the measure of every kernel.
+
+Each ``expect_*`` gives the outputs and, beside them, the largest error that csrc/linear/linear.h allows there.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanmatch.runtime.linear import QuantizedRows
+
+Array = NDArray[Any]
+
+EPS = 2.0**-24
+GELU_ERROR = {"f32": 1e-6, "i8": 5e-5}
+"""Times ``max(1, |x|)``."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Outputs before the activation, and their bound."""
+
+    sums: Array
+    bound: Array
+
+    def finish(self, activation: str, residual: Array | None, kind: str) -> tuple[Array, Array]:
+        """Outputs and bound after activation and residual. ``|gelu'| <= 1.13``."""
+        y, bound = self.sums, self.bound
+        if activation == "relu":
+            y = np.maximum(y, 0)
+        if activation == "gelu":
+            erf = np.vectorize(math.erf, otypes=[np.float64])
+            bound = 1.13 * bound + GELU_ERROR[kind] * np.maximum(1, np.abs(y))
+            y = y * 0.5 * (1 + erf(y / math.sqrt(2)))
+        if residual is not None:
+            y = y + residual
+            bound = bound + EPS * (np.abs(y) + np.abs(residual))
+        return y, bound + 1e-37
+
+
+def expect_dense(x: Array, weight: Array, bias: Array | None, terms: int | None = None) -> Expected:
+    """fp32: ``|error| <= 2^-24 (n + 4) sum_j |w_j x_j|``."""
+    x, weight = x.astype(np.float64), weight.astype(np.float64)
+    b = np.zeros(len(weight)) if bias is None else bias.astype(np.float64)
+    total = np.abs(x) @ np.abs(weight).T + np.abs(b)
+    return Expected(x @ weight.T + b, EPS * ((terms or x.shape[1]) + 4) * total)
+
+
+def expect_bf16(x: Array, weight: Array, bias: Array | None) -> Expected:
+    """Both rounded to bfloat16 (2^-8 each): relative error of a product below 2^-6.9."""
+    exact = expect_dense(x, weight, bias)
+    return Expected(exact.sums, exact.bound + 2**-6.9 * (np.abs(x).astype(np.float64) @ np.abs(weight).T))
+
+
+def expect_dense_sparse(
+    x: Array, atoms: Array, indices: Array, values: Array, bias: Array | None
+) -> Expected:
+    """``y = sum_i S_i (D_i x_i)``; the bound is that of two sums in turn, of b and of B k terms."""
+    blocks, _, width = atoms.shape
+    split = x.astype(np.float64).reshape(len(x), blocks, width)
+    z, size = (np.einsum("tic,irc->tir", f(split), f(atoms.astype(np.float64))) for f in (np.asarray, np.abs))
+    y, total = np.zeros((len(x), len(indices))), np.zeros((len(x), len(indices)))
+    for i in range(blocks):
+        for q in range(indices.shape[2]):
+            y += values[:, i, q].astype(np.float64) * z[:, i, indices[:, i, q]]
+            total += np.abs(values[:, i, q].astype(np.float64)) * size[:, i, indices[:, i, q]]
+    b = np.zeros(len(indices)) if bias is None else bias.astype(np.float64)
+    return Expected(y + b, EPS * (width + blocks * indices.shape[2] + 4) * (total + np.abs(b)))
+
+
+def centred(rows: QuantizedRows) -> Array:
+    """``u - zero`` as int64 ``(T, n)``."""
+    return rows.values[:, : rows.width].astype(np.int64) - rows.zero[:, None]
+
+
+def expect_dense_i8(rows: QuantizedRows, q: Array, scale: Array, bias: Array | None) -> Expected:
+    """Exact integer sums; only the fp32 epilogue rounds."""
+    sums = (
+        (centred(rows) @ q.astype(np.int64).T)
+        * scale.astype(np.float64)
+        * rows.scale[:, None].astype(np.float64)
+    )
+    b = np.zeros(len(q)) if bias is None else bias.astype(np.float64)
+    return Expected(sums + b, 4 * EPS * (np.abs(sums) + np.abs(b)))
+
+
+def rounded_product(a: Array, b: Array) -> Array:
+    """``vpmulhrsw``: the product of two int16 over 2^15, rounded half up."""
+    return (a.astype(np.int64) * b + 0x4000) >> 15
+
+
+def expect_tables(
+    rows: QuantizedRows,
+    atoms_q: Array,
+    atoms_scale: Array,
+    indices: Array,
+    values_q: Array,
+    values_scale: Array,
+    bias: Array | None,
+) -> Expected:
+    """dense_sparse_i8 with tables: the arithmetic that the header states, in integers."""
+    blocks, _, width = atoms_q.shape
+    most = int(np.abs(atoms_q.astype(np.int64)).sum(axis=2).max())
+    shift = 0
+    while (255 * most + (1 << shift) // 2) >> shift > 32767:
+        shift += 1
+    unit = np.float64(atoms_scale.max()) * 2.0**shift * 32768 / 32767
+    split = centred(rows).reshape(len(rows.scale), blocks, width)
+    z = (np.einsum("tic,irc->tir", split, atoms_q.astype(np.int64)) + (1 << shift) // 2) >> shift
+    scale15 = np.floor(atoms_scale / atoms_scale.max() * np.float32(32767) + np.float32(0.5)).astype(np.int64)
+    z = rounded_product(z, scale15[None])
+    largest = np.abs(z).max(axis=(1, 2))
+    factor = np.where(largest <= 127, 32767, 127 * 32768 // np.maximum(largest, 1))
+    table = np.clip(rounded_product(z, factor[:, None, None]), -128, 127)
+    back = np.where(largest <= 127, 1.0, 32768 / factor)
+    y = np.zeros((len(rows.scale), len(indices)), np.int64)
+    for i in range(blocks):
+        for q in range(indices.shape[2]):
+            y += values_q[:, i, q].astype(np.int64) * table[:, i, indices[:, i, q]]
+    sums = y * values_scale.astype(np.float64) * (rows.scale.astype(np.float64) * unit * back)[:, None]
+    b = np.zeros(len(indices)) if bias is None else bias.astype(np.float64)
+    return Expected(sums + b, 8 * EPS * (np.abs(sums) + np.abs(b)))
