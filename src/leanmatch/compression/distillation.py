@@ -79,14 +79,18 @@ class DistillationWeights:
 class Distilled(nn.Module):
     """A classifier or question-answering model whose loss also looks at a frozen teacher's outputs.
 
-    Give it to ``transformers.Trainer`` in the model's place; ``self.model`` is the student. The teacher is no submodule: neither
-    checkpoints nor optimizers see it.
+    Give it to ``transformers.Trainer`` in the model's place, with ``remove_unused_columns=False`` because the trainer
+    can't read its columns off this wrapper; ``self.model`` is the student. The teacher is no submodule: neither checkpoints
+    nor optimizers see it.
 
     Args:
         model: the student, in training.
         teacher: the dense model; a frozen copy is taken.
         weights: see :class:`DistillationWeights`.
     """
+
+    accepts_loss_kwargs = False
+    """The trainer divides the loss by the number of accumulated batches."""
 
     def __init__(
         self, model: nn.Module, teacher: nn.Module, weights: DistillationWeights | None = None
