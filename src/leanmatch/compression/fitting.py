@@ -37,7 +37,7 @@ def fit_linear(
     rounds: int = 10,
     seed: int = 0,
 ) -> CompressedLinear:
-    """The compressed stand-in of one linear layer; ``calibration`` is read where the weighting asks for it."""
+    """The compressed stand-in of one linear layer; ``calibration`` serves its weighting."""
     weight = module.weight.detach().float()
     moment, fisher = _statistics(layer, calibration, name)
     if layer.method == "int":

@@ -1,8 +1,10 @@
-"""Orthogonal matching pursuit and least squares on a support, batched over blocks: native on CPUs, else in torch.
+"""Orthogonal matching pursuit and least squares on a support, batched over blocks: native on CPUs, else in
+torch.
 
-Batched over blocks ``B`` and rows ``m``: targets ``(B, m, b)``, unit-norm atoms ``(B, r, b)``, ``k`` nonzeros. The chosen
-atoms are orthonormalized one after the other (modified Gram-Schmidt), so that residuals need no solver and
-coefficients one triangular solve. Source: Pati, Rezaiifar, Krishnaprasad: Orthogonal matching pursuit, 1993.
+Batched over blocks ``B`` and rows ``m``: targets ``(B, m, b)``, unit-norm atoms ``(B, r, b)``, ``k``
+nonzeros. The chosen atoms are orthonormalized one after the other (modified Gram-Schmidt), so that residuals
+need no solver and coefficients one triangular solve. Source: Pati, Rezaiifar, Krishnaprasad: Orthogonal
+matching pursuit, 1993.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ def pursue(targets: Tensor, atoms: Tensor, nonzeros: int) -> Codes:
         nonzeros: ``k`` at most ``r``.
     """
     if targets.device.type == "cpu":
-        return _from_native(native.pursue(*_arrays(targets, atoms), nonzeros, threads=torch.get_num_threads()))
+        return _from_native(
+            native.pursue(*_arrays(targets, atoms), nonzeros, threads=torch.get_num_threads())
+        )
     return pursue_torch(targets, atoms, nonzeros)
 
 

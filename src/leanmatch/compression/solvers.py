@@ -126,7 +126,7 @@ def update_atoms(
 
 
 def _first_atoms(targets: Tensor, atoms: int, seed: int) -> Tensor:
-    """Unit-norm rows drawn without repetition; random directions where there are too few rows or zero rows."""
+    """Unit-norm rows drawn without repetition; random directions where rows are too few or 0."""
     blocks, rows, width = targets.shape
     generator = torch.Generator().manual_seed(seed)
     made = torch.randn(blocks, atoms, width, generator=generator).to(targets)
@@ -141,7 +141,7 @@ def _first_atoms(targets: Tensor, atoms: int, seed: int) -> Tensor:
 
 
 def fit_nm(weight: Tensor, *, width: int, nonzeros: int, moment: Tensor | None = None) -> DenseSparse:
-    """Keep the ``k`` largest ``|W_oc| sqrt(H_cc)`` of each block of a row (with a moment: Wanda, arXiv 2306.11695)."""
+    """Keep the ``k`` largest ``|W_oc| sqrt(H_cc)`` of a row's blocks (Wanda, arXiv 2306.11695)."""
     score = weight.abs() if moment is None else weight.abs() * moment.diagonal().clamp_min(0).sqrt()
     indices = score.view(len(weight), -1, width).topk(nonzeros, dim=2).indices.sort(2).values
     values = weight.float().view(len(weight), -1, width).gather(2, indices)

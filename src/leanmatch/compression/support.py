@@ -1,7 +1,7 @@
 """Changes of support: dropping nonzeros, swapping atoms. Functions of tensors; all errors are in a metric.
 
-Whitened: a row's block ``w`` stands for ``w L`` and an atom ``d`` for ``d L``, so that plain norms are errors of the
-layer's outputs.
+Whitened: a row's block ``w`` stands for ``w L`` and an atom ``d`` for ``d L``, so that plain norms are
+errors of the layer's outputs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def whitened_atoms(atoms: Tensor, metric: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gram_of(atoms: Tensor, indices: Tensor) -> Tensor:
-    """Inner products of the chosen atoms, ``(m, B, k, k)``; atoms ``(B, r, b)``, indices int ``(m, B, k)``."""
+    """Inner products of the chosen atoms, ``(m, B, k, k)``; atoms ``(B, r, b)``, indices ``(m, B, k)``."""
     table = torch.bmm(atoms, atoms.transpose(1, 2))
     count = atoms.shape[1]
     pairs = indices.long()[..., :, None] * count + indices.long()[..., None, :]
@@ -40,7 +40,8 @@ def gram_of(atoms: Tensor, indices: Tensor) -> Tensor:
 def drop_costs(values: Tensor, gram: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
     """What dropping each nonzero costs after the others made up for it (optimal brain surgeon).
 
-    ``cost_j = v_j^2 / (G^-1)_jj``; the others then change by ``-v_j / (G^-1)_jj (G^-1)_:j`` (Hassibi, Stork, 1993).
+    ``cost_j = v_j^2 / (G^-1)_jj``; the others then change by ``-v_j / (G^-1)_jj (G^-1)_:j`` (Hassibi, Stork,
+    1993).
 
     Args:
         values: ``(m, B, k)``.
@@ -64,8 +65,8 @@ def thin(
 ) -> tuple[Tensor, Tensor]:
     """Drop the cheapest nonzeros until ``total`` are left, at least ``least`` a row and block.
 
-    A row and block loses at most one a round. Costs are relative to the mean square of the row's values, so that
-    no row is preferred for its size alone.
+    A row and block loses at most one a round. Costs are relative to the mean square of the row's values, so
+    that no row is preferred for its size alone.
 
     Returns:
         values ``(m, B, k)`` with dropped ones 0 and the others adjusted; kept.
@@ -123,8 +124,8 @@ def propose(
 ) -> Swap:
     """Pursue the shadow ``weight + step`` and keep what beats the present support by a margin.
 
-    The gain of a row and block is the squared error that the present support leaves of the shadow, less what the
-    pursued one leaves, over the mean square of the shadow's row.
+    The gain of a row and block is the squared error that the present support leaves of the shadow, less what
+    the pursued one leaves, over the mean square of the shadow's row.
 
     Args:
         weight: the decoded weight ``(m, n)``.

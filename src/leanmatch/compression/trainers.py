@@ -37,12 +37,13 @@ class STFCallback(TrainerCallback):
 class CompressedCheckpoints:
     """Mixin for a trainer: checkpoints hold the state dict, and resuming loads it into the model at hand.
 
-    The stock trainers save a model's folder and load it again by its configuration, which knows nothing of compressed
-    layers::
+    The stock trainers save a model's folder and load it again by its configuration, which knows nothing of
+    compressed layers::
 
         class Trainer(CompressedCheckpoints, SentenceTransformerTrainer): ...
 
-    Build the model, ``factorize`` it and make the ``STF`` as in the first run, then ``train(resume_from_checkpoint=...)``.
+    Build the model, ``factorize`` it and make the ``STF`` as in the first run, then
+    ``train(resume_from_checkpoint=...)``.
     """
 
     model: Any
