@@ -102,7 +102,7 @@ def factorize(
     tokenizer: Any = None,
     calibration: Calibration | None = None,
     surplus: int = 0,
-    rounds: int = 10,
+    rounds: int = 15,
     seed: int = 0,
     progress: bool = False,
 ) -> Conversion:

@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def as_array(tensor: Tensor) -> Any:
+    """A contiguous numpy copy on the CPU."""
+    return np.ascontiguousarray(tensor.detach().cpu().numpy())
+
+
+def as_tensor(array: Any) -> Tensor:
+    """A tensor of its own with the array's values."""
+    return torch.from_numpy(np.array(array, copy=True))
+
+
 def index_tensor_dtype(atoms: int) -> torch.dtype:
     """The dtype that modules keep indices in: uint8 up to 256 atoms, int32 beyond."""
     return torch.uint8 if atoms <= 256 else torch.int32

@@ -15,7 +15,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from leanmatch.compression.decode import decode, index_array, index_tensor_dtype, scatter_decode
+from leanmatch.compression.decode import (
+    as_array,
+    as_tensor,
+    decode,
+    index_array,
+    index_tensor_dtype,
+    scatter_decode,
+)
 from leanmatch.compression.evidence import Evidence
 from leanmatch.compression.quantize import fake_quantize, quantize
 from leanmatch.compression.support import compact
@@ -24,16 +31,6 @@ from leanmatch.factorization import DenseSparse, IntMatrix, LowRank, QuantizedDe
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-def as_array(tensor: Tensor) -> Any:
-    """A contiguous numpy copy on the CPU."""
-    return np.ascontiguousarray(tensor.detach().cpu().numpy())
-
-
-def as_tensor(array: Any) -> Tensor:
-    """A tensor of its own with the array's values."""
-    return torch.from_numpy(np.array(array, copy=True))
 
 
 class FactoredMatrix(nn.Module):

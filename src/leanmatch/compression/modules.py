@@ -13,7 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from leanmatch.compression.matrices import FactoredMatrix, LowRankMatrix, QuantizedMatrix, as_tensor
+from leanmatch.compression.decode import as_tensor
+from leanmatch.compression.matrices import FactoredMatrix, LowRankMatrix, QuantizedMatrix
 from leanmatch.errors import ModelError
 from leanmatch.factorization import DenseSparse, IntMatrix, LowRank, QuantizedDenseSparse
 

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from leanmatch.compression.blocks import blocks_of, rows_of
 from leanmatch.compression.evidence import Evidence
 from leanmatch.compression.matrices import FactoredMatrix
 from leanmatch.compression.modules import CompressedLayer
-from leanmatch.compression.solvers import blocks_of, rows_of
 from leanmatch.compression.support import propose, thin
 from leanmatch.errors import ModelError, UsageError
 
@@ -99,7 +99,7 @@ class STF:
         self._clock = first
         self.history: list[dict[str, float]] = []
         for matrix in self.matrices.values():
-            if self.schedule.share and matrix.evidence is None:
+            if self.schedule.share and matrix.evidence is None and matrix.kept is None:
                 matrix.evidence = Evidence(matrix.shape, matrix.metric_or_identity())
 
     @property

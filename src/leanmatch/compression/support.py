@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from leanmatch.compression.pursuit import project, pursue
+from leanmatch.compression.blocks import blocks_of, rows_of
+from leanmatch.compression.pursuit import pursue, refit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -136,21 +137,16 @@ def propose(
         margin: least gain.
         share: largest share of rows and blocks that change; those with the largest gains.
     """
-    from leanmatch.compression.solvers import blocks_of
-
-    unit, norms = whitened_atoms(atoms, metric)
-    width = metric.shape[1]
-    target = torch.bmm(blocks_of(weight + step, width), metric)
-    present = project(target, unit, indices.long().transpose(0, 1).contiguous())
-    other = pursue(target, unit, indices.shape[2])
-    size = target.square().sum(2).mean(0).clamp_min(1e-30)
-    gain = ((present.error - other.error) / size).transpose(0, 1)
-    limit = max(1, int(share * gain.numel()))
-    floor = gain.flatten().topk(min(limit, gain.numel())).values[-1]
+    white_atoms = torch.bmm(atoms, metric)
+    target = rows_of(torch.bmm(blocks_of(weight + step, metric.shape[1]), metric))
+    present = refit(target, white_atoms, indices)
+    other = pursue(target, white_atoms, indices.shape[2])
+    size = target.square().mean(1).clamp_min(1e-30) * metric.shape[1]
+    gain = (present.errors - other.errors) / size[:, None]
+    limit = min(max(1, int(share * gain.numel())), gain.numel())
+    floor = gain.flatten().topk(limit).values[-1]
     changed = (gain > margin) & (gain >= floor)
-    chosen = other.indices.transpose(0, 1)
-    values = other.values.transpose(0, 1) / gather_norms(norms, chosen)
-    return Swap(changed, chosen, values, gain * changed)
+    return Swap(changed, other.indices, other.values, gain * changed)
 
 
 def compact(matrix: FactoredMatrix) -> tuple[Tensor, Tensor]:
