@@ -160,7 +160,8 @@ class FactoredMatrix(nn.Module):
         else:
             values = self.values.detach()
             if self.kept is not None:
-                values, chosen = compact(self)
+                plain, metric = self.atoms_or_identity(), self.metric_or_identity()
+                values, chosen = compact(values, self.indices, self.kept, plain, metric, self.nonzeros)
                 indices = index_array(chosen, self.atom_count)
             if self.value_bits is None:
                 if self.identity:

@@ -16,8 +16,6 @@ from leanmatch.compression.pursuit import pursue, refit
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from leanmatch.compression.matrices import FactoredMatrix
-
 RIDGE = 1e-4
 NEVER = float("inf")
 
@@ -149,19 +147,11 @@ def propose(
     return Swap(changed, other.indices, other.values, gain * changed)
 
 
-def compact(matrix: FactoredMatrix) -> tuple[Tensor, Tensor]:
-    """Values and indices ``(m, B, k)`` of a matrix with surplus nonzeros, the cheapest ones dropped."""
-    assert matrix.kept is not None
-    rows, blocks, _ = matrix.values.shape
-    metric, atoms = matrix.metric_or_identity(), matrix.atoms_or_identity()
-    values, kept = thin(
-        matrix.values.detach(),
-        matrix.indices,
-        matrix.kept,
-        atoms,
-        metric,
-        least=matrix.nonzeros,
-        total=rows * blocks * matrix.nonzeros,
-    )
-    order = kept.int().sort(dim=2, descending=True, stable=True).indices[:, :, : matrix.nonzeros]
-    return values.gather(2, order), matrix.indices.gather(2, order)
+def compact(
+    values: Tensor, indices: Tensor, kept: Tensor, atoms: Tensor, metric: Tensor, nonzeros: int
+) -> tuple[Tensor, Tensor]:
+    """Values and indices ``(m, B, nonzeros)``; where more are kept, the cheapest ones are dropped."""
+    rows, blocks, _ = values.shape
+    values, kept = thin(values, indices, kept, atoms, metric, least=nonzeros, total=rows * blocks * nonzeros)
+    order = kept.int().sort(dim=2, descending=True, stable=True).indices[:, :, :nonzeros]
+    return values.gather(2, order), indices.gather(2, order)
