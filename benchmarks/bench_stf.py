@@ -3,8 +3,8 @@
     python benchmarks/bench_stf.py --rounds 3
 
 Dense, frozen factors and STF take turns, so that other load on the machine hits all alike. A period of the
-schedule (one refresh and the steps before it) is timed as a whole; reported are medians over rounds and ratios
-to dense, in CPU seconds of this process and in wall time.
+schedule (one refresh and the steps before it) is timed as a whole; reported are medians over rounds and
+ratios to dense, in CPU seconds of this process and in wall time.
 """
 
 from __future__ import annotations
