@@ -3,11 +3,11 @@
     python benchmarks/compression.py --data ../shared/data --task match --methods stf,factor --steps 300
     python benchmarks/compression_table.py
 
-``match``: a matcher on question pairs (both sites) and product titles; distilled from the dense model on the training
-texts; scored by retrieval on test rows. ``classify``: a classifier on CLINC150, fine-tuned by this script first. ``itvreg``:
-one run that compresses and regularizes, in and out of distribution. All methods of a task take the same batches in the
-same order; the cost of a run is counted in steps and in CPU seconds, since the machine may be shared. A run that was
-killed begins anew; runs that have a result file are skipped.
+``match``: a matcher on question pairs (both sites) and product titles; distilled from the dense model on the
+training texts; scored by retrieval on test rows. ``classify``: a classifier on CLINC150, fine-tuned by this
+script first. ``itvreg``: one run that compresses and regularizes, in and out of distribution. All methods of
+a task take the same batches in the same order; the cost of a run is counted in steps and in CPU seconds,
+since the machine may be shared. A run that was killed begins anew; runs that have a result file are skipped.
 """
 
 from __future__ import annotations
@@ -55,9 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
         for name in options.methods.split(","):
             whole = "-whole" if options.whole else ""
             kind = f"{options.task}-{options.regularizer}" if options.task == "itvreg" else options.task
-            file = options.out / (
-                f"{kind}-{name}-{ratio:g}{whole}-{options.steps}-{options.seed}.json"
-            )
+            file = options.out / (f"{kind}-{name}-{ratio:g}{whole}-{options.steps}-{options.seed}.json")
             if file.exists():
                 continue
             task = task or TASKS[options.task](options)

@@ -115,7 +115,10 @@ class Classify:
         for step in range(1, steps + 1):
             for group in optimizer.param_groups:
                 group["lr"] = lr * min(1.0, step / WARMUP) * (1 - (step - 1) / steps)
-            rows = sorted(draw.sample(self.train, self.options.batch if teacher is not None else DENSE_BATCH), key=lambda row: len(row[0]))
+            rows = sorted(
+                draw.sample(self.train, self.options.batch if teacher is not None else DENSE_BATCH),
+                key=lambda row: len(row[0]),
+            )
             batch = self.tokenizer([text for text, _ in rows], padding=True, return_tensors="pt")
             labels = torch.tensor([label for _, label in rows])
             with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -90,9 +90,7 @@ class Match:
 
         def encode(texts: Any) -> Any:
             missing = [text for text in texts if text not in vectors]
-            found = model.encode(
-                missing, batch_size=64, normalize_embeddings=True, show_progress_bar=False
-            )
+            found = model.encode(missing, batch_size=64, normalize_embeddings=True, show_progress_bar=False)
             vectors.update(zip(missing, found.astype(np.float32), strict=True))
             return np.stack([vectors[text] for text in texts])
 
@@ -129,7 +127,7 @@ class Match:
         return history + (stf.history if stf else [])
 
     def _objective(self, model: Any) -> Callable[[list[int]], torch.Tensor]:
-        """The loss of a batch, given as rows of the training texts: distance from the teacher's embeddings."""
+        """The loss of a batch, rows of the training texts: distance from the teacher's embeddings."""
         tokenize = model.preprocess if hasattr(model, "preprocess") else model.tokenize
 
         def loss(rows: list[int]) -> torch.Tensor:

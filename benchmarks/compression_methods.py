@@ -1,4 +1,4 @@
-"""The contestants: how a layer is compressed at a ratio of multiply-adds, and how it is trained afterwards."""
+"""The contestants: how a layer is compressed at a ratio of multiply-adds, and how it is trained."""
 
 from __future__ import annotations
 
@@ -48,9 +48,7 @@ def _rest(whole: bool) -> dict[str, Any]:
 
 METHODS: dict[str, Callable[[float, bool], Contestant]] = {
     "stf": lambda ratio, whole: _dense_sparse(ratio, whole, surplus=2, schedule=STFSchedule()),
-    "swaps": lambda ratio, whole: _dense_sparse(
-        ratio, whole, schedule=STFSchedule(share=0.03, every=10)
-    ),
+    "swaps": lambda ratio, whole: _dense_sparse(ratio, whole, schedule=STFSchedule(share=0.03, every=10)),
     "factor": _dense_sparse,
     "svd": lambda ratio, whole: Contestant(
         LayerSpec(method="low-rank", ratio=ratio, weighting="none"), **_rest(whole)

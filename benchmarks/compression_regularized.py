@@ -19,7 +19,8 @@ DISTILLATION = 1.0
 
 
 class Regularized(Match):
-    """Trained on AskUbuntu's duplicates: contrastive loss, ITVReg where asked for, and distance from the dense model.
+    """Trained on AskUbuntu's duplicates: contrastive loss, ITVReg where asked for, and distance from the
+    dense model.
 
     Quora and product titles are out of distribution.
     """

@@ -58,7 +58,7 @@ void require_below(const void* indices, bool wide, std::size_t size, std::size_t
 
 bool pursue_arrays(const std::string& level, const ConstFloats2& weight, const ConstFloats3& atoms,
                    const nb::object& indices_or_none, const Floats3& values, const Floats2& errors,
-                   const nb::object& initial_or_none, bool gain, float margin,
+                   const nb::object& initial_or_none, bool gain, std::size_t beam, float margin,
                    std::size_t threads) {
     const PursuitKernels& kernels = kernels_of(level);
     const std::size_t m = values.shape(0), blocks = values.shape(1), k = values.shape(2);
@@ -71,6 +71,7 @@ bool pursue_arrays(const std::string& level, const ConstFloats2& weight, const C
     job.width = atoms.shape(2);
     job.nonzeros = k;
     job.selection = gain ? Selection::gain : Selection::correlation;
+    job.beam = beam;
     job.margin = margin;
     job.refit = indices_or_none.is_none();
     job.values = values.data();
@@ -78,6 +79,7 @@ bool pursue_arrays(const std::string& level, const ConstFloats2& weight, const C
     require(weight.shape(0) == m && weight.shape(1) == blocks * job.width, "weight must be (m, B b)");
     require(atoms.shape(0) == blocks && k >= 1 && k <= job.atom_count && job.width >= 1,
             "atoms must be (B, r, b) with r at least k");
+    require(beam >= 1 && (beam == 1 || (gain && k <= kMostBeamNonzeros)), "a beam goes by gain, up to 64 nonzeros");
     require(!job.refit || !initial_or_none.is_none(), "indices or initial must be given");
     if (!job.refit) {
         const AnyIndices indices = nb::cast<AnyIndices>(indices_or_none, false);
@@ -148,7 +150,7 @@ void decode_backward_arrays(const std::string& level, const ConstFloats2& gradie
 void bind_pursuit(nb::module_& module) {
     module.def("pursue", &pursue_arrays, nb::arg("level"), nb::arg("weight").noconvert(), nb::arg("atoms").noconvert(),
                nb::arg("indices").none(), nb::arg("values").noconvert(), nb::arg("errors").noconvert(), nb::kw_only(),
-               nb::arg("initial").none(), nb::arg("gain"), nb::arg("margin"), nb::arg("threads"),
+               nb::arg("initial").none(), nb::arg("gain"), nb::arg("beam"), nb::arg("margin"), nb::arg("threads"),
                "Fill indices, values and errors; without indices only coefficients on `initial`. False: not finite.");
     module.def("decode", &decode_arrays, nb::arg("level"), nb::arg("indices").noconvert(),
                nb::arg("values").noconvert(), nb::arg("atoms").noconvert(), nb::arg("weight").noconvert(),

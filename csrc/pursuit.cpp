@@ -45,7 +45,7 @@ bool pursue(const PursuitKernels& kernels, const PursuitJob& job, std::size_t th
     const std::size_t rows = divided(job.rows, parts), tasks = job.blocks * parts;
     const std::size_t workers = std::min(tasks, threads);
     std::vector<AlignedFloats> scratch(workers);
-    for (AlignedFloats& memory : scratch) memory = aligned_floats(pursuit_scratch(job));
+    for (AlignedFloats& memory : scratch) memory = aligned_floats(pursuit_scratch(job) + beam_scratch(job));
     std::atomic<bool> finite{true};
     parallel_for(tasks, workers, [&](std::size_t task, std::size_t worker) {
         const std::size_t begin = task % parts * rows, end = std::min(begin + rows, job.rows);

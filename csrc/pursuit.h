@@ -22,6 +22,7 @@ struct PursuitJob {
     const float* atoms;
     size_t rows, blocks, atom_count, width, nonzeros;
     Selection selection;
+    size_t beam;          // supports kept at every step, by their gain; 1: greedy
     const void* initial;  // (m, B, k) or null: the result is this support unless the new one's error is below
     float margin;         //   (1 - margin) times that of this one
     bool refit;           // only coefficients, on the support `initial`
@@ -40,6 +41,7 @@ struct DecodeJob {
 };
 
 constexpr float kDependent = 1e-4f;
+constexpr size_t kMostBeamNonzeros = 64;
 constexpr size_t kLanes = 16;      // of the widest level: padding of rows in scratch memory
 constexpr size_t kTileRows = 8;    // rows that the kernel treats together
 
@@ -66,7 +68,14 @@ inline size_t pursuit_scratch(const PursuitJob& job) {
     const size_t k = job.nonzeros;
     const size_t tables = (2 * job.width + job.atom_count + 1) * padded + kLanes;  // atoms twice, Gram, norms
     const size_t tile = kTileRows * ((k + 2) * padded + k * k + 4 * k + 4 * kLanes);
-    return tables + tile + job.width * kTileRows;
+    return (tables + tile) / kLanes * kLanes + kLanes;
+}
+
+// And what a beam needs after that: vectors of every node, its row of L, the nodes, the list of candidates.
+inline size_t beam_scratch(const PursuitJob& job) {
+    const size_t padded = (job.atom_count + kLanes - 1) / kLanes * kLanes;
+    const size_t nodes = 1 + job.nonzeros * job.beam;
+    return job.beam == 1 ? 0 : padded + nodes * (3 * padded + job.nonzeros + 20) + 8 * job.beam + kLanes;
 }
 
 // The kernels of a level by name, or null.

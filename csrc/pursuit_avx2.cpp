@@ -33,6 +33,9 @@ struct Avx2 {
     static unsigned equal(type x, type y) {
         return unsigned(_mm256_movemask_ps(_mm256_cmp_ps(x, y, _CMP_EQ_OQ)));
     }
+    static type zero_unless_below(type x, float bound) {
+        return _mm256_and_ps(_mm256_cmp_ps(x, _mm256_set1_ps(bound), _CMP_LT_OQ), x);
+    }
     // 1 / x where x is above the limit, else 0; one Newton step after the estimate of 12 bits.
     static type inverse_above(type x, float limit) {
         const type above = _mm256_cmp_ps(x, _mm256_set1_ps(limit), _CMP_GT_OQ);

@@ -23,6 +23,9 @@ struct Avx512 {
     static float reduce_max(type x) { return _mm512_reduce_max_ps(x); }
     static float reduce_sum(type x) { return _mm512_reduce_add_ps(x); }
     static unsigned equal(type x, type y) { return _mm512_cmp_ps_mask(x, y, _CMP_EQ_OQ); }
+    static type zero_unless_below(type x, float bound) {
+        return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, _mm512_set1_ps(bound), _CMP_LT_OQ), x);
+    }
     // 1 / x where x is above the limit, else 0; one Newton step after the estimate of 14 bits.
     static type inverse_above(type x, float limit) {
         const __mmask16 above = _mm512_cmp_ps_mask(x, _mm512_set1_ps(limit), _CMP_GT_OQ);

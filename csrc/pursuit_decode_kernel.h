@@ -3,7 +3,7 @@
 // Rows are walked in order, blocks within them: W streams, the atoms (n r floats) stay in the second-level cache.
 #pragma once
 
-#include "pursuit_kernel.h"
+#include "pursuit_beam_kernel.h"
 
 namespace {
 

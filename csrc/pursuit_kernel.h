@@ -329,6 +329,10 @@ void finish(Progress& p, size_t from, size_t k) {
     p.done = true;
 }
 
+// pursuit_beam_kernel.h
+template <class V>
+void pursue_beam(const PursuitJob& job, const Tables& t, Progress* tile, size_t count, float* memory);
+
 template <class V>
 bool Pursuit<V>::pursue(const PursuitJob& job, size_t block, size_t begin, size_t end, float* scratch) {
     const size_t k = job.nonzeros, b = job.width, stride = job.blocks * b;
@@ -367,9 +371,11 @@ bool Pursuit<V>::pursue(const PursuitJob& job, size_t block, size_t begin, size_
                 Progress& p = tile[i];
                 if (gain)
                     for (size_t a = 0; a < t.padded; ++a) p.height[a] = a < job.atom_count && t.inverse[a] > 0;
-                p.next = select(p.correlation, p.height, t.padded, gain, p.directions + (k - 1) * t.padded);
+                if (job.beam == 1)
+                    p.next = select(p.correlation, p.height, t.padded, gain, p.directions + (k - 1) * t.padded);
             }
-            for (size_t j = 0; j < k; ++j) {
+            if (job.beam > 1) pursue_beam<V>(job, t, tile, count, scratch + leanmatch::pursuit_scratch(job));
+            for (size_t j = 0; j < k && job.beam == 1; ++j) {
                 for (size_t i = 0; i < count; ++i) {
                     Progress& p = tile[i];
                     if (p.done) continue;

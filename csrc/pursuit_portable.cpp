@@ -35,6 +35,7 @@ struct Portable {
         const mask same = x == y;
         return unsigned((same[0] & 1) | (same[1] & 2) | (same[2] & 4) | (same[3] & 8));
     }
+    static type zero_unless_below(type x, float bound) { return x < broadcast(bound) ? x : zero(); }
     static type inverse_above(type x, float limit) { return x > broadcast(limit) ? 1 / x : zero(); }
 };
 

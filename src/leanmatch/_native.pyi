@@ -25,6 +25,7 @@ def pursue(
     *,
     initial: NDArray[np.unsignedinteger] | None,
     gain: bool,
+    beam: int,
     margin: float,
     threads: int,
 ) -> bool: ...

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import itertools
 
-import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
+from leanmatch.compression.blocks import blocks_of, metric_of, rows_of
 from leanmatch.compression.decode import bag_decode, decode, scatter_decode
-from leanmatch.compression.pursuit import project, project_torch, pursue, pursue_torch
+from leanmatch.compression.fitting import rank_for
+from leanmatch.compression.pursuit import pursue, refit
 from leanmatch.compression.quantize import fake_quantize, quantize
-from leanmatch.compression.solvers import (
-    block_metric,
-    blocks_of,
-    fit_dense_sparse,
-    fit_low_rank,
-    fit_nm,
-    rank_for,
-    rows_of,
-    update_atoms,
-)
 from leanmatch.compression.support import drop_costs, gram_of, propose, thin, whitened_atoms
 from leanmatch.errors import ModelError
 
@@ -87,29 +78,21 @@ def test_weights_that_are_not_finite_are_not_quantized():
         quantize(torch.tensor([[1.0, float("nan")]]), 8, (1,))
 
 
-@pytest.mark.parametrize("pair", [(pursue, project), (pursue_torch, project_torch)])
-def test_pursuit_finds_planted_codes_and_projection_is_least_squares(pair):
-    pursuing, projecting = pair
+def test_pursuit_and_refit_agree_with_least_squares_on_their_supports():
     _, atoms, indices = problem(rows=9, atoms=12, width=8)
-    atoms = functional.normalize(atoms, dim=2)
     values = torch.rand(9, 3, 2) + 1
-    targets = blocks_of(slow_decode(values, atoms, indices).float(), 8)
-    noisy = targets + 0.3 * torch.randn(targets.shape, generator=torch.Generator().manual_seed(1))
-    codes = pursuing(noisy, atoms, 3)
-    assert (codes.indices.sort(2).values.diff(dim=2) > 0).all()
-    on_support = projecting(noisy, atoms, codes.indices)
-    torch.testing.assert_close(on_support.error, codes.error, atol=1e-4, rtol=1e-4)
+    noisy = slow_decode(values, atoms, indices).float()
+    noisy += 0.3 * torch.randn(noisy.shape, generator=torch.Generator().manual_seed(1))
+    codes = pursue(noisy, atoms, 3)
+    again = refit(noisy, atoms, codes.indices)
+    torch.testing.assert_close(again.values, codes.values, atol=1e-4, rtol=1e-4)
     for block, row in itertools.product(range(3), range(9)):
-        chosen = atoms[block, codes.indices[block, row]].T.double()
-        best = torch.linalg.lstsq(chosen, noisy[block, row].double()[:, None]).solution[:, 0]
-        torch.testing.assert_close(codes.values[block, row].double(), best, atol=1e-3, rtol=1e-3)
-        left = (noisy[block, row].double() - chosen @ best).square().sum()
-        assert float(left) == pytest.approx(float(codes.error[block, row]), abs=1e-4)
-    one = torch.zeros(1, 1, 4)
-    one[..., 2] = 3
-    code = pursuing(one, torch.eye(4)[None], 1)
-    assert code.indices.tolist() == [[[2]]]
-    assert code.values.tolist() == [[[3.0]]]
+        target = noisy[row, 8 * block : 8 * block + 8].double()
+        chosen = atoms[block, codes.indices[row, block]].T.double()
+        best = torch.linalg.lstsq(chosen, target[:, None]).solution[:, 0]
+        torch.testing.assert_close(codes.values[row, block].double(), best, atol=1e-3, rtol=1e-3)
+        left = float((target - chosen @ best).square().sum())
+        assert left == pytest.approx(float(codes.errors[row, block]), abs=1e-4)
 
 
 def test_dropping_costs_are_those_of_refitting_without_the_nonzero():
@@ -178,57 +161,21 @@ def test_the_share_bounds_how_many_rows_and_blocks_swap():
     assert (all_of_them | ~few).all()
 
 
-def test_a_metric_lowers_the_error_of_outputs():
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(64, 16, generator=generator)
-    x = torch.randn(400, 16, generator=generator) @ torch.diag(torch.logspace(-1.5, 0.5, 16))
-    x = x @ torch.linalg.qr(torch.randn(16, 16, generator=generator)).Q
-    moment = x.T @ x / 400
-
-    def errors(factors):
-        left = torch.from_numpy(factors.dense()) - weight
-        return float((left @ x.T).square().sum() / (weight @ x.T).square().sum()), float(
-            left.square().sum() / weight.square().sum()
-        )
-
-    options = dict(width=8, atoms=16, nonzeros=2, rounds=5)
-    plain = fit_dense_sparse(weight, metric=block_metric(None, 16, 8), **options)
-    weighted = fit_dense_sparse(weight, metric=block_metric(moment, 16, 8), **options)
-    assert errors(weighted)[0] < 0.5 * errors(plain)[0]
-    assert errors(weighted)[1] > errors(plain)[1]
-    assert errors(fit_low_rank(weight, 6, moment=moment))[0] < 0.5 * errors(fit_low_rank(weight, 6))[0]
-    assert (
-        errors(fit_nm(weight, width=8, nonzeros=4, moment=moment))[0]
-        < errors(fit_nm(weight, width=8, nonzeros=4))[0]
-    )
+def test_the_metric_is_the_root_of_the_damped_blocks():
+    x = torch.randn(50, 8, generator=torch.Generator().manual_seed(0)) * torch.linspace(1, 3, 8)
+    moment = x.T @ x / 50
+    roots = metric_of(moment, 8, 4)
+    level = moment.diagonal().mean()
+    for block in range(2):
+        part = moment[4 * block : 4 * block + 4, 4 * block : 4 * block + 4] / level
+        wanted = part + 0.01 * torch.eye(4)
+        torch.testing.assert_close(roots[block] @ roots[block].T, wanted, atol=1e-5, rtol=1e-4)
+    assert torch.equal(metric_of(None, 8, 4), torch.eye(4).expand(2, 4, 4))
 
 
-def test_low_rank_is_the_truncated_svd_and_ranks_save_what_they_promise():
-    weight = torch.randn(12, 20, generator=torch.Generator().manual_seed(0))
-    found = torch.from_numpy(fit_low_rank(weight, 5).dense())
-    u, s, v = torch.linalg.svd(weight.double(), full_matrices=False)
-    torch.testing.assert_close(found.double(), (u[:, :5] * s[:5]) @ v[:5], atol=1e-5, rtol=1e-4)
+def test_ranks_save_what_they_promise():
     rank = rank_for(384, 1536, 2.67)
     assert 384 * 1536 / (rank * (384 + 1536)) >= 2.67 > 384 * 1536 / ((rank + 1) * (384 + 1536))
-
-
-def test_nm_keeps_the_largest_of_each_block():
-    weight = torch.tensor([[3.0, -5.0, 1.0, 0.5, 0.0, 2.0, -2.5, 9.0]])
-    found = fit_nm(weight, width=4, nonzeros=2)
-    assert np.array_equal(found.dense(), [[3, -5, 0, 0, 0, 0, -2.5, 9]])
-    assert found.identity
-
-
-def test_an_idle_atom_becomes_the_worst_row():
-    targets = torch.tensor([[[1.0, 0.0], [0.9, 0.0], [0.0, 2.0]]])
-    dictionary = torch.tensor([[[1.0, 0.0], [-0.8, 0.6]]])
-    codes = pursue(targets, dictionary, 1)
-    codes = codes._replace(
-        indices=torch.zeros(1, 3, 1, dtype=torch.int64), error=torch.tensor([[0.0, 0.0, 4.0]])
-    )
-    codes = codes._replace(values=torch.tensor([[[1.0], [0.9], [0.0]]]))
-    made = update_atoms(targets, codes, dictionary)
-    torch.testing.assert_close(made, torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]), atol=1e-3, rtol=0)
 
 
 def test_blocks_go_there_and_back():

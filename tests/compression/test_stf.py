@@ -1,4 +1,4 @@
-"""The straight-through factorizer: what it gathers, when supports change, that runs resume to the same bits."""
+"""The straight-through factorizer: what it gathers, when supports change, resuming to the same bits."""
 
 from __future__ import annotations
 

@@ -70,8 +70,8 @@ def plan_layers(model: nn.Module, spec: CompressionSpec) -> dict[str, tuple[nn.M
 
     Raises:
         UsageError: a rule that no layer matches, a method that does not fit the layer.
-        ModelError: blocks that do not divide a layer's inputs, weights that a replaced module shares with another kind
-            of module.
+        ModelError: blocks that do not divide a layer's inputs, weights that a replaced module shares with
+            another kind of module.
     """
     planned: dict[str, tuple[nn.Module, LayerSpec]] = {}
     matched: set[LayerSpec] = set()
@@ -102,7 +102,7 @@ def factorize(
     tokenizer: Any = None,
     calibration: Calibration | None = None,
     surplus: int = 0,
-    rounds: int = 10,
+    rounds: int = 15,
     seed: int = 0,
     progress: bool = False,
 ) -> Conversion:
@@ -165,14 +165,16 @@ def factorize(
         for name, new in zip(names, made, strict=True):
             old = planned[name][0]
             new.train(old.training)
-            reports.append(_report(name, layer, cast("Tensor", old.weight), new, calibration.moments.get(name)))
+            moment = calibration.moments.get(name)
+            reports.append(_report(name, layer, cast("Tensor", old.weight), new, moment))
             replaced[id(old)] = new
     _replace(model, replaced)
     return Conversion(tuple(reports), calibration)
 
 
 def finalize(model: nn.Module) -> nn.Module:
-    """Replace trained factors by what an artifact stores, in place: integer codes, frozen supports, no evidence.
+    """Replace trained factors by what an artifact stores, in place: integer codes, frozen supports, no
+    evidence.
 
     The outputs do not change by it. Layers whose specification keeps floats keep parameters.
 
@@ -227,7 +229,7 @@ def _groups(planned: dict[str, tuple[nn.Module, LayerSpec]], spec: CompressionSp
             unlike = [m for m in members if m not in planned or planned[m][1] != layer]
             if unlike:
                 raise UsageError(
-                    f"the stack at {parent!r} needs the same layer spec for all members (differs: {', '.join(unlike)})",
+                    f"the stack at {parent!r} needs one layer spec for all (differs: {', '.join(unlike)})",
                     remedy="give them one rule, or leave the stack out",
                 )
             group = members

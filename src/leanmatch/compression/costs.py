@@ -1,4 +1,4 @@
-"""Exact multiply-adds and bytes of a model's layers, compressed or not; shared layers and atoms count once."""
+"""Exact multiply-adds and bytes of a compressed model; shared layers and atoms count once."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Dense weights from factors, with gradients for both factors.
 
 ``W[o, i b + c] = sum_j values[o, i, j] atoms[i, indices[o, i, j], c]``. On CPUs the native kernels of
-:mod:`leanmatch.factorization.pursuit` do it; elsewhere torch's ``embedding_bag``, which is the same sum of ``k``
-rows of a table for every row and block.
+:mod:`leanmatch.factorization.pursuit` do it; elsewhere torch's ``embedding_bag``, which is the same sum of
+``k`` rows of a table for every row and block.
 """
 
 from __future__ import annotations
@@ -19,14 +19,26 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def as_array(tensor: Tensor) -> Any:
+    """A contiguous numpy copy on the CPU."""
+    return np.ascontiguousarray(tensor.detach().cpu().numpy())
+
+
+def as_tensor(array: Any) -> Tensor:
+    """A tensor of its own with the array's values."""
+    return torch.from_numpy(np.array(array, copy=True))
+
+
 def index_tensor_dtype(atoms: int) -> torch.dtype:
-    """The dtype that modules keep indices in: uint8 up to 256 atoms, int32 beyond (uint16 lacks operations)."""
+    """The dtype that modules keep indices in: uint8 up to 256 atoms, int32 beyond."""
     return torch.uint8 if atoms <= 256 else torch.int32
 
 
 def index_array(indices: Tensor, atoms: int) -> Any:
     """Indices as the arrays of :mod:`leanmatch.factorization` have them: uint8 or uint16."""
-    return np.ascontiguousarray(indices.cpu().numpy().astype(np.uint8 if atoms <= 256 else np.uint16, copy=False))
+    return np.ascontiguousarray(
+        indices.cpu().numpy().astype(np.uint8 if atoms <= 256 else np.uint16, copy=False)
+    )
 
 
 def decode(values: Tensor, atoms: Tensor, indices: Tensor) -> Tensor:

@@ -26,13 +26,14 @@ def embedding_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """``mean_ij (cos(s_i, s_j) - cos(t_i, t_j))^2`` over all pairs of a batch (Tung, Mori, arXiv 1907.09682)."""
+    """``mean_ij (cos(s_i, s_j) - cos(t_i, t_j))^2`` over a batch's pairs (Tung, Mori, arXiv 1907.09682)."""
     s, t = functional.normalize(student.float(), dim=1), functional.normalize(teacher.float(), dim=1)
     return (s @ s.T - t @ t.T).square().mean()
 
 
 def hidden_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-    """Mean squared error of hidden states ``(texts, tokens, width)`` over real tokens, over the teacher's mean square.
+    """Mean squared error of hidden states ``(texts, tokens, width)`` over real tokens, over the teacher's
+    mean square.
 
     Args:
         student, teacher: hidden states of one layer.
@@ -79,14 +80,18 @@ class DistillationWeights:
 class Distilled(nn.Module):
     """A classifier or question-answering model whose loss also looks at a frozen teacher's outputs.
 
-    Give it to ``transformers.Trainer`` in the model's place; ``self.model`` is the student. The teacher is no submodule: neither
-    checkpoints nor optimizers see it.
+    Give it to ``transformers.Trainer`` in the model's place, with ``remove_unused_columns=False`` because
+    the trainer can't read its columns off this wrapper; ``self.model`` is the student. The teacher is no
+    submodule: neither checkpoints nor optimizers see it.
 
     Args:
         model: the student, in training.
         teacher: the dense model; a frozen copy is taken.
         weights: see :class:`DistillationWeights`.
     """
+
+    accepts_loss_kwargs = False
+    """The trainer divides the loss by the number of accumulated batches."""
 
     def __init__(
         self, model: nn.Module, teacher: nn.Module, weights: DistillationWeights | None = None

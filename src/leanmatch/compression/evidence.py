@@ -1,8 +1,10 @@
-"""What training says about the support of a factored matrix: straight-through gradients, gathered while it trains.
+"""What training says about the support of a factored matrix: straight-through gradients, gathered while it
+trains.
 
-The forward pass uses ``W^ = S D``. Its backward pass meets ``G = dL/dW^``, the gradient that a dense weight in this
-place would get. The part of it that lies in the span of a row's atoms moves ``S``; the rest is lost to ``S``, and is what
-an other support could use. :class:`Evidence` sums ``G`` between two refreshes: the shadow weight is ``W^ - step * G``.
+The forward pass uses ``W^ = S D``. Its backward pass meets ``G = dL/dW^``, the gradient that a dense weight
+in this place would get. The part of it that lies in the span of a row's atoms moves ``S``; the rest is lost
+to ``S``, and is what an other support could use. :class:`Evidence` sums ``G`` between two refreshes: the
+shadow weight is ``W^ - step * G``.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Compressed matrices as modules: parameters while they are trained, integer buffers once they are final.
 
-:class:`FactoredMatrix`, :class:`QuantizedMatrix` and :class:`LowRankMatrix` hold a weight ``(m, n)``; the layers in
-:mod:`leanmatch.compression.modules` use them. Each has three faces: ``weight()``, float32 ``(m, n)`` with gradients;
-``to_factors()``, the arrays of :mod:`leanmatch.factorization`; ``finalize()``, which replaces parameters by what
-an artifact stores. What the training sees and what ``finalize`` keeps are equal to the bit.
+:class:`FactoredMatrix`, :class:`QuantizedMatrix` and :class:`LowRankMatrix` hold a weight ``(m, n)``; the
+layers in :mod:`leanmatch.compression.modules` use them. Each has three faces: ``weight()``, float32 ``(m,
+n)`` with gradients; ``to_factors()``, the arrays of :mod:`leanmatch.factorization`; ``finalize()``, which
+replaces parameters by what an artifact stores. What the training sees and what ``finalize`` keeps are equal
+to the bit.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from leanmatch.compression.decode import decode, index_array, index_tensor_dtype, scatter_decode
+from leanmatch.compression.decode import (
+    as_array,
+    as_tensor,
+    decode,
+    index_array,
+    index_tensor_dtype,
+    scatter_decode,
+)
 from leanmatch.compression.evidence import Evidence
 from leanmatch.compression.quantize import fake_quantize, quantize
 from leanmatch.compression.support import compact
@@ -25,26 +33,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def as_array(tensor: Tensor) -> Any:
-    """A contiguous numpy copy on the CPU."""
-    return np.ascontiguousarray(tensor.detach().cpu().numpy())
-
-
-def as_tensor(array: Any) -> Tensor:
-    """A tensor of its own with the array's values."""
-    return torch.from_numpy(np.array(array, copy=True))
-
-
 class FactoredMatrix(nn.Module):
     """Dense-sparse factors ``W_i = S_i D_i`` (or N:M pruned rows, whose atoms are unit vectors).
 
-    While trained: parameters ``values (m, B, k)`` and ``atoms (B, r, b)``, buffer ``indices (m, B, k)``; values and
-    atoms are rounded in every forward pass where ``value_bits`` is given (one scale a row of values, one an atom).
-    Final, with bits: buffers ``values_q``, ``values_scale``, ``atoms_q``, ``atoms_scale``, ``indices``.
+    While trained: parameters ``values (m, B, k)`` and ``atoms (B, r, b)``, buffer ``indices (m, B, k)``;
+    values and atoms are rounded in every forward pass where ``value_bits`` is given (one scale a row of
+    values, one an atom). Final, with bits: buffers ``values_q``, ``values_scale``, ``atoms_q``,
+    ``atoms_scale``, ``indices``.
 
     Attributes:
         nonzeros: nonzeros ``k`` that are left in the end; there may be more while training thins them out.
-        kept: bool ``(m, B, k)``, the nonzeros that are left by now; None where there are no more than ``nonzeros``.
+        kept: bool ``(m, B, k)``, the nonzeros that are left by now; None where there are no more than
+            ``nonzeros``.
         value_bits: 8, 6, 4, or None for floats.
         atom_bits: 8; matters where ``value_bits`` is given.
         identity: N:M pruning.
@@ -160,7 +160,8 @@ class FactoredMatrix(nn.Module):
         else:
             values = self.values.detach()
             if self.kept is not None:
-                values, chosen = compact(self)
+                plain, metric = self.atoms_or_identity(), self.metric_or_identity()
+                values, chosen = compact(values, self.indices, self.kept, plain, metric, self.nonzeros)
                 indices = index_array(chosen, self.atom_count)
             if self.value_bits is None:
                 if self.identity:
@@ -192,7 +193,7 @@ class FactoredMatrix(nn.Module):
         )
 
     def finalize(self) -> FactoredMatrix:
-        """A matrix that holds what an artifact stores and nothing else; trainable only where it holds floats."""
+        """What an artifact stores and nothing else; trainable only where it holds floats."""
         made = FactoredMatrix(self.to_factors(), stack=self.stack).to(self.indices.device)
         made.finalized = True
         return made
@@ -213,7 +214,8 @@ class FactoredMatrix(nn.Module):
 class QuantizedMatrix(nn.Module):
     """Integer codes with a scale for every ``group`` columns of a row.
 
-    While trained: parameter ``full (m, n)``, rounded in every forward pass. Final: buffers ``q`` and ``scale``.
+    While trained: parameter ``full (m, n)``, rounded in every forward pass. Final: buffers ``q`` and
+    ``scale``.
     """
 
     q: Tensor
@@ -264,7 +266,7 @@ class QuantizedMatrix(nn.Module):
 
 
 class LowRankMatrix(nn.Module):
-    """``W = left right`` with ``left (m, q)`` and ``right (q, n)``, floats or integer codes with a scale a row."""
+    """``W = left right`` with ``left (m, q)`` and ``right (q, n)``, floats or codes with a scale a row."""
 
     def __init__(self, factors: LowRank, *, bits: int | None = None) -> None:
         super().__init__()

@@ -1,12 +1,14 @@
-"""The Straight-Through Factorizer: supports that are learned together with values and atoms, on the task's loss.
+"""The Straight-Through Factorizer: supports that are learned together with values and atoms, on the task's
+loss.
 
 Values and atoms are trained at every step, like any parameter. Supports change at refreshes, in two ways:
 
-- **Thinning.** Training starts with more nonzeros than asked for (``factorize(..., surplus=2)``). Refreshes drop those
-  that cost least after the others have made up for it, until ``nonzeros`` are left in every row and block.
-- **Swaps.** A shadow weight ``W^ + step`` gathers the straight-through gradient ``dL/dW^`` between refreshes, also the part
-  that the present atoms cannot express. A refresh pursues the shadow and takes a new support for the rows and blocks
-  that gain most, a bounded share of them.
+- **Thinning.** Training starts with more nonzeros than asked for (``factorize(..., surplus=2)``). Refreshes
+  drop those that cost least after the others have made up for it, until ``nonzeros`` are left in every row
+  and block.
+- **Swaps.** A shadow weight ``W^ + step`` gathers the straight-through gradient ``dL/dW^`` between
+  refreshes, also the part that the present atoms cannot express. A refresh pursues the shadow and takes a
+  new support for the rows and blocks that gain most, a bounded share of them.
 
 After ``freeze`` of the run supports are final and only values and atoms are trained.
 """
@@ -19,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from leanmatch.compression.blocks import blocks_of, rows_of
 from leanmatch.compression.evidence import Evidence
 from leanmatch.compression.matrices import FactoredMatrix
 from leanmatch.compression.modules import CompressedLayer
-from leanmatch.compression.solvers import blocks_of, rows_of
 from leanmatch.compression.support import propose, thin
 from leanmatch.errors import ModelError, UsageError
 
@@ -37,11 +39,11 @@ class STFSchedule:
     Attributes:
         every: steps between refreshes.
         freeze: share of the run after which supports are final.
-        share: largest share of rows and blocks that swap at the first refresh; falls linearly to 0 at ``freeze``.
-            0 swaps nothing and gathers no evidence.
+        share: largest share of rows and blocks that swap at the first refresh; falls linearly to 0 at
+            ``freeze``. 0 swaps nothing and gathers no evidence.
         margin: least gain of a swap, relative to the mean square of the row.
-        step: length of the shadow's step: standard deviations of a row's weights for one standard deviation of
-            the summed gradient.
+        step: length of the shadow's step: standard deviations of a row's weights for one standard deviation
+            of the summed gradient.
     """
 
     every: int = 20
@@ -64,8 +66,8 @@ class STFSchedule:
 class STF:
     """Refreshes the supports of a model's factored linear layers while it is trained.
 
-    Call :meth:`step` after every optimizer step, or give :meth:`callback` to a trainer. All state travels in the model's
-    state dict: a run that loads it (and the optimizer's) goes on as it would have.
+    Call :meth:`step` after every optimizer step, or give :meth:`callback` to a trainer. All state travels in
+    the model's state dict: a run that loads it (and the optimizer's) goes on as it would have.
 
     Args:
         model: a model after :func:`leanmatch.compression.factorize`.
@@ -97,7 +99,7 @@ class STF:
         self._clock = first
         self.history: list[dict[str, float]] = []
         for matrix in self.matrices.values():
-            if self.schedule.share and matrix.evidence is None:
+            if self.schedule.share and matrix.evidence is None and matrix.kept is None:
                 matrix.evidence = Evidence(matrix.shape, matrix.metric_or_identity())
 
     @property
@@ -193,9 +195,9 @@ class STF:
 def shadow_step(weight: Tensor, evidence: Evidence, step: float) -> Tensor:
     """Where the gathered straight-through gradient wants the weight to go, ``(m, n)``.
 
-    In the metric ``L``, ``z = sum_t G_t L^-T / sqrt(power)`` has standard deviation 1 in every entry where the gradients are
-    noise, and grows with the number of steps where they agree. The step is ``-step rms(w L) z``, taken back by ``L^-1``.
-    It does not depend on the loss's scale.
+    In the metric ``L``, ``z = sum_t G_t L^-T / sqrt(power)`` has standard deviation 1 in every entry where
+    the gradients are noise, and grows with the number of steps where they agree. The step is ``-step rms(w
+    L) z``, taken back by ``L^-1``. It does not depend on the loss's scale.
     """
     width = evidence.metric.shape[1]
     white = torch.bmm(blocks_of(weight, width), evidence.metric)
@@ -208,7 +210,7 @@ def shadow_step(weight: Tensor, evidence: Evidence, step: float) -> Tensor:
 
 
 def forget_moments(optimizer: Any, parameter: nn.Parameter, entries: Tensor) -> None:
-    """Reset an optimizer's per-entry state of some entries: momentum to 0, squares to the parameter's mean."""
+    """Reset an optimizer's state of some entries: momentum to 0, squares to the parameter's mean."""
     state = getattr(optimizer, "state", {}).get(parameter, {}) if optimizer is not None else {}
     for name, value in state.items():
         if isinstance(value, torch.Tensor) and value.shape == parameter.shape:

@@ -1,7 +1,7 @@
 """Changes of support: dropping nonzeros, swapping atoms. Functions of tensors; all errors are in a metric.
 
-Whitened: a row's block ``w`` stands for ``w L`` and an atom ``d`` for ``d L``, so that plain norms are errors of the
-layer's outputs.
+Whitened: a row's block ``w`` stands for ``w L`` and an atom ``d`` for ``d L``, so that plain norms are
+errors of the layer's outputs.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from leanmatch.compression.pursuit import project, pursue
+from leanmatch.compression.blocks import blocks_of, rows_of
+from leanmatch.compression.pursuit import pursue, refit
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from leanmatch.compression.matrices import FactoredMatrix
 
 RIDGE = 1e-4
 NEVER = float("inf")
@@ -29,7 +28,7 @@ def whitened_atoms(atoms: Tensor, metric: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gram_of(atoms: Tensor, indices: Tensor) -> Tensor:
-    """Inner products of the chosen atoms, ``(m, B, k, k)``; atoms ``(B, r, b)``, indices int ``(m, B, k)``."""
+    """Inner products of the chosen atoms, ``(m, B, k, k)``; atoms ``(B, r, b)``, indices ``(m, B, k)``."""
     table = torch.bmm(atoms, atoms.transpose(1, 2))
     count = atoms.shape[1]
     pairs = indices.long()[..., :, None] * count + indices.long()[..., None, :]
@@ -40,7 +39,8 @@ def gram_of(atoms: Tensor, indices: Tensor) -> Tensor:
 def drop_costs(values: Tensor, gram: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
     """What dropping each nonzero costs after the others made up for it (optimal brain surgeon).
 
-    ``cost_j = v_j^2 / (G^-1)_jj``; the others then change by ``-v_j / (G^-1)_jj (G^-1)_:j`` (Hassibi, Stork, 1993).
+    ``cost_j = v_j^2 / (G^-1)_jj``; the others then change by ``-v_j / (G^-1)_jj (G^-1)_:j`` (Hassibi, Stork,
+    1993).
 
     Args:
         values: ``(m, B, k)``.
@@ -64,8 +64,8 @@ def thin(
 ) -> tuple[Tensor, Tensor]:
     """Drop the cheapest nonzeros until ``total`` are left, at least ``least`` a row and block.
 
-    A row and block loses at most one a round. Costs are relative to the mean square of the row's values, so that
-    no row is preferred for its size alone.
+    A row and block loses at most one a round. Costs are relative to the mean square of the row's values, so
+    that no row is preferred for its size alone.
 
     Returns:
         values ``(m, B, k)`` with dropped ones 0 and the others adjusted; kept.
@@ -123,8 +123,8 @@ def propose(
 ) -> Swap:
     """Pursue the shadow ``weight + step`` and keep what beats the present support by a margin.
 
-    The gain of a row and block is the squared error that the present support leaves of the shadow, less what the
-    pursued one leaves, over the mean square of the shadow's row.
+    The gain of a row and block is the squared error that the present support leaves of the shadow, less what
+    the pursued one leaves, over the mean square of the shadow's row.
 
     Args:
         weight: the decoded weight ``(m, n)``.
@@ -135,36 +135,23 @@ def propose(
         margin: least gain.
         share: largest share of rows and blocks that change; those with the largest gains.
     """
-    from leanmatch.compression.solvers import blocks_of
-
-    unit, norms = whitened_atoms(atoms, metric)
-    width = metric.shape[1]
-    target = torch.bmm(blocks_of(weight + step, width), metric)
-    present = project(target, unit, indices.long().transpose(0, 1).contiguous())
-    other = pursue(target, unit, indices.shape[2])
-    size = target.square().sum(2).mean(0).clamp_min(1e-30)
-    gain = ((present.error - other.error) / size).transpose(0, 1)
-    limit = max(1, int(share * gain.numel()))
-    floor = gain.flatten().topk(min(limit, gain.numel())).values[-1]
+    white_atoms = torch.bmm(atoms, metric)
+    target = rows_of(torch.bmm(blocks_of(weight + step, metric.shape[1]), metric))
+    present = refit(target, white_atoms, indices)
+    other = pursue(target, white_atoms, indices.shape[2])
+    size = target.square().mean(1).clamp_min(1e-30) * metric.shape[1]
+    gain = (present.errors - other.errors) / size[:, None]
+    limit = min(max(1, int(share * gain.numel())), gain.numel())
+    floor = gain.flatten().topk(limit).values[-1]
     changed = (gain > margin) & (gain >= floor)
-    chosen = other.indices.transpose(0, 1)
-    values = other.values.transpose(0, 1) / gather_norms(norms, chosen)
-    return Swap(changed, chosen, values, gain * changed)
+    return Swap(changed, other.indices, other.values, gain * changed)
 
 
-def compact(matrix: FactoredMatrix) -> tuple[Tensor, Tensor]:
-    """Values and indices ``(m, B, k)`` of a matrix with surplus nonzeros, the cheapest ones dropped."""
-    assert matrix.kept is not None
-    rows, blocks, _ = matrix.values.shape
-    metric, atoms = matrix.metric_or_identity(), matrix.atoms_or_identity()
-    values, kept = thin(
-        matrix.values.detach(),
-        matrix.indices,
-        matrix.kept,
-        atoms,
-        metric,
-        least=matrix.nonzeros,
-        total=rows * blocks * matrix.nonzeros,
-    )
-    order = kept.int().sort(dim=2, descending=True, stable=True).indices[:, :, : matrix.nonzeros]
-    return values.gather(2, order), matrix.indices.gather(2, order)
+def compact(
+    values: Tensor, indices: Tensor, kept: Tensor, atoms: Tensor, metric: Tensor, nonzeros: int
+) -> tuple[Tensor, Tensor]:
+    """Values and indices ``(m, B, nonzeros)``; where more are kept, the cheapest ones are dropped."""
+    rows, blocks, _ = values.shape
+    values, kept = thin(values, indices, kept, atoms, metric, least=nonzeros, total=rows * blocks * nonzeros)
+    order = kept.int().sort(dim=2, descending=True, stable=True).indices[:, :, :nonzeros]
+    return values.gather(2, order), indices.gather(2, order)

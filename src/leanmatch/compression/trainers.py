@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers import TrainerCallback
@@ -11,16 +11,17 @@ from transformers import TrainerCallback
 from leanmatch.errors import FormatError
 from leanmatch.files import atomic_file
 
-if TYPE_CHECKING:
-    from leanmatch.compression.stf import STF
-
 WEIGHTS = "compressed.pt"
 
 
 class STFCallback(TrainerCallback):
-    """Calls :meth:`STF.step` after every optimizer step of a trainer."""
+    """Calls :meth:`STF.step` after every optimizer step of a trainer.
 
-    def __init__(self, stf: STF) -> None:
+    Args:
+        stf: the :class:`leanmatch.compression.STF`.
+    """
+
+    def __init__(self, stf: Any) -> None:
         self.stf = stf
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -37,12 +38,13 @@ class STFCallback(TrainerCallback):
 class CompressedCheckpoints:
     """Mixin for a trainer: checkpoints hold the state dict, and resuming loads it into the model at hand.
 
-    The stock trainers save a model's folder and load it again by its configuration, which knows nothing of compressed
-    layers::
+    The stock trainers save a model's folder and load it again by its configuration, which knows nothing of
+    compressed layers::
 
         class Trainer(CompressedCheckpoints, SentenceTransformerTrainer): ...
 
-    Build the model, ``factorize`` it and make the ``STF`` as in the first run, then ``train(resume_from_checkpoint=...)``.
+    Build the model, ``factorize`` it and make the ``STF`` as in the first run, then
+    ``train(resume_from_checkpoint=...)``.
     """
 
     model: Any

@@ -21,6 +21,8 @@ from leanmatch.native import LIMIT_VARIABLE, load, variants
 LEVELS = ("portable", "avx2", "avx512")
 """Levels that have kernels of the pursuit, slowest first."""
 
+MOST_BEAM_NONZEROS = 64
+
 SELECTIONS = {
     "gain": "orthogonal least squares: the atom that lowers the error most",
     "correlation": "orthogonal matching pursuit: the atom closest to the residual in angle",
@@ -68,6 +70,7 @@ def pursue(
     initial: Index | None = None,
     margin: float = 0.0,
     selection: str = "gain",
+    beam: int = 1,
     threads: int | None = None,
 ) -> Codes:
     """Greedy least squares: ``k`` atoms for every row and block, ``W_i ~ S_i D_i``.
@@ -85,6 +88,8 @@ def pursue(
             squared error is below ``1 - margin`` times that of the old one. Errors can then only fall.
         margin: see ``initial``; from 0 to 1.
         selection: one of :data:`SELECTIONS`. ``gain`` costs about a third more time and errs less.
+        beam: supports that are kept at every step, with ``gain``; 1 is greedy. 4 costs about 4 times as much
+            and errs 5 to 20% less on weights of transformers.
         threads: at most this many; None for all that the process may use.
 
     Raises:
@@ -97,7 +102,10 @@ def pursue(
         raise UsageError(f"unknown selection {selection!r}", remedy=f"one of {', '.join(SELECTIONS)}")
     if not 0 <= margin <= 1:
         raise UsageError(f"margin must be between 0 and 1 (found {margin!r})")
-    return _run(weight, atoms, nonzeros, initial, False, selection == "gain", margin, threads)
+    if beam < 1 or (beam > 1 and (selection != "gain" or nonzeros > MOST_BEAM_NONZEROS)):
+        limits = f"above 1 only with selection 'gain' and up to {MOST_BEAM_NONZEROS} nonzeros"
+        raise UsageError(f"beam must be at least 1, {limits} (found {beam!r}, {selection!r}, {nonzeros!r})")
+    return _run(weight, atoms, nonzeros, initial, False, selection == "gain", margin, threads, beam)
 
 
 def refit(weight: Float, atoms: Float, indices: Index, *, threads: int | None = None) -> Codes:
@@ -121,6 +129,7 @@ def _run(
     gain: bool,
     margin: float,
     threads: int | None,
+    beam: int = 1,
 ) -> Codes:
     check_array("weight", weight, ("m", "n"), (np.float32,))
     check_array("atoms", atoms, ("B", "r", "b"), (np.float32,))
@@ -145,6 +154,7 @@ def _run(
         errors,
         initial=start,
         gain=gain,
+        beam=beam,
         margin=margin,
         threads=_threads(threads),
     )

@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 class DistillationLoss(PlainLoss):
     """``embedding L_e + similarity L_s + hidden L_h + task L_c`` against a frozen teacher.
 
-    ``L_e`` is ``1 - cos`` of student and teacher embeddings, ``L_s`` the mean squared difference of all in-batch
-    cosines, ``L_h`` the relative squared error of the last hidden states, ``L_c`` the contrastive loss on the columns.
-    The teacher's embeddings are computed once a text and cached, so a step costs one pass of the student. With
-    ``hidden`` above 0 the teacher runs at every step.
+    ``L_e`` is ``1 - cos`` of student and teacher embeddings, ``L_s`` the mean squared difference of all
+    in-batch cosines, ``L_h`` the relative squared error of the last hidden states, ``L_c`` the contrastive
+    loss on the columns. The teacher's embeddings are computed once a text and cached, so a step costs one
+    pass of the student. With ``hidden`` above 0 the teacher runs at every step.
 
     Args:
         model: the ``SentenceTransformer`` in training.
         teacher: the dense ``SentenceTransformer`` (a frozen copy is taken) or a ``FrozenBase`` to share.
-        embedding, similarity, hidden, task: factors, at least 0. ``task`` needs columns of matching pairs; the
-            others take any columns of texts, one included.
+        embedding, similarity, hidden, task: factors, at least 0. ``task`` needs columns of matching pairs;
+            the others take any columns of texts, one included.
         contrastive: see :class:`PlainLoss`.
     """
 
