@@ -176,8 +176,8 @@ def _show(summary: dict[str, Any]) -> None:
             lines.append(f"BELOW the {summary['asked']['keep']:.1%} that was asked for; saved as told.")
         lines += [
             quality.sentence(),
-            f"weights: {sizes['weights']:,} bytes, {dense['bytes'] / sizes['weights']:.2f}x fewer than in float32; "
-            f"whole folder {summary['folder_bytes']:,}",
+            f"weights: {sizes['weights']:,} bytes, {dense['bytes'] / sizes['weights']:.2f}x fewer than in "
+            f"float32; whole folder {summary['folder_bytes']:,}",
             f"multiply-adds a token in compressed layers: {summary['layer_macs']:,}, "
             f"{dense['layer_macs'] / max(1, summary['layer_macs']):.2f}x fewer",
             f"saved to {summary['output']} (reloaded: cosine at least {summary['parity']:.6f})",

@@ -13,6 +13,9 @@ from leanmatch.cli.data import JsonOption
 if TYPE_CHECKING:
     from leanmatch.formats.artifact import Artifact
 
+WIDTH = 130
+"""Columns where no terminal sets them."""
+
 
 def inspect(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of leanmatch compress.")],
@@ -84,6 +87,8 @@ def _show(artifact: Artifact, layers: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     console = stdout_console()
+    if not console.is_terminal:
+        console.width = max(console.width, WIDTH)
     report = artifact.report
     sizes, dense, quality = report["bytes"], report["dense"], report.get("quality") or {}
     base = artifact.provenance.get("base")

@@ -236,7 +236,7 @@ class Planner:
         size = None if budget.size is None else budget.size - self._other_bytes(groups)
         if size is not None and size <= 0:
             raise UsageError(
-                f"{budget.size:,} bytes are fewer than the {self._other_bytes(groups):,} of what stays as it is"
+                f"{budget.size:,} bytes are fewer than the {self._other_bytes(groups):,} left as they are"
             )
         picks = choose(groups, harm, size=size, macs=budget.macs)
         return " and ".join(words), _spec_of(groups, picks)
@@ -263,7 +263,7 @@ class Planner:
     def _from_first_guess(
         self, rungs: list[tuple[str, CompressionSpec]], keep: float
     ) -> list[tuple[str, CompressionSpec]]:
-        """Rungs from the leanest one that training may lift to ``keep`` on; found by halving, one shot each."""
+        """Rungs from the leanest that training may lift to ``keep`` on; found by halving, one shot each."""
         allowed = 1 - RECOVERED * (1 - keep) if self.training.minutes or self.training.steps else keep
         low, high = 0, len(rungs) - 1
         while low < high:

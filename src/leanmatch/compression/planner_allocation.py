@@ -1,8 +1,8 @@
 """One choice a layer, the least harm within a budget: the multiple-choice knapsack, exact on a grid.
 
-``minimize sum_g loss[g][c_g]  subject to  sum_g cost[g][c_g] <= budget``. Costs are rounded up to a grid of the
-budget, so that no answer exceeds it; where they lie on the grid the answer is optimal (dynamic programming;
-Dudzinski and Walukiewicz, 1987).
+``minimize sum_g loss[g][c_g]  subject to  sum_g cost[g][c_g] <= budget``. Costs are rounded up to a grid of
+the budget, so that no answer exceeds it; where they lie on the grid the answer is optimal (dynamic
+programming; Dudzinski and Walukiewicz, 1987).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def allocate(
     )  # best[w]: least loss of the groups so far at a cost of w cells
     chosen: list[NDArray[np.int16]] = []
     for loss, cost in zip(losses, costs, strict=True):
-        weights = [-(-int(one) * cells // budget) if budget else 0 for one in cost]
+        weights = [_cells(one, cells, budget) for one in cost]
         table = np.full((len(loss), cells + 1), np.inf)
         for place, (harm, weight) in enumerate(zip(loss, weights, strict=True)):
             if weight <= cells:
@@ -60,5 +60,12 @@ def allocate(
     for pick, cost in zip(reversed(chosen), reversed(costs), strict=True):
         place = int(pick[left])
         answer.append(place)
-        left -= -(-int(cost[place]) * cells // budget) if budget else 0
+        left -= _cells(cost[place], cells, budget)
     return answer[::-1]
+
+
+def _cells(cost: int, cells: int, budget: int) -> int:
+    """A cost in cells, rounded up; with no budget at all only what is free fits."""
+    if budget == 0:
+        return 0 if cost == 0 else cells + 1
+    return -(-int(cost) * cells // budget)

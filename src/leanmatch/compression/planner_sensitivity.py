@@ -1,8 +1,9 @@
 """How much harm each candidate does on its own: the outputs' change when only that group is compressed.
 
 Two candidates of each group are measured: the model runs on some texts with only that group compressed, and
-``harm = mean(1 - cos)`` between its outputs and the dense model's. The others follow from their own relative error
-on the calibration texts, on the line through the two in logarithms: ``harm = c error^a``, ``a`` between 0.5 and 2.
+``harm = mean(1 - cos)`` between its outputs and the dense model's. The others follow from their own relative
+error on the calibration texts, on the line through the two in logarithms: ``harm = c error^a``, ``a`` between
+0.5 and 2.
 """
 
 from __future__ import annotations
