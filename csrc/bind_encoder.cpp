@@ -308,5 +308,5 @@ void bind_encoder(nb::module_& module) {
         const float* centre = biases.empty() ? nullptr : biases.data() + (length - 1);
         choose_ops(level)->attention({q, q + width, q + 2 * width, out.data(), centre, 3 * width, width, length, width, from,
                                       to, 1.0f / std::sqrt(float(width)), scratch.data()});
-    });
+    }, nb::arg("level"), nb::arg("qkv"), nb::arg("bias").none(), nb::arg("from_row"), nb::arg("to_row"), nb::arg("out"));
 }
