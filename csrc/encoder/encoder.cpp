@@ -28,22 +28,23 @@ long process() {
 #endif
 }
 
-void require(bool condition, const std::string& message) {
+// For messages that cost nothing; others are put together only when they are thrown.
+void require(bool condition, const char* message) {
     if (!condition) throw std::invalid_argument(message);
 }
 
 void require_layer(const Layer& layer, std::size_t inputs, std::size_t outputs, const char* name) {
-    require(!layer.empty(), std::string(name) + ": no weights");
-    require(std::size_t(layer.inputs()) == inputs && std::size_t(layer.outputs()) == outputs,
-            std::string(name) + ": weights are (" + std::to_string(layer.outputs()) + ", " +
-                std::to_string(layer.inputs()) + "), expected (" + std::to_string(outputs) + ", " +
-                std::to_string(inputs) + ")");
+    if (layer.empty()) throw std::invalid_argument(std::string(name) + ": no weights");
+    if (std::size_t(layer.inputs()) == inputs && std::size_t(layer.outputs()) == outputs) return;
+    throw std::invalid_argument(std::string(name) + ": weights are (" + std::to_string(layer.outputs()) + ", " +
+                                std::to_string(layer.inputs()) + "), expected (" + std::to_string(outputs) + ", " +
+                                std::to_string(inputs) + ")");
 }
 
 void require_norm(const Norm& norm, std::size_t width, const char* name) {
-    require(norm.gamma.size() == width && norm.beta.size() == width,
-            std::string(name) + ": a LayerNorm of " + std::to_string(norm.gamma.size()) + ", expected " +
-                std::to_string(width));
+    if (norm.gamma.size() == width && norm.beta.size() == width) return;
+    throw std::invalid_argument(std::string(name) + ": a LayerNorm of " + std::to_string(norm.gamma.size()) +
+                                ", expected " + std::to_string(width));
 }
 
 }  // namespace
@@ -195,14 +196,15 @@ void Encoder::check(const Batch& batch) const {
     for (std::size_t i = 0; i < batch.texts; ++i) {
         const std::int64_t length = batch.offsets[i + 1] - batch.offsets[i];
         require(length >= 0, "offsets must ascend");
-        require(length <= most, "text " + std::to_string(i) + " has " + std::to_string(length) +
+        if (length > most)
+            throw std::invalid_argument("text " + std::to_string(i) + " has " + std::to_string(length) +
                                     " tokens, the model takes at most " + std::to_string(most));
     }
     const std::size_t tokens = std::size_t(batch.offsets[batch.texts]);
     for (std::size_t t = 0; t < tokens; ++t) {
-        require(batch.ids[t] >= 0 && std::size_t(batch.ids[t]) < model_.words->rows(),
-                "token id " + std::to_string(batch.ids[t]) + " is outside the vocabulary of " +
-                    std::to_string(model_.words->rows()));
+        if (batch.ids[t] < 0 || std::size_t(batch.ids[t]) >= model_.words->rows())
+            throw std::invalid_argument("token id " + std::to_string(batch.ids[t]) + " is outside the vocabulary of " +
+                                        std::to_string(model_.words->rows()));
     }
 }
 
