@@ -4,9 +4,9 @@
 
 Both compute the effect of every word of both texts of a pair; the effects are compared too (bar: 1e-6). The
 slow loop reads as the definition: for every word it scores the pair and the edited pair, four passes of one
-text each. ``hoisted`` is a loop with the unedited vectors kept: one pass of one text a word. Bar: at least 4 times
-as fast as the slow loop. The contestants take turns, each on its own number of pairs, and the median of the
-rounds' ratios of seconds per word counts.
+text each. ``hoisted`` is a loop with the unedited vectors kept: one pass of one text a word. Bar: at least 4
+times as fast as the slow loop. The contestants take turns, each on its own number of pairs, and the median of
+the rounds' ratios of seconds per word counts.
 """
 
 from __future__ import annotations
@@ -139,10 +139,9 @@ def heading(
         "",
         f"`python benchmarks/bench_diagnose.py {' '.join(given)}`".replace(" `", "`"),
         "",
-        f"{arguments.model}, {arguments.threads} thread(s); {fast} pairs a round for the fast path, {slow} for "
-        f"the loops; {arguments.rounds} rounds, medians. {platform.machine()}, {os.cpu_count()} cores, load "
-        f"average "
-        f"{os.getloadavg()[0]:.1f}, torch {version('torch')}, sentence-transformers "
+        f"{arguments.model}, {arguments.threads} thread(s); {fast} pairs a round for the fast path, "
+        f"{slow} for the loops; {arguments.rounds} rounds, medians. {platform.machine()}, {os.cpu_count()} "
+        f"cores, load average {os.getloadavg()[0]:.1f}, torch {version('torch')}, sentence-transformers "
         f"{version('sentence-transformers')}. Largest difference of any effect: {worst:.1e} "
         f"(bar {TOLERANCE:g}).",
         "",
