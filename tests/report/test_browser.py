@@ -124,7 +124,7 @@ def test_colours_and_numbers_are_the_effects(page, plain):
         assert ("neg" in words.nth(place).get_attribute("class").split()) == (unit.effect < 0)
     card.locator("summary").click()
     rows = card.locator("tbody tr")
-    assert rows.count() == len(units)
+    sync_api.expect(rows).to_have_count(len(units))  # the toggle event comes a moment later
     shown = float(rows.first.locator("td").nth(3).inner_text().replace("\u2212", "-"))
     assert shown == pytest.approx(units[0].effect, abs=0.00051)
 
