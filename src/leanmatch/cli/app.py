@@ -19,6 +19,7 @@ from leanmatch.cli.evaluate import evaluate
 from leanmatch.cli.explain import explain
 from leanmatch.cli.index import index
 from leanmatch.cli.recommend import recommend
+from leanmatch.cli.serve import serve
 from leanmatch.cli.train import train
 
 app = typer.Typer(
@@ -53,6 +54,7 @@ app.command()(index)
 app.command()(diagnose)
 app.command()(explain)
 app.command()(recommend)
+app.command()(serve)
 app.add_typer(data_app, name="data")
 app.command()(demo)
 app.command()(doctor)
