@@ -89,7 +89,7 @@ class Client:
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] | None = None,
     ) -> None:
-        """``attempts``: of each request. ``transport``, ``sleep``: for tests.
+        """``attempts`` of each request; ``transport`` and ``sleep`` are for tests.
 
         Raises:
             UsageError: ``attempts`` below 1.
@@ -228,7 +228,7 @@ def _again(error: BaseException) -> bool:
     return isinstance(error, httpx.TransportError)
 
 
-_growing = tenacity.wait_exponential_jitter(initial=0.1, max=5.0, jitter=0.1)
+_growing = tenacity.wait_random_exponential(multiplier=0.2, max=5.0)
 
 
 def _wait(state: tenacity.RetryCallState) -> float:

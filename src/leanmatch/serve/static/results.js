@@ -14,7 +14,7 @@ function marked(text, words, strongest) {
     parts.push(characters.slice(at, word.start).join(""));
     const share = strongest > 0 ? word.importance / strongest : 0;
     const body = characters.slice(word.start, word.end).join("");
-    if (Math.abs(share) < 0.06) parts.push(body);
+    if (share < 0.06 && share > -0.15) parts.push(body);
     else {
       const mark = make("mark", { class: share < 0 ? "against" : "", title: word.importance.toFixed(3) }, body);
       mark.style.setProperty("--weight", (0.1 + 0.45 * Math.min(1, Math.abs(share))).toFixed(3));

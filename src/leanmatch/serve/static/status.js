@@ -12,7 +12,7 @@ function measureOf(one, enough) {
   const share = one.unit === "share";
   return make("div", { class: "measure" },
     make("small", {}, one.label),
-    make("b", {}, share ? percent(one.live) : one.live.toFixed(2)),
+    make("b", {}, !enough ? "\u2013" : share ? percent(one.live) : one.live.toFixed(2)),
     make("small", {}, share ? `usual: ${percent(one.reference)}` : "stability index; 0.1 is noticeable, 0.25 strong"),
     enough ? make("span", { class: `level ${one.level}` }, LEVELS[one.level]) : null);
 }
