@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -21,21 +22,29 @@ from leanmatch.serve import ServeOptions, create_app
 HERE = Path(__file__).parent
 
 
-@pytest.fixture
-def server(folder, encoder):
-    """The address of a server in a thread."""
+@contextmanager
+def serving(app):
+    """The address of an application in a thread."""
     uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed (extra serve)")
     listener = socket.create_server(("127.0.0.1", 0))
-    app = create_app(ServeOptions(str(folder), write_keys=("write-key-1",)), encoder=encoder)
-    running = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    running = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
     thread.start()
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    ready(url)
-    yield url
-    running.should_exit = True
-    thread.join(20)
-    listener.close()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        running.should_exit = True
+        thread.join(20)
+        listener.close()
+
+
+@pytest.fixture
+def server(folder, encoder):
+    """The address of a server of the product."""
+    app = create_app(ServeOptions(str(folder), write_keys=("write-key-1",)), encoder=encoder)
+    with serving(app) as url:
+        ready(url)
+        yield url
 
 
 def ready(url):
@@ -68,55 +77,55 @@ def test_openai_gets_the_vectors_of_the_encoder(server, encoder):
         client.embeddings.create(model=name, input=[1, 2])
 
 
-def test_schemathesis_finds_nothing(server):
+def schemathesis_run(url, headers):
+    """The operations that were tried, each with some valid and some invalid requests."""
     schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed (extra test)")
-    from hypothesis import HealthCheck, Phase, settings
-
-    schema = schemathesis.openapi.from_url(f"{server}/openapi.json")
-    tried = []
-
-    @schema.parametrize()
-    @settings(
-        max_examples=12,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        phases=[Phase.explicit, Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    def check(case):
-        tried.append(case.operation.label)
-        headers = {"authorization": "Bearer write-key-1"}
-        # a filter, a model's name and token ids are valid JSON long before they mean something here
-        case.call_and_validate(
-            headers=headers, excluded_checks=[schemathesis.checks.CHECKS.get_one("positive_data_acceptance")]
-        )
-
-    for result in schema.get_all_operations():
-        operation = result.ok()
-        run_operation(check, operation)
-    assert len(set(tried)) >= 9
-
-
-def run_operation(check, operation):
-    """Run schemathesis' own strategy for one operation."""
     from hypothesis import HealthCheck, Phase, given, settings
+    from hypothesis.errors import Unsatisfiable
+    from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-    inner = check.hypothesis.inner_test if hasattr(check, "hypothesis") else check
+    # a filter, a model's name and token ids are valid JSON long before they mean something to a server
+    excluded = [positive_data_acceptance]
+    tried = set()
+    for found in schemathesis.openapi.from_url(f"{url}/openapi.json").get_all_operations():
+        operation = found.ok()
+        for mode in (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE):
 
-    @given(case=operation.as_strategy())
-    @settings(
-        max_examples=12,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        phases=[Phase.explicit, Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    def run(case):
-        inner(case=case)
+            @given(case=operation.as_strategy(generation_mode=mode))
+            @settings(
+                max_examples=6,
+                deadline=None,
+                derandomize=True,
+                database=None,
+                phases=[Phase.explicit, Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            )
+            def check(case):
+                tried.add(case.operation.label)
+                case.call_and_validate(headers=headers, excluded_checks=excluded)
 
-    run()
+            try:
+                check()
+            except Unsatisfiable as error:  # nothing can be wrong with no input
+                assert mode is schemathesis.GenerationMode.NEGATIVE, error
+    return tried
+
+
+def test_schemathesis_finds_nothing(server):
+    assert len(schemathesis_run(server, {"authorization": "Bearer write-key-1"})) >= 9
+
+
+def test_schemathesis_finds_a_planted_fault():
+    from fastapi import FastAPI
+
+    app = FastAPI()
+
+    @app.get("/broken")
+    def broken(n: int):
+        return 1 / 0 if n > -1000 else n
+
+    with serving(app) as url, pytest.raises(BaseException, match=r"Server error|500"):
+        schemathesis_run(url, {})
 
 
 SERVE = """

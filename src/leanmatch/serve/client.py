@@ -75,8 +75,8 @@ class ServerError(LeanmatchError):
 class Client:
     """Speaks with a server; one connection pool, safe to use from several threads.
 
-    429 and 503 are tried again after the time that the server names, else after growing pauses with jitter; so
-    are connections that fail. Every operation may be repeated without harm.
+    429 and 503 are tried again after the time that the server names, else after growing pauses with jitter;
+    so are connections that fail. Every operation may be repeated without harm.
     """
 
     def __init__(
