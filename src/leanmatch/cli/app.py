@@ -22,6 +22,7 @@ from leanmatch.cli.export import export
 from leanmatch.cli.index import index
 from leanmatch.cli.inspect import inspect
 from leanmatch.cli.recommend import recommend
+from leanmatch.cli.serve import serve
 from leanmatch.cli.train import train
 
 app = typer.Typer(
@@ -59,6 +60,7 @@ app.command()(inspect)
 app.command()(export)
 app.command()(index)
 app.command()(recommend)
+app.command()(serve)
 app.add_typer(data_app, name="data")
 app.command()(demo)
 app.command()(doctor)

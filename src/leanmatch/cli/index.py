@@ -134,9 +134,32 @@ def _run(
     if named == ["--delete"]:
         return delete_items(folder, _ids(file, columns[0]), options)
     if named == ["--reference"]:
-        raise UsageError("the reference comes with the monitor", remedy="")
-    encoder = encoder_for(manifest, model) if model is None else open_encoder(model, device=device)
+        encoder = encoder_for(manifest, model, device=device)
+        return _referenced(folder, file, encoder)
+    encoder = (
+        encoder_for(manifest, None, device=device) if model is None else open_encoder(model, device=device)
+    )
     return upsert_items(folder, _items(file, columns), encoder, options, patch=named == ["--update"])
+
+
+def _referenced(folder: Path, file: Path, encoder: Any) -> dict[str, Any]:
+    """Make the profile that live queries are compared with; texts are the anchors of pairs, or lines."""
+    from leanmatch.data import read_pairs
+    from leanmatch.index import Catalogue, put_extra
+    from leanmatch.serve.drift import REFERENCE, build_reference
+
+    lines = file.suffix == ".txt"
+    texts = list(dict.fromkeys(_ids(file, None) if lines else read_pairs(file).anchors))
+    reference = build_reference(Catalogue.open(folder), encoder, texts, file.name)
+    manifest = put_extra(folder, REFERENCE, reference.write, ".json")
+    return {
+        "catalogue": str(folder),
+        "generation": manifest.generation,
+        "reference": file.name,
+        "queries": reference.profile.queries,
+        "words": len(reference.vocabulary),
+        "category": reference.column or "none",
+    }
 
 
 def _items(file: Path, columns: tuple[str | None, list[str] | None]) -> list[Item]:

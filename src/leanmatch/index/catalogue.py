@@ -19,6 +19,7 @@ from leanmatch.index.columns import CodedColumn
 from leanmatch.index.exact import checked_matrix
 from leanmatch.index.filtermask import filter_mask
 from leanmatch.index.filters import Filter
+from leanmatch.index.filtertext import filter_to_text
 from leanmatch.index.manifest import MANIFEST, Manifest, read_manifest
 from leanmatch.index.planner import Plan, choose, covered_selection, merged
 from leanmatch.index.recommender import Recommendation, same_text
@@ -55,7 +56,7 @@ class Catalogue:
         self.ids: list[str] = self._table.column("id").to_pylist()
         self._row = {name: row for row, name in enumerate(self.ids)}
         self._columns: dict[str, CodedColumn] = {}
-        self._filters: OrderedDict[Filter, Selection] = OrderedDict()
+        self._filters: OrderedDict[str, Selection] = OrderedDict()
         self._same: dict[str, list[int]] | None = None
         self._lock = Lock()
         self._approximate, self._covered = _approximate(folder, manifest, segments)
@@ -138,15 +139,16 @@ class Catalogue:
         Raises:
             UsageError: an unknown column, or a value of another type than the column's.
         """
+        key = filter_to_text(expression)  # not the filter itself: True and 1 are equal in Python
         with self._lock:
-            found = self._filters.get(expression)
+            found = self._filters.get(key)
             if found is not None:
-                self._filters.move_to_end(expression)
+                self._filters.move_to_end(key)
                 return found
         mask = filter_mask(expression, self.column, len(self))
         selection = Selection(np.flatnonzero(mask), len(self))
         with self._lock:
-            self._filters[expression] = selection
+            self._filters[key] = selection
             while len(self._filters) > _KEPT_FILTERS:
                 self._filters.popitem(last=False)
         return selection

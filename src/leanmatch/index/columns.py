@@ -76,7 +76,9 @@ def _kind(value: Any) -> str:
         return "boolean"
     if _INTEGER.fullmatch(text):
         return "integer"
-    return "number" if _NUMBER.fullmatch(text) and math.isfinite(float(text)) else "text"
+    if text.lstrip("-").isdigit() or not _NUMBER.fullmatch(text):  # digits that int64 or float64 would lose
+        return "text"
+    return "number" if math.isfinite(float(text)) else "text"
 
 
 def _converted(name: str, row: int, value: Any, kind: str) -> Value | None:

@@ -10,24 +10,29 @@ from leanmatch.index.identity import identity_of
 from leanmatch.index.manifest import Manifest
 
 
-def open_encoder(name_or_folder: str | Path, *, device: str = "auto", threads: int | None = None) -> Any:
-    """An encoder for serving: leanmatch's own runtime where it knows the model, else sentence-transformers.
+def open_encoder(name_or_folder: str | Path, *, device: str = "auto") -> Any:
+    """An encoder: leanmatch's own runtime, which needs no torch, or sentence-transformers on request.
+
+    What the runtime cannot run goes to sentence-transformers too, with a warning (:func:`leanmatch.load`).
 
     Args:
         name_or_folder: a folder, a packaged model or a name on the hub.
-        device: for sentence-transformers only; the runtime computes on the CPU.
-        threads: of the runtime; None leaves the choice to it.
+        device: ``auto`` for the runtime, on the CPU; ``cpu`` or ``cuda`` for sentence-transformers there.
 
     Raises:
         ModelError: no such model, or a damaged one.
         MissingExtraError: it needs sentence-transformers, which is not installed.
     """
-    from leanmatch.formats import load_encoder
+    if device != "auto":
+        from leanmatch.formats import load_encoder
 
-    return load_encoder(name_or_folder, device)
+        return load_encoder(name_or_folder, device)
+    from leanmatch.runtime import load
+
+    return load(name_or_folder)
 
 
-def encoder_for(manifest: Manifest, model: str | None, *, threads: int | None = None) -> Any:
+def encoder_for(manifest: Manifest, model: str | None, *, device: str = "auto") -> Any:
     """The encoder that a catalogue was made with, from where it lay then or from ``model``.
 
     Raises:
@@ -35,7 +40,7 @@ def encoder_for(manifest: Manifest, model: str | None, *, threads: int | None = 
     """
     named = model or manifest.model.name
     try:
-        encoder = open_encoder(named, threads=threads)
+        encoder = open_encoder(named, device=device)
     except MissingExtraError:
         raise
     except ModelError as error:

@@ -56,7 +56,7 @@ def create_app(options: ServeOptions, *, encoder: Any = None) -> FastAPI:
         yield
         await service.stop()
 
-    app = FastAPI(title="leanmatch", version=__version__, lifespan=lifespan, redoc_url=None)
+    app = FastAPI(title="leanmatch", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
     install(app)
     app.add_middleware(Gate, options=options, metrics=metrics)
@@ -247,7 +247,13 @@ def _add_page(app: FastAPI) -> None:
             response.headers["cache-control"] = "no-cache"
             return response
 
-    app.mount("/", Page(directory=STATIC, html=True), name="page")
+    page = Page(directory=STATIC, html=True)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> Response:
+        return await page.get_response("docs.html", request.scope)
+
+    app.mount("/", page, name="page")
 
 
 def _filter(value: dict[str, Any] | str | None) -> Filter | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from leanmatch.errors import MissingExtraError
 
@@ -31,7 +32,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
-        every = {"registry": registry}
+        every: Any = {"registry": registry}
         self._requests = Counter(
             "leanmatch_requests_total", "Requests.", ["method", "path", "status"], **every
         )

@@ -54,7 +54,14 @@ class Gate:
         path, status = scope["path"], 500
         state: dict[str, Any] = scope.setdefault("state", {})
 
+        size = _Size(receive, self._options.limits.body_bytes)
+
         async def answered(message: Message) -> None:
+            if size.exceeded:  # whatever the application makes of a body that broke off
+                raise _TooLargeError
+            await passed(message)
+
+        async def passed(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -64,14 +71,14 @@ class Gate:
         bounded = path in BOUNDED and scope["method"] == "POST"
         refusal = self._refusal(path, headers, bounded)
         if refusal is not None:
-            await _answer(answered, *refusal)
+            await _answer(passed, *refusal)
         else:
             self._under_way += bounded
             self._metrics.under_way.set(self._under_way)
             try:
-                await self._app(scope, self._sized(receive), answered)
+                await self._app(scope, size.counted, answered)
             except _TooLargeError:
-                await _answer(answered, *self._too_large())
+                await _answer(passed, *self._too_large())
             finally:
                 self._under_way -= bounded
         seconds = time.perf_counter() - begin
@@ -116,19 +123,23 @@ class Gate:
         most = self._options.limits.body_bytes
         return 413, f"the request is larger than {most:,} bytes", {"connection": "close"}
 
-    def _sized(self, receive: Receive) -> Receive:
-        """Count what comes in without a content length, too."""
-        taken = 0
 
-        async def counted() -> Message:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > self._options.limits.body_bytes:
-                raise _TooLargeError
-            return message
+class _Size:
+    """Counts a body while it comes in, for those that say no length."""
 
-        return counted
+    def __init__(self, receive: Receive, most: int) -> None:
+        self._receive, self._most, self._taken = receive, most, 0
+
+    @property
+    def exceeded(self) -> bool:
+        return self._taken > self._most
+
+    async def counted(self) -> Message:
+        message = await self._receive()
+        self._taken += len(message.get("body", b""))
+        if self.exceeded:
+            raise _TooLargeError
+        return message
 
 
 class _TooLargeError(Exception):

@@ -166,7 +166,7 @@ class Service:
         manifest = read_manifest(options.catalogue)
         encoder = self._given
         if encoder is None:
-            encoder = encoder_for(manifest, options.model, threads=options.threads)
+            encoder = encoder_for(manifest, options.model)
         engine = Engine(encoder, Catalogue.open(options.catalogue), options.threads)
         engine.run([Recommend(["warm-up"], 1)])
         return engine
@@ -196,7 +196,7 @@ class Service:
         if manifest.generation == engine.catalogue.manifest.generation:
             return
         if manifest.model.fingerprint != engine.catalogue.manifest.model.fingerprint:
-            engine_encoder = encoder_for(manifest, None, threads=self.options.threads)
+            engine_encoder = encoder_for(manifest, None)
             fresh = Engine(engine_encoder, Catalogue.open(engine.catalogue.folder), self.options.threads)
             engine.encoder, engine.catalogue = fresh.encoder, fresh.catalogue
         else:
