@@ -50,7 +50,7 @@ class STFSchedule:
     freeze: float = 0.6
     share: float = 0.02
     margin: float = 0.0
-    step: float = 0.1
+    step: float = 0.02
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -204,8 +204,8 @@ def shadow_step(weight: Tensor, evidence: Evidence, step: float) -> Tensor:
     total = blocks_of(evidence.total, width)
     # G L^-T: solve X L^T = G
     total = torch.linalg.solve_triangular(evidence.metric.transpose(1, 2), total, upper=True, left=False)
-    spread = white.square().mean((0, 2)).sqrt() / evidence.power.sqrt().clamp_min(1e-30)
-    moved = -step * total * spread[None, :, None]
+    spread = white.square().mean((0, 2)).sqrt() / evidence.power.T.sqrt().clamp_min(1e-30)
+    moved = -step * total * spread[:, :, None]
     return rows_of(torch.linalg.solve_triangular(evidence.metric, moved, upper=False, left=False))
 
 
