@@ -24,8 +24,8 @@ class Evidence(nn.Module):
     Attributes:
         metric: ``(B, b, b)``, lower Cholesky factors ``L_i`` of the inputs' second moments.
         total: ``(m, n)``, sum of ``G`` since the last refresh.
-        power: ``(m, B)``, sum of each block's ``|G|^2 / b`` in the metric's units: how large ``total`` would be by
-            chance.
+        power: ``(m, B)``, sum of each block's ``|G|^2 / b`` in the metric's units: how large ``total`` is
+            by chance.
         active: nothing is gathered while this is false.
     """
 
