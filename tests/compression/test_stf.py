@@ -88,8 +88,9 @@ def test_the_shadow_steps_against_the_gradient_whatever_the_scale_of_the_loss():
     blocks = functional.cosine_similarity(steps[0].reshape(-1, 8), -gradient.view(-1, 8), dim=1)
     assert blocks.min() > 0.999
     # four steps that agree: z is two standard deviations
-    size = matrix.weight().detach().view(24, 2, 8).square().mean((1, 2)).sqrt()
-    torch.testing.assert_close(steps[0].square().mean(1).sqrt(), 0.5 * 2 * size, atol=1e-4, rtol=1e-3)
+    size = matrix.weight().detach().view(24, 2, 8).square().mean(2).sqrt()
+    found = steps[0].reshape(24, 2, 8).square().mean(2).sqrt()
+    torch.testing.assert_close(found, 0.5 * 2 * size, atol=1e-4, rtol=1e-3)
 
 
 def test_supports_change_at_refreshes_and_are_final_after_the_freeze():
