@@ -186,7 +186,7 @@ def _write_tensors(gathered: Gathered, folder: Path) -> None:
 
 def write_configs(model: Any, folder: Path, tokenizer: Any) -> list[str]:
     """Configurations and tokenizer in the common layout, no weights; what that layout could not say."""
-    from leanmatch.formats.reader import quiet_bars
+    from leanmatch.formats.quiet import quiet_bars
 
     notes: list[str] = []
     with quiet_bars():

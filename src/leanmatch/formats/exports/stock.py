@@ -17,7 +17,7 @@ from leanmatch.formats.exports.dense import densify
 from leanmatch.formats.exports.origin import provenance_of, tokenizer_of
 from leanmatch.formats.parity import Parity
 from leanmatch.formats.provenance import FILE_NAME
-from leanmatch.formats.reader import quiet_bars
+from leanmatch.formats.quiet import quiet_bars
 from leanmatch.formats.writer import check_target, common_fields, same_mode, save_matcher
 
 
