@@ -1,12 +1,14 @@
-"""Linear kernels against their roofs, and dense-sparse against dense, on one core. Writes docs/results/kernels.md.
+"""Linear kernels against their roofs, and dense-sparse against dense, on one core.
 
-Roofs are measured in the same run: the time of each limiting instruction in registers (`linear.measure_peaks`). A dense
-layer needs T m n / lanes multiplies; dense-sparse int8 needs T n r / 64 `vpdpbusd` and T ceil(m / 16) B ceil(k / 4)
-pairs of `vpermb` and `vpdpbusd`. Where T is so small that reading the weights takes longer, that is the roof. All
-kernels of a shape take turns, round after round; figures are medians of rounds. Weights are random: nothing here
-depends on their values.
+Roofs are measured in the same run: the time of each limiting instruction in registers
+(`linear.measure_peaks`). A dense layer needs T m n / lanes multiplies; dense-sparse int8 needs T n r / 64
+`vpdpbusd` and T ceil(m / 16) B ceil(k / 4) pairs of `vpermb` and `vpdpbusd`. Where T is so small that reading
+the weights takes longer, that is the roof. All kernels of a shape take turns, round after round; a figure is
+the lower quartile of the rounds, in processor time of the thread: other programs on the machine take turns and
+caches, and the rounds that they spoil say nothing about a kernel. Weights are random: nothing here depends on
+their values.
 
-    python benchmarks/bench_kernels.py [--rounds 15] [--output docs/results/kernels.md]
+    python benchmarks/bench_kernels.py [--rounds 25] [--output docs/results/kernels.md]
 """
 
 from __future__ import annotations
@@ -79,7 +81,7 @@ def kernels(m: int, n: int, peaks: dict[str, float]) -> dict[str, Kernel]:
 
 
 def measure(found: dict[str, Kernel], x: Any, rounds: int) -> dict[str, float]:
-    """Median seconds of a call of each kernel; they take turns."""
+    """Seconds of a call of each kernel, lower quartile of the rounds; they take turns."""
     repeats = {}
     for name, kernel in found.items():
         once = kernel.layer.measure(x, quantized=kernel.quantized, repeats=3)
@@ -88,7 +90,7 @@ def measure(found: dict[str, Kernel], x: Any, rounds: int) -> dict[str, float]:
     for _ in range(rounds):
         for name, kernel in found.items():
             taken[name].append(kernel.layer.measure(x, quantized=kernel.quantized, repeats=repeats[name]))
-    return {name: statistics.median(times) for name, times in taken.items()}
+    return {name: statistics.quantiles(times, n=4)[0] for name, times in taken.items()}
 
 
 def table(tokens: int, results: dict[tuple[int, int], dict[str, tuple[float, float]]]) -> list[str]:
@@ -97,7 +99,8 @@ def table(tokens: int, results: dict[tuple[int, int], dict[str, tuple[float, flo
     pairs = [(kind, f"dense {kind}", f"sparse {kind}") for kind in ("i8", "i8, floats in", "f32")]
     pairs = [pair for pair in pairs if pair[1] in names]
     heads = [*names, *(f"ratio {kind}" for kind, *_ in pairs)]
-    lines = [f"\n### {tokens} tokens\n", "| m x n | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    lines = [f"\n### {tokens} tokens\n", "| m x n | " + " | ".join(heads) + " |"]
+    lines.append("|---" * (len(heads) + 1) + "|")
     for (m, n), row in results.items():
         cells = [f"{1e6 * seconds:.1f} ({100 * share:.0f}%)" for seconds, share in row.values()]
         cells += [f"**{row[dense][0] / row[sparse][0]:.2f}**" for _, dense, sparse in pairs]
@@ -117,10 +120,14 @@ def main(rounds: int, output: Path) -> None:
     peaks = linear.measure_peaks()
     if not peaks:
         raise SystemExit(f"level {level} has no peaks to compare with")
-    lines = ["# Linear kernels\n", "Written by `benchmarks/bench_kernels.py`, which says what is measured and how.\n"]
-    lines.append(f"Machine: {cpu_name()}, level {level}, one core. `b{WIDTH} r{ATOMS} k{NONZEROS}`, {rounds} rounds.")
-    lines.append("Cells: microseconds of a call (share of the roof). Ratio: time of dense over time of dense-sparse;")
-    lines.append("\"floats in\" includes the quantization of the activations, the others start from quantized ones.\n")
+    lines = [
+        "# Linear kernels\n",
+        "Written by `benchmarks/bench_kernels.py`, which says what is measured and how; kernels-notes.md",
+        "has the reasons and the limits.\n",
+        f"Machine: {cpu_name()}, level {level}, one core. `b{WIDTH} r{ATOMS} k{NONZEROS}`, {rounds} rounds.",
+        "Cells: microseconds of a call (share of the roof). Ratio: time of dense over time of dense-sparse;",
+        '"floats in" includes the quantization of the activations, the others start from quantized ones.\n',
+    ]
     lines += ["| peak | " + " | ".join(peaks) + " |", "|---" * (len(peaks) + 1) + "|"]
     lines.append("| ns | " + " | ".join(f"{value:.3f}" for value in peaks.values()) + " |")
     for tokens in TOKENS:
@@ -133,14 +140,14 @@ def main(rounds: int, output: Path) -> None:
         lines += table(tokens, results)
         print("\n".join(lines[-len(SHAPES) - 3 :]), flush=True)
     output.parent.mkdir(parents=True, exist_ok=True)
-    notes = output.with_name("kernels-notes.md")
-    tail = ["\n" + notes.read_text()] if notes.is_file() else []
-    output.write_text("\n".join([*lines, *tail]).rstrip() + "\n")
+    output.write_text("\n".join(lines).rstrip() + "\n")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--output", type=Path, default=Path("docs/results/kernels.md"))
     options = parser.parse_args()
     main(options.rounds, options.output)
