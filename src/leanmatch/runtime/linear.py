@@ -310,9 +310,9 @@ def quantize_rows(x: ArrayLike, *, level: str | None = None) -> QuantizedRows:
 
     Pass the ``level`` of the layer that will read them (:attr:`PackedLinear.level`): AVX2 takes 7 bits.
 
-    >>> rows = quantize_rows([[0.0, 1.0, -1.0]], level="portable")
+    >>> rows = quantize_rows([[0.0, 2.0, -1.0]], level="portable")
     >>> rows.values[0, :3].tolist(), rows.zero.tolist()
-    ([128, 255, 0], [128])
+    ([85, 255, 0], [85])
     """
     array = _floats("x", x, 2)
     tokens, width = array.shape
