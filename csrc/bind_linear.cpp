@@ -27,14 +27,7 @@ using Out = nb::ndarray<T, nb::ndim<D>, nb::c_contig, nb::device::cpu>;
 using Bias = std::optional<In<float, 1>>;
 using Residual = std::optional<In<float, 2>>;
 
-struct Packed {
-    lin::LinearPtr layer;
-    // A layer that became part of another one is gone.
-    const lin::Linear& get() const {
-        if (!layer) throw std::invalid_argument("this layer was taken into a low-rank layer");
-        return *layer;
-    }
-};
+using Packed = PackedLinear;
 
 void require(bool holds, const char* message) {
     if (!holds) throw std::invalid_argument(message);
@@ -223,7 +216,7 @@ void bind_linear(nb::module_& native) {
     }, nb::arg("level"), nb::arg("atoms_q"), nb::arg("atoms_scale"), nb::arg("indices"), nb::arg("values_q"),
        nb::arg("values_scale"), nb::arg("bias").none());
     module.def("low_rank", [](Packed& left, Packed& right) {
-        if (left.get().inputs() != right.get().outputs() || &left == &right)
+        if (left.get().inputs() != right.get().outputs() || &left == &right || !left.layer || !right.layer)
             throw std::invalid_argument("left takes not as many inputs as right has outputs");
         return Packed{lin::pack_low_rank(std::move(left.layer), std::move(right.layer))};
     }, nb::arg("left"), nb::arg("right"), "Takes both layers away from their objects.");

@@ -50,7 +50,7 @@ def test_the_table_is_that_of_the_project_file(repository: Path) -> None:
     assert {name for name, package in module.PACKAGES.items() if package.extra is None} == names(
         project["dependencies"]
     )
-    for extra in ("train", "serve", "report"):
+    for extra in ("train", "serve", "client", "export", "report"):
         assert {name for name, p in module.PACKAGES.items() if p.extra == extra} == names(extras[extra])
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leanmatch.cli.common import print_json, reported_errors, stderr_console, stdout_console
+from leanmatch.cli.common import print_json, reported_errors, stdout_console
 from leanmatch.cli.data import ColumnOption, JsonOption, parse_columns
+from leanmatch.cli.matchers import labels, say, slice_columns
+from leanmatch.cli.matchers import provenance_of as _provenance
 
 if TYPE_CHECKING:
     from leanmatch.metrics import Evaluation
@@ -80,13 +82,13 @@ def evaluate(
             hold_out=tuple(hold_out or ()),
             after=after,
             split=split,
-            slices=_slices(slices),
+            slices=slice_columns(slices),
             symmetric="auto" if symmetric is None else symmetric,
             propensity=constants,
         )
         for remark in plan.remarks:
-            _say(remark)
-        names = _labels(model, rival, by_base=against == "base")
+            say(remark)
+        names = labels(model, rival, by_base=against == "base")
         evaluation = run_evaluation(
             _load(model, device, batch_size),
             plan.table,
@@ -102,39 +104,12 @@ def evaluate(
             _show(evaluation)
 
 
-def _provenance(model: str) -> dict[str, object] | None:
-    """What the model's folder says of its making; None where it is no folder of ours."""
-    if not Path(model, "leanmatch.json").is_file():
-        return None
-    from leanmatch.formats import read_provenance
-
-    found: dict[str, object] | None = read_provenance(Path(model))
-    return found
-
-
 def _load(model: str, device: str, batch_size: int) -> EncodeFunction:
     from leanmatch.formats import load_encoder
 
-    _say(f"loading {model}")
+    say(f"loading {model}")
     encoder = load_encoder(model, device=device)
     return lambda texts: encoder.encode(texts, batch_size=batch_size, show_progress=True)
-
-
-def _slices(option: str | None) -> tuple[str, ...] | Literal["auto"]:
-    if option is None:
-        return "auto"
-    return () if option == "none" else tuple(name.strip() for name in option.split(",") if name.strip())
-
-
-def _labels(model: str, rival: str | None, *, by_base: bool) -> tuple[str, str]:
-    """Short names for tables: the last part of each path; a remark where both would be the same."""
-    own = Path(model).name or model
-    other = "base" if by_base or rival is None else Path(rival).name or rival
-    return (own, other) if own != other else (f"{own} (model)", f"{other} (against)")
-
-
-def _say(remark: str) -> None:
-    stderr_console().print(remark, markup=False, highlight=False, soft_wrap=True)
 
 
 def _show(evaluation: Evaluation) -> None:

@@ -22,12 +22,25 @@ SHOW_PROGRESS_FROM = 2_000
 
 
 def recommend(
-    model: Annotated[str, typer.Argument(help="Model folder, base model or hub name.")],
-    items: Annotated[Path, typer.Argument(help="Catalogue: CSV, TSV, JSONL or Parquet with id and text.")],
-    texts: Annotated[
-        list[str], typer.Argument(metavar="TEXT...", help="What to recommend for; - reads lines from stdin.")
+    model: Annotated[
+        str, typer.Argument(help="Model folder or name; or a catalogue made by leanmatch index.")
     ],
+    items: Annotated[
+        str,
+        typer.Argument(
+            metavar="ITEMS",
+            help="CSV, TSV, JSONL or Parquet with id and text; with a catalogue, the first TEXT.",
+        ),
+    ],
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="TEXT...", help="What to recommend for; - reads lines from stdin."),
+    ] = None,
     k: Annotated[int, typer.Option("-k", help="Items a text.", min=1)] = 10,
+    where: Annotated[
+        str | None,
+        typer.Option("--where", help="With a catalogue: a filter, such as 'price < 20 and shop = \"A\"'."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Texts a forward pass.", min=1)] = 64,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
@@ -39,22 +52,37 @@ def recommend(
         bool, typer.Option("--include-self", help="Also recommend items whose text is the query itself.")
     ] = False,
 ) -> None:
-    """Recommend the K items of a catalogue that match each TEXT best, by exact search."""
+    """Recommend the K items that match each TEXT best: MODEL ITEMS TEXT..., or CATALOGUE TEXT..."""
     with reported_errors():
-        queries = _queries(texts)
-        from leanmatch.data import read_items
-        from leanmatch.formats import load_encoder
-        from leanmatch.index import Recommender
+        if Path(model, "manifest.json").is_file():
+            if vectors is not None:
+                raise UsageError("--vectors does not go with a catalogue", remedy="leave it out")
+            queries = _queries([items, *(texts or [])])
+            found, name, count = _from_catalogue(Path(model), queries, k, where, device, include_self)
+        else:
+            if where is not None:
+                raise UsageError("--where needs a catalogue", remedy="make one with leanmatch index")
+            if not texts:
+                raise UsageError(
+                    "no TEXT is given, or the first argument is no catalogue",
+                    remedy="leanmatch recommend MODEL ITEMS TEXT..., or CATALOGUE TEXT...",
+                )
+            queries = _queries(texts)
+            from leanmatch.data import read_items
+            from leanmatch.formats import load_encoder
+            from leanmatch.index import Recommender
 
-        table = read_items(items)
-        encoder = load_encoder(model, device)
-        made = _item_vectors(encoder, table, vectors, batch_size)
-        found = Recommender(encoder, table, vectors=made).recommend(queries, k, exclude_self=not include_self)
+            table = read_items(items)
+            encoder = load_encoder(model, device)
+            made = _item_vectors(encoder, table, vectors, batch_size)
+            recommender = Recommender(encoder, table, vectors=made)
+            found = recommender.recommend(queries, k, exclude_self=not include_self)
+            name, count = model, len(table)
         if as_json:
             print_json(
                 {
-                    "model": model,
-                    "items": len(table),
+                    "model": name,
+                    "items": count,
                     "queries": [
                         {"text": text, "recommendations": [one.to_json() for one in rows]}
                         for text, rows in zip(queries, found, strict=True)
@@ -64,6 +92,21 @@ def recommend(
         else:
             for text, rows in zip(queries, found, strict=True):
                 _print_table(text, rows)
+
+
+def _from_catalogue(
+    folder: Path, queries: list[str], k: int, where: str | None, device: str, include_self: bool
+) -> tuple[list[list[Recommendation]], str, int]:
+    from leanmatch.index import Catalogue, parse_filter
+    from leanmatch.index.encoders import encoder_for
+
+    expression = None if where is None else parse_filter(where)
+    catalogue = Catalogue.open(folder)
+    if expression is not None:
+        catalogue.select(expression)  # refused before the model is loaded
+    encoder = encoder_for(catalogue.manifest, None, device=device)
+    found = catalogue.recommend(encoder, queries, k, filter=expression, exclude_self=not include_self)
+    return found, catalogue.manifest.model.name, len(catalogue)
 
 
 def _queries(texts: list[str]) -> list[str]:

@@ -102,6 +102,44 @@ def read_items(
     )
 
 
+def read_ids(path: str | Path, column: str | None = None) -> list[str]:
+    """Read one column of identifiers from a table in any of the formats of :func:`read_items`.
+
+    Args:
+        path: the file.
+        column: its name; the first of ``_id``, ``id``, ``item_id`` and ``uid`` where it is not given.
+
+    Raises:
+        DataError: no such file or column, or a row without an identifier.
+    """
+    path = Path(path)
+    ids: list[str] = []
+    for raw in raw_batches(path):
+        Problems(path, "raise").report(raw.problems)
+        if not raw.lines:
+            continue
+        chosen = column or next((name for name in ID_COLUMNS if name in raw.columns), None)
+        if chosen is None or chosen not in raw.columns:
+            raise DataError(
+                f"there is no column of identifiers; the columns found are: {', '.join(raw.columns)}",
+                path=path,
+                remedy="name it (--id-column)",
+            )
+        table, bad = canonical_rows({"item id": raw.columns[chosen]}, raw.lines)
+        Problems(path, "raise").report([_named(problem) for problem in bad])
+        values = table.column("item id").to_pylist()
+        if None in values:
+            raise DataError(
+                "the identifier is missing",
+                path=path,
+                line=raw.lines[values.index(None)],
+                column=chosen,
+                remedy="delete the row",
+            )
+        ids.extend(values)
+    return ids
+
+
 def _named(problem: Problem) -> Problem:
     column = problem.column.removeprefix("item ")
     return Problem(problem.line, column, problem.value, problem.problem, problem.remedy)

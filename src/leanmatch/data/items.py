@@ -122,6 +122,10 @@ class ItemTable:
         row = {name: self._metadata.column(name)[i].as_py() for name in self._metadata.column_names}
         return {name: value for name, value in row.items() if value is not None}
 
+    def metadata_values(self, name: str) -> list[Any]:
+        """All values of one further column, None where there is none."""
+        return list(self._metadata.column(name).to_pylist())
+
     def fingerprint(self) -> str:
         """SHA-256 over identifiers, texts and their order."""
         return table_fingerprint(self._table)

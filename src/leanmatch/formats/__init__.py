@@ -5,6 +5,14 @@ Importing this package is cheap; torch is loaded by the first call that needs a 
 
 from __future__ import annotations
 
+from leanmatch.formats.artifact import (
+    Artifact,
+    SavedArtifact,
+    is_artifact,
+    load_compressed,
+    read_artifact,
+    save_compressed,
+)
 from leanmatch.formats.devices import DEVICES, resolve_device
 from leanmatch.formats.encoder import Encoder
 from leanmatch.formats.hashing import model_fingerprint, weights_sha256
@@ -17,17 +25,23 @@ __all__ = [
     "DEVICES",
     "MIN_COSINE",
     "PACKAGED_MODELS",
+    "Artifact",
     "Encoder",
     "Parity",
+    "SavedArtifact",
     "SavedMatcher",
     "check_target",
     "find_model",
+    "is_artifact",
     "is_model_folder",
+    "load_compressed",
     "load_encoder",
     "load_matcher",
     "model_fingerprint",
+    "read_artifact",
     "read_provenance",
     "resolve_device",
+    "save_compressed",
     "save_matcher",
     "weights_sha256",
 ]

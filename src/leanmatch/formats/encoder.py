@@ -44,6 +44,11 @@ class Encoder:
         self.folder = folder
         self.dimension = _dimension(model)
 
+    @property
+    def model(self) -> SentenceTransformer:
+        """The model underneath."""
+        return self._model
+
     @classmethod
     def from_model(cls, model: SentenceTransformer, *, name: str) -> Encoder:
         """Wrap a model that is in memory already. It is put in evaluation mode only while it encodes."""

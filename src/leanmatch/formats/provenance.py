@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import datetime
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from leanmatch.errors import FormatError
+from leanmatch.formats.jsonfiles import read_object
 from leanmatch.types import JsonValue
 
 FILE_NAME = "leanmatch.json"
@@ -83,15 +83,7 @@ def read_provenance(folder: str | Path) -> dict[str, JsonValue] | None:
     path = Path(folder) / FILE_NAME
     if not path.is_file():
         return None
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise FormatError(f"{path} has {size:,} bytes, more than {MAX_BYTES:,}", remedy=_REMEDY)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path} is not JSON: {error}", remedy=_REMEDY) from error
-    if not isinstance(content, dict):
-        raise FormatError(f"{path} holds a {type(content).__name__}, not an object", remedy=_REMEDY)
+    content = read_object(path, MAX_BYTES, _REMEDY)
     if content.get("format") != FORMAT:
         raise FormatError(f"{path} has format {content.get('format')!r}, not {FORMAT!r}", remedy=_REMEDY)
     version = content.get("format_version")
@@ -112,10 +104,6 @@ def read_provenance(folder: str | Path) -> dict[str, JsonValue] | None:
 
 
 _REMEDY = "save the model again, or remove the file to use the folder without provenance"
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _named(kind: type | tuple[type, ...]) -> str:

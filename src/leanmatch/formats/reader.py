@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from leanmatch.errors import MissingExtraError, ModelError
+from leanmatch.formats.artifact.reader import is_artifact, read_artifact
 from leanmatch.formats.devices import resolve_device
 from leanmatch.formats.encoder import Encoder
 from leanmatch.formats.provenance import read_provenance
@@ -77,7 +78,7 @@ def packaged_model(name: str) -> Path:
 
 
 def load_matcher(name_or_folder: str | Path, device: str = "auto") -> SentenceTransformer:
-    """Load a sentence-transformers model.
+    """Load a sentence-transformers model, compressed or not.
 
     Args:
         name_or_folder: a folder, a name in :data:`PACKAGED_MODELS`, or a name on the Hugging Face hub.
@@ -85,14 +86,31 @@ def load_matcher(name_or_folder: str | Path, device: str = "auto") -> SentenceTr
 
     Raises:
         ModelError: not there, no model folder, damaged, or the hub cannot be reached or does not know it.
+        FormatError: a damaged artifact of a compressed model.
         MissingExtraError: sentence-transformers or the package that carries the model is not installed.
         UsageError: no such device.
     """
     folder = find_model(name_or_folder)
     place = resolve_device(device)
+    if folder is not None and is_artifact(folder):
+        return _open_artifact(folder, place)
     if folder is not None:
         return open_folder(folder, place)
     return _from_hub(str(name_or_folder), place)
+
+
+def _open_artifact(folder: Path, device: str) -> SentenceTransformer:
+    """A compressed sentence encoder."""
+    from leanmatch.formats.artifact.loader import build
+
+    artifact = read_artifact(folder)
+    if artifact.task != "matcher":
+        raise ModelError(
+            f"{folder} holds a compressed {artifact.architecture} ({artifact.task}), no sentence encoder",
+            remedy="load it with leanmatch.formats.load_compressed(folder)",
+        )
+    model: SentenceTransformer = build(artifact, device)
+    return model
 
 
 def _from_hub(name: str, device: str) -> SentenceTransformer:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from leanmatch.errors import LeanmatchError, ModelError
 from leanmatch.files import atomic_folder, write_json
-from leanmatch.formats.hashing import weights_sha256
+from leanmatch.formats.hashing import WEIGHT_SUFFIXES, weights_sha256
 from leanmatch.formats.layout import rewrite_to_legacy
 from leanmatch.formats.parity import Parity, check_parity
 from leanmatch.formats.provenance import FILE_NAME, FORMAT, FORMAT_VERSION, checked_provenance
 from leanmatch.formats.reader import is_model_folder, open_folder, quiet_bars
+from leanmatch.types import JsonValue
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -80,21 +81,32 @@ def save_matcher(
             model.save_pretrained(str(temporary), create_model_card=False)
         layout_notes = rewrite_to_legacy(temporary, list(model))
         parity = check_parity(model, open_folder(temporary, str(model.device)), sample)
-        digest = weights_sha256(temporary)
         content = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "leanmatch_version": _leanmatch_version(),
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            **stored,
+            **common_fields(temporary, stored, layout_notes),
             "parity": {"min_cosine": parity.min_cosine, "texts": parity.texts},
-            "weights_sha256": digest,
-            "written_with": {name: version(name) for name in WRITTEN_WITH},
-            "layout_notes": layout_notes,
         }
         write_json(temporary / FILE_NAME, content)
-        size = _same_mode(temporary)
-    return SavedMatcher(target, parity, digest, size, (*layout_notes, *notes))
+        size = same_mode(temporary)
+    return SavedMatcher(target, parity, str(content["weights_sha256"]), size, (*layout_notes, *notes))
+
+
+def common_fields(
+    folder: Path,
+    provenance: Mapping[str, JsonValue],
+    layout_notes: list[str],
+    weights: Sequence[str] = WEIGHT_SUFFIXES,
+) -> dict[str, JsonValue]:
+    """What every ``leanmatch.json`` says, but for ``parity``; the weights must lie in the folder already."""
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "leanmatch_version": _leanmatch_version(),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **provenance,
+        "weights_sha256": weights_sha256(folder, weights),
+        "written_with": {name: version(name) for name in WRITTEN_WITH},
+        "layout_notes": layout_notes,
+    }
 
 
 def check_target(folder: str | Path, *, overwrite: bool = False) -> None:
@@ -122,7 +134,7 @@ def _refuse_adapters(model: SentenceTransformer) -> None:
         )
 
 
-def _same_mode(folder: Path) -> int:
+def same_mode(folder: Path) -> int:
     """Give all files the mode of those that the umask made (safetensors writes 0600); their total size."""
     mode = (folder / FILE_NAME).stat().st_mode
     files = [file for file in folder.rglob("*") if file.is_file()]

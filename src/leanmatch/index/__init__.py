@@ -1,4 +1,4 @@
-"""Item catalogues: exact search, recommendations, stored item vectors. No torch."""
+"""Item catalogues: exact and approximate search, filters, recommendations, and their files. No torch."""
 
 from __future__ import annotations
 
@@ -6,27 +6,99 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from leanmatch.index.approximate import KINDS as KINDS
+    from leanmatch.index.catalogue import Catalogue as Catalogue
+    from leanmatch.index.catalogue import is_catalogue as is_catalogue
+    from leanmatch.index.changes import Change as Change
+    from leanmatch.index.changes import Item as Item
+    from leanmatch.index.changes import items_of as items_of
+    from leanmatch.index.encoders import open_encoder as open_encoder
     from leanmatch.index.exact import ExactIndex as ExactIndex
+    from leanmatch.index.filters import filter_from_json as filter_from_json
+    from leanmatch.index.filters import filter_to_json as filter_to_json
+    from leanmatch.index.filtertext import filter_to_text as filter_to_text
+    from leanmatch.index.filtertext import parse_filter as parse_filter
+    from leanmatch.index.identity import identity_of as identity_of
+    from leanmatch.index.manifest import Approximate as Approximate
+    from leanmatch.index.manifest import Manifest as Manifest
+    from leanmatch.index.manifest import ModelIdentity as ModelIdentity
+    from leanmatch.index.manifest import check_files as check_files
+    from leanmatch.index.manifest import read_manifest as read_manifest
     from leanmatch.index.recommender import Recommendation as Recommendation
     from leanmatch.index.recommender import Recommender as Recommender
+    from leanmatch.index.scan import Selection as Selection
+    from leanmatch.index.transaction import WriteOptions as WriteOptions
     from leanmatch.index.vectors import VectorFile as VectorFile
     from leanmatch.index.vectors import read_vectors as read_vectors
     from leanmatch.index.vectors import write_vectors as write_vectors
+    from leanmatch.index.writer import create_catalogue as create_catalogue
+    from leanmatch.index.writer import delete_items as delete_items
+    from leanmatch.index.writer import put_extra as put_extra
+    from leanmatch.index.writer import rebuild_catalogue as rebuild_catalogue
+    from leanmatch.index.writer import upsert_items as upsert_items
 
 _HOMES = {
+    "Approximate": "manifest",
+    "Catalogue": "catalogue",
+    "Change": "changes",
     "ExactIndex": "exact",
+    "Item": "changes",
+    "KINDS": "approximate",
+    "Manifest": "manifest",
+    "ModelIdentity": "manifest",
     "Recommendation": "recommender",
     "Recommender": "recommender",
+    "Selection": "scan",
     "VectorFile": "vectors",
+    "WriteOptions": "transaction",
+    "check_files": "manifest",
+    "create_catalogue": "writer",
+    "delete_items": "writer",
+    "filter_from_json": "filters",
+    "filter_to_json": "filters",
+    "filter_to_text": "filtertext",
+    "identity_of": "identity",
+    "is_catalogue": "catalogue",
+    "items_of": "changes",
+    "open_encoder": "encoders",
+    "parse_filter": "filtertext",
+    "put_extra": "writer",
+    "read_manifest": "manifest",
     "read_vectors": "vectors",
+    "rebuild_catalogue": "writer",
+    "upsert_items": "writer",
     "write_vectors": "vectors",
 }
 __all__ = [
+    "KINDS",
+    "Approximate",
+    "Catalogue",
+    "Change",
     "ExactIndex",
+    "Item",
+    "Manifest",
+    "ModelIdentity",
     "Recommendation",
     "Recommender",
+    "Selection",
     "VectorFile",
+    "WriteOptions",
+    "check_files",
+    "create_catalogue",
+    "delete_items",
+    "filter_from_json",
+    "filter_to_json",
+    "filter_to_text",
+    "identity_of",
+    "is_catalogue",
+    "items_of",
+    "open_encoder",
+    "parse_filter",
+    "put_extra",
+    "read_manifest",
     "read_vectors",
+    "rebuild_catalogue",
+    "upsert_items",
     "write_vectors",
 ]
 

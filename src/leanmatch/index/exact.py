@@ -1,30 +1,25 @@
-"""Exact maximum-inner-product search (FAISS ``IndexFlatIP``), with ties in a fixed order."""
+"""Exact maximum-inner-product search by identifier, with ties in a fixed order."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from leanmatch.errors import DataError, MissingExtraError, UsageError
+from leanmatch.errors import DataError, UsageError
+from leanmatch.index.scan import Scan
 from leanmatch.types import Vectors
 
-SCORE_DECIMALS = 9
-"""Scores that agree to this many decimals are a tie."""
-
-_MARGIN = 16
-_FLOAT32_SLACK = 1e-5
 _QUERIES_AT_ONCE = 64
 
 
 class ExactIndex:
     """Every item is compared with every query: score ``q . v``, the cosine where both are normalized.
 
-    Build it with :meth:`build`. FAISS finds candidates in float32; their scores are then recomputed in
-    float64, so that order does not hang on the processor's summation order: higher score first, equal
-    scores in the order of the catalogue.
+    Build it with :meth:`build`. Scores are float64, so that order does not hang on the processor's summation
+    order: higher score first, equal scores in the order of the catalogue. How it stays fast without missing
+    an item: :mod:`leanmatch.index.scan`.
 
     >>> index = ExactIndex.build([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], ["a", "b", "c"])
     >>> scores, ids = index.search([[1.0, 0.0]], k=2)
@@ -32,9 +27,9 @@ class ExactIndex:
     ([[1.0, 1.0]], [['a', 'c']])
     """
 
-    def __init__(self, vectors: Vectors, ids: list[str], flat: Any) -> None:
+    def __init__(self, vectors: Vectors, ids: list[str], scan: Scan) -> None:
         """Use :meth:`build`, which checks its input."""
-        self._vectors, self._ids, self._flat = vectors, ids, flat
+        self._vectors, self._ids, self._scan = vectors, ids, scan
         self._row = {name: row for row, name in enumerate(ids)}
 
     @classmethod
@@ -49,7 +44,7 @@ class ExactIndex:
             DataError: no items, another shape, numbers that are not finite, identifiers that do not fit.
             MissingExtraError: faiss is not installed.
         """
-        matrix = _matrix(vectors, "item vectors")
+        matrix = checked_matrix(vectors, "item vectors")
         names = list(ids)
         if not len(matrix):
             raise DataError("there are no items to search", remedy="give at least one item")
@@ -65,13 +60,7 @@ class ExactIndex:
                     value=name,
                     remedy="give each item its own",
                 )
-        try:
-            import faiss
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("faiss-cpu", "serve", "searching a catalogue") from error
-        flat = faiss.IndexFlatIP(matrix.shape[1])
-        flat.add(matrix)
-        return cls(matrix, names, flat)
+        return cls(matrix, names, Scan.build(matrix))
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -101,7 +90,7 @@ class ExactIndex:
         """
         if k < 1:
             raise UsageError(f"k is {k}", remedy="ask for 1 item or more")
-        matrix = _matrix(queries, "queries", self.dimension)
+        matrix = checked_matrix(queries, "queries", self.dimension)
         if exclude is not None and len(exclude) != len(matrix):
             raise DataError(
                 f"exclude has {len(exclude)} entries for {len(matrix)} queries", remedy="one a query"
@@ -115,31 +104,20 @@ class ExactIndex:
                 {self._row[name] for name in names if name in self._row}
                 for names in (exclude[start : start + len(block)] if exclude is not None else ())
             ] or [set() for _ in block]
-            for offset, rows in enumerate(self._candidates(block, width, banned)):
-                exact = self._vectors[rows].astype(np.float64) @ block[offset].astype(np.float64)
-                order = np.lexsort((rows, -np.round(exact, SCORE_DECIMALS)))[:width]
-                scores[start + offset, : len(order)] = exact[order]
-                ids[start + offset, : len(order)] = [self._ids[rows[one]] for one in order]
+            wanted = [min(len(self), width + len(out)) for out in banned]
+            for offset, (found, rows) in enumerate(self._scan.search(block, wanted)):
+                kept = [i for i, row in enumerate(rows.tolist()) if row not in banned[offset]][:width]
+                scores[start + offset, : len(kept)] = found[kept]
+                ids[start + offset, : len(kept)] = [self._ids[rows[i]] for i in kept]
         return scores, ids
 
-    def _candidates(self, block: Vectors, width: int, banned: list[set[int]]) -> list[NDArray[np.int64]]:
-        """Rows that surely hold each query's best ``width``: fetched until the tail is clearly worse."""
-        wanted = width + max(len(rows) for rows in banned)
-        fetch = min(len(self), wanted + _MARGIN)
-        while True:
-            scores, rows = self._flat.search(block, fetch)
-            # ties at the end of what is wanted: fetch more, to order them by the catalogue
-            slack = _FLOAT32_SLACK * np.maximum(1.0, np.abs(scores[:, 0]))
-            settled = scores[:, min(wanted, fetch) - 1] - scores[:, -1] > slack
-            if fetch == len(self) or settled.all():
-                break
-            fetch = min(len(self), 4 * fetch)
-        return [
-            row if not out else row[~np.isin(row, list(out))] for row, out in zip(rows, banned, strict=True)
-        ]
 
+def checked_matrix(values: ArrayLike, what: str, dimension: int | None = None) -> Vectors:
+    """Values as finite float32 rows of one length.
 
-def _matrix(values: ArrayLike, what: str, dimension: int | None = None) -> Vectors:
+    Raises:
+        DataError: they are not.
+    """
     matrix = np.ascontiguousarray(values, dtype=np.float32)
     if matrix.ndim != 2 or (dimension is not None and matrix.shape[1] != dimension) or not matrix.shape[1]:
         wanted = "(rows, dimension)" if dimension is None else f"(rows, {dimension})"

@@ -54,7 +54,7 @@ class Recommender:
         self._row = {name: row for row, name in enumerate(items.ids)}
         self._ids_of: dict[str, list[str]] = defaultdict(list)
         for name, text in zip(items.ids, items.texts, strict=True):
-            self._ids_of[_same(text)].append(name)
+            self._ids_of[same_text(text)].append(name)
 
     def recommend(
         self, texts: Sequence[str], k: int = 10, *, exclude_self: bool = True
@@ -75,7 +75,7 @@ class Recommender:
                 raise DataError("a text is missing or blank", line=row + 1, value=text, remedy="give a text")
         if not texts:
             return []
-        exclude = [self._ids_of.get(_same(text), []) for text in texts] if exclude_self else None
+        exclude = [self._ids_of.get(same_text(text), []) for text in texts] if exclude_self else None
         scores, ids = self.index.search(self._encoder(texts), k, exclude=exclude)
         return [
             [
@@ -91,5 +91,6 @@ class Recommender:
         return Recommendation(name, self.items.texts[row], score, rank, self.items.metadata(row))
 
 
-def _same(text: str) -> str:
+def same_text(text: str) -> str:
+    """What two texts have in common that differ only in case and white space."""
     return " ".join(text.split()).casefold()

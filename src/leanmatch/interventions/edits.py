@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from leanmatch.errors import UsageError
+from leanmatch.interventions.names import INTERVENTIONS, UNITS, check_choice
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from leanmatch.interventions.vocabulary import TokenVocabulary
-
-INTERVENTIONS = ("mask", "delete", "replace")
-UNITS = ("token", "word")
 
 
 @dataclass(frozen=True)
@@ -98,10 +96,8 @@ def edit_texts(
 
 def check_edit(kind: str, per_text: int, unit: str) -> None:
     """Validate the options of :func:`edit_texts`."""
-    if kind not in INTERVENTIONS:
-        raise UsageError(f"unknown intervention {kind!r}", remedy=f"one of {', '.join(INTERVENTIONS)}")
-    if unit not in UNITS:
-        raise UsageError(f"unknown unit {unit!r}", remedy=f"one of {', '.join(UNITS)}")
+    check_choice("intervention", kind, INTERVENTIONS)
+    check_choice("unit", unit, UNITS)
     if per_text < 1:
         raise UsageError(f"per_text must be at least 1 (found {per_text})")
 

@@ -1,0 +1,248 @@
+"""Load on `leanmatch serve` over loopback: start, latency at a steady rate, throughput, overload.
+
+    python benchmarks/serve.py MODEL [--items 50000] [--threads 1] [--json FILE]
+
+The queries are made up, all different, and go through the real model. The item vectors are drawn (clusters on the
+sphere): what a search costs does not depend on where they come from, and encoding 50,000 texts would take most of the
+benchmark. The client runs in this process and shares the machine's cores with the server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from leanmatch.index import Item, create_catalogue, open_encoder
+
+WORDS = ["red", "blue", "green", "small", "large", "wooden", "steel", "folding", "electric", "quiet", "garden", "kitchen", "office", "travel", "winter", "summer", "light", "heavy", "cable", "lamp", "chair", "table", "bottle", "charger", "camera", "printer", "paper", "drill", "filter", "cover", "stand", "case", "holder", "mount", "adapter", "speaker", "keyboard", "bicycle", "tent", "jacket", "shoes", "gloves", "mirror", "clock", "frame", "shelf", "basket", "brush", "cleaner", "with", "for"]
+
+
+class DrawnItems:
+    """An encoder of a model's identity whose item vectors are drawn."""
+
+    def __init__(self, encoder):
+        self.folder, self.name, self.dimension = encoder.folder, encoder.name, encoder.dimension
+        self._random = np.random.default_rng(0)
+        self._centres = self._random.normal(size=(500, self.dimension))
+
+    def __call__(self, texts):
+        kinds = self._random.integers(len(self._centres), size=len(texts))
+        vectors = self._centres[kinds] + self._random.normal(size=(len(texts), self.dimension))
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def phrases(seed, low=4, high=10):
+    """Made-up queries without end."""
+    source = random.Random(seed)
+    while True:
+        yield f"{' '.join(source.choices(WORDS, k=source.randint(low, high)))} {source.randint(0, 9999)}"
+
+
+def request_of(text):
+    """One request as bytes."""
+    body = json.dumps({"texts": [text], "k": 10}).encode()
+    head = f"POST /v1/recommend HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
+    return head.encode() + b"\r\n\r\n" + body
+
+
+class Connection:
+    """A kept-alive connection that waits for each answer."""
+
+    def __init__(self, port):
+        self._port = port
+
+    async def __aenter__(self):
+        self._in, self._out = await asyncio.open_connection("127.0.0.1", self._port)
+        return self
+
+    async def __aexit__(self, *_):
+        self._out.close()
+
+    async def ask(self, text):
+        """The status of the answer."""
+        self._out.write(request_of(text))
+        head = await self._in.readuntil(b"\r\n\r\n")
+        length = int(head.lower().split(b"content-length: ", 1)[1].split(b"\r\n", 1)[0])
+        await self._in.readexactly(length)
+        return int(head.split(b" ", 2)[1])
+
+
+async def closed_loop(port, connections, seconds):
+    """Every connection asks again as soon as it is answered: statuses, answers a second, latencies."""
+    statuses, taken = Counter(), []
+    stop = time.perf_counter() + seconds
+
+    async def one(seed):
+        texts = phrases(seed)
+        async with Connection(port) as connection:
+            while time.perf_counter() < stop:
+                begin = time.perf_counter()
+                status = await connection.ask(next(texts))
+                statuses[status] += 1
+                taken.append(time.perf_counter() - begin)
+
+    begin = time.perf_counter()
+    results = await asyncio.gather(*(one(seed) for seed in range(connections)), return_exceptions=True)
+    broken = Counter(type(result).__name__ for result in results if result is not None)
+    return summary(statuses, taken, time.perf_counter() - begin) | {"broken_connections": dict(broken)}
+
+
+async def steady(port, rate, seconds):
+    """Requests at fixed times, whatever becomes of them: latency counts from when each was due."""
+    statuses, taken, texts = Counter(), [], phrases(10_000)
+    free = [await Connection(port).__aenter__() for _ in range(32)]
+
+    async def one(due):
+        connection = free.pop() if free else await Connection(port).__aenter__()
+        statuses[await connection.ask(next(texts))] += 1
+        taken.append(time.perf_counter() - due)
+        free.append(connection)
+
+    begin = time.perf_counter()
+    tasks = []
+    for n in range(int(rate * seconds)):
+        due = begin + n / rate
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        tasks.append(asyncio.create_task(one(due)))
+    await asyncio.gather(*tasks)
+    return summary(statuses, taken, time.perf_counter() - begin)
+
+
+def summary(statuses, taken, seconds):
+    """Figures of one phase."""
+    p50, p99 = np.percentile(taken, [50, 99]) * 1000 if taken else (0.0, 0.0)
+    return {
+        "statuses": {str(status): count for status, count in sorted(statuses.items())},
+        "answers_per_second": round(statuses[200] / seconds, 1),
+        "p50_ms": round(float(p50), 2),
+        "p99_ms": round(float(p99), 2),
+    }
+
+
+class Server:
+    """`leanmatch serve` in a process of its own."""
+
+    def __init__(self, folder, more):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        command = [sys.executable, "-m", "leanmatch", "serve", str(folder), "--port", str(self.port), *more]
+        self._begin = time.perf_counter()
+        self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+    def seconds_to_ready(self):
+        """From the start of the process until /health says 200."""
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health") as answer:
+                    if answer.status == 200:
+                        return time.perf_counter() - self._begin
+            except (urllib.error.URLError, ConnectionError):
+                if self._process.poll() is not None:
+                    raise SystemExit("the server ended") from None
+            time.sleep(0.01)
+
+    def memory_mb(self):
+        """Resident memory."""
+        lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
+
+    def stop(self):
+        """Ask it to end."""
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(60)
+
+
+def measure(folder, more, seconds, rounds=3):
+    """All phases against a fresh server; each round alternates them, medians are taken over rounds."""
+    starts = []
+    for _ in range(3):
+        server = Server(folder, more)
+        starts.append(server.seconds_to_ready())
+        if len(starts) < 3:
+            server.stop()
+    run = lambda coroutine: asyncio.run(coroutine)  # noqa: E731
+    run(closed_loop(server.port, 8, 2))
+    phases = {"one at a time": [], "64 connections": [], "100 a second": []}
+    for _ in range(rounds):
+        phases["one at a time"].append(run(closed_loop(server.port, 1, seconds)))
+        phases["64 connections"].append(run(closed_loop(server.port, 64, seconds)))
+        phases["100 a second"].append(run(steady(server.port, 100, seconds)))
+    run(closed_loop(server.port, 1000, seconds / 2))  # memory is measured from the first overload on
+    before = server.memory_mb()
+    overload = run(closed_loop(server.port, 1000, 2 * seconds))
+    after = server.memory_mb()
+    alive = run(closed_loop(server.port, 1, 1))["statuses"]
+    server.stop()
+    found = {name: median(rows) for name, rows in phases.items()}
+    ratio = found["64 connections"]["answers_per_second"] / found["one at a time"]["answers_per_second"]
+    return {
+        "seconds_to_ready": round(sorted(starts)[1], 2),
+        **found,
+        "ratio": round(ratio, 2),
+        "1000 connections": overload
+        | {"memory_mb": [round(before, 1), round(after, 1)], "afterwards": alive},
+    }
+
+
+def median(rows):
+    """Medians of the figures of several rounds; statuses are added up."""
+    out = {
+        key: round(float(np.median([row[key] for row in rows])), 2)
+        for key in ("answers_per_second", "p50_ms", "p99_ms")
+    }
+    statuses = Counter()
+    for row in rows:
+        statuses.update(row["statuses"])
+    return {"statuses": dict(statuses), **out}
+
+
+def main():
+    """Make the catalogue, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("--items", type=int, default=50_000)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--catalogue", help="keep the catalogue here and use it again")
+    parser.add_argument("--json")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(options.catalogue or Path(place, "catalogue"))
+        if not folder.exists():
+            texts = phrases(-1)
+            items = [
+                Item(f"i{n}", f"{next(texts)} {n}", {"category": WORDS[n % 7], "price": n % 500 / 5})
+                for n in range(options.items)
+            ]
+            create_catalogue(folder, items, DrawnItems(open_encoder(options.model)))
+        found = {
+            "model": Path(options.model).name,
+            "items": options.items,
+            "cores": len(os.sched_getaffinity(0)),
+            "threads": options.threads,
+            **measure(folder, ["--threads", str(options.threads)], options.seconds, options.rounds),
+        }
+    text = json.dumps(found, indent=2)
+    print(text)
+    if options.json:
+        Path(options.json).write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""``leanmatch diagnose``: what a matcher's scores hang on, and how training moved that from its base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from leanmatch.cli.common import print_json, reported_errors, stdout_console
+from leanmatch.cli.data import ColumnOption, JsonOption, OnErrorOption, parse_columns
+from leanmatch.cli.matchers import labels, provenance_of, say, slice_columns
+
+if TYPE_CHECKING:
+    from leanmatch.report import Diagnosis
+
+MOST_WORDS = 8
+"""Words that gained and words that lost, in the terminal."""
+
+
+def diagnose(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or name of the matcher.")],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="CSV, TSV, JSONL, Parquet, BEIR or XMC folder.")
+    ],
+    against: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL", help="The matcher to compare with; 'base': the one MODEL was trained from."
+        ),
+    ] = "base",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Where to write the page (HTML)."),
+    ] = None,
+    slices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COL,...",
+            help="A slice for each value of these columns; 'none'. Default: columns of few values.",
+        ),
+    ] = None,
+    hold_out: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COL=VALUE", help="Rows out of distribution. Default: what MODEL was trained without."
+        ),
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option(metavar="DATE", help="Rows from this date on are out of distribution, too.")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Rows to use: all, train, valid or test. Default: the test rows, where there are any."
+        ),
+    ] = None,
+    symmetric: Annotated[
+        bool | None,
+        typer.Option(
+            "--symmetric/--asymmetric", help="Whether both sides are of one kind. Default: found out."
+        ),
+    ] = None,
+    intervention: Annotated[
+        str, typer.Option(help="What is done to a word: delete, mask or replace.")
+    ] = "delete",
+    max_rows: Annotated[int, typer.Option(min=1, help="Rows to evaluate, at most.")] = 4000,
+    max_pairs: Annotated[int, typer.Option(min=1, help="Pairs whose words are looked at, at most.")] = 1000,
+    budget: Annotated[
+        int, typer.Option(min=1, help="Tokens that each model may read for the words of those pairs.")
+    ] = 600_000,
+    shown: Annotated[int, typer.Option(min=1, help="Pairs in the page's explorer.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    column: ColumnOption = None,
+    on_error: OnErrorOption = "raise",
+    json: JsonOption = False,
+) -> None:
+    """Show what training changed: metrics, words and pairs, against the base, as a page."""
+    with reported_errors():
+        from leanmatch.report import DiagnoseOptions
+
+        options = DiagnoseOptions(
+            intervention=intervention,
+            max_rows=max_rows,
+            max_pairs=max_pairs,
+            budget=budget,
+            shown=shown,
+            seed=seed,
+        )
+        if output is not None:
+            _check_output(output)
+        from leanmatch.cli.evaluationplan import base_named_by, plan_evaluation, propensity_constants
+        from leanmatch.data import read_pairs
+        from leanmatch.report import diagnose as run_diagnosis
+
+        provenance = provenance_of(model)
+        rival = base_named_by(provenance, model) if against == "base" else against
+        table = read_pairs(data, columns=parse_columns(column), on_error=on_error)  # type: ignore[arg-type]
+        if table.skipped:
+            say(f"{len(table.skipped):,} bad rows skipped")
+        plan = plan_evaluation(
+            table,
+            provenance,
+            hold_out=tuple(hold_out or ()),
+            after=after,
+            split=split,
+            slices=slice_columns(slices),
+            symmetric="auto" if symmetric is None else symmetric,
+            propensity=propensity_constants("default"),
+        )
+        for remark in plan.remarks:
+            say(remark)
+        names = labels(model, rival, by_base=against == "base")
+        found = run_diagnosis(
+            _load(model, device),
+            plan.table,
+            against=_load(rival, device),
+            options=options,
+            evaluation=plan.options,
+            name=names[0],
+            against_name=names[1],
+            train_label_counts=plan.train,
+            show_progress=True,
+        )
+        if output is not None:
+            from leanmatch.report import write_page
+
+            write_page(found, output)
+            say(f"written: {output}")
+        if json:
+            print_json(found.to_json())
+        else:
+            _show(found)
+            if output is None:
+                say("no page was written: name one with -o report.html")
+
+
+def _load(model: str, device: str) -> Any:
+    from leanmatch.formats import load_encoder
+
+    say(f"loading {model}")
+    return load_encoder(model, device=device)
+
+
+def _check_output(output: Path) -> None:
+    """Refuse at once what would fail after minutes of work."""
+    from leanmatch.errors import UsageError
+    from leanmatch.report.page import require_jinja
+
+    if output.is_dir():
+        raise UsageError(f"{output} is a folder", remedy="name a file: -o report.html")
+    require_jinja()
+    output.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _show(found: Diagnosis) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from leanmatch.metrics.tables import LAYOUT, summary_table
+
+    console = stdout_console()
+    for line in (found.source, *found.sampling):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(summary_table(found.evaluation))
+    words = Table(title="words whose importance moved most surely", **LAYOUT)
+    for heading in ("word", "pairs", found.against, found.name, "change", "interval"):
+        words.add_column(escape(heading), justify="left" if heading == "word" else "right", overflow="fold")
+    for one in (*found.gained()[:MOST_WORDS], *found.lost()[:MOST_WORDS]):
+        words.add_row(
+            escape(one.word),
+            f"{one.pairs:,}",
+            f"{one.base:.3f}",
+            f"{one.model:.3f}",
+            f"[{'green' if one.difference > 0 else 'red'}]{one.difference:+.3f}[/]",
+            escape(f"[{one.low:+.3f}, {one.high:+.3f}]"),
+        )
+    console.print(words if words.row_count else "no word surely moved")
+    parts = Table(title="share of the score that the top word carries, and drift", **LAYOUT)
+    for heading in ("slice", "pairs", found.against, found.name, "drift"):
+        parts.add_column(escape(heading), justify="left" if heading == "slice" else "right", overflow="fold")
+    for name, part in found.parts.items():
+        cells = [_percent(part.base.value), _percent(part.model.value)]
+        drift = "" if part.drift.value is None else f"{part.drift.value:.2f}"
+        parts.add_row(escape(name), f"{part.pairs:,}", *cells, drift)
+    console.print(parts)
+    for line in found.evaluation.verdicts():
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}%"

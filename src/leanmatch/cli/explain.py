@@ -1,0 +1,216 @@
+"""``leanmatch explain``: why two texts score as they do, word by word."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from leanmatch.cli.common import print_json, reported_errors, stdout_console
+from leanmatch.cli.data import JsonOption
+from leanmatch.cli.matchers import labels, provenance_of, say
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+    from leanmatch.interventions import Interactions, TokenImportance
+
+MOST_LINES = 60
+"""Words in the table; of more, those with the largest effects."""
+
+MOST_CHARACTERS = 1000
+"""Of each text that are shown in colours."""
+
+BAR = 16
+"""Characters of the longest bar."""
+
+SUPPORTS, AGAINST = "#2166ac", "#b35806"
+"""Blue and orange: told apart by readers who do not see red and green apart, on light and dark."""
+
+
+def explain(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or name of the matcher.")],
+    anchor: Annotated[str, typer.Argument(metavar="TEXT_A", help="One text.")],
+    positive: Annotated[str, typer.Argument(metavar="TEXT_B", help="The other text.")],
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Show another matcher beside it; 'base': the one MODEL was trained from."
+        ),
+    ] = None,
+    intervention: Annotated[
+        str, typer.Option(help="What is done to a word: delete, mask or replace.")
+    ] = "delete",
+    unit: Annotated[str, typer.Option(help="word or token.")] = "word",
+    interactions: Annotated[
+        bool, typer.Option("--interactions", help="Also show which word depends on which.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Show what the score of two texts hangs on: the effect of taking each word away."""
+    with reported_errors():
+        from leanmatch.cli.evaluationplan import base_named_by
+        from leanmatch.interventions import importance
+        from leanmatch.interventions import interactions as find_interactions
+
+        _check_text(anchor, positive)
+        rival = base_named_by(provenance_of(model), model) if against == "base" else against
+        names = labels(model, rival, by_base=against == "base")
+        settings: dict[str, Any] = {"intervention": intervention, "unit": unit}
+        own = _load(model, device)
+        found = {names[0]: importance(own, [anchor], [positive], **settings)}
+        if rival is not None:
+            found[names[1]] = importance(_load(rival, device), [anchor], [positive], **settings)
+        pairwise = find_interactions(own, [anchor], [positive], **settings)[0] if interactions else None
+        if json:
+            print_json(_as_json(found, pairwise))
+        else:
+            _show(found, pairwise)
+
+
+def _check_text(*texts: str) -> None:
+    from leanmatch.errors import UsageError
+
+    for text in texts:
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UsageError(f"a text is not UTF-8: {text!r:.60}", remedy="check the terminal") from error
+
+
+def _load(model: str, device: str) -> Any:
+    from leanmatch.formats import load_encoder
+
+    say(f"loading {model}")
+    return load_encoder(model, device=device)
+
+
+def _as_json(found: dict[str, TokenImportance], pairwise: Interactions | None) -> dict[str, Any]:
+    first = next(iter(found.values()))
+    models = {}
+    for name, one in found.items():
+        (pair,) = one.to_json()["pairs"]
+        models[name] = pair
+    result: dict[str, Any] = {"intervention": first.intervention, "unit": first.unit, "models": models}
+    return result if pairwise is None else result | {"interactions": pairwise.to_json()}
+
+
+def _show(found: dict[str, TokenImportance], pairwise: Interactions | None) -> None:
+    from rich.text import Text
+
+    console = stdout_console()
+    top = max((float(abs(one.effects).max(initial=0.0)) for one in found.values()), default=0.0) or 1.0
+    for name, one in found.items():
+        console.print(Text.assemble((name, "bold"), f": score {one.scores[0]:.3f}"))
+        for side in (0, 1):
+            console.print(_coloured(one, side, top))
+    console.print(_numbers(found, top))
+    console.print(
+        Text.assemble(
+            ("blue", f"white on {SUPPORTS}"),
+            ": the score falls without the word; ",
+            ("orange", f"white on {AGAINST}"),
+            ": it rises",
+        )
+    )
+    for one in found.values():
+        for side in (0, 1):
+            if one.read[side, 0] < len(one.text(0, side).rstrip()):
+                console.print(f"note: the model reads the first {one.read[side, 0]:,} characters only")
+    if pairwise is not None:
+        _show_interactions(pairwise)
+
+
+def _numbers(found: dict[str, TokenImportance], top: float) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+    from rich.text import Text
+
+    from leanmatch.metrics.tables import LAYOUT
+
+    table = Table(**LAYOUT)
+    table.add_column("word", overflow="fold")
+    for name in found:
+        table.add_column(escape(name), justify="right")
+        table.add_column("")
+    sides = [_lines(list(found.values()), side) for side in (0, 1)]
+    sizes = sorted((_size(effects) for side in sides for _, effects in side), reverse=True)
+    least = sizes[MOST_LINES - 1] if len(sizes) > MOST_LINES else 0.0
+    for number, side in enumerate(sides):
+        if number:
+            table.add_section()
+        for label, effects in side:
+            if _size(effects) < least:
+                continue
+            cells: list[Text] = []
+            for effect in effects:
+                if effect is None:
+                    cells += [Text("not read", style="dim"), Text("")]
+                else:
+                    cells += [Text(f"{effect:+.3f}"), _bar(effect, top)]
+            table.add_row(Text(label), *cells)
+    if least > 0:
+        table.title = f"the {table.row_count} largest of {len(sizes):,} effects (--json lists all)"
+    return table
+
+
+def _coloured(one: TokenImportance, side: int, top: float) -> Text:
+    from rich.text import Text
+
+    text, rows = one.text(0, side), one.rows(0, side)
+    shown = text[:MOST_CHARACTERS] + ("\u2026" if len(text) > MOST_CHARACTERS else "")
+    line = Text("  " + (shown or "(no text)"))
+    for (start, end), effect in zip(one.offsets[rows].tolist(), one.effects[rows].tolist(), strict=True):
+        if abs(effect) >= 0.08 * top and end <= MOST_CHARACTERS:
+            line.stylize(_style(effect / top), start + 2, end + 2)
+    return line
+
+
+def _style(share: float) -> str:
+    """White on blue or orange; fainter effects on a darker ground."""
+    colour = SUPPORTS if share > 0 else AGAINST
+    strength = 0.35 + 0.65 * min(1.0, abs(share))
+    channels = [round(int(colour[i : i + 2], 16) * strength) for i in (1, 3, 5)]
+    return "white on #{:02x}{:02x}{:02x}".format(*channels)
+
+
+def _lines(found: list[TokenImportance], side: int) -> list[tuple[str, list[float | None]]]:
+    """Every word of one side with its effect under each model, in the order of the text."""
+    effects: dict[tuple[int, int], list[float | None]] = {}
+    for number, one in enumerate(found):
+        rows = one.rows(0, side)
+        for (start, end), effect in zip(one.offsets[rows].tolist(), one.effects[rows].tolist(), strict=True):
+            effects.setdefault((start, end), [None] * len(found))[number] = effect
+    text = found[0].text(0, side)
+    return [(text[start:end], line) for (start, end), line in sorted(effects.items())]
+
+
+def _size(effects: list[float | None]) -> float:
+    return max(abs(effect) for effect in effects if effect is not None)
+
+
+def _bar(effect: float, top: float) -> Text:
+    from rich.text import Text
+
+    length = round(BAR * abs(effect) / top)
+    return Text("\u2588" * length, style=SUPPORTS if effect > 0 else AGAINST)
+
+
+def _show_interactions(found: Interactions) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from leanmatch.metrics.tables import LAYOUT
+
+    left, right = found.words()
+    table = Table(title="interactions: effect that a word has only with the other", **LAYOUT)
+    table.add_column("")
+    for word in right:
+        table.add_column(Text(word), justify="right", overflow="fold")
+    top = float(abs(found.values).max(initial=0.0)) or 1.0
+    for word, row in zip(left, found.values.tolist(), strict=True):
+        cells = [Text(f"{x:+.2f}", style=_style(x / top) if abs(x) >= 0.25 * top else "") for x in row]
+        table.add_row(Text(word), *cells)
+    stdout_console().print(table)

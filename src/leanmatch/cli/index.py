@@ -1,0 +1,246 @@
+"""``leanmatch index``: make a catalogue, and change it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from leanmatch.cli.common import print_json, reported_errors, stdout_console
+from leanmatch.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from leanmatch.index import Change, Item, Manifest, WriteOptions
+
+
+def index(
+    model: Annotated[
+        str | None, typer.Argument(help="Model folder or name; changes take the catalogue's own by default.")
+    ] = None,
+    items: Annotated[
+        Path | None, typer.Argument(help="Items: CSV, TSV, JSONL, Parquet, or a BEIR folder or corpus.jsonl.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("-o", "--catalogue", help="The catalogue's folder.", show_default=False)
+    ] = ...,  # type: ignore[assignment]
+    add: Annotated[
+        Path | None, typer.Option("--add", help="Items to add, or to replace where the id is there.")
+    ] = None,
+    update: Annotated[
+        Path | None,
+        typer.Option("--update", help="Items to change; columns the file lacks keep their values."),
+    ] = None,
+    delete: Annotated[
+        Path | None, typer.Option("--delete", help="Items to delete: one id a line, or a table with ids.")
+    ] = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Encode the catalogue's own items with MODEL.")
+    ] = False,
+    reference: Annotated[
+        Path | None,
+        typer.Option("--reference", help="Training pairs or texts that live queries are compared with."),
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Read every file and compare checksums.")] = False,
+    kind: Annotated[
+        str | None,
+        typer.Option("--kind", help="auto (exact up to 200,000 items), exact, ivf or hnsw."),
+    ] = None,
+    id_column: Annotated[str | None, typer.Option("--id-column", help="Column of identifiers.")] = None,
+    text_columns: Annotated[
+        list[str] | None, typer.Option("--text-column", help="Column of the text; several are joined.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a catalogue; texts that stay are not encoded again.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda, where torch encodes.")] = "auto",
+) -> None:
+    """Make a catalogue of ITEMS, or change one; every change is all or nothing, also under kill -9."""
+    with reported_errors():
+        wanted = {
+            "--add": add,
+            "--update": update,
+            "--delete": delete,
+            "--rebuild": rebuild,
+            "--reference": reference,
+            "--check": check,
+        }
+        named = [name for name, value in wanted.items() if value]
+        if len(named) > 1 and named != ["--delete"]:
+            raise UsageError(f"{' and '.join(named)} together", remedy="give one of them a call")
+        if not named and items is None:
+            raise UsageError(
+                "there is nothing to do", remedy=f"name MODEL and ITEMS, or one of: {', '.join(wanted)}"
+            )
+        if named and items is not None:
+            raise UsageError(f"ITEMS does not go with {named[0]}", remedy="leave it out")
+        columns = (id_column, text_columns)
+        with _options(kind) as options:
+            change = _run(
+                model,
+                items,
+                output,
+                named,
+                add or update or delete or reference,
+                columns,
+                options,
+                overwrite,
+                device,
+            )
+        if isinstance(change, dict):
+            _show(change, as_json)
+        else:
+            _show({"catalogue": str(output), **change.to_json()}, as_json)
+
+
+def _run(
+    model: str | None,
+    items: Path | None,
+    folder: Path,
+    named: list[str],
+    file: Path | None,
+    columns: tuple[str | None, list[str] | None],
+    options: WriteOptions,
+    overwrite: bool,
+    device: str,
+) -> Change | dict[str, Any]:
+    from leanmatch.index import (
+        create_catalogue,
+        delete_items,
+        open_encoder,
+        read_manifest,
+        rebuild_catalogue,
+        upsert_items,
+    )
+    from leanmatch.index.encoders import encoder_for
+
+    if not named:
+        assert items is not None and model is not None
+        return create_catalogue(
+            folder, _items(items, columns), open_encoder(model, device=device), options, overwrite=overwrite
+        )
+    manifest = read_manifest(folder)
+    if named == ["--check"]:
+        return _checked(folder, manifest)
+    if named == ["--rebuild"]:
+        if model is None:
+            raise UsageError("--rebuild needs a model", remedy="leanmatch index MODEL -o CATALOGUE --rebuild")
+        return rebuild_catalogue(folder, open_encoder(model, device=device), options)
+    assert file is not None
+    if named == ["--delete"]:
+        return delete_items(folder, _ids(file, columns[0]), options)
+    if named == ["--reference"]:
+        encoder = encoder_for(manifest, model, device=device)
+        return _referenced(folder, file, encoder)
+    encoder = (
+        encoder_for(manifest, None, device=device) if model is None else open_encoder(model, device=device)
+    )
+    return upsert_items(folder, _items(file, columns), encoder, options, patch=named == ["--update"])
+
+
+def _referenced(folder: Path, file: Path, encoder: Any) -> dict[str, Any]:
+    """Make the profile that live queries are compared with; texts are the anchors of pairs, or lines."""
+    from leanmatch.data import read_pairs
+    from leanmatch.index import Catalogue, put_extra
+    from leanmatch.serve.drift import REFERENCE, build_reference
+
+    lines = file.suffix == ".txt"
+    texts = list(dict.fromkeys(_ids(file, None) if lines else read_pairs(file).anchors))
+    reference = build_reference(Catalogue.open(folder), encoder, texts, file.name)
+    manifest = put_extra(folder, REFERENCE, reference.write, ".json")
+    return {
+        "catalogue": str(folder),
+        "generation": manifest.generation,
+        "reference": file.name,
+        "queries": reference.profile.queries,
+        "words": len(reference.vocabulary),
+        "category": reference.column or "none",
+    }
+
+
+def _items(file: Path, columns: tuple[str | None, list[str] | None]) -> list[Item]:
+    from leanmatch.data import read_items
+    from leanmatch.index import items_of
+
+    if file.is_dir():
+        corpus = next(
+            (file / name for name in ("corpus.jsonl", "corpus.jsonl.gz") if (file / name).is_file()), None
+        )
+        if corpus is None:
+            raise DataError("the folder has no corpus.jsonl", path=file, remedy="name a file of items")
+        file = corpus
+    return items_of(read_items(file, id_column=columns[0], text_columns=columns[1]))
+
+
+def _ids(file: Path, column: str | None) -> list[str]:
+    """Identifiers: the lines of a .txt file, or the column of a table."""
+    if file.suffix in {".txt", ""}:
+        try:
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise DataError(f"it is not UTF-8: {error}", path=file, remedy="convert it") from error
+        ids = [line.strip() for line in lines if line.strip()]
+    else:
+        from leanmatch.data.itemreaders import read_ids
+
+        ids = read_ids(file, column)
+    if not ids:
+        raise DataError("there are no identifiers", path=file, remedy="give one a line")
+    return ids
+
+
+def _checked(folder: Path, manifest: Manifest) -> dict[str, Any]:
+    from leanmatch.index import Catalogue, check_files
+
+    check_files(folder, manifest)
+    catalogue = Catalogue.open(folder)
+    return {
+        "catalogue": str(folder),
+        "items": len(catalogue),
+        "generation": manifest.generation,
+        "model": manifest.model.name,
+        "files": len(manifest.files),
+        "bytes": sum(file.bytes for file in manifest.files),
+    }
+
+
+@contextmanager
+def _options(kind: str | None) -> Iterator[WriteOptions]:
+    """Options whose progress is a bar on stderr."""
+    from tqdm import tqdm
+
+    from leanmatch.index import WriteOptions
+
+    bar: list[Any] = []
+
+    def progress(done: int, total: int) -> None:
+        if not bar:
+            bar.append(tqdm(total=total, desc="encoding", unit="text", unit_scale=True))
+        bar[0].update(done - bar[0].n)
+
+    try:
+        yield WriteOptions(kind=kind, progress=progress, say=lambda line: typer.echo(line, err=True))
+    finally:
+        for one in bar:
+            one.close()
+
+
+def _show(document: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(document)
+        return
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in document.items():
+        if value != 0 or name == "items":
+            table.add_row(
+                name, f"{value:,}" if isinstance(value, int) else json.loads(json.dumps(str(value)))
+            )
+    stdout_console().print(table)

@@ -1,0 +1,37 @@
+"""What commands that compare two matchers share: provenance, names, remarks, options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from leanmatch.cli.common import stderr_console
+
+
+def provenance_of(model: str) -> dict[str, object] | None:
+    """What the model's folder says of its making; None where it is no folder of ours."""
+    if not Path(model, "leanmatch.json").is_file():
+        return None
+    from leanmatch.formats import read_provenance
+
+    found: dict[str, object] | None = read_provenance(Path(model))
+    return found
+
+
+def slice_columns(option: str | None) -> tuple[str, ...] | Literal["auto"]:
+    """``--slices``: columns by comma; ``none`` for none; left out for columns of few values."""
+    if option is None:
+        return "auto"
+    return () if option == "none" else tuple(name.strip() for name in option.split(",") if name.strip())
+
+
+def labels(model: str, rival: str | None, *, by_base: bool) -> tuple[str, str]:
+    """Short names for tables: the last part of each path; a remark where both would be the same."""
+    own = Path(model).name or model
+    other = "base" if by_base or rival is None else Path(rival).name or rival
+    return (own, other) if own != other else (f"{own} (model)", f"{other} (against)")
+
+
+def say(remark: str) -> None:
+    """A remark on stderr."""
+    stderr_console().print(remark, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,77 @@
+"""``leanmatch serve``: a catalogue over HTTP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from leanmatch.cli.common import reported_errors
+from leanmatch.errors import DataError, UsageError
+
+
+def serve(
+    catalogue: Annotated[Path | None, typer.Argument(help="A folder made by leanmatch index.")] = None,
+    demo: Annotated[
+        bool,
+        typer.Option("--demo", help="Serve the See Also items of numpy, scipy, ... (made at first use)."),
+    ] = False,
+    model: Annotated[
+        str | None, typer.Option("--model", help="The model's folder, where it has moved.")
+    ] = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="Port; 0 takes a free one.")] = 8080,
+    workers: Annotated[int, typer.Option("--workers", help="Processes.", min=1)] = 1,
+    threads: Annotated[
+        int | None, typer.Option("--threads", help="Threads of encoding a process.", min=1)
+    ] = None,
+    api_key: Annotated[
+        list[str] | None,
+        typer.Option("--api-key", help="Ask for this key; may be repeated.", envvar="LEANMATCH_API_KEY"),
+    ] = None,
+    write_key: Annotated[
+        list[str] | None,
+        typer.Option("--write-key", help="Let this key change items.", envvar="LEANMATCH_WRITE_KEY"),
+    ] = None,
+    batch_texts: Annotated[int, typer.Option("--batch-texts", help="Texts encoded together.", min=1)] = 64,
+    window_ms: Annotated[
+        float, typer.Option("--window-ms", help="How long a batch waits for company under load.", min=0)
+    ] = 1.0,
+    waiting: Annotated[
+        int, typer.Option("--waiting", help="Requests under way; one more is answered 429.", min=1)
+    ] = 256,
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds a request may take.")] = 10.0,
+    log_texts: Annotated[bool, typer.Option("--log-texts", help="Write queries to the log.")] = False,
+    demo_folder: Annotated[
+        Path | None, typer.Option("--demo-folder", help="Where --demo keeps its catalogue.")
+    ] = None,
+) -> None:
+    """Serve recommendations, embeddings, metrics and a web page. Stops gracefully on SIGTERM and Ctrl-C."""
+    with reported_errors():
+        if demo == (catalogue is not None):
+            raise UsageError("name a catalogue or --demo, not both", remedy="leanmatch serve CATALOGUE")
+        from leanmatch.serve.options import Limits, ServeOptions
+        from leanmatch.serve.running import run_server
+
+        if catalogue is None:
+            from leanmatch.serve.demo import demo_catalogue
+
+            catalogue = demo_catalogue(demo_folder, say=lambda line: typer.echo(line, err=True))
+        elif not catalogue.is_dir():
+            raise DataError("there is no such catalogue", path=catalogue, remedy="leanmatch index makes one")
+        options = ServeOptions(
+            catalogue=str(catalogue),
+            model=model,
+            host=host,
+            port=port,
+            workers=workers,
+            threads=threads,
+            api_keys=tuple(api_key or ()),
+            write_keys=tuple(write_key or ()),
+            log_texts=log_texts,
+            limits=Limits(
+                batch_texts=batch_texts, window_ms=window_ms, waiting=waiting, timeout_seconds=timeout
+            ),
+        )
+        run_server(options, lambda line: typer.echo(line, err=True))

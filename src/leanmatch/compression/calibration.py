@@ -1,0 +1,149 @@
+"""What calibration texts say about each linear layer: second moments of its inputs, Fisher information.
+
+For a layer ``y = W x``: ``moment = E[x x^T]`` over real tokens, and ``fisher[o, c] = E[(sum_t g_to
+x_tc)^2]`` over texts, with ``g`` the gradient at ``y`` of a random projection of the model's output: the
+diagonal of the Gauss-Newton matrix of any squared error on that output. It needs no labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from leanmatch.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+OUTPUTS = ("sentence_embedding", "logits", "start_logits", "end_logits", "last_hidden_state")
+
+
+@dataclass
+class Calibration:
+    """Statistics by layer name.
+
+    Attributes:
+        moments: float32 ``(n, n)``.
+        fisher: float32 ``(m, n)``; empty where it was not asked for.
+        tokens: tokens seen.
+    """
+
+    moments: dict[str, Tensor] = field(default_factory=dict)
+    fisher: dict[str, Tensor] = field(default_factory=dict)
+    tokens: int = 0
+
+
+def calibrate(
+    model: nn.Module,
+    layers: Mapping[str, nn.Linear],
+    batches: Iterable[Mapping[str, Any]],
+    *,
+    fisher: bool = False,
+    seed: int = 0,
+) -> Calibration:
+    """Run the model on tokenized texts and gather the statistics of some of its linear layers.
+
+    Args:
+        model: a Hugging Face model or a SentenceTransformer; put back in the mode it was in.
+        layers: the layers by name.
+        batches: feature dicts with ``input_ids`` and ``attention_mask``; small ones where Fisher information
+            is wanted, because gradients are squared once a batch.
+        fisher: gather Fisher information too (a backward pass a batch).
+        seed: of the random projections.
+    """
+    found = Calibration()
+    mask: list[Tensor] = []
+
+    def listen(name: str) -> Any:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            x = inputs[0].detach().float()
+            real = mask[0]
+            x = x[real] if x.shape[:2] == real.shape else x.reshape(-1, x.shape[-1])
+            moment = x.T @ x
+            found.moments[name] = found.moments.get(name, 0) + moment
+
+        return hook
+
+    handles = [layer.register_forward_pre_hook(listen(name)) for name, layer in layers.items()]
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(seed)
+    weights = {name: layer.weight for name, layer in layers.items()}
+    wanted = {id(weight): weight.requires_grad for weight in weights.values()}
+    try:
+        if fisher:
+            for weight in weights.values():
+                weight.requires_grad_(True)
+        for batch in batches:
+            features = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+            mask[:] = [features["attention_mask"].bool()]
+            found.tokens += int(mask[0].sum())
+            with torch.set_grad_enabled(fisher):
+                outputs = run(model, features)
+            if fisher:
+                _add_fisher(found, weights, outputs, generator)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for weight in weights.values():
+            weight.requires_grad_(wanted[id(weight)])
+        model.train(was_training)
+    if not found.tokens:
+        raise UsageError("there is no calibration text", remedy="give at least a few dozen texts")
+    calls = {name: found.tokens for name in found.moments}
+    found.moments = {name: moment / calls[name] for name, moment in found.moments.items()}
+    return found
+
+
+def run(model: nn.Module, features: Mapping[str, Any]) -> Any:
+    """The model's output: a SentenceTransformer takes a dict, a Hugging Face model keyword arguments."""
+    return model(dict(features)) if hasattr(model, "encode") else model(**features)
+
+
+def output_tensors(outputs: Any) -> list[Tensor]:
+    """The tensors that a model is there for: embeddings or logits, hidden states where there is neither."""
+    got = [outputs[name] for name in OUTPUTS if name in outputs and outputs[name] is not None]
+    return got[: 2 if "start_logits" in outputs else 1]
+
+
+def _add_fisher(
+    found: Calibration, weights: Mapping[str, Tensor], outputs: Any, generator: torch.Generator
+) -> None:
+    total: Any = 0
+    for output in output_tensors(outputs):
+        probe = torch.randn(output.shape, generator=generator).to(output)
+        total = total + (probe * output).sum()
+    gradients = torch.autograd.grad(total, list(weights.values()), allow_unused=True)
+    for name, gradient in zip(weights, gradients, strict=True):
+        if gradient is not None:
+            found.fisher[name] = found.fisher.get(name, 0) + gradient.float() ** 2
+
+
+def text_batches(
+    model: Any, texts: Sequence[str], *, tokenizer: Any = None, batch_size: int = 32, max_length: int = 128
+) -> Iterator[dict[str, Any]]:
+    """Tokenized batches of texts, by length so that they hold little padding.
+
+    Raises:
+        UsageError: the model is no SentenceTransformer and no tokenizer is given.
+    """
+    ordered = sorted(texts, key=len)
+    for start in range(0, len(ordered), batch_size):
+        part = list(ordered[start : start + batch_size])
+        if tokenizer is not None:
+            yield dict(
+                tokenizer(part, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+            )
+        elif hasattr(model, "encode"):
+            tokenize = model.preprocess if hasattr(model, "preprocess") else model.tokenize
+            yield dict(tokenize(part))
+        else:
+            raise UsageError(
+                f"calibration texts for a {type(model).__name__} need its tokenizer",
+                remedy="factorize(..., calibration_texts=texts, tokenizer=tokenizer)",
+            )

@@ -1,0 +1,319 @@
+"""Compressed matrices as modules: parameters while they are trained, integer buffers once they are final.
+
+:class:`FactoredMatrix`, :class:`QuantizedMatrix` and :class:`LowRankMatrix` hold a weight ``(m, n)``; the
+layers in :mod:`leanmatch.compression.modules` use them. Each has three faces: ``weight()``, float32 ``(m,
+n)`` with gradients; ``to_factors()``, the arrays of :mod:`leanmatch.factorization`; ``finalize()``, which
+replaces parameters by what an artifact stores. What the training sees and what ``finalize`` keeps are equal
+to the bit.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from leanmatch.compression.decode import (
+    as_array,
+    as_tensor,
+    decode,
+    index_array,
+    index_tensor_dtype,
+    scatter_decode,
+)
+from leanmatch.compression.evidence import Evidence
+from leanmatch.compression.quantize import fake_quantize, quantize
+from leanmatch.compression.support import compact
+from leanmatch.errors import ModelError
+from leanmatch.factorization import DenseSparse, IntMatrix, LowRank, QuantizedDenseSparse
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class FactoredMatrix(nn.Module):
+    """Dense-sparse factors ``W_i = S_i D_i`` (or N:M pruned rows, whose atoms are unit vectors).
+
+    While trained: parameters ``values (m, B, k)`` and ``atoms (B, r, b)``, buffer ``indices (m, B, k)``;
+    values and atoms are rounded in every forward pass where ``value_bits`` is given (one scale a row of
+    values, one an atom). Final, with bits: buffers ``values_q``, ``values_scale``, ``atoms_q``,
+    ``atoms_scale``, ``indices``.
+
+    Attributes:
+        nonzeros: nonzeros ``k`` that are left in the end; there may be more while training thins them out.
+        kept: bool ``(m, B, k)``, the nonzeros that are left by now; None where there are no more than
+            ``nonzeros``.
+        value_bits: 8, 6, 4, or None for floats.
+        atom_bits: 8; matters where ``value_bits`` is given.
+        identity: N:M pruning.
+        stack: name of the stack whose members share their atoms, None elsewhere.
+        metric: lower Cholesky factors (B, b, b) of the inputs' second moments, where conversion had them.
+        evidence: what a straight-through learner gathers about the support, None without one.
+    """
+
+    indices: Tensor
+    kept: Tensor | None
+    stf_steps: Tensor
+    values_q: Tensor
+    values_scale: Tensor
+    atoms_q: Tensor
+    atoms_scale: Tensor
+
+    def __init__(
+        self,
+        factors: DenseSparse | QuantizedDenseSparse,
+        *,
+        value_bits: int | None = None,
+        atom_bits: int = 8,
+        stack: str | None = None,
+        nonzeros: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.shape = factors.shape
+        self.nonzeros = nonzeros or factors.nonzeros
+        self.width, self.atom_count = factors.width, factors.atom_count
+        self.identity, self.stack = factors.identity, stack
+        self.evidence: Evidence | None = None
+        self.metric: Tensor | None = None
+        self.finalized = isinstance(factors, QuantizedDenseSparse)
+        indices = as_tensor(factors.indices.astype(np.int32)).to(index_tensor_dtype(self.atom_count))
+        self.register_buffer("indices", indices)
+        more = self.nonzeros < factors.nonzeros
+        self.register_buffer("kept", torch.ones(indices.shape, dtype=torch.bool) if more else None)
+        if isinstance(factors, QuantizedDenseSparse):
+            self.value_bits: int | None = factors.value_bits
+            self.atom_bits = factors.atom_bits
+            self.register_buffer("values_q", as_tensor(factors.values_q))
+            self.register_buffer("values_scale", as_tensor(factors.values_scale))
+            if not self.identity:
+                self.register_buffer("atoms_q", as_tensor(factors.atoms_q))
+                self.register_buffer("atoms_scale", as_tensor(factors.atoms_scale))
+        else:
+            self.value_bits, self.atom_bits = value_bits, atom_bits
+            self.values = nn.Parameter(as_tensor(factors.values))
+            if not self.identity:
+                self.atoms = nn.Parameter(as_tensor(factors.atoms))
+
+    @property
+    def quantized(self) -> bool:
+        """Integer codes are stored."""
+        return self.finalized and self.value_bits is not None
+
+    def parts(self) -> tuple[Tensor, Tensor | None]:
+        """Values ``(m, B, k)`` and atoms ``(B, r, b)`` as the forward pass uses them; atoms None for N:M."""
+        if self.quantized:
+            values = self.values_q.float() * self.values_scale[:, None, None]
+            atoms = None if self.identity else self.atoms_q.float() * self.atoms_scale[..., None]
+            return values, atoms
+        values = self.values if self.kept is None else self.values * self.kept
+        values = fake_quantize(values, self.value_bits, (1, 2))
+        if self.identity:
+            return values, None
+        return values, fake_quantize(self.atoms, self.atom_bits if self.value_bits else None, (2,))
+
+    def weight(self) -> Tensor:
+        """The dense matrix, float32 ``(m, n)``."""
+        values, atoms = self.parts()
+        if atoms is None:
+            weight = scatter_decode(values, self.indices, self.width)
+        else:
+            weight = decode(values, atoms, self.indices)
+        if self.evidence is not None and weight.requires_grad:
+            weight.register_hook(self.evidence.listen)  # type: ignore[no-untyped-call]
+        return weight
+
+    def rows(self, wanted: Tensor) -> Tensor:
+        """Some rows of the matrix, float32 ``(len(wanted), n)``; ``wanted`` int64 ``(rows,)``."""
+        values, atoms = self.parts()
+        if atoms is None:
+            return scatter_decode(values[wanted], self.indices[wanted], self.width)
+        return decode(values[wanted], atoms, self.indices[wanted])
+
+    def atoms_or_identity(self) -> Tensor:
+        """Trained atoms ``(B, r, b)`` without their gradient; identity matrices for N:M."""
+        if not self.identity:
+            return self.atoms.detach()
+        blocks = self.indices.shape[1]
+        return torch.eye(self.width, device=self.indices.device).expand(blocks, -1, -1).contiguous()
+
+    def metric_or_identity(self) -> Tensor:
+        """The metric ``(B, b, b)``; identity matrices where there is none."""
+        if self.evidence is not None:
+            return self.evidence.metric
+        if self.metric is not None:
+            return self.metric.to(self.indices.device)
+        blocks = self.indices.shape[1]
+        return torch.eye(self.width, device=self.indices.device).expand(blocks, -1, -1).contiguous()
+
+    def set_support(self, indices: Tensor) -> None:
+        """Take other atoms, int ``(m, B, k)``."""
+        self.indices.copy_(indices)
+
+    def to_factors(self) -> DenseSparse | QuantizedDenseSparse:
+        """The factors; integer ones where ``value_bits`` is given."""
+        indices = index_array(self.indices, self.atom_count)
+        if self.quantized:
+            values_q, values_scale = self.values_q, self.values_scale
+            atoms = None if self.identity else (self.atoms_q, self.atoms_scale)
+        else:
+            values = self.values.detach()
+            if self.kept is not None:
+                plain, metric = self.atoms_or_identity(), self.metric_or_identity()
+                values, chosen = compact(values, self.indices, self.kept, plain, metric, self.nonzeros)
+                indices = index_array(chosen, self.atom_count)
+            if self.value_bits is None:
+                if self.identity:
+                    return DenseSparse.with_identity(indices, as_array(values), self.width)
+                return DenseSparse(as_array(self.atoms), indices, as_array(values))
+            values_q, scale = quantize(values, self.value_bits, (1, 2))
+            values_scale = scale.flatten()
+            atoms = None
+            if not self.identity:
+                atoms_q, atoms_scale = quantize(self.atoms, self.atom_bits, (2,))
+                atoms = atoms_q, atoms_scale[..., 0]
+        if atoms is None:
+            codes = np.broadcast_to(
+                np.eye(self.width, dtype=np.int8), (indices.shape[1], self.width, self.width)
+            )
+            both = codes, np.ones(codes.shape[:2], np.float32)
+        else:
+            both = as_array(atoms[0]), as_array(atoms[1])
+        assert self.value_bits is not None
+        return QuantizedDenseSparse(
+            both[0],
+            both[1],
+            indices,
+            as_array(values_q),
+            as_array(values_scale),
+            value_bits=self.value_bits,
+            atom_bits=self.atom_bits,
+            identity=self.identity,
+        )
+
+    def finalize(self) -> FactoredMatrix:
+        """What an artifact stores and nothing else; trainable only where it holds floats."""
+        made = FactoredMatrix(self.to_factors(), stack=self.stack).to(self.indices.device)
+        made.finalized = True
+        return made
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any, **options: Any) -> None:
+        if self.evidence is not None and f"{prefix}evidence.total" not in state_dict:
+            self.evidence = None  # saved when its supports were final
+        super()._load_from_state_dict(state_dict, prefix, *arguments, **options)
+
+    def extra_repr(self) -> str:
+        """Sizes, for ``print(model)``."""
+        m, n = self.shape
+        bits = "float" if self.value_bits is None else f"{self.value_bits} bits"
+        size = f"b{self.width} r{self.atom_count} k{self.indices.shape[2]}"
+        return f"{m} x {n}, {size}, {bits}" + (f", stack={self.stack}" if self.stack else "")
+
+
+class QuantizedMatrix(nn.Module):
+    """Integer codes with a scale for every ``group`` columns of a row.
+
+    While trained: parameter ``full (m, n)``, rounded in every forward pass. Final: buffers ``q`` and
+    ``scale``.
+    """
+
+    q: Tensor
+    scale: Tensor
+
+    def __init__(self, weight: Tensor | IntMatrix, *, bits: int = 8, group: int | None = None) -> None:
+        super().__init__()
+        self.finalized = isinstance(weight, IntMatrix)
+        if isinstance(weight, IntMatrix):
+            self.bits, self.group = weight.bits, weight.group
+            self.register_buffer("q", as_tensor(weight.q))
+            self.register_buffer("scale", as_tensor(weight.scale))
+            self.shape = weight.shape
+        else:
+            self.shape = (weight.shape[0], weight.shape[1])
+            self.bits, self.group = bits, group or self.shape[1]
+            if self.shape[1] % self.group:
+                raise ModelError(f"a group of {self.group} columns does not divide {self.shape[1]}")
+            self.full = nn.Parameter(weight.detach().float().clone())
+
+    def weight(self) -> Tensor:
+        """The matrix as rounded, float32 ``(m, n)``."""
+        return self.rows(None)
+
+    def rows(self, wanted: Tensor | None) -> Tensor:
+        """Some rows, or all of them for None."""
+        if self.finalized:
+            q, scale = (x if wanted is None else x[wanted] for x in (self.q, self.scale))
+            return (q.view(len(q), -1, self.group).float() * scale[..., None]).view(len(q), -1)
+        full = self.full if wanted is None else self.full[wanted]
+        return fake_quantize(full.view(len(full), -1, self.group), self.bits, (2,)).view(full.shape)
+
+    def to_factors(self) -> IntMatrix:
+        """Codes and scales."""
+        if self.finalized:
+            return IntMatrix(as_array(self.q), as_array(self.scale), bits=self.bits)
+        q, scale = quantize(self.full.view(self.shape[0], -1, self.group), self.bits, (2,))
+        return IntMatrix(as_array(q.view(self.shape)), as_array(scale[..., 0]), bits=self.bits)
+
+    def finalize(self) -> QuantizedMatrix:
+        """The codes alone."""
+        device = self.q.device if self.finalized else self.full.device
+        return QuantizedMatrix(self.to_factors()).to(device)
+
+    def extra_repr(self) -> str:
+        """Sizes, for ``print(model)``."""
+        return f"{self.shape[0]} x {self.shape[1]}, {self.bits} bits, group={self.group}"
+
+
+class LowRankMatrix(nn.Module):
+    """``W = left right`` with ``left (m, q)`` and ``right (q, n)``, floats or codes with a scale a row."""
+
+    def __init__(self, factors: LowRank, *, bits: int | None = None) -> None:
+        super().__init__()
+        self.shape, self.rank = factors.shape, factors.rank
+        self.left, self.right = (_part(part, bits) for part in (factors.left, factors.right))
+        self.bits = self.left.bits if isinstance(self.left, QuantizedMatrix) else None
+
+    def parts(self) -> tuple[Tensor, Tensor]:
+        """``left`` and ``right`` as the forward pass uses them."""
+        return self.left.weight(), self.right.weight()
+
+    def weight(self) -> Tensor:
+        """``left right``, float32 ``(m, n)``."""
+        left, right = self.parts()
+        return left @ right
+
+    def to_factors(self) -> LowRank:
+        """Both factors."""
+        return LowRank(self.left.to_factors(), self.right.to_factors())
+
+    def finalize(self) -> LowRankMatrix:
+        """What an artifact stores."""
+        device = next(self.left.buffers(), next(self.left.parameters(), torch.empty(0))).device
+        return LowRankMatrix(self.to_factors()).to(device)
+
+    def extra_repr(self) -> str:
+        """Sizes, for ``print(model)``."""
+        return f"{self.shape[0]} x {self.shape[1]}, rank={self.rank}"
+
+
+class FloatMatrix(nn.Module):
+    """One factor in floats."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.full = nn.Parameter(weight)
+
+    def weight(self) -> Tensor:
+        """The matrix."""
+        return self.full
+
+    def to_factors(self) -> Any:
+        """As an array."""
+        return as_array(self.full)
+
+
+def _part(part: Any, bits: int | None) -> FloatMatrix | QuantizedMatrix:
+    if isinstance(part, IntMatrix):
+        return QuantizedMatrix(part)
+    return FloatMatrix(as_tensor(part)) if bits is None else QuantizedMatrix(as_tensor(part), bits=bits)

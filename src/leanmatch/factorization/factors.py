@@ -1,0 +1,161 @@
+"""A weight matrix ``W (m, n)`` in each form that leanmatch knows: checked arrays with their exact cost.
+
+Every form has ``shape``, ``dense()`` (float32, what it stands for) and ``cost()``. The arrays are taken as
+they are, not copied, and must not be changed afterwards. :mod:`leanmatch.factorization.cost` names the axes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from leanmatch.errors import DataError
+from leanmatch.factorization.arrays import Float, Int8
+from leanmatch.factorization.checks import (
+    check_array,
+    check_bits,
+    check_codes,
+    check_float,
+    check_not_empty,
+    check_scale,
+)
+from leanmatch.factorization.cost import FLOAT_BITS, Cost
+from leanmatch.factorization.dense_sparse import DenseSparse, QuantizedDenseSparse
+
+__all__ = ["Dense", "DenseSparse", "Factors", "IntMatrix", "LowRank", "QuantizedDenseSparse"]
+
+INT_MATRIX_BITS = (8, 4)
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """The matrix itself: ``weight`` float32 ``(m, n)``.
+
+    Raises:
+        DataError: wrong dtype or axes, no columns, values that are not finite.
+    """
+
+    weight: Float
+
+    def __post_init__(self) -> None:
+        check_float("weight", self.weight, ("m", "n"))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(m, n)``."""
+        return self.weight.shape[0], self.weight.shape[1]
+
+    def dense(self) -> Float:
+        """The weight."""
+        return self.weight
+
+    def cost(self, float_bits: int = FLOAT_BITS) -> Cost:
+        """``macs = m n``, ``bits = m n float_bits``."""
+        m, n = self.shape
+        return Cost(macs=m * n, bits=m * n * float_bits)
+
+
+@dataclass(frozen=True, eq=False)
+class IntMatrix:
+    """Integer codes with a scale for every group of a row: ``W[:, g] = q[:, g] * scale[:, g]``, symmetric.
+
+    Attributes:
+        q: int8 ``(m, n)``, at most ``2^(bits-1) - 1`` in size.
+        scale: float32 ``(m, n / group)``, above 0; column ``j`` belongs to group ``j // group``.
+        bits: 8 or 4.
+
+    Raises:
+        DataError: shapes that do not fit, codes or scales out of range.
+        UsageError: other ``bits``.
+    """
+
+    q: Int8
+    scale: Float
+    bits: int = 8
+
+    def __post_init__(self) -> None:
+        check_bits("bits", self.bits, INT_MATRIX_BITS)
+        check_array("q", self.q, ("m", "n"), (np.int8,))
+        check_array("scale", self.scale, ("m", "groups"), (np.float32,))
+        check_not_empty("q", self.q, ("m", "n"))
+        check_not_empty("scale", self.scale, ("m", "groups"))
+        m, n = self.q.shape
+        if self.scale.shape[0] != m or n % self.scale.shape[1]:
+            raise DataError(
+                f"scale must have the shape (m, n / group) for q of {self.q.shape} (found {self.scale.shape})"
+            )
+        check_codes("q", self.q, self.bits)
+        check_scale("scale", self.scale)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(m, n)``."""
+        return self.q.shape[0], self.q.shape[1]
+
+    @property
+    def group(self) -> int:
+        """Columns that share a scale."""
+        return int(self.q.shape[1] // self.scale.shape[1])
+
+    def dense(self) -> Float:
+        """``q * scale``."""
+        return np.multiply(self.q, np.repeat(self.scale, self.group, axis=1), dtype=np.float32)
+
+    def cost(self, float_bits: int = FLOAT_BITS) -> Cost:
+        """``macs = m n``, ``bits = m n bits + 32 m n/group``; ``float_bits`` changes nothing here."""
+        m, n = self.shape
+        return Cost(macs=m * n, bits=m * n * self.bits + self.scale.size * FLOAT_BITS)
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank:
+    """``W = left right``: ``left (m, q)``, ``right (q, n)``, each a float32 array or an :class:`IntMatrix`.
+
+    Raises:
+        DataError: inner sizes that differ, wrong dtype, values that are not finite.
+    """
+
+    left: Float | IntMatrix
+    right: Float | IntMatrix
+
+    def __post_init__(self) -> None:
+        for name, part, axes in (("left", self.left, ("m", "q")), ("right", self.right, ("q", "n"))):
+            if not isinstance(part, IntMatrix):
+                check_float(name, part, axes)
+        if self.left.shape[1] != self.right.shape[0]:
+            raise DataError(
+                f"left (m, q) and right (q, n) must share q (found {self.left.shape} and {self.right.shape})"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(m, n)``."""
+        return self.left.shape[0], self.right.shape[1]
+
+    @property
+    def rank(self) -> int:
+        """``q``."""
+        return int(self.left.shape[1])
+
+    def dense(self) -> Float:
+        """``left right``."""
+        weight: Float = _plain(self.left) @ _plain(self.right)
+        return weight
+
+    def cost(self, float_bits: int = FLOAT_BITS) -> Cost:
+        """``macs = q (m + n)``; bits of both parts."""
+        return _part_cost(self.left, float_bits) + _part_cost(self.right, float_bits)
+
+
+def _plain(part: Float | IntMatrix) -> Float:
+    return part.dense() if isinstance(part, IntMatrix) else part
+
+
+def _part_cost(part: Float | IntMatrix, float_bits: int) -> Cost:
+    return part.cost() if isinstance(part, IntMatrix) else Cost(part.size, part.size * float_bits)
+
+
+Factors: TypeAlias = Dense | IntMatrix | LowRank | DenseSparse | QuantizedDenseSparse
+"""Any form of a matrix."""

@@ -1,0 +1,241 @@
+"""Saving a compressed model: written aside, reloaded from there, compared, weighed, then moved in place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leanmatch.errors import FormatError, ModelError, UsageError
+from leanmatch.files import atomic_folder, write_json
+from leanmatch.formats.artifact import tensorfile
+from leanmatch.formats.artifact.gather import Gathered, gather, is_matcher, parts_of
+from leanmatch.formats.artifact.reader import KIND, VERSION
+from leanmatch.formats.layout import legacy_tokenizer_config, rewrite_to_legacy
+from leanmatch.formats.parity import Parity
+from leanmatch.formats.provenance import FILE_NAME, checked_provenance
+from leanmatch.formats.writer import check_target, common_fields, same_mode
+
+if TYPE_CHECKING:
+    from leanmatch.compression import CompressionSpec
+
+RESERVED = ("kind", "artifact")
+MOST_UNREPORTED = 0.01
+"""Share of the folder's bytes that the report may miss (``leanmatch.json`` cannot count itself)."""
+
+
+@dataclass(frozen=True)
+class SavedArtifact:
+    """What was saved.
+
+    Attributes:
+        folder: where.
+        parity: how close the reloaded model is to the one in memory.
+        bytes: of all files together.
+        report: the section ``artifact`` of ``leanmatch.json``, without its layers.
+        notes: what the common layout could not say, and numbers that JSON has no form for.
+    """
+
+    folder: Path
+    parity: Parity
+    bytes: int
+    report: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+def save_compressed(
+    model: Any,
+    folder: str | Path,
+    provenance: Mapping[str, Any],
+    *,
+    tokenizer: Any = None,
+    spec: CompressionSpec | None = None,
+    quality: Mapping[str, Any] | None = None,
+    errors: Mapping[str, float] | None = None,
+    overwrite: bool = False,
+    sample: Sequence[str] = (),
+) -> SavedArtifact:
+    """Save a model with compressed layers as an artifact (docs/format.md).
+
+    Nothing but the folder of a finished, reloaded and compared artifact is ever left behind.
+
+    Args:
+        model: a ``SentenceTransformer`` or a transformers model with layers of
+            :func:`leanmatch.compression.factorize`, finalized or not.
+        folder: where to.
+        provenance: as :func:`leanmatch.formats.save_matcher` takes it.
+        tokenizer: of a transformers model; a sentence encoder has its own.
+        spec: the specification, for the record.
+        quality: what was measured, for the record: numbers, text, lists and dictionaries.
+        errors: relative squared error of layers by module name, for the record.
+        overwrite: replace a model folder that is there.
+        sample: texts of the user's own to compare on, as well.
+
+    Raises:
+        FormatError: the reloaded model's outputs differ, or its bytes are not those of the report.
+        ModelError: no compressed layer, a module that an artifact cannot hold, weights that are not finite.
+        UsageError: a transformers model without its tokenizer.
+        LeanmatchError: ``folder`` is there and ``overwrite`` is false.
+    """
+    from leanmatch.formats.artifact.loader import load_compressed
+    from leanmatch.formats.artifact.outputs import check_outputs
+
+    target = Path(folder)
+    reserved = sorted(set(provenance) & set(RESERVED))
+    if reserved:
+        raise FormatError(f"provenance fields {reserved} are filled in by the writer")
+    given, notes = checked_provenance({**provenance, "quality": quality or {}})
+    told = given.pop("quality")
+    if not is_matcher(model) and tokenizer is None:
+        raise UsageError(f"a {type(model).__name__} is saved with its tokenizer", remedy="pass tokenizer=")
+    check_target(target, overwrite=overwrite)
+    gathered = gather(model, errors or {})
+    with atomic_folder(target, overwrite=overwrite) as temporary:
+        layout_notes = write_configs(model, temporary, tokenizer)
+        _write_tensors(gathered, temporary)
+        section = {
+            "version": VERSION,
+            "task": task_of(model),
+            "architecture": type(parts_of(model)[0].module).__name__,
+            **_sizes(gathered, temporary),
+            "quality": told,
+            "dropped": sorted(gathered.dropped),
+            "spec": None if spec is None else spec.to_json(),
+            "layers": gathered.layers,
+        }
+        content = {
+            **common_fields(temporary, given, layout_notes),
+            "kind": KIND,
+            "parity": {},
+            "artifact": section,
+        }
+        write_json(temporary / FILE_NAME, content)
+        parity = check_outputs(model, load_compressed(temporary, _device(model)), sample, tokenizer)
+        content["parity"] = {"min_cosine": parity.min_cosine, "texts": parity.texts}
+        write_json(temporary / FILE_NAME, content)
+        size = same_mode(temporary)
+        check_bytes(section["bytes"], size, temporary)
+    report = {name: value for name, value in section.items() if name != "layers"}
+    return SavedArtifact(target, parity, size, report, (*layout_notes, *notes))
+
+
+def task_of(model: Any) -> str:
+    """One of :data:`leanmatch.formats.artifact.TASKS`."""
+    if is_matcher(model):
+        return "matcher"
+    name = type(model).__name__
+    endings = {
+        "ForSequenceClassification": "sequence-classification",
+        "ForQuestionAnswering": "question-answering",
+    }
+    return next((task for ending, task in endings.items() if name.endswith(ending)), "encoder")
+
+
+def check_bytes(told: Mapping[str, int], found: int, folder: Path) -> None:
+    """The report's total is that of the folder, but for ``leanmatch.json``, which cannot count itself.
+
+    Raises:
+        FormatError: the two differ by more than :data:`MOST_UNREPORTED`.
+    """
+    exact = sum(
+        path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name != FILE_NAME
+    )
+    allowed = max(MOST_UNREPORTED * found, found - exact)
+    if told["total"] != exact or abs(found - told["total"]) > allowed:
+        raise FormatError(
+            f"the report says {told['total']:,} bytes; the files without {FILE_NAME} have {exact:,}, "
+            f"all {found:,}",
+            remedy="nothing was written; report this",
+        )
+
+
+def _sizes(gathered: Gathered, folder: Path) -> dict[str, Any]:
+    weights = folder / tensorfile.FILE_NAME
+    files = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path != weights)
+    layers = gathered.layers.values()
+    sizes = {
+        "weights": weights.stat().st_size,
+        "layers": gathered.layer_bytes(),
+        "tensors": gathered.other_bytes(),
+        "header": tensorfile.header_bytes(weights),
+        "files": files,
+        "total": weights.stat().st_size + files,
+    }
+    if sizes["layers"] + sizes["tensors"] + sizes["header"] != sizes["weights"]:
+        raise FormatError(f"the parts of {weights.name} do not add up: {sizes}", remedy="report this")
+    return {
+        "bytes": sizes,
+        "layer_macs": sum(int(entry["macs"]) for entry in layers),
+        "dense": {
+            "bytes": gathered.dense_bytes(),
+            "layer_bytes": sum(int(entry["dense_bytes"]) for entry in layers),
+            "layer_macs": sum(int(entry["dense_macs"]) for entry in layers),
+        },
+    }
+
+
+def _write_tensors(gathered: Gathered, folder: Path) -> None:
+    from safetensors.numpy import save_file
+
+    save_file(gathered.tensors, folder / tensorfile.FILE_NAME)
+
+
+def write_configs(model: Any, folder: Path, tokenizer: Any) -> list[str]:
+    """Configurations and tokenizer in the common layout, no weights; what that layout could not say."""
+    from leanmatch.formats.reader import quiet_bars
+
+    notes: list[str] = []
+    with quiet_bars():
+        if is_matcher(model):
+            with _without_weights(parts_of(model)[0].module):
+                model.save_pretrained(str(folder), create_model_card=False)
+            for path in list(folder.rglob("*.safetensors")) + list(folder.rglob("*.bin")):
+                path.unlink()
+            notes = rewrite_to_legacy(folder, list(model))
+        else:
+            _save_config(model, folder)
+            tokenizer.save_pretrained(str(folder))
+            for path in folder.rglob("tokenizer_config.json"):
+                content = json.loads(path.read_text(encoding="utf-8"))
+                write_json(path, legacy_tokenizer_config(content))
+    if (folder / "config.json").is_file():
+        _plain_precision(folder / "config.json")
+    for path in folder.rglob("tokenizer.json"):  # saved with indents: a third of it is blanks
+        content = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
+    return notes
+
+
+def _save_config(model: Any, folder: Path | str) -> None:
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(str(folder))
+
+
+@contextmanager
+def _without_weights(inner: Any) -> Iterator[None]:
+    """``save_pretrained`` of the transformers model writes its configuration only."""
+    if not hasattr(inner, "config"):  # a static encoder
+        yield
+        return
+    inner.save_pretrained = lambda path, **options: _save_config(inner, path)
+    try:
+        yield
+    finally:
+        del inner.save_pretrained
+
+
+def _plain_precision(path: Path) -> None:
+    """A compressed model computes in float32, whatever its base was stored in."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    kept = {name: value for name, value in content.items() if name not in ("dtype", "torch_dtype")}
+    write_json(path, kept)
+
+
+def _device(model: Any) -> str:
+    try:
+        return str(next(model.buffers()).device)
+    except StopIteration:
+        raise ModelError(f"the {type(model).__name__} holds no tensors") from None

@@ -1,0 +1,337 @@
+"""A catalogue as it is searched: one generation, loaded whole, that nothing changes any more."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from leanmatch.errors import DataError, FormatError, UsageError
+from leanmatch.index.approximate import ApproximateSearch, read_index
+from leanmatch.index.columns import CodedColumn
+from leanmatch.index.exact import checked_matrix
+from leanmatch.index.filtermask import filter_mask
+from leanmatch.index.filters import Filter
+from leanmatch.index.filtertext import filter_to_text
+from leanmatch.index.manifest import MANIFEST, Manifest, read_manifest
+from leanmatch.index.planner import Plan, choose, covered_selection, merged
+from leanmatch.index.recommender import Recommendation, same_text
+from leanmatch.index.scan import Rows, Scan, Selection
+from leanmatch.index.segments import META, SegmentRows, read_segments
+from leanmatch.types import EncodeFunction, Vectors
+
+_KEPT_FILTERS = 256
+_ATTEMPTS = 20
+
+
+@dataclass(frozen=True)
+class Found:
+    """The rows found for one query, best first, their scores, and how they were found."""
+
+    scores: NDArray[np.float64]
+    rows: Rows
+    plan: Plan
+
+
+class Catalogue:
+    """One generation of a catalogue, in memory. Make it with :meth:`open`; it is safe to search from threads.
+
+    Attributes:
+        folder: where it lies.
+        manifest: what it consists of.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, segments: Sequence[SegmentRows]) -> None:
+        """Use :meth:`open`."""
+        self.folder, self.manifest = folder, manifest
+        self._table = _joined_items(segments, manifest)
+        self._vectors = _joined_vectors(segments, manifest)
+        self.ids: list[str] = self._table.column("id").to_pylist()
+        self._row = {name: row for row, name in enumerate(self.ids)}
+        self._columns: dict[str, CodedColumn] = {}
+        self._filters: OrderedDict[str, Selection] = OrderedDict()
+        self._same: dict[str, list[int]] | None = None
+        self._lock = Lock()
+        self._approximate, self._covered = _approximate(folder, manifest, segments)
+        # with an approximate index only the rows that it does not cover are scanned, so only they are coded
+        self._delta = len(self._vectors) - (0 if self._covered is None else int((self._covered >= 0).sum()))
+        self._scan = Scan.build(self._vectors[len(self._vectors) - self._delta :])
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Catalogue:
+        """Load the current generation. A writer that switches meanwhile does no harm: it is read anew then.
+
+        Raises:
+            FormatError: no catalogue, or a damaged one.
+        """
+        place = Path(folder)
+        for _ in range(_ATTEMPTS):
+            manifest = read_manifest(place)
+            try:
+                return cls(place, manifest, read_segments(place, manifest))
+            except FileNotFoundError as error:
+                missing = error
+                if read_manifest(place).generation == manifest.generation:
+                    break
+        raise FormatError(
+            f"{missing.filename} is named by {place / MANIFEST} and is not there",
+            remedy="restore it, or index the items anew",
+        ) from missing
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        return f"Catalogue({str(self.folder)!r}, {len(self):,} items, generation {self.manifest.generation})"
+
+    @property
+    def dimension(self) -> int:
+        """Length of the vectors."""
+        return self.manifest.model.dimension
+
+    @property
+    def texts(self) -> pa.Array:
+        """The texts, as Arrow."""
+        return self._table.column("text").combine_chunks()
+
+    def row(self, name: str) -> int | None:
+        """The row of an identifier, None where there is none."""
+        return self._row.get(name)
+
+    def text(self, row: int) -> str:
+        """The text of a row."""
+        return str(self._table.column("text")[row].as_py())
+
+    def vectors(self, rows: Sequence[int]) -> Vectors:
+        """The stored vectors of rows."""
+        return np.asarray(self._vectors[np.asarray(rows, dtype=np.int64)])
+
+    def metadata(self, row: int) -> dict[str, Any]:
+        """What else is known about the item of a row, without missing values."""
+        found = {name: self._table.column(META + name)[row].as_py() for name in self.manifest.columns}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def column(self, name: str) -> CodedColumn:
+        """A metadata column in coded form; made when it is first asked for.
+
+        Raises:
+            UsageError: there is no such column.
+        """
+        coded = self._columns.get(name)
+        if coded is None:
+            kind = self.manifest.columns.get(name)
+            if kind is None:
+                known = ", ".join(self.manifest.columns) or "none"
+                raise UsageError(f"the catalogue has no column {name!r}", remedy=f"the columns are: {known}")
+            coded = self._columns[name] = CodedColumn.build(self._table.column(META + name), kind)
+        return coded
+
+    def select(self, expression: Filter) -> Selection:
+        """The rows that a filter leaves; the last 256 filters are remembered.
+
+        Raises:
+            UsageError: an unknown column, or a value of another type than the column's.
+        """
+        key = filter_to_text(expression)  # not the filter itself: True and 1 are equal in Python
+        with self._lock:
+            found = self._filters.get(key)
+            if found is not None:
+                self._filters.move_to_end(key)
+                return found
+        mask = filter_mask(expression, self.column, len(self))
+        selection = Selection(np.flatnonzero(mask), len(self))
+        with self._lock:
+            self._filters[key] = selection
+            while len(self._filters) > _KEPT_FILTERS:
+                self._filters.popitem(last=False)
+        return selection
+
+    def search(
+        self,
+        queries: Vectors,
+        k: int | Sequence[int] = 10,
+        *,
+        filters: Sequence[Filter | None] | None = None,
+        exclude: Sequence[Collection[int]] | None = None,
+    ) -> list[Found]:
+        """The best items for each query.
+
+        Args:
+            queries: shape ``(queries, dimension)``.
+            k: how many, for all queries or for each.
+            filters: for each query a filter, or None.
+            exclude: for each query rows that are left out.
+
+        Raises:
+            DataError: queries of another dimension, or with NaN or infinite numbers.
+            UsageError: ``k`` below 1; a filter that does not fit the columns.
+        """
+        matrix = checked_matrix(queries, "queries", self.dimension)
+        wanted = [k] * len(matrix) if isinstance(k, int) else list(k)
+        for one in wanted:
+            if one < 1:
+                raise UsageError(f"k is {one}", remedy="ask for 1 item or more")
+        banned = [set(rows) for rows in exclude] if exclude is not None else [set()] * len(matrix)
+        widths = [one + len(out) for one, out in zip(wanted, banned, strict=True)]
+        chosen = [None if one is None else self.select(one) for one in (filters or [None] * len(matrix))]
+        plans = [choose(self._approximate, self._delta, len(self), one) for one in chosen]
+        found: list[tuple[NDArray[np.float64], Rows]] = [(np.zeros(0), np.zeros(0, np.int64))] * len(matrix)
+        if self._approximate is None:
+            found = self._scan.search(matrix, widths, chosen) if len(self) else found
+        else:
+            self._search_approximate(matrix, widths, chosen, plans, found)
+        out = []
+        for i, (scores, rows) in enumerate(found):
+            keep = [at for at, row in enumerate(rows.tolist()) if row not in banned[i]][: wanted[i]]
+            out.append(Found(scores[keep], rows[keep], plans[i]))
+        return out
+
+    def _search_approximate(
+        self,
+        queries: Vectors,
+        widths: Sequence[int],
+        chosen: Sequence[Selection | None],
+        plans: Sequence[Plan],
+        found: list[tuple[NDArray[np.float64], Rows]],
+    ) -> None:
+        assert self._approximate is not None and self._covered is not None
+        first = len(self) - self._delta
+        for i, (selection, plan) in enumerate(zip(chosen, plans, strict=True)):
+            query, width = queries[i : i + 1], widths[i]
+            if plan.exact and selection is not None:
+                found[i] = _best_of(self._vectors, queries[i], selection.rows, width)
+                continue
+            alive = covered_selection(selection, self._covered, first)
+            (scores, rows) = self._approximate.search(query, width, alive)[0]
+            parts = [(scores, self._covered[rows])]
+            if self._delta:
+                inside = None
+                if selection is not None:
+                    later = selection.rows[selection.rows >= first] - first
+                    inside = Selection(later, self._delta)
+                (near,) = self._scan.search(query, [width], [inside])
+                parts.append((near[0], near[1] + first))
+            found[i] = merged(parts, width)
+
+    def recommend(
+        self,
+        encoder: EncodeFunction,
+        texts: Sequence[str],
+        k: int = 10,
+        *,
+        filter: Filter | None = None,
+        exclude: Collection[str] = (),
+        exclude_self: bool = True,
+    ) -> list[list[Recommendation]]:
+        """The ``k`` best items for each text, as :meth:`leanmatch.index.Recommender.recommend` gives them.
+
+        Raises:
+            DataError: a blank text.
+            UsageError: ``k`` below 1; a filter that does not fit the columns.
+        """
+        for row, text in enumerate(texts):
+            if not isinstance(text, str) or not text.strip():
+                raise DataError("a text is missing or blank", line=row + 1, value=text, remedy="give a text")
+        if not texts:
+            return []
+        out = {row for row in map(self.row, exclude) if row is not None}
+        banned = [out | set(self.same_as(text) if exclude_self else ()) for text in texts]
+        found = self.search(
+            np.asarray(encoder(texts), dtype=np.float32), k, filters=[filter] * len(texts), exclude=banned
+        )
+        return [
+            [
+                Recommendation(self.ids[row], self.text(row), float(score), rank, self.metadata(row))
+                for rank, (row, score) in enumerate(zip(one.rows, one.scores, strict=True), start=1)
+            ]
+            for one in found
+        ]
+
+    def same_as(self, text: str) -> Sequence[int]:
+        """The rows whose text is this one, up to case and white space."""
+        if self._same is None:
+            same: dict[str, list[int]] = defaultdict(list)
+            for row, other in enumerate(self._table.column("text").to_pylist()):
+                same[same_text(other)].append(row)
+            self._same = dict(same)
+        return self._same.get(same_text(text), ())
+
+    def facets(self, most_values: int = 50) -> list[Mapping[str, Any]]:
+        """For each column its type and, with counts, its values where they are few, else its range."""
+        out: list[Mapping[str, Any]] = []
+        for name, kind in self.manifest.columns.items():
+            coded = self.column(name)
+            facet: dict[str, Any] = {"name": name, "type": kind, "present": int(coded.present.sum())}
+            if kind == "text":
+                facet["distinct"] = len(coded.values)
+                if len(coded.values) <= most_values:
+                    counts = np.bincount(coded.codes[coded.present], minlength=len(coded.values))
+                    facet["values"] = [
+                        {"value": value, "count": int(n)}
+                        for value, n in zip(coded.values, counts, strict=True)
+                    ]
+            elif kind == "boolean":
+                true = int(coded.codes[coded.present].sum())
+                facet["values"] = [
+                    {"value": True, "count": true},
+                    {"value": False, "count": facet["present"] - true},
+                ]
+            elif facet["present"]:
+                held = coded.codes[coded.present]
+                facet |= {"min": held.min().item(), "max": held.max().item()}
+            out.append(facet)
+        return out
+
+
+def is_catalogue(folder: str | Path) -> bool:
+    """Does the folder hold a catalogue's manifest?"""
+    return Path(folder, MANIFEST).is_file()
+
+
+def _best_of(vectors: Vectors, query: Vectors, rows: Rows, width: int) -> tuple[NDArray[np.float64], Rows]:
+    """Exact search among some rows, without the codes of all."""
+    found, at = Scan(vectors, None, 1.0, 0.0, 0.0).best(query, rows, width)
+    return found, at
+
+
+def _joined_items(segments: Sequence[SegmentRows], manifest: Manifest) -> pa.Table:
+    names = ["id", "text", *(META + name for name in manifest.columns)]
+    parts = [
+        one.items.select(names) if one.alive.all() else one.items.select(names).filter(pa.array(one.alive))
+        for one in segments
+    ]
+    return pa.concat_tables(parts).combine_chunks()
+
+
+def _joined_vectors(segments: Sequence[SegmentRows], manifest: Manifest) -> Vectors:
+    if len(segments) == 1 and segments[0].alive.all():
+        return segments[0].vectors
+    parts = [np.asarray(one.vectors if one.alive.all() else one.vectors[one.alive]) for one in segments]
+    return np.concatenate([*parts, np.zeros((0, manifest.model.dimension), np.float32)])
+
+
+def _approximate(
+    folder: Path, manifest: Manifest, segments: Sequence[SegmentRows]
+) -> tuple[ApproximateSearch | None, Rows | None]:
+    """The search index and, for each of its rows, the row among those that are alive, or -1."""
+    stored = manifest.approximate
+    if stored is None:
+        return None, None
+    covered = segments[: stored.segments]
+    alive = np.concatenate([one.alive for one in covered])
+    place = np.where(alive, np.cumsum(alive) - 1, -1).astype(np.int64)
+    vectors = covered[0].vectors if len(covered) == 1 else np.concatenate([one.vectors for one in covered])
+    index = read_index(folder / stored.file.name)
+    if index.ntotal != len(alive) or index.d != manifest.model.dimension:
+        raise FormatError(
+            f"{folder / stored.file.name} covers {index.ntotal} rows, not {len(alive)}",
+            remedy="leanmatch index MODEL -o CATALOGUE --rebuild makes it anew",
+        )
+    return ApproximateSearch(index, stored.kind, stored.effort, vectors), place

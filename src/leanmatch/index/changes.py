@@ -1,0 +1,82 @@
+"""What a change to a catalogue is made of, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from leanmatch.data import ItemTable
+from leanmatch.errors import DataError
+from leanmatch.types import JsonValue
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item as it comes in; metadata values are text, numbers, booleans, or None for none."""
+
+    id: str
+    text: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Change:
+    """What an operation did, in items.
+
+    Attributes:
+        added, updated, unchanged, deleted: by what became of them.
+        unknown: identifiers that were to be deleted and are not there.
+        encoded: texts that went through the model; ``reused``: vectors that were there already.
+        items: in the catalogue afterwards; ``generation``: its number.
+        search: how it is searched, with the measured recall where that is approximate.
+    """
+
+    added: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    unknown: int = 0
+    encoded: int = 0
+    reused: int = 0
+    items: int = 0
+    generation: int = 0
+    search: str = "exact"
+
+    def to_json(self) -> JsonValue:
+        """Plain values."""
+        return dict(vars(self))
+
+
+def items_of(table: ItemTable) -> list[Item]:
+    """The rows of an item table."""
+    columns = {name: table.metadata_values(name) for name in table.metadata_columns}
+    return [
+        Item(name, text, {column: values[row] for column, values in columns.items()})
+        for row, (name, text) in enumerate(zip(table.ids, table.texts, strict=True))
+    ]
+
+
+def checked_items(items: Sequence[Item]) -> list[Item]:
+    """Items that are sound: every identifier once, no blank text.
+
+    Raises:
+        DataError: they are not.
+    """
+    seen: dict[str, int] = {}
+    for row, item in enumerate(items, start=1):
+        if not isinstance(item.id, str) or not item.id:
+            raise DataError("the identifier is missing", line=row, column="id", remedy="give a text")
+        if seen.setdefault(item.id, row) != row:
+            raise DataError(
+                f"the identifier stands on rows {seen[item.id]} and {row}",
+                line=row,
+                column="id",
+                value=item.id,
+                remedy="give each item once",
+            )
+        if not isinstance(item.text, str) or not item.text.strip():
+            raise DataError(
+                "the text is missing or blank", line=row, column="text", value=item.text, remedy="give a text"
+            )
+    return list(items)

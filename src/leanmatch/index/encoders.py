@@ -1,0 +1,59 @@
+"""Opening the encoder of a catalogue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from leanmatch.errors import MissingExtraError, ModelError
+from leanmatch.index.identity import identity_of
+from leanmatch.index.manifest import Manifest
+
+
+def open_encoder(name_or_folder: str | Path, *, device: str = "auto") -> Any:
+    """An encoder: leanmatch's own runtime, which needs no torch, or sentence-transformers on request.
+
+    What the runtime cannot run goes to sentence-transformers too, with a warning (:func:`leanmatch.load`).
+
+    Args:
+        name_or_folder: a folder, a packaged model or a name on the hub.
+        device: ``auto`` for the runtime, on the CPU; ``cpu`` or ``cuda`` for sentence-transformers there.
+
+    Raises:
+        ModelError: no such model, or a damaged one.
+        MissingExtraError: it needs sentence-transformers, which is not installed.
+    """
+    if device != "auto":
+        from leanmatch.formats import load_encoder
+
+        return load_encoder(name_or_folder, device)
+    from leanmatch.runtime import load
+
+    return load(name_or_folder)
+
+
+def encoder_for(manifest: Manifest, model: str | None, *, device: str = "auto") -> Any:
+    """The encoder that a catalogue was made with, from where it lay then or from ``model``.
+
+    Raises:
+        ModelError: it is not there any more, or is another model now.
+    """
+    named = model or manifest.model.name
+    try:
+        encoder = open_encoder(named, device=device)
+    except MissingExtraError:
+        raise
+    except ModelError as error:
+        raise ModelError(
+            f"the catalogue's model cannot be opened: {error.problem}",
+            remedy="name its folder with --model" if model is None else error.remedy,
+        ) from error
+    found = identity_of(encoder)
+    if found.fingerprint != manifest.model.fingerprint:
+        raise ModelError(
+            f"the catalogue was made with the model {manifest.model.name} "
+            f"({manifest.model.fingerprint[:12]}...), and {named} is not it ({found.fingerprint[:12]}...)",
+            remedy="name the right folder with --model, or encode all items anew: "
+            "leanmatch index MODEL -o CATALOGUE --rebuild",
+        )
+    return encoder

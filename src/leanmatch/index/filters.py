@@ -1,0 +1,183 @@
+"""Filters on metadata: a small typed expression, and its JSON form.
+
+========================  ==========================================  =================================
+text                      JSON                                        leaves items whose
+========================  ==========================================  =================================
+``category = "Toys"``     ``{"column": "category", "eq": "Toys"}``    value is this
+``price < 20``            ``{"column": "price", "lt": 20}``           value is below (``le gt ge`` too)
+``5 to 20 of price``      ``{"column": "price", "ge": 5, "lt": 20}``  value is in the range
+``size in ("S", "M")``    ``{"column": "size", "in": ["S", "M"]}``    value is one of these
+``price is missing``      ``{"column": "price", "missing": true}``    value is not there
+``a = 1 and b = 2``       ``{"and": [..., ...]}``                     every part holds
+``a = 1 or b = 2``        ``{"or": [..., ...]}``                      some part holds
+``not a = 1``             ``{"not": {...}}``                          part does not hold
+========================  ==========================================  =================================
+
+(The range in text form is ``price >= 5 and price < 20``.) An item without a value in a column fails every
+comparison on it; ``not`` is the plain complement, so ``not price < 20`` also leaves the items without a
+price. Texts are compared by code points, so ISO dates have their order. The text form is in
+:mod:`leanmatch.index.filtertext`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from leanmatch.errors import UsageError
+from leanmatch.index.columns import Value
+
+OPERATORS = {"eq": "=", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+"""JSON name to the sign of the text form."""
+
+MAX_DEPTH = 32
+MAX_PARTS = 1_000
+MAX_VALUES = 10_000
+
+
+@dataclass(frozen=True)
+class Compare:
+    """``column operator value``; the operator is a key of :data:`OPERATORS`."""
+
+    column: str
+    operator: str
+    value: Value
+
+
+@dataclass(frozen=True)
+class IsIn:
+    """The column's value is one of ``values``."""
+
+    column: str
+    values: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Missing:
+    """The item has no value in the column."""
+
+    column: str
+
+
+@dataclass(frozen=True)
+class AllOf:
+    """Every part holds."""
+
+    parts: tuple[Filter, ...]
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    """Some part holds."""
+
+    parts: tuple[Filter, ...]
+
+
+@dataclass(frozen=True)
+class Not:
+    """The part does not hold."""
+
+    part: Filter
+
+
+Filter: TypeAlias = Compare | IsIn | Missing | AllOf | AnyOf | Not
+
+
+def filter_from_json(value: Any) -> Filter:
+    """Read the JSON form.
+
+    Raises:
+        UsageError: it is none, or it is too large or too deep.
+
+    >>> filter_from_json({"column": "price", "ge": 5, "lt": 20}) == AllOf(
+    ...     (Compare("price", "ge", 5), Compare("price", "lt", 20)))
+    True
+    """
+    return _from_json(value, _Budget(), 0)
+
+
+def filter_to_json(expression: Filter) -> dict[str, Any]:
+    """The JSON form; :func:`filter_from_json` reads it back to an equal filter."""
+    if isinstance(expression, Compare):
+        return {"column": expression.column, expression.operator: expression.value}
+    if isinstance(expression, IsIn):
+        return {"column": expression.column, "in": list(expression.values)}
+    if isinstance(expression, Missing):
+        return {"column": expression.column, "missing": True}
+    if isinstance(expression, Not):
+        return {"not": filter_to_json(expression.part)}
+    name = "and" if isinstance(expression, AllOf) else "or"
+    return {name: [filter_to_json(part) for part in expression.parts]}
+
+
+class _Budget:
+    def __init__(self) -> None:
+        self.parts = 0
+
+    def take(self, depth: int) -> None:
+        self.parts += 1
+        if self.parts > MAX_PARTS:
+            raise UsageError(f"the filter has more than {MAX_PARTS:,} parts", remedy="use in: [...]")
+        if depth > MAX_DEPTH:
+            raise UsageError(f"the filter is more than {MAX_DEPTH} levels deep", remedy="flatten it")
+
+
+def _from_json(value: Any, budget: _Budget, depth: int) -> Filter:
+    budget.take(depth)
+    if not isinstance(value, Mapping) or not value:
+        raise _not_a_filter(value)
+    if len(value) == 1:
+        (name, inner), *_ = value.items()
+        if name in {"and", "or"}:
+            if not isinstance(inner, list) or not inner:
+                raise UsageError(f"{name!r} needs a list of filters, found {inner!r:.80}", remedy="[...]")
+            parts = tuple(_from_json(part, budget, depth + 1) for part in inner)
+            return AllOf(parts) if name == "and" else AnyOf(parts)
+        if name == "not":
+            return Not(_from_json(inner, budget, depth + 1))
+    column = value.get("column")
+    if not isinstance(column, str) or len(value) < 2:
+        raise _not_a_filter(value)
+    tests = [_test(column, name, inner) for name, inner in value.items() if name != "column"]
+    return tests[0] if len(tests) == 1 else AllOf(tuple(tests))
+
+
+def _test(column: str, name: str, value: Any) -> Filter:
+    if name in OPERATORS:
+        return Compare(column, name, checked_value(value))
+    if name == "in":
+        if not isinstance(value, list):
+            raise UsageError(f"'in' needs a list, found {value!r:.80}", remedy='{"column": ..., "in": [...]}')
+        return checked_in(column, value)
+    if name == "missing" and isinstance(value, bool):
+        return Missing(column) if value else Not(Missing(column))
+    raise UsageError(
+        f"there is no test {name!r} with {value!r:.80}",
+        remedy=f"one of: {', '.join([*OPERATORS, 'in', 'missing'])}",
+    )
+
+
+def checked_in(column: str, values: list[Any]) -> IsIn:
+    """An :class:`IsIn` whose values are plain and not too many."""
+    if len(values) > MAX_VALUES:
+        raise UsageError(f"'in' has {len(values):,} values", remedy=f"give at most {MAX_VALUES:,}")
+    return IsIn(column, tuple(checked_value(value) for value in values))
+
+
+def checked_value(value: Any) -> Value:
+    """The value, if it is one that columns hold."""
+    if isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise UsageError(
+        f"a filter compares with text, numbers and booleans, found {value!r:.80}",
+        remedy='for items without a value use {"column": ..., "missing": true}',
+    )
+
+
+def _not_a_filter(value: Any) -> UsageError:
+    return UsageError(
+        f"this is no filter: {value!r:.120}",
+        remedy='{"column": NAME, "eq": VALUE}, or {"and": [...]}, {"or": [...]}, {"not": {...}}',
+    )

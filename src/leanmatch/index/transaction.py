@@ -1,0 +1,277 @@
+"""A catalogue while its writer lock is held: what is stored, and the ways to the next generation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from leanmatch.errors import ModelError, UsageError
+from leanmatch.index.approximate import EXACT_LIMIT, Tuned, build_approximate, check_kind, write_index
+from leanmatch.index.changes import Change, Item
+from leanmatch.index.columns import column_array
+from leanmatch.index.lock import writer_lock
+from leanmatch.index.manifest import (
+    MANIFEST,
+    Approximate,
+    Manifest,
+    ModelIdentity,
+    Segment,
+    StoredFile,
+    read_manifest,
+    store_file,
+    write_manifest,
+)
+from leanmatch.index.segments import (
+    META,
+    SegmentRows,
+    items_table,
+    read_segments,
+    with_columns,
+    write_dead,
+    write_segment,
+)
+from leanmatch.index.staging import Progress, Staging
+from leanmatch.types import EncodeFunction, Vectors
+
+MOST_SEGMENTS = 12
+"""One more, and a change rewrites the catalogue as one segment."""
+
+_DEAD_SHARE = 0.25
+_UNCOVERED_SHARE = 0.2
+_SMALL = 1_024
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """How a catalogue is written.
+
+    Attributes:
+        kind: see ``approximate.KINDS``; None keeps what the catalogue has (``auto`` in a new one).
+        wait_seconds: how long to wait for another writer.
+        progress: called while texts are encoded.
+        say: told what is worth a line: recall at each effort, a rewrite.
+    """
+
+    kind: str | None = None
+    wait_seconds: float = 0.0
+    progress: Progress | None = None
+    say: Callable[[str], None] = lambda _: None
+
+    def __post_init__(self) -> None:
+        if self.kind is not None:
+            check_kind(self.kind)
+        if self.wait_seconds < 0:
+            raise UsageError(f"wait_seconds is {self.wait_seconds}", remedy="give 0 or more")
+
+
+class Transaction:
+    """The catalogue while its lock is held."""
+
+    def __init__(self, folder: Path, options: WriteOptions, manifest: Manifest | None) -> None:
+        self._folder, self._options, self.manifest = folder, options, manifest
+        self._segments = read_segments(folder, manifest) if manifest is not None else []
+        generation = 1 if manifest is None else manifest.generation + 1
+        self._generation, self._name = generation, f"g{generation:08d}"
+
+    @classmethod
+    @contextmanager
+    def opened(cls, folder: Path, options: WriteOptions, *, new: bool = False) -> Iterator[Transaction]:
+        if not new and not (folder / MANIFEST).is_file():
+            read_manifest(folder)  # says what is wrong
+        with writer_lock(folder, wait_seconds=options.wait_seconds):
+            manifest = read_manifest(folder) if not new or (folder / MANIFEST).is_file() else None
+            remove_strays(folder, manifest)
+            yield cls(folder, options, manifest)
+
+    def required(self) -> Manifest:
+        assert self.manifest is not None
+        return self.manifest
+
+    def require(self, identity: ModelIdentity) -> Manifest:
+        manifest = self.required()
+        if manifest.model.fingerprint != identity.fingerprint:
+            raise ModelError(
+                f"the catalogue was made with the model {manifest.model.name} "
+                f"({manifest.model.fingerprint[:12]}...), not with {identity.name} "
+                f"({identity.fingerprint[:12]}...): their vectors do not mix",
+                remedy="name that model, or encode all items anew: leanmatch index MODEL -o FOLDER --rebuild",
+            )
+        return manifest
+
+    def places(self) -> dict[str, tuple[int, int]]:
+        """Identifier to segment and row, of the items that are alive."""
+        return {
+            name: (number, row)
+            for number, segment in enumerate(self._segments)
+            for row, name in enumerate(segment.items.column("id").to_pylist())
+            if segment.alive[row]
+        }
+
+    def vectors_by_key(self, keys: set[bytes] | None = None) -> dict[bytes, Vectors]:
+        """The vector of each text that is stored, or of those asked for."""
+        return {
+            key: segment.vectors[row]
+            for segment in self._segments
+            for row, key in enumerate(segment.items.column("key").to_pylist())
+            if keys is None or key in keys
+        }
+
+    def is_same(self, item: Item, place: tuple[int, int], columns: dict[str, str]) -> bool:
+        stored = self._row(place)
+        if stored["text"] != item.text:
+            return False
+        for name, kind in columns.items():
+            new = column_array(name, [item.metadata.get(name)], kind)[0].as_py()
+            if new != stored.get(META + name):
+                return False
+        return True
+
+    def patched(self, item: Item, place: tuple[int, int]) -> Item:
+        stored = self._row(place)
+        old = {name[len(META) :]: value for name, value in stored.items() if name.startswith(META)}
+        return Item(item.id, item.text, {**old, **item.metadata})
+
+    def _row(self, place: tuple[int, int]) -> dict[str, Any]:
+        items = self._segments[place[0]].items
+        return {name: items.column(name)[place[1]].as_py() for name in items.column_names}
+
+    def live_table(self, columns: dict[str, str] | None = None) -> pa.Table:
+        """The items that are alive, in their order."""
+        wanted = columns if columns is not None else dict(self.required().columns)
+        parts = [with_columns(one.items.filter(pa.array(one.alive)), wanted) for one in self._segments]
+        return pa.concat_tables(parts) if parts else items_table([], [], [], {})
+
+    def live_vectors(self) -> Vectors:
+        parts = [np.asarray(one.vectors[one.alive]) for one in self._segments]
+        return np.concatenate([*parts, np.zeros((0, self.required().model.dimension), np.float32)])
+
+    def encode(
+        self,
+        table: pa.Table,
+        keys: Sequence[bytes],
+        encoder: EncodeFunction,
+        identity: ModelIdentity,
+        known: Callable[[bytes], Vectors | None],
+    ) -> tuple[Vectors, int]:
+        texts: list[str] = table.column("text").to_pylist()
+        return Staging(self._folder, identity).encode(
+            texts, keys, encoder, known, keep=len(texts) > _SMALL, progress=self._options.progress
+        )
+
+    def append(
+        self,
+        table: pa.Table | None,
+        vectors: Vectors | None,
+        gone: Sequence[tuple[int, int]],
+        columns: dict[str, str],
+        change: Change,
+    ) -> Change:
+        """Add a segment and mark rows as gone; or, where the pieces have become many, write one segment."""
+        manifest = self.required()
+        alive = [segment.alive.copy() for segment in self._segments]
+        for number, row in gone:
+            alive[number][row] = False
+        if self._scattered(alive, 0 if table is None else table.num_rows):
+            self._options.say("rewriting the catalogue as one segment")
+            self._segments = [
+                SegmentRows(one.segment, one.items, one.vectors, mask)
+                for one, mask in zip(self._segments, alive, strict=True)
+            ]
+            whole, stored = self.live_table(columns), self.live_vectors()
+            if table is not None and vectors is not None:
+                whole, stored = pa.concat_tables([whole, table]), np.concatenate([stored, vectors])
+            return self.rewrite(whole, stored, manifest.model, columns, change)
+        segments = []
+        for number, (one, mask) in enumerate(zip(self._segments, alive, strict=True)):
+            segment = one.segment
+            if not np.array_equal(mask, one.alive):
+                dead = np.flatnonzero(~mask)
+                file = write_dead(self._folder, f"{self._name}-{number}", dead)
+                segment = replace(segment, dead=file, dead_rows=len(dead))
+            segments.append(segment)
+        if table is not None and vectors is not None:
+            segments.append(write_segment(self._folder, self._name, table, vectors))
+        return self.switch(
+            replace(manifest, generation=self._generation, columns=columns, segments=tuple(segments)),
+            change,
+        )
+
+    def rewrite(
+        self,
+        table: pa.Table,
+        vectors: Vectors,
+        identity: ModelIdentity,
+        columns: dict[str, str],
+        change: Change,
+    ) -> Change:
+        """One segment of everything, with a search index where one is due."""
+        old = self.manifest
+        kind = self._options.kind or (old.kind if old is not None else "auto")
+        segment = write_segment(self._folder, self._name, table, vectors)
+        approximate = self._approximate(segment, vectors, kind)
+        same = old is not None and old.model.fingerprint == identity.fingerprint
+        extras: dict[str, StoredFile] = dict(old.extras) if old is not None and same else {}
+        return self.switch(
+            Manifest(self._generation, identity, columns, (segment,), kind, approximate, extras), change
+        )
+
+    def _approximate(self, segment: Segment, vectors: Vectors, kind: str) -> Approximate | None:
+        chosen = ("exact" if segment.rows <= EXACT_LIMIT else "ivf") if kind == "auto" else kind
+        if chosen == "exact" or not segment.rows:
+            return None
+        tuned: Tuned = build_approximate(vectors, chosen, say=self._options.say)
+        file = store_file(
+            self._folder, f"{self._name}-{chosen}.faiss", lambda path: write_index(tuned.index, path)
+        )
+        return Approximate(file, chosen, 1, tuned.effort, tuned.recall, tuned.queries)
+
+    def _scattered(self, alive: list[NDArray[np.bool_]], more: int) -> bool:
+        """Are there so many segments, dead rows or rows outside the search index that a rewrite pays?"""
+        manifest = self.required()
+        rows = sum(len(mask) for mask in alive)
+        dead = rows - sum(int(mask.sum()) for mask in alive)
+        if len(alive) + bool(more) > MOST_SEGMENTS or dead > max(_SMALL, _DEAD_SHARE * rows):
+            return True
+        total = rows + more - dead
+        approximate = manifest.approximate
+        if approximate is None:
+            return manifest.kind == "auto" and total > EXACT_LIMIT
+        covered = sum(len(mask) for mask in alive[: approximate.segments])
+        return rows + more - covered > max(_SMALL, _UNCOVERED_SHARE * total)
+
+    def nothing_to_do(self, change: Change) -> Change:
+        return self._reported(self.required(), change)
+
+    def switch(self, manifest: Manifest, change: Change) -> Change:
+        write_manifest(self._folder, manifest)
+        self.manifest = manifest
+        remove_strays(self._folder, manifest, staging=True)
+        return self._reported(manifest, change)
+
+    def _reported(self, manifest: Manifest, change: Change) -> Change:
+        change.items, change.generation = manifest.items, manifest.generation
+        if manifest.approximate is not None:
+            found = manifest.approximate
+            change.search = f"{found.kind} at effort {found.effort}, recall@10 {found.recall:.4f}"
+        return change
+
+
+def is_ours(name: str) -> bool:
+    return name[:1] == "g" and name[1:9].isdigit() and name[9:10] == "-"
+
+
+def remove_strays(folder: Path, manifest: Manifest | None, *, staging: bool = False) -> None:
+    """Remove what no manifest names: files of killed writers, of older generations, and used up chunks."""
+    named = {file.name for file in manifest.files} if manifest is not None else set()
+    for path in folder.iterdir():
+        if path.name.startswith(".partial-") or (is_ours(path.name) and path.name not in named):
+            path.unlink(missing_ok=True)
+    if staging:
+        Staging.remove(folder)

@@ -1,0 +1,212 @@
+"""Making and changing a catalogue. Every operation ends in one rename: the old catalogue or the new one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from leanmatch.errors import DataError, UsageError
+from leanmatch.index.changes import Change, Item, checked_items
+from leanmatch.index.columns import column_array, infer_type, widened
+from leanmatch.index.identity import identity_of
+from leanmatch.index.manifest import (
+    LOCK,
+    MANIFEST,
+    STAGING,
+    Manifest,
+    read_manifest,
+    store_file,
+)
+from leanmatch.index.segments import (
+    items_table,
+)
+from leanmatch.index.staging import text_key
+from leanmatch.index.transaction import Transaction, WriteOptions, is_ours
+from leanmatch.types import EncodeFunction
+
+
+def create_catalogue(
+    folder: str | Path,
+    items: Sequence[Item],
+    encoder: EncodeFunction,
+    options: WriteOptions | None = None,
+    *,
+    overwrite: bool = False,
+) -> Change:
+    """Make a catalogue. After a kill, the same call goes on where it was.
+
+    Args:
+        folder: where; new, empty, or of an unfinished call.
+        items: each identifier once.
+        encoder: texts to vectors, with a folder or a fingerprint
+        (:func:`leanmatch.index.identity.identity_of`). options: see :class:`WriteOptions`. overwrite:
+        replace the catalogue that is there; vectors of texts that stay are taken from it.
+
+    Raises:
+        UsageError: the folder holds a catalogue, or something else.
+        DataError: items that are not sound.
+        ModelError: an encoder that cannot be told from others, or gives odd vectors.
+    """
+    target = Path(folder)
+    _check_target(target, overwrite)
+    incoming = checked_items(items)
+    identity = identity_of(encoder)
+    target.mkdir(parents=True, exist_ok=True)
+    with Transaction.opened(target, options or WriteOptions(), new=True) as writer:
+        old = writer.manifest
+        same = old is not None and old.model.fingerprint == identity.fingerprint
+        known = writer.vectors_by_key() if same else {}
+        columns = _inferred(incoming)
+        table, keys = _as_table(incoming, columns)
+        vectors, encoded = writer.encode(table, keys, encoder, identity, known.get)
+        change = Change(added=len(incoming), encoded=encoded, reused=len(incoming) - encoded)
+        return writer.rewrite(table, vectors, identity, columns, change)
+
+
+def upsert_items(
+    folder: str | Path,
+    items: Sequence[Item],
+    encoder: EncodeFunction,
+    options: WriteOptions | None = None,
+    *,
+    patch: bool = False,
+) -> Change:
+    """Add items, and replace those whose identifier is there; only texts that are new are encoded.
+
+    Args:
+        folder: the catalogue.
+        items: each identifier once.
+        encoder: of the catalogue's model.
+        options: see :class:`WriteOptions`.
+        patch: only change items that are there; columns that an item does not name keep their values.
+
+    Raises:
+        ModelError: another model than the catalogue's.
+        DataError: items that are not sound, a value that does not fit its column, with ``patch`` an
+            identifier that is not there.
+    """
+    incoming = checked_items(items)
+    identity = identity_of(encoder)
+    with Transaction.opened(Path(folder), options or WriteOptions()) as writer:
+        manifest = writer.require(identity)
+        columns = _joined(manifest.columns, incoming)
+        places = writer.places()
+        if patch:
+            unknown = [item.id for item in incoming if item.id not in places]
+            if unknown:
+                raise DataError(
+                    f"{len(unknown):,} identifiers are not in the catalogue",
+                    value=unknown[0],
+                    remedy="use --add for new items",
+                )
+            incoming = [writer.patched(item, places[item.id]) for item in incoming]
+        change = Change()
+        changed: list[Item] = []
+        for item in incoming:
+            place = places.get(item.id)
+            if place is None:
+                change.added += 1
+            elif writer.is_same(item, place, columns):
+                change.unchanged += 1
+                continue
+            else:
+                change.updated += 1
+            changed.append(item)
+        if not changed:
+            return writer.nothing_to_do(change)
+        table, keys = _as_table(changed, columns)
+        known = writer.vectors_by_key(set(keys))
+        vectors, change.encoded = writer.encode(table, keys, encoder, identity, known.get)
+        change.reused = len(changed) - change.encoded
+        gone = [places[item.id] for item in changed if item.id in places]
+        return writer.append(table, vectors, gone, columns, change)
+
+
+def delete_items(folder: str | Path, ids: Iterable[str], options: WriteOptions | None = None) -> Change:
+    """Delete items by identifier; those that are not there are counted."""
+    wanted = list(dict.fromkeys(ids))
+    with Transaction.opened(Path(folder), options or WriteOptions()) as writer:
+        places = writer.places()
+        gone = [places[name] for name in wanted if name in places]
+        change = Change(deleted=len(gone), unknown=len(wanted) - len(gone))
+        if not gone:
+            return writer.nothing_to_do(change)
+        return writer.append(None, None, gone, dict(writer.required().columns), change)
+
+
+def rebuild_catalogue(
+    folder: str | Path, encoder: EncodeFunction, options: WriteOptions | None = None
+) -> Change:
+    """Encode a catalogue's items with another model; items and metadata stay, without their source file.
+
+    With the catalogue's own model no text is encoded: deleted rows go, and the search index is built anew.
+    """
+    identity = identity_of(encoder)
+    with Transaction.opened(Path(folder), options or WriteOptions()) as writer:
+        manifest = writer.required()
+        table = writer.live_table()
+        keys: list[bytes] = table.column("key").to_pylist()
+        same = manifest.model.fingerprint == identity.fingerprint
+        known = writer.vectors_by_key() if same else {}
+        vectors, encoded = writer.encode(table, keys, encoder, identity, known.get)
+        change = Change(updated=len(keys), encoded=encoded, reused=len(keys) - encoded)
+        return writer.rewrite(table, vectors, identity, dict(manifest.columns), change)
+
+
+def put_extra(folder: str | Path, name: str, write: Callable[[Path], None], suffix: str) -> Manifest:
+    """Add a further file to a catalogue (a monitor's reference, for instance), under a name of its own."""
+    target = Path(folder)
+    with Transaction.opened(target, WriteOptions()) as writer:
+        manifest = writer.required()
+        file = store_file(target, f"g{manifest.generation + 1:08d}-{name}{suffix}", write)
+        manifest = replace(
+            manifest, generation=manifest.generation + 1, extras={**manifest.extras, name: file}
+        )
+        writer.switch(manifest, Change())
+        return manifest
+
+
+def _check_target(folder: Path, overwrite: bool) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is a file", remedy="name a folder")
+    names = {one.name for one in folder.iterdir() if not one.name.startswith(".partial-")}
+    if MANIFEST in names:
+        read_manifest(folder)  # a manifest of something else is refused here
+        if not overwrite:
+            raise UsageError(
+                f"{folder} holds a catalogue already",
+                remedy="change it with --add, --update, --delete or --rebuild, or pass --overwrite",
+            )
+    elif not all(name in {STAGING, LOCK} or is_ours(name) for name in names):
+        raise UsageError(f"{folder} holds other files", remedy="name a new folder")
+
+
+def _inferred(items: Sequence[Item]) -> dict[str, str]:
+    names = dict.fromkeys(name for item in items for name in item.metadata)
+    return {name: infer_type(item.metadata.get(name) for item in items) for name in names}
+
+
+def _joined(columns: Any, items: Sequence[Item]) -> dict[str, str]:
+    """The columns with those that items bring in; integers become numbers where a number comes."""
+    out = dict(columns)
+    for name, kind in _inferred(items).items():
+        if name not in out:
+            out[name] = kind
+        elif out[name] != "text":
+            out[name] = widened(out[name], kind) or out[name]
+    return out
+
+
+def _as_table(items: Sequence[Item], columns: dict[str, str]) -> tuple[pa.Table, list[bytes]]:
+    keys = [text_key(item.text) for item in items]
+    arrays = {
+        name: column_array(name, [item.metadata.get(name) for item in items], kind)
+        for name, kind in columns.items()
+    }
+    return items_table([item.id for item in items], [item.text for item in items], keys, arrays), keys

@@ -1,0 +1,101 @@
+"""Any model as a reader: the deepest one that it allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from leanmatch.errors import UsageError
+from leanmatch.interventions.names import check_choice
+from leanmatch.interventions.readers import Ids, Reader, TextReader, Tokenized, TokenReader
+
+LEVELS = ("auto", "tokens", "text")
+
+
+def as_reader(model: Any, *, level: str = "auto", mask_text: str | None = None) -> Reader:
+    """Make a reader of a model.
+
+    - A ``SentenceTransformer`` or a :class:`leanmatch.formats.Encoder` is read by tokens.
+    - An object with ``tokenizer`` (of ``tokenizers``) and ``encode_ids`` (rows of ids to vectors) as well.
+    - Any other function from texts to vectors, or object with ``encode``, is read by text; where it has a
+      ``tokenizer``, that one names the mask token and counts the pieces of words.
+
+    Args:
+        model: what to read.
+        level: ``auto``, or ``tokens`` or ``text`` to insist.
+        mask_text: the mask token of a function of texts.
+
+    Raises:
+        UsageError: not a model, or one that shows no tokens where ``level`` insists on them.
+        ModelError: a sentence-transformers model that tokenizes in a way of its own.
+    """
+    check_choice("level", level, LEVELS)
+    if isinstance(model, Reader):
+        return model
+    inner = getattr(model, "model", None)
+    module = model if hasattr(model, "modules") else inner if hasattr(inner, "modules") else None
+    if module is not None and level != "text":
+        from leanmatch.interventions.sentence_transformer import (
+            is_sentence_transformer,
+            sentence_transformer_reader,
+        )
+
+        if is_sentence_transformer(module):
+            return sentence_transformer_reader(module)
+    tokenizer = getattr(model, "tokenizer", None)
+    if level != "text" and hasattr(model, "encode_ids") and hasattr(tokenizer, "encode_batch"):
+        return _light_reader(model, tokenizer)
+    if level == "tokens":
+        raise UsageError(
+            f"the tokens of {type(model).__name__} cannot be edited",
+            remedy="give a SentenceTransformer or an Encoder, or use level='text'",
+        )
+    encode = model if callable(model) and module is None else getattr(model, "encode", None)
+    if encode is None:
+        raise UsageError(
+            f"{type(model).__name__} is no model",
+            remedy="give a SentenceTransformer, an Encoder or a function from texts to vectors",
+        )
+    if mask_text is None and tokenizer is not None:
+        mask_text = _mask_text(tokenizer)
+    return TextReader(encode, mask_text, None if tokenizer is None else _piece_counter(tokenizer))
+
+
+def _light_reader(model: Any, tokenizer: Any) -> TokenReader:
+    """A reader over ``tokenizers`` alone: ids as the tokenizer gives them, with its own truncation."""
+    text = _mask_text(tokenizer)
+
+    def tokenize(texts: Sequence[str]) -> list[Tokenized]:
+        found = []
+        for one in tokenizer.encode_batch(list(texts)):
+            kept = np.array(one.attention_mask, np.bool_)  # padding is the encoder's business
+            special = np.array(one.special_tokens_mask, np.bool_)
+            ids, offsets = np.array(one.ids, np.int64), np.array(one.offsets, np.int64).reshape(-1, 2)
+            found.append(Tokenized(ids[kept], offsets[kept], ~special[kept]))
+        return found
+
+    def encode_ids(rows: Sequence[Ids]) -> Any:
+        return model.encode_ids(rows)
+
+    return TokenReader(tokenize, encode_ids, None if text is None else tokenizer.token_to_id(text))
+
+
+def _mask_text(tokenizer: Any) -> str | None:
+    if hasattr(tokenizer, "mask_token"):
+        named: str | None = tokenizer.mask_token
+        return named
+    if hasattr(tokenizer, "token_to_id"):
+        return next((t for t in ("[MASK]", "<mask>") if tokenizer.token_to_id(t) is not None), None)
+    return None
+
+
+def _piece_counter(tokenizer: Any) -> Any:
+    def count(words: Sequence[str]) -> list[int]:
+        if hasattr(tokenizer, "encode_batch"):
+            encoded = tokenizer.encode_batch(list(words), add_special_tokens=False)
+            return [sum(one.attention_mask) for one in encoded]
+        return [len(ids) for ids in tokenizer(list(words), add_special_tokens=False)["input_ids"]]
+
+    return count

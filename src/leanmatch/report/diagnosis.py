@@ -1,0 +1,294 @@
+"""Diagnose a matcher: what its scores hang on, and how training moved that from the base model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanmatch.data import PairTable
+from leanmatch.interventions import TokenImportance, as_reader, faithfulness, importance
+from leanmatch.interventions.faithfulness import Faithfulness
+from leanmatch.interventions.worddrift import Bootstrap, PartDrift, WordDrift, part_drift, word_drift
+from leanmatch.metrics import Evaluation, EvaluationOptions, choose_rows, evaluate
+from leanmatch.metrics.propensity import LabelCounts
+from leanmatch.metrics.slices import Slice, make_slices
+from leanmatch.report.explorer import ShownPair, shown_pairs
+from leanmatch.report.options import DiagnoseOptions
+from leanmatch.report.pairs import Remembering, is_symmetric, ranks_of, scores_of, worth_looking_at
+from leanmatch.report.sampling import PairSample, sample_pairs, sample_rows, strata_of
+from leanmatch.types import EncodeFunction, JsonValue
+
+Both: TypeAlias = tuple[TokenImportance, TokenImportance]
+"""Of the model and of the base."""
+
+JUDGED_PAIRS = 40
+"""Pairs on which the faithfulness of the importance is measured."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What a diagnosis found.
+
+    Attributes:
+        name, against: what the matcher and its base are called.
+        source: the data.
+        sampling: in sentences, which rows were looked at and how they were chosen.
+        evaluation: metrics by slice.
+        parts: drift and concentration by slice, matching pairs only.
+        words: word types by how surely their importance moved.
+        faithfulness: of the importance under ``model`` and ``base``; None where no pair could be judged.
+        pairs: the explorer's, the worst regression first.
+        options: how it was made.
+    """
+
+    name: str
+    against: str
+    source: str
+    sampling: tuple[str, ...]
+    evaluation: Evaluation
+    parts: dict[str, PartDrift]
+    words: tuple[WordDrift, ...]
+    faithfulness: dict[str, Faithfulness] | None
+    pairs: tuple[ShownPair, ...]
+    options: DiagnoseOptions
+
+    def gained(self) -> list[WordDrift]:
+        """Words whose importance surely rose, the surest first."""
+        return [word for word in self.words if word.low > 0]
+
+    def lost(self) -> list[WordDrift]:
+        """Words whose importance surely fell, the surest first."""
+        return [word for word in self.words if word.high < 0]
+
+    def to_json(self) -> JsonValue:
+        """Everything, as a JSON object."""
+        judged = self.faithfulness
+        return {
+            "name": self.name,
+            "against": self.against,
+            "source": self.source,
+            "sampling": list(self.sampling),
+            "options": asdict(self.options),
+            "evaluation": self.evaluation.to_json(),
+            "parts": {name: part.to_json() for name, part in self.parts.items()},
+            "words": [word.to_json() for word in self.words],
+            "faithfulness": None if judged is None else {key: one.to_json() for key, one in judged.items()},
+            "pairs": [pair.to_json() for pair in self.pairs],
+        }
+
+
+def diagnose(
+    model: Any,
+    table: PairTable,
+    *,
+    against: Any,
+    options: DiagnoseOptions | None = None,
+    evaluation: EvaluationOptions | None = None,
+    name: str = "model",
+    against_name: str = "base",
+    train_label_counts: LabelCounts | PairTable | None = None,
+    show_progress: bool = False,
+) -> Diagnosis:
+    """Compare a matcher with its base: metrics by slice, importance of words, pairs that got worse.
+
+    Args:
+        model: a ``SentenceTransformer``, an ``Encoder``, or a function from texts to L2-normalized vectors.
+        table: the pairs.
+        against: the base, likewise.
+        options: how much to look at; see :class:`~leanmatch.report.options.DiagnoseOptions`.
+        evaluation: rows, slices, what is out of distribution; see
+            :class:`~leanmatch.metrics.EvaluationOptions`.
+        name, against_name: what to call the two.
+        train_label_counts: for PSP, as :func:`leanmatch.metrics.evaluate` takes it.
+        show_progress: bars on stderr.
+
+    Raises:
+        DataError: no matching pair; no such split, column or value.
+        ModelError: a model gives NaN or vectors that are not normalized.
+        UsageError: masks for a model that has none.
+    """
+    options = options or DiagnoseOptions()
+    evaluation = evaluation or EvaluationOptions()
+    rows, split = choose_rows(table, evaluation.split)
+    table, sentences = _evaluated(rows, split, evaluation, options)
+    evaluation = replace(evaluation, split="all", hold_out=_occurring(evaluation.hold_out, table))
+    encoders = [
+        Remembering(encode_function(one, show_progress), name=called)
+        for one, called in ((model, name), (against, against_name))
+    ]
+    measured = evaluate(
+        encoders[0],
+        table,
+        options=evaluation,
+        against=encoders[1],
+        name=name,
+        against_name=against_name,
+        train_label_counts=train_label_counts,
+    )
+    parts = make_slices(table, evaluation)
+    readers = [as_reader(one) for one in (model, against)]
+    sample = sample_pairs(
+        readers[0],
+        (table.anchors, table.positives),
+        np.flatnonzero(table.labels == 1),
+        strata_of(parts, len(table)),
+        max_pairs=options.max_pairs,
+        max_words=options.max_words,
+        budget=options.budget,
+        seed=options.seed,
+    )
+    look = _Looker(table, readers, (name, against_name), options, show_progress)
+    found = look.at(sample.rows, max_units=options.max_words)
+    bootstrap = Bootstrap(options.confidence, options.resamples, options.seed)
+    symmetric = is_symmetric(table, evaluation.symmetric)
+    scores = scores_of(encoders[0], table), scores_of(encoders[1], table)
+    ranks = ranks_of(encoders[0], table, symmetric), ranks_of(encoders[1], table, symmetric)
+    shown = worth_looking_at(
+        table.labels, *scores, *ranks, most=options.shown, usual=_shuffled(sample.rows, options.seed)
+    )
+    judged = _judged(look, sample, found, options)
+    return Diagnosis(
+        name=name,
+        against=against_name,
+        source=table.source,
+        sampling=(*sentences, sample.sentence, *_cut(found, options)),
+        evaluation=measured,
+        parts=_by_part(parts, sample, found, bootstrap),
+        words=tuple(
+            word_drift(*found, weights=sample.weights, min_pairs=options.min_pairs, bootstrap=bootstrap)
+        ),
+        faithfulness=judged,
+        pairs=shown_pairs(
+            table, parts, shown, scores, ranks, look.at(np.array(list(shown), np.int64), options.max_words)
+        ),
+        options=options,
+    )
+
+
+def encode_function(model: Any, show_progress: bool = False) -> EncodeFunction:
+    """Texts to L2-normalized vectors, of anything that :func:`diagnose` takes."""
+    from leanmatch.formats import Encoder
+
+    if hasattr(model, "modules"):
+        model = Encoder.from_model(model, name="model")
+    if isinstance(model, Encoder):
+        encoder = model
+        return lambda texts: encoder.encode(texts, show_progress=show_progress)
+    if callable(model):
+        function: EncodeFunction = model
+        return function
+    encode: EncodeFunction = model.encode
+    return encode
+
+
+class _Looker:
+    """Importance of some rows' words under both models."""
+
+    def __init__(
+        self,
+        table: PairTable,
+        readers: list[Any],
+        names: tuple[str, str],
+        options: DiagnoseOptions,
+        show_progress: bool,
+    ) -> None:
+        self.table, self.readers, self.names = table, readers, names
+        self.options, self.show_progress = options, show_progress
+
+    def at(self, rows: NDArray[np.int64], max_units: int | None = None) -> Both:
+        anchors = [self.table.anchors[row] for row in rows.tolist()]
+        positives = [self.table.positives[row] for row in rows.tolist()]
+        model, base = [
+            importance(
+                reader,
+                anchors,
+                positives,
+                intervention=self.options.intervention,
+                max_units=max_units,
+                seed=self.options.seed,
+                show_progress=f"importance, {name}" if self.show_progress else False,
+            )
+            for reader, name in zip(self.readers, self.names, strict=True)
+        ]
+        return model, base
+
+
+def _evaluated(
+    rows: PairTable, split: str, evaluation: EvaluationOptions, options: DiagnoseOptions
+) -> tuple[PairTable, list[str]]:
+    """The rows that are evaluated, and what was left out, in sentences."""
+    chosen = sample_rows(strata_of(make_slices(rows, evaluation), len(rows)), options.max_rows, options.seed)
+    if len(chosen) == len(rows):
+        sentences, table = [f"rows: {split}"], rows
+    else:
+        sentences, table = [f"rows: a random sample of {len(chosen):,} of {split}"], rows.take(chosen)
+    if table.corpus is not None and len(table.corpus) > 2 * options.max_rows:
+        sentences.append(
+            f"candidates: positives of these rows, not the corpus of {len(table.corpus):,} items"
+        )
+        table = PairTable(table.to_arrow(), source=table.source)
+    return table, sentences
+
+
+def _occurring(conditions: tuple[str, ...], table: PairTable) -> tuple[str, ...]:
+    """Conditions that some row meets: a sample may have lost a rare value."""
+    kept = []
+    for condition in conditions:
+        column, _, value = condition.partition("=")
+        if any(str(found) == value for found in table.column(column)):
+            kept.append(condition)
+    return tuple(kept)
+
+
+def _by_part(
+    parts: list[Slice], sample: PairSample, found: Both, bootstrap: Bootstrap
+) -> dict[str, PartDrift]:
+    result = {}
+    for part in parts:
+        pairs = np.flatnonzero(np.isin(sample.rows, part.rows))
+        if len(pairs):
+            result[part.name] = part_drift(*found, pairs, weights=sample.weights, bootstrap=bootstrap)
+    return result
+
+
+def _judged(
+    look: _Looker, sample: PairSample, found: Both, options: DiagnoseOptions
+) -> dict[str, Faithfulness] | None:
+    whole = np.logical_and(*[one.complete().all(axis=0) & (one.counts.sum(axis=0) > 0) for one in found])
+    rows = _shuffled(sample.rows[whole], options.seed)[:JUDGED_PAIRS]
+    if not len(rows):
+        return None
+    again = look.at(rows)
+    return {
+        key: faithfulness(reader, one, seed=options.seed)
+        for key, reader, one in zip(("model", "base"), look.readers, again, strict=True)
+    }
+
+
+def _shuffled(rows: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    return np.random.default_rng(seed).permutation(rows)
+
+
+def _cut(found: Both, options: DiagnoseOptions) -> list[str]:
+    notes = []
+    partly = int((~found[0].complete()).sum())
+    if partly:
+        notes.append(
+            f"long texts: {partly:,} have more than {options.max_words} words; as many words were drawn from "
+            "each, and they do not count for the concentration"
+        )
+    read: Callable[[TokenImportance], int] = lambda one: int(  # noqa: E731
+        sum(
+            one.read[side, pair] < len(one.text(pair, side).rstrip())
+            for side in (0, 1)
+            for pair in range(len(one.scores))
+        )
+    )
+    unread = max(read(one) for one in found)
+    if unread:
+        notes.append(f"cut off: the models do not read the end of {unread:,} texts; it has no importance")
+    return notes

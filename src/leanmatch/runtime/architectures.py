@@ -1,0 +1,233 @@
+"""The transformer encoders that the runtime knows: where their weights lie and what their configuration calls things.
+
+All are post-norm encoders of one shape (csrc/encoder/encoder.h); they differ in names, in how positions are
+counted, and in whether layers share weights. One table, :data:`ARCHITECTURES`, says how.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from leanmatch.errors import ModelError
+
+ACTIVATIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "gelu": "gelu",
+        "gelu_python": "gelu",
+        "gelu_new": "gelu_tanh",
+        "gelu_pytorch_tanh": "gelu_tanh",
+        "gelu_fast": "gelu_tanh",
+        "relu": "relu",
+        "silu": "silu",
+        "swish": "silu",
+        "tanh": "tanh",
+    }
+)
+"""Names in ``config.json`` to names in csrc/encoder/ops.h."""
+
+
+@dataclass(frozen=True)
+class BlockNames:
+    """Module names inside one layer."""
+
+    query: str = "attention.self.query"
+    key: str = "attention.self.key"
+    value: str = "attention.self.value"
+    out: str = "attention.output.dense"
+    attention_norm: str = "attention.output.LayerNorm"
+    up: str = "intermediate.dense"
+    down: str = "output.dense"
+    output_norm: str = "output.LayerNorm"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One family of encoders.
+
+    Attributes:
+        block: prefix of layer ``i``'s modules; ``{i}`` is filled in.
+        names: module names below that prefix.
+        types: the token type table, None where there is none.
+        projection: linear layer between embeddings and layers, None where there is none.
+        counts_from_pad: positions start at the padding id plus one and pass over padding ids (RoBERTa).
+        pad_id: the padding id where the family fixes it, None to read it from ``config.json``.
+        relative_bias: table of T5-style relative attention biases, None where there is none.
+        keys: names of the five sizes in ``config.json``: width, heads, inner, layers, activation.
+        eps: LayerNorm's epsilon where the configuration has none.
+    """
+
+    block: str = "encoder.layer.{i}."
+    names: BlockNames = field(default_factory=BlockNames)
+    types: str | None = "embeddings.token_type_embeddings"
+    projection: str | None = None
+    counts_from_pad: bool = False
+    pad_id: int | None = None
+    relative_bias: str | None = None
+    keys: tuple[str, str, str, str, str] = (
+        "hidden_size",
+        "num_attention_heads",
+        "intermediate_size",
+        "num_hidden_layers",
+        "hidden_act",
+    )
+    eps: float = 1e-12
+
+    words: str = "embeddings.word_embeddings"
+    positions: str = "embeddings.position_embeddings"
+    embedding_norm: str = "embeddings.LayerNorm"
+
+
+_ROBERTA = Architecture(counts_from_pad=True)
+
+ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
+    {
+        "bert": Architecture(),
+        "electra": Architecture(projection="embeddings_project"),
+        "roberta": _ROBERTA,
+        "xlm-roberta": _ROBERTA,
+        "camembert": _ROBERTA,
+        "mpnet": Architecture(
+            counts_from_pad=True,
+            pad_id=1,
+            types=None,
+            relative_bias="encoder.relative_attention_bias",
+            names=BlockNames(
+                query="attention.attn.q",
+                key="attention.attn.k",
+                value="attention.attn.v",
+                out="attention.attn.o",
+                attention_norm="attention.LayerNorm",
+            ),
+        ),
+        "distilbert": Architecture(
+            block="transformer.layer.{i}.",
+            types=None,
+            names=BlockNames(
+                query="attention.q_lin",
+                key="attention.k_lin",
+                value="attention.v_lin",
+                out="attention.out_lin",
+                attention_norm="sa_layer_norm",
+                up="ffn.lin1",
+                down="ffn.lin2",
+                output_norm="output_layer_norm",
+            ),
+            keys=("dim", "n_heads", "hidden_dim", "n_layers", "activation"),
+        ),
+        "albert": Architecture(
+            block="encoder.albert_layer_groups.{i}.albert_layers.0.",
+            projection="encoder.embedding_hidden_mapping_in",
+            names=BlockNames(
+                query="attention.query",
+                key="attention.key",
+                value="attention.value",
+                out="attention.dense",
+                attention_norm="attention.LayerNorm",
+                up="ffn",
+                down="ffn_output",
+                output_norm="full_layer_layer_norm",
+            ),
+        ),
+    }
+)
+"""``model_type`` of ``config.json`` to how it is built."""
+
+
+class UnsupportedError(ModelError):
+    """A model that the native runtime has no code for; sentence-transformers may run it."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the graph needs of ``config.json``."""
+
+    width: int
+    heads: int
+    inner: int
+    blocks: int
+    order: tuple[int, ...]
+    activation: str
+    eps: float
+    pad_id: int | None
+
+
+def read_sizes(config: Mapping[str, Any]) -> tuple[Architecture, Sizes]:
+    """The architecture and sizes of a ``config.json``.
+
+    Raises:
+        UnsupportedError: another model type, or an option that the graph does not have.
+        ModelError: sizes that are missing or no positive whole numbers.
+    """
+    model_type = config.get("model_type")
+    architecture = ARCHITECTURES.get(str(model_type))
+    if architecture is None:
+        raise UnsupportedError(
+            f"the native runtime does not run the model type {model_type!r}",
+            remedy=f"it runs {', '.join(ARCHITECTURES)} and static embeddings",
+        )
+    for key, plain in (
+        ("position_embedding_type", "absolute"),
+        ("is_decoder", False),
+        ("inner_group_num", 1),
+    ):
+        if config.get(key, plain) not in (plain, None):
+            raise UnsupportedError(
+                f"the native runtime does not run {model_type} with {key} = {config[key]!r}"
+            )
+    width, heads, inner, layers = (_positive(config, key) for key in architecture.keys[:4])
+    activation = config.get(architecture.keys[4], "gelu_new" if model_type == "albert" else "gelu")
+    if activation not in ACTIVATIONS:
+        raise UnsupportedError(
+            f"the native runtime has no activation {activation!r}", remedy=f"it has {', '.join(ACTIVATIONS)}"
+        )
+    groups = _positive(config, "num_hidden_groups") if model_type == "albert" else layers
+    pad_id = None
+    if architecture.counts_from_pad:
+        pad_id = (
+            architecture.pad_id if architecture.pad_id is not None else int(config.get("pad_token_id", 1))
+        )
+    return architecture, Sizes(
+        width=width,
+        heads=heads,
+        inner=inner,
+        blocks=groups,
+        order=tuple(int(i / (layers / groups)) for i in range(layers)),
+        activation=ACTIVATIONS[activation],
+        eps=float(config.get("layer_norm_eps", architecture.eps)),
+        pad_id=pad_id,
+    )
+
+
+def relative_bias(table: np.ndarray[Any, Any], span: int, *, most: int = 128) -> np.ndarray[Any, Any]:
+    """MPNet's attention bias by distance, ``(heads, 2 span - 1)``, column ``span - 1 + key - query``.
+
+    ``table (buckets, heads)``: half of the buckets for keys to the left, half for keys to the right; of each
+    half the first half are single distances, the rest grow logarithmically up to ``most`` (T5's scheme).
+
+    >>> relative_bias(np.arange(8, dtype=np.float32)[:, None], 3, most=8)
+    array([[2., 1., 0., 5., 6.]], dtype=float32)
+    """
+    half = table.shape[0] // 2
+    exact = half // 2
+    distance = np.arange(span - 1, -span, -1)  # query - key, for key - query ascending
+    far = np.abs(distance)
+    ratio = np.log(np.maximum(far, 1).astype(np.float32) / np.float32(exact)) / np.float32(
+        np.log(most / exact)
+    )
+    large = np.minimum(exact + (ratio * np.float32(half - exact)).astype(np.int64), half - 1)
+    bucket = np.where(far < exact, far, large) + np.where(distance < 0, half, 0)
+    return np.ascontiguousarray(table[bucket].T, dtype=np.float32)
+
+
+def _positive(config: Mapping[str, Any], key: str) -> int:
+    value = config.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ModelError(
+            f"config.json: {key} is {value!r}, not a positive whole number", remedy="the folder is damaged"
+        )
+    return value

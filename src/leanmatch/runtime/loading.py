@@ -1,0 +1,153 @@
+"""``leanmatch.load``: a model folder to an :class:`Encoder` on the native runtime."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from leanmatch import native
+from leanmatch.errors import ModelError
+from leanmatch.formats.artifact import is_artifact, read_artifact
+from leanmatch.formats.provenance import read_provenance
+from leanmatch.formats.reader import find_model
+from leanmatch.runtime.architectures import UnsupportedError, read_sizes
+from leanmatch.runtime.build import build_static, build_transformer, make_table
+from leanmatch.runtime.choice import Chooser, choices_file
+from leanmatch.runtime.encoder import Encoder
+from leanmatch.runtime.fallback import FallbackEncoder, fall_back
+from leanmatch.runtime.heads import build_heads
+from leanmatch.runtime.modules import Layout, read_json, read_layout
+from leanmatch.runtime.paths import best_level, check_precision, quantize_rows
+from leanmatch.runtime.tokenization import read_tokenizer
+from leanmatch.runtime.weights import (
+    STOCK_FILE,
+    CompressedWeights,
+    StockWeights,
+    Weights,
+    open_safetensors,
+)
+
+
+def load(
+    name_or_folder: str | Path, *, weights: str = "stored", fallback: bool = True
+) -> Encoder | FallbackEncoder:
+    """Load a model for encoding without torch.
+
+    Runs folders of ``leanmatch compress`` and ``leanmatch train`` and stock sentence-transformers folders:
+    BERT, DistilBERT, RoBERTa, XLM-R, CamemBERT, MPNet, ELECTRA and ALBERT encoders with any pooling,
+    Dense, LayerNorm and Normalize modules behind it, and static embeddings.
+
+    Args:
+        name_or_folder: a folder, or a name that :func:`leanmatch.load_matcher` knows.
+        weights: a key of :data:`leanmatch.runtime.PRECISIONS`.
+        fallback: give what the native runtime cannot run to sentence-transformers, with a warning that says
+            why; without it, or without sentence-transformers, that is an error.
+
+    Raises:
+        ModelError: no such model, damaged, or one that the runtime cannot run and nothing else can.
+        FormatError: a compressed model that is damaged.
+        UsageError: no such precision, or one that this CPU cannot run.
+        NativeError: the compiled extension does not load.
+    """
+    check_precision(weights)
+    name = str(name_or_folder)
+    folder = find_model(name_or_folder)
+    if folder is None:
+        folder = _from_cache(name)
+    try:
+        return load_native(folder, name=name, weights=weights)
+    except UnsupportedError as error:
+        if not fallback:
+            raise
+        return fall_back(name_or_folder, error)
+
+
+def load_native(folder: Path, *, name: str, weights: str = "stored") -> Encoder:
+    """Load a folder on the native runtime or not at all.
+
+    Raises:
+        UnsupportedError: the runtime has no code for it.
+        ModelError, FormatError, UsageError, NativeError: as :func:`load`.
+    """
+    module = native.load()
+    level = best_level()
+    chooser = Chooser(check_precision(weights), level, choices_file(folder))
+    config: dict[str, Any] = {}
+    compressed = is_artifact(folder)
+    try:
+        layout = read_layout(folder)
+        with ExitStack() as files:
+            fields: dict[str, Any]
+            if compressed:
+                source: Weights = CompressedWeights(read_artifact(folder))
+            else:
+                path = layout.transformer / STOCK_FILE
+                source = StockWeights(path, files.enter_context(open_safetensors(path)))
+            if layout.is_static:
+                fields = build_static(source.matrix(_static_name(source)), level)
+            else:
+                config = read_json(layout.transformer / "config.json")
+                architecture, sizes = read_sizes(config)
+                fields = build_transformer(
+                    source, architecture, sizes, chooser, level, layout.max_tokens, apart=weights == "int8"
+                )
+            if weights == "int8" and not compressed:
+                fields["words"] = _int8_words(source, layout, fields["words"])
+        fields["pooling"] = list(layout.pooling)
+        fields["post"] = build_heads(layout, source if compressed else None, level)
+        graph = module.Encoder(fields)
+        tokenizer = read_tokenizer(layout, config, graph.most_tokens or None)
+        provenance = read_provenance(folder)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        # A shape that does not fit its neighbours (std::invalid_argument), or JSON that is not what it should be.
+        raise ModelError(
+            f"{folder}: {type(error).__name__}: {error}",
+            remedy="the folder's files do not belong together: save or copy it again",
+        ) from error
+    chooser.save()
+    return Encoder(
+        graph,
+        tokenizer,
+        name=name,
+        folder=folder,
+        weights="compressed" if compressed and weights == "stored" else _said(weights),
+        provenance=provenance,
+        choices=chooser.choices,
+        vocabulary=int(fields["words"].rows),
+    )
+
+
+def _said(weights: str) -> str:
+    return "float32" if weights == "stored" else weights
+
+
+def _static_name(source: Weights) -> str:
+    names = ("embedding", "module0.embedding")
+    return next((one for one in names if source.has(one)), names[0])
+
+
+def _int8_words(source: Weights, layout: Layout, words: Any) -> Any:
+    """The word table in 8 bits, a scale a row."""
+    del words
+    module = _static_name(source) if layout.is_static else "embeddings.word_embeddings"
+    return make_table(quantize_rows(source.matrix(module).dense()))
+
+
+def _from_cache(name: str) -> Path:
+    """The folder of a hub model that was downloaded before.
+
+    Raises:
+        UnsupportedError: it is not in the cache.
+    """
+    problem = f"{name!r} is no folder here and not in the hub's cache"
+    try:
+        from huggingface_hub import snapshot_download
+    except ModuleNotFoundError as error:
+        raise UnsupportedError(problem, remedy="name a folder") from error
+    try:
+        return Path(
+            snapshot_download(name if "/" in name else f"sentence-transformers/{name}", local_files_only=True)
+        )
+    except Exception as error:  # the library has many errors for it
+        raise UnsupportedError(problem, remedy="name a folder") from error

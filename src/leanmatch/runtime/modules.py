@@ -1,0 +1,184 @@
+"""The modules of a sentence-transformers folder, as far as the runtime can run them: ``modules.json`` and its folders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from leanmatch.errors import ModelError
+from leanmatch.formats.layout import POOLING_KEYS
+from leanmatch.runtime.architectures import UnsupportedError
+
+DENSE_ACTIVATIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "Identity": "none",
+        "Tanh": "tanh",
+        "ReLU": "relu",
+        "GELU": "gelu",
+        "SiLU": "silu",
+        "Sigmoid": "sigmoid",
+    }
+)
+"""Classes of ``torch.nn`` to names in csrc/encoder/ops.h."""
+
+_SENTENCE = "sentence_embedding"
+
+
+@dataclass(frozen=True)
+class HeadFolder:
+    """One module after pooling: ``kind`` is dense, layer_norm or normalize, ``place`` its number in the model."""
+
+    kind: str
+    folder: Path
+    place: int
+    activation: str = "none"
+    bias: bool = True
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a model folder holds.
+
+    Attributes:
+        folder: the model folder.
+        transformer: the folder of the transformer or of the static embedding.
+        is_static: a StaticEmbedding.
+        pooling: modes in the order in which they are concatenated.
+        heads: what follows.
+        max_tokens: ``max_seq_length``, None where the folder sets none.
+        lower: the folder asks for lower-casing beyond the tokenizer's own.
+        prompt: what goes before every text ("" for nothing).
+    """
+
+    folder: Path
+    transformer: Path
+    is_static: bool
+    pooling: tuple[str, ...]
+    heads: tuple[HeadFolder, ...]
+    max_tokens: int | None
+    lower: bool
+    prompt: str
+
+
+def read_layout(folder: Path) -> Layout:
+    """Read a folder's module files.
+
+    Without ``modules.json`` (a plain transformer) pooling is the mean, as sentence-transformers has it.
+
+    Raises:
+        UnsupportedError: a module, or an option of one, that the native runtime does not have.
+        ModelError: files that are missing or damaged.
+    """
+    prompt = _prompt(folder)
+    if not (folder / "modules.json").is_file():
+        return _layout(folder, folder, ("mean",), (), prompt)
+    entries = read_json(folder / "modules.json")
+    if not isinstance(entries, list) or not all(isinstance(one, dict) and "type" in one for one in entries):
+        raise ModelError(f"{folder / 'modules.json'} is no list of modules", remedy="the folder is damaged")
+    modules = [(str(one["type"]).rpartition(".")[2], folder / str(one.get("path", ""))) for one in entries]
+    first, home = modules[0] if modules else ("nothing", folder)
+    if first not in ("Transformer", "StaticEmbedding", "CompressedTransformer"):
+        raise UnsupportedError(f"the native runtime has no module {first!r} to start with")
+    pooling: tuple[str, ...] = ("mean",) if first == "StaticEmbedding" else ()
+    heads: list[HeadFolder] = []
+    for place, (name, path) in enumerate(modules[1:], 1):
+        if name == "Pooling" and not pooling:
+            pooling = _pooling(path, has_prompt=bool(prompt))
+        elif name == "Dropout":
+            continue
+        elif name in _HEADS and pooling:
+            heads.append(_HEADS[name](path, place))
+        else:
+            raise UnsupportedError(f"the native runtime has no module {name!r} in this place")
+    if not pooling:
+        raise UnsupportedError("the model gives token vectors: it has no pooling module")
+    return _layout(folder, home, pooling, tuple(heads), prompt, is_static=first == "StaticEmbedding")
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of a model folder.
+
+    Raises:
+        ModelError: it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"the model folder lacks {path}", remedy="save or copy it again") from error
+    except (ValueError, OSError) as error:
+        raise ModelError(f"{path} cannot be read: {error}", remedy="save or copy it again") from error
+
+
+def _layout(
+    folder: Path,
+    home: Path,
+    pooling: tuple[str, ...],
+    heads: tuple[HeadFolder, ...],
+    prompt: str,
+    is_static: bool = False,
+) -> Layout:
+    file = next((one for one in (home / name for name in _TRANSFORMER_FILES) if one.is_file()), None)
+    options = read_json(file) if file is not None and not is_static else {}
+    for key in ("query_length", "document_length", "query_expansion"):
+        if options.get(key) is not None:
+            raise UnsupportedError(f"the native runtime has no {key}")
+    length = options.get("max_seq_length")
+    lower = bool(options.get("do_lower_case", False))
+    return Layout(
+        folder, home, is_static, pooling, heads, length if length is None else int(length), lower, prompt
+    )
+
+
+_TRANSFORMER_FILES = tuple(
+    f"sentence_{name}_config.json"
+    for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+
+
+def _prompt(folder: Path) -> str:
+    file = folder / "config_sentence_transformers.json"
+    config = read_json(file) if file.is_file() else {}
+    name = config.get("default_prompt_name")
+    return "" if name is None else str((config.get("prompts") or {}).get(name) or "")
+
+
+def _pooling(folder: Path, *, has_prompt: bool) -> tuple[str, ...]:
+    config = read_json(folder / "config.json")
+    if has_prompt and config.get("include_prompt", True) is False:
+        raise UnsupportedError("the native runtime cannot leave the prompt out of pooling")
+    if "pooling_mode" in config:
+        modes = config["pooling_mode"]
+        chosen = (modes,) if isinstance(modes, str) else tuple(modes)
+    else:
+        chosen = tuple(mode for mode, key in POOLING_KEYS.items() if config.get(key, False))
+    unknown = [mode for mode in chosen if mode not in POOLING_KEYS]
+    if unknown or not chosen:
+        raise UnsupportedError(f"the native runtime has no pooling {unknown or config}")
+    return chosen
+
+
+def _dense(folder: Path, place: int) -> HeadFolder:
+    config = read_json(folder / "config.json")
+    name = str(config.get("activation_function", "torch.nn.modules.activation.Tanh")).rpartition(".")[2]
+    plain = (
+        config.get("module_input_name", _SENTENCE) == _SENTENCE
+        and config.get("module_output_name", _SENTENCE) in (_SENTENCE, None)
+        and not config.get("use_residual", False)
+    )
+    if name not in DENSE_ACTIVATIONS or not plain:
+        raise UnsupportedError(f"the native runtime has no Dense module with {config}")
+    return HeadFolder("dense", folder, place, DENSE_ACTIVATIONS[name], bool(config.get("bias", True)))
+
+
+_HEADS: Mapping[str, Callable[[Path, int], HeadFolder]] = MappingProxyType(
+    {
+        "Dense": _dense,
+        "LayerNorm": partial(HeadFolder, "layer_norm"),
+        "Normalize": partial(HeadFolder, "normalize"),
+    }
+)

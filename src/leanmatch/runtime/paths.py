@@ -1,0 +1,230 @@
+"""The ways in which one weight can run on the native linear kernels, by its form and the precision that was asked for.
+
+A *path* is a recipe: a name and a function that packs the weight for an instruction-set level. Packing costs
+time and memory, so recipes are listed first, one of each kind is measured (:mod:`leanmatch.runtime.choice`), and
+only what will run is packed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from leanmatch import native
+from leanmatch.errors import UsageError
+from leanmatch.factorization import DenseSparse, Factors, IntMatrix, LowRank, QuantizedDenseSparse
+from leanmatch.runtime.weights import Floats
+
+PRECISIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "stored": "as the folder holds them: float32 for a stock model, its own forms for a compressed one",
+        "float32": "exact: every layer in float32 arithmetic",
+        "bfloat16": "weights and activations of the layers rounded to bfloat16, where the CPU has it",
+        "int8": "8-bit weights (a scale a row) and activations (a scale a token); embeddings too",
+    }
+)
+"""What ``weights=`` of :func:`leanmatch.load` may say."""
+
+MOST_INT8_ATOMS = 128
+"""Atoms a block that the integer dense-sparse kernel takes."""
+
+PackPath = Callable[[str, "Floats | None"], Any]
+
+
+@dataclass(frozen=True)
+class Path:
+    """One way to run a weight.
+
+    Attributes:
+        name: what runs, a name of the table in csrc/linear/linear.h (of the outer layer for low rank).
+        pack: from level and bias to a packed layer.
+        input_factor: what the inputs are multiplied by first; None for nothing.
+        tolerance: relative error of the outputs (Frobenius, on normal inputs) that still counts as correct.
+    """
+
+    name: str
+    pack: PackPath
+    tolerance: float
+    input_factor: Floats | None = None
+
+
+def check_precision(precision: str) -> str:
+    """The name of a precision that this machine can run.
+
+    Raises:
+        UsageError: no such precision, or no bfloat16 here.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(
+            f"weights={precision!r} is no precision", remedy=f"use one of {', '.join(PRECISIONS)}"
+        )
+    if precision == "bfloat16" and not (has_bf16(best_level())):
+        raise UsageError(
+            "weights='bfloat16': this CPU has no bfloat16 products", remedy="use float32 or int8"
+        )
+    return precision
+
+
+def best_level() -> str:
+    """The best instruction-set level that may run (``LEANMATCH_CPU`` limits it)."""
+    return next(name for name, variant in reversed(native.variants().items()) if variant.runs)
+
+
+def has_bf16(level: str) -> bool:
+    """Does the bfloat16 kernel run here and at this level?"""
+    return bool(level.startswith("avx512") and native.load().linear.has_bf16())
+
+
+def describe(factors: Factors) -> str:
+    """The form of a weight in a few words, the same for layers that cost the same.
+
+    >>> describe(Dense(np.ones((3, 2), np.float32)))
+    'dense 3x2'
+    """
+    size = f"{factors.shape[0]}x{factors.shape[1]}"
+    if isinstance(factors, DenseSparse | QuantizedDenseSparse):
+        kind = "dense-sparse int8" if isinstance(factors, QuantizedDenseSparse) else "dense-sparse"
+        return f"{kind} {size} b{factors.width} r{factors.atom_count} k{factors.nonzeros}"
+    if isinstance(factors, LowRank):
+        return f"low-rank {size} q{factors.rank}"
+    return f"int{factors.bits} {size}" if isinstance(factors, IntMatrix) else f"dense {size}"
+
+
+def paths(factors: Factors, precision: str, level: str, ranges: Floats | None = None) -> list[Path]:
+    """Every way to run ``factors`` at that precision and level; the first is the plain one.
+
+    Args:
+        factors: the weight.
+        precision: a key of :data:`PRECISIONS`.
+        level: instruction-set level.
+        ranges: about the largest size of each input ``(n,)``, where it is known: 8-bit layers of a stock model
+            then share the burden of far-off inputs with the weights (:func:`smoothing`).
+    """
+    if precision == "float32":
+        return _exact(factors)
+    if precision == "bfloat16":
+        dense16 = partial(_pack_plain, "dense_bf16", factors.dense)
+        return [Path("dense_bf16", dense16, 1e-2) for _ in range(has_bf16(level))] + _exact(factors)
+    if precision == "int8" and isinstance(factors, DenseSparse):
+        factors = factors.quantize()
+    if isinstance(factors, QuantizedDenseSparse):
+        codes = [_sparse_int8_path(factors)] if factors.atom_count <= MOST_INT8_ATOMS else []
+        dense = _int8_path(lambda: quantize_rows(factors.dense()))
+        return [*codes, _sparse_float_path(factors.dequantize), dense]
+    if isinstance(factors, LowRank):
+        return [_low_rank_path(factors), _float_path(factors.dense)]
+    if isinstance(factors, IntMatrix):
+        return [_int8_path(lambda: one_scale(factors)), _float_path(factors.dense)]
+    if precision == "int8":
+        return [_smoothed_path(factors.dense(), ranges), _float_path(factors.dense)]
+    return _exact(factors)
+
+
+def _exact(factors: Factors) -> list[Path]:
+    """Ways that compute with the float32 values of the factors themselves."""
+    dense = _float_path(factors.dense)
+    if isinstance(factors, QuantizedDenseSparse):
+        return [_sparse_float_path(factors.dequantize), dense]
+    if isinstance(factors, DenseSparse):
+        return [_sparse_float_path(lambda: factors), dense]
+    if isinstance(factors, LowRank):
+        return [_low_rank_path(LowRank(_plain(factors.left), _plain(factors.right))), dense]
+    return [dense]
+
+
+def quantize_rows(weight: Floats) -> IntMatrix:
+    """Symmetric 8-bit codes with one scale a row: ``scale = max |w| / 127``.
+
+    >>> quantize_rows(np.array([[1.0, -0.5]], np.float32)).q
+    array([[127, -64]], dtype=int8)
+    """
+    largest = np.abs(weight).max(axis=1, keepdims=True)
+    scale = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
+    return IntMatrix(np.rint(weight / scale).astype(np.int8), scale)
+
+
+def smoothing(weight: Floats, ranges: Floats) -> Floats:
+    """Factors ``s (n,)`` by which inputs are divided and columns of the weight multiplied before both are rounded.
+
+    ``s_j = range_j^a / max_i |w_ij|^(1 - a)``, ``a = 0.4``, geometric mean 1: SmoothQuant's balance (Xiao et al.,
+    ICML 2023), with ranges from the LayerNorm in front instead of calibration data.
+    """
+    columns = np.abs(weight).max(axis=0)
+    s = np.maximum(ranges, 1e-5) ** 0.4 / np.maximum(columns, 1e-5) ** 0.6
+    return (s / np.exp(np.log(s).mean())).astype(np.float32)
+
+
+def _smoothed_path(weight: Floats, ranges: Floats | None) -> Path:
+    if ranges is None:
+        return _int8_path(lambda: quantize_rows(weight))
+    s = smoothing(weight, ranges)
+    return replace(_int8_path(lambda: quantize_rows(weight * s)), input_factor=1 / s)
+
+
+def one_scale(factors: IntMatrix) -> IntMatrix:
+    """With one scale a row, which the integer kernel takes: groups are quantized again."""
+    return factors if factors.scale.shape[1] == 1 else quantize_rows(factors.dense())
+
+
+def _plain(part: Floats | IntMatrix) -> Floats:
+    return part.dense() if isinstance(part, IntMatrix) else part
+
+
+def _pack_plain(name: str, make: Callable[[], Floats], level: str, bias: Floats | None) -> Any:
+    return getattr(native.load().linear, name)(level, np.ascontiguousarray(make()), bias)
+
+
+def _float_path(make: Callable[[], Floats]) -> Path:
+    return Path("dense_f32", partial(_pack_plain, "dense_f32", make), 1e-4)
+
+
+def _int8_path(make: Callable[[], IntMatrix]) -> Path:
+    def pack(level: str, bias: Floats | None) -> Any:
+        factors = make()
+        codes = np.ascontiguousarray(factors.q), np.ascontiguousarray(factors.scale[:, 0])
+        return native.load().linear.dense_i8_codes(level, *codes, bias)
+
+    return Path("dense_i8", pack, 3e-2)
+
+
+def _sparse_float_path(make: Callable[[], DenseSparse]) -> Path:
+    def pack(level: str, bias: Floats | None) -> Any:
+        factors = make()
+        arrays = factors.atoms, factors.indices.astype(np.uint16), factors.values
+        return native.load().linear.dense_sparse_f32(level, *map(np.ascontiguousarray, arrays), bias)
+
+    return Path("dense_sparse_f32", pack, 1e-4)
+
+
+def _sparse_int8_path(factors: QuantizedDenseSparse) -> Path:
+    def pack(level: str, bias: Floats | None) -> Any:
+        arrays = (
+            factors.atoms_q,
+            factors.atoms_scale,
+            factors.indices.astype(np.uint16),
+            factors.values_q,
+            factors.values_scale,
+        )
+        return native.load().linear.dense_sparse_i8(level, *map(np.ascontiguousarray, arrays), bias)
+
+    return Path("dense_sparse_i8", pack, 3e-2)
+
+
+def _low_rank_path(factors: LowRank) -> Path:
+    left, right = (_part_path(part) for part in (factors.left, factors.right))
+
+    def pack(level: str, bias: Floats | None) -> Any:
+        return native.load().linear.low_rank(left.pack(level, bias), right.pack(level, None))
+
+    return replace(left, name="low_rank", pack=pack, tolerance=left.tolerance + right.tolerance)
+
+
+def _part_path(part: Floats | IntMatrix) -> Path:
+    if isinstance(part, IntMatrix):
+        return _int8_path(lambda: one_scale(part))
+    return _float_path(lambda: part)

@@ -1,0 +1,54 @@
+"""What runs where, as a table: for ``leanmatch inspect --runtime``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from leanmatch.runtime.choice import TOKENS
+from leanmatch.runtime.encoder import Encoder
+from leanmatch.runtime.fallback import FallbackEncoder
+
+COLUMNS = ("form", "layers", "runs", "level", "bytes", "microseconds a token")
+
+
+def runtime_choices(encoder: Encoder | FallbackEncoder) -> list[dict[str, Any]]:
+    """One row for each form of linear layer in the order of first use; none for a model without layers.
+
+    Keys: ``form`` (shape and kind of the weight), ``layers`` (names), ``runs`` (path by fewest tokens),
+    ``level``, ``bytes`` (packed, of all these layers), ``microseconds`` (path to times at ``tokens``),
+    ``tokens``.
+    """
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for choice in encoder.choices:
+        row = rows.setdefault(
+            (choice.form, choice.runs, choice.level),
+            {
+                "form": choice.form,
+                "layers": [],
+                "runs": [{"from_tokens": start, "path": path} for start, path in choice.runs],
+                "level": choice.level,
+                "bytes": 0,
+                "tokens": list(TOKENS),
+                "microseconds": {path: list(times) for path, times in choice.microseconds.items()},
+            },
+        )
+        row["layers"].append(choice.name)
+        row["bytes"] += choice.bytes
+    return list(rows.values())
+
+
+def runtime_rows(encoder: Encoder | FallbackEncoder) -> list[tuple[str, ...]]:
+    """:func:`runtime_choices` as text, in the order of :data:`COLUMNS`."""
+    out = []
+    for row in runtime_choices(encoder):
+        runs = ", ".join(
+            run["path"] if not run["from_tokens"] else f"{run['path']} from {run['from_tokens']} tokens"
+            for run in row["runs"]
+        )
+        timed = "; ".join(
+            f"{path} {' / '.join(f'{one:.2f}' for one in times)}"
+            for path, times in row["microseconds"].items()
+        )
+        measured = f"{timed} (at {' / '.join(map(str, row['tokens']))})" if timed else "nothing to choose"
+        out.append((row["form"], str(len(row["layers"])), runs, row["level"], f"{row['bytes']:,}", measured))
+    return out

@@ -1,0 +1,189 @@
+"""Texts to token ids as sentence-transformers would cut them, with the ``tokenizers`` library alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanmatch.errors import DataError, ModelError, UsageError
+from leanmatch.formats.layout import MAX_TOKENIZER_LENGTH
+from leanmatch.runtime.architectures import UnsupportedError
+from leanmatch.runtime.modules import Layout, read_json
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Ids = NDArray[np.int32]
+Offsets = NDArray[np.int64]
+
+
+class TextTokenizer:
+    """A folder's tokenizer without padding, cut at the model's length.
+
+    Attributes:
+        tokenizer: the ``tokenizers.Tokenizer`` itself.
+        max_tokens: longest text in tokens, special ones included; None for no limit.
+        prompt: what goes before every text.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, *, max_tokens: int | None, add_special: bool = True, prompt: str = ""
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
+        self.prompt = prompt
+        self._add_special = add_special
+        tokenizer.no_padding()
+        if max_tokens is None:
+            tokenizer.no_truncation()
+        else:
+            tokenizer.enable_truncation(max_tokens)
+        self._ends: tuple[list[int], list[int]] | None = None
+
+    def __call__(self, texts: Sequence[str]) -> tuple[Ids, Offsets]:
+        """Token ids of all texts one after the other, and where each text starts (``len(texts) + 1`` numbers)."""
+        if self.prompt:
+            texts = [self.prompt + text for text in texts]
+        if len(texts) == 1:  # encode_batch wakes its threads even for one
+            encodings = [self.tokenizer.encode(texts[0], add_special_tokens=self._add_special)]
+        else:
+            encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=self._add_special)
+        return pack([encoding.ids for encoding in encodings])
+
+    def with_special(self, ids: Sequence[int]) -> list[int]:
+        """Ids cut to the model's length, between the special tokens that the tokenizer puts around a text."""
+        before, after = self._special_ends()
+        room = len(ids) if self.max_tokens is None else max(self.max_tokens - len(before) - len(after), 0)
+        return [*before, *ids[:room], *after]
+
+    def _special_ends(self) -> tuple[list[int], list[int]]:
+        if self._ends is None:
+            plain = self.tokenizer.encode("a", add_special_tokens=False).ids
+            full = self.tokenizer.encode("a", add_special_tokens=self._add_special).ids
+            at = next((i for i in range(len(full)) if full[i : i + len(plain)] == plain), 0)
+            self._ends = full[:at], full[at + len(plain) :]
+        return self._ends
+
+
+def pack(lists: Sequence[Sequence[int]]) -> tuple[Ids, Offsets]:
+    """Lists of ids as one array and the offsets where each begins.
+
+    >>> pack([[101, 7, 102], [], [5]])[1].tolist()
+    [0, 3, 3, 4]
+    """
+    offsets = np.zeros(len(lists) + 1, dtype=np.int64)
+    np.cumsum([len(one) for one in lists], out=offsets[1:])
+    return np.fromiter(chain.from_iterable(lists), dtype=np.int32, count=int(offsets[-1])), offsets
+
+
+def checked_ids(lists: Sequence[Sequence[int]], vocabulary: int) -> list[list[int]]:
+    """Lists of token ids, as Python numbers.
+
+    Raises:
+        DataError: an entry that is no list of whole numbers in ``[0, vocabulary)``.
+    """
+    out = []
+    for row, one in enumerate(lists):
+        values = np.asarray(one)
+        if values.size == 0 and values.ndim == 1:
+            out.append([])
+            continue
+        fits = values.ndim == 1 and np.issubdtype(values.dtype, np.integer)
+        if not fits or int(values.min()) < 0 or int(values.max()) >= vocabulary:
+            raise DataError(
+                f"token ids must be whole numbers from 0 to {vocabulary - 1}",
+                line=row + 1,
+                value=one,
+                remedy="give lists of ids of this model's own tokenizer",
+            )
+        out.append(values.tolist())
+    return out
+
+
+def read_tokenizer(layout: Layout, config: dict[str, Any], most_tokens: int | None) -> TextTokenizer:
+    """The tokenizer of a model folder.
+
+    The length is ``max_seq_length``, else the tokenizer's ``model_max_length`` and the model's positions,
+    whichever is shorter. Static embeddings take whole texts without special tokens.
+
+    Args:
+        layout: the folder.
+        config: the transformer's ``config.json``; {} for a static embedding.
+        most_tokens: positions that the model has.
+
+    Raises:
+        ModelError: the file is damaged.
+        UnsupportedError: the folder has no fast tokenizer.
+    """
+    tokenizer = _open(layout, config)
+    if layout.is_static:
+        return TextTokenizer(tokenizer, max_tokens=None, add_special=False, prompt=layout.prompt)
+    if layout.lower:
+        _lower(tokenizer)
+    limits = [most_tokens, layout.max_tokens]
+    if layout.max_tokens is None:
+        file = layout.transformer / "tokenizer_config.json"
+        limits.append((read_json(file) if file.is_file() else {}).get("model_max_length"))
+        limits.append(config.get("max_position_embeddings"))
+    known = [int(one) for one in limits if one is not None and one < MAX_TOKENIZER_LENGTH]
+    longest = min(known) if known else None
+    special = tokenizer.num_special_tokens_to_add(False)
+    if longest is not None and longest <= special:
+        raise UsageError(
+            f"max_seq_length is {longest}, but the tokenizer adds {special} special tokens to every text",
+            remedy="set a longer max_seq_length in the folder",
+        )
+    return TextTokenizer(tokenizer, max_tokens=longest, prompt=layout.prompt)
+
+
+def _open(layout: Layout, config: dict[str, Any]) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    file = _find(layout, "tokenizer.json")
+    if file is None:
+        vocabulary = _find(layout, "vocab.txt")
+        if vocabulary is None or config.get("model_type") not in ("bert", "distilbert", "electra"):
+            raise UnsupportedError(
+                f"{layout.transformer} holds no tokenizer.json",
+                remedy="save the tokenizer again with a current transformers",
+            )
+        return _from_vocabulary(layout, vocabulary)
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises plain Exception
+        raise ModelError(f"{file} cannot be read: {error}", remedy="save or copy the folder again") from error
+
+
+def _find(layout: Layout, name: str) -> Path | None:
+    homes = (layout.transformer, layout.folder)
+    return next((home / name for home in homes if (home / name).is_file()), None)
+
+
+def _from_vocabulary(layout: Layout, vocabulary: Path) -> Tokenizer:
+    from tokenizers.implementations import BertWordPieceTokenizer
+
+    file = layout.transformer / "tokenizer_config.json"
+    options = read_json(file) if file.is_file() else {}
+    made = BertWordPieceTokenizer(
+        str(vocabulary),
+        lowercase=bool(options.get("do_lower_case", True)),
+        strip_accents=options.get("strip_accents"),
+        handle_chinese_chars=bool(options.get("tokenize_chinese_chars", True)),
+    )
+    return made._tokenizer
+
+
+def _lower(tokenizer: Tokenizer) -> None:
+    """Put a Lowercase normalizer first, unless the tokenizer lower-cases already."""
+    from tokenizers import normalizers
+
+    current = tokenizer.normalizer
+    if current is None:
+        tokenizer.normalizer = normalizers.Lowercase()
+    elif '"lowercase":true' not in tokenizer.to_str() and "Lowercase" not in repr(current):
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), current])

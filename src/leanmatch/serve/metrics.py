@@ -1,0 +1,83 @@
+"""Prometheus metrics; with several workers, added up over them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from leanmatch.errors import MissingExtraError
+
+try:
+    from prometheus_client import (
+        CONTENT_TYPE_LATEST,
+        CollectorRegistry,
+        Counter,
+        Gauge,
+        Histogram,
+        generate_latest,
+    )
+    from prometheus_client.multiprocess import MultiProcessCollector
+except ModuleNotFoundError as error:
+    raise MissingExtraError("prometheus-client", "serve", "the server") from error
+
+MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Metrics:
+    """All metrics of one process."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        every: Any = {"registry": registry}
+        self._requests = Counter(
+            "leanmatch_requests_total", "Requests.", ["method", "path", "status"], **every
+        )
+        self._seconds = Histogram(
+            "leanmatch_request_seconds", "Time to answer.", ["path"], buckets=_SECONDS, **every
+        )
+        self.refused = Counter("leanmatch_refused_total", "Requests answered 429.", **every)
+        self.under_way = Gauge(
+            "leanmatch_requests_under_way",
+            "Requests that count against the bound.",
+            multiprocess_mode="livesum",
+            **every,
+        )
+        self.batch_texts = Histogram("leanmatch_batch_texts", "Texts a batch.", buckets=_TEXTS, **every)
+        self.batch_wait = Histogram(
+            "leanmatch_batch_wait_seconds", "Wait of a batch's first request.", buckets=_SECONDS, **every
+        )
+        self.texts = Counter("leanmatch_texts_total", "Texts taken, by what for.", ["use"], **every)
+        self.searches = Counter(
+            "leanmatch_searches_total", "Searches, by how they were done.", ["path"], **every
+        )
+        self.errors = Counter("leanmatch_errors_total", "Requests that failed inside.", ["type"], **every)
+        self.items = Gauge(
+            "leanmatch_catalogue_items", "Items in the catalogue.", multiprocess_mode="livemax", **every
+        )
+        self.generation = Gauge(
+            "leanmatch_catalogue_generation", "Its generation.", multiprocess_mode="livemax", **every
+        )
+        self.drift = Gauge(
+            "leanmatch_drift",
+            "Live queries against the reference.",
+            ["measure"],
+            multiprocess_mode="livemax",
+            **every,
+        )
+
+    def request(self, method: str, path: str, status: int, seconds: float) -> None:
+        """Count one answered request."""
+        self._requests.labels(method, path, str(status)).inc()
+        self._seconds.labels(path).observe(seconds)
+
+    def render(self) -> bytes:
+        """The text that Prometheus reads."""
+        if os.environ.get(MULTIPROCESS):
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+            return generate_latest(registry)
+        return generate_latest(self._registry)

@@ -1,0 +1,88 @@
+"""Errors to responses: one form, OpenAI's, for all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from leanmatch.errors import DataError, LeanmatchError, UsageError
+from leanmatch.serve.schemas import ErrorResponse
+
+TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    413: "invalid_request_error",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "unavailable_error",
+}
+
+
+class RefusedError(Exception):
+    """A request that is answered with an error."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param, self.code, self.headers = status, message, param, code, headers
+
+
+def error_body(
+    status: int, message: str, *, param: str | None = None, code: str | None = None
+) -> dict[str, Any]:
+    """The document of an error."""
+    kind = TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """For ``responses=``: these errors, in their one form."""
+    return {status: {"model": ErrorResponse} for status in statuses}
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of the application take the form."""
+
+    @app.exception_handler(RefusedError)
+    async def refused(_: Request, error: RefusedError) -> JSONResponse:
+        body = error_body(error.status, error.message, param=error.param, code=error.code)
+        return JSONResponse(body, error.status, headers=error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if part != "body")
+        message = f"{where}: {first['msg']}" if where else str(first["msg"])
+        return JSONResponse(error_body(422, message, param=where or None), 422)
+
+    @app.exception_handler(LeanmatchError)
+    async def ours(_: Request, error: LeanmatchError) -> JSONResponse:
+        status = 400 if isinstance(error, UsageError | DataError) else 500
+        message = error.problem if error.remedy is None else f"{error.problem}; {error.remedy}"
+        return JSONResponse(error_body(status, message), status)
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: HTTPException) -> JSONResponse:
+        headers = dict(error.headers) if error.headers else None
+        return JSONResponse(
+            error_body(error.status_code, str(error.detail)), error.status_code, headers=headers
+        )
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, error: Exception) -> JSONResponse:
+        return JSONResponse(error_body(500, f"the server failed ({type(error).__name__})"), 500)

@@ -1,0 +1,127 @@
+"""Running the server: one process or several, until it is told to stop."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+from leanmatch.errors import LeanmatchError, MissingExtraError, UsageError
+from leanmatch.index import read_manifest
+from leanmatch.serve.options import LOOPBACK, ServeOptions
+
+VARIABLE = "LEANMATCH_SERVE_OPTIONS"
+"""How the options reach worker processes."""
+
+GRACE_SECONDS = 30
+
+
+def run_server(options: ServeOptions, say: Callable[[str], None] = lambda _: None) -> None:
+    """Serve until SIGINT or SIGTERM; what was accepted is finished first.
+
+    Raises:
+        FormatError: no catalogue, or a damaged one.
+        UsageError: the address cannot be used.
+        MissingExtraError: uvicorn is not installed.
+    """
+    try:
+        import uvicorn
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("uvicorn", "serve", "the server") from error
+    read_manifest(options.catalogue)
+    listener = _listen(options.host, options.port)
+    port = listener.getsockname()[1]
+    say(_announcement(options, port))
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    common: dict[str, Any] = {
+        "log_level": "warning",
+        "access_log": False,
+        "server_header": False,
+        "timeout_graceful_shutdown": GRACE_SECONDS,
+        "backlog": 2048,
+    }
+    try:
+        if options.workers == 1:
+            from leanmatch.serve.app import create_app
+
+            uvicorn.Server(uvicorn.Config(create_app(options), **common)).run(sockets=[listener])
+            return
+        _run_workers(options, listener, common)
+    except KeyboardInterrupt:
+        pass  # uvicorn has stopped gracefully and raises the signal again
+    finally:
+        listener.close()
+
+
+def worker_app() -> Any:
+    """What a worker process serves."""
+    from leanmatch.serve.app import create_app
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    return create_app(ServeOptions.from_text(os.environ[VARIABLE]))
+
+
+def _run_workers(options: ServeOptions, listener: socket.socket, common: dict[str, Any]) -> None:
+    import uvicorn
+    from uvicorn.supervisors import Multiprocess
+
+    from leanmatch.serve.metrics import MULTIPROCESS
+
+    folder = tempfile.mkdtemp(prefix="leanmatch-metrics-")
+    os.environ[VARIABLE], os.environ[MULTIPROCESS] = options.to_text(), folder
+    try:
+        config = uvicorn.Config(
+            "leanmatch.serve.running:worker_app", factory=True, workers=options.workers, **common
+        )
+        Multiprocess(config, target=uvicorn.Server(config).run, sockets=[listener]).run()
+    finally:
+        for name in (VARIABLE, MULTIPROCESS):
+            os.environ.pop(name, None)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen on {host}:{port} ({error.strerror or error})",
+            remedy="choose another --port or --host",
+        ) from error
+    listener.set_inheritable(True)
+    return listener
+
+
+def is_loopback(host: str) -> bool:
+    """Can only this machine reach it?"""
+    if host in LOOPBACK:
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _announcement(options: ServeOptions, port: int) -> str:
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    lines = [f"leanmatch serves {options.catalogue} at http://{host}:{port}/ (API: /docs)"]
+    if is_loopback(options.host):
+        lines.append("only this machine can reach it; --host 0.0.0.0 opens it to the network")
+    elif not options.api_keys:
+        lines.append("the network can reach it and no key is needed; --api-key asks for one")
+    if not options.write_keys:
+        lines.append("items cannot be changed over HTTP; --write-key allows it")
+    return "\n".join(lines)
+
+
+__all__ = ["LeanmatchError", "is_loopback", "run_server", "worker_app"]

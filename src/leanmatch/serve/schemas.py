@@ -1,0 +1,200 @@
+"""Requests and responses, as ``/docs`` shows them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+
+Text = Annotated[str, Field(min_length=1, pattern=r"\S", strict=True)]
+Identifier = Annotated[str, Field(min_length=1, max_length=512, strict=True)]
+MetadataValue = StrictStr | StrictInt | StrictFloat | StrictBool | None
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class RecommendRequest(_Request):
+    """Texts to find items for."""
+
+    texts: Annotated[list[Text], Field(min_length=1, description="What to recommend for.")]
+    k: Annotated[int, Field(ge=1, strict=True, description="Items a text.")] = 10
+    filter: Annotated[
+        dict[str, Any] | str | None,
+        Field(
+            description='JSON, `{"column": "price", "lt": 20}`, or text, `price < 20 and shop = "A"`.',
+            examples=[{"and": [{"column": "category", "eq": "Toys"}, {"column": "price", "lt": 20}]}],
+        ),
+    ] = None
+    exclude: Annotated[list[Identifier], Field(description="Identifiers of items to leave out.")] = []
+    exclude_self: Annotated[
+        StrictBool, Field(description="Leave out items whose text is the query, up to case and white space.")
+    ] = True
+    explain: Annotated[
+        StrictBool, Field(description="Add to the first 10 results the words that carried the match.")
+    ] = False
+
+
+class Word(BaseModel):
+    """A word of a text, by its place in it, and how much the score falls when it is deleted."""
+
+    start: int
+    end: int
+    importance: float
+
+
+class Explanation(BaseModel):
+    """The words of both sides."""
+
+    query: list[Word]
+    item: list[Word]
+
+
+class Recommended(BaseModel):
+    """One item; the score is the cosine."""
+
+    rank: int
+    score: float
+    id: str
+    text: str
+    metadata: dict[str, Any]
+    explanation: Explanation | None = None
+
+
+class TextResult(BaseModel):
+    """One text's items, best first."""
+
+    text: str
+    recommendations: list[Recommended]
+
+
+class RecommendResponse(BaseModel):
+    """One entry a text, in their order."""
+
+    model: str
+    generation: int
+    results: list[TextResult]
+
+
+Tokens = Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1, strict=True)]], Field(min_length=1)]
+
+
+class EmbeddingsRequest(_Request):
+    """What OpenAI's clients send."""
+
+    input: (
+        Text
+        | Annotated[list[Text], Field(min_length=1)]
+        | Tokens
+        | Annotated[list[Tokens], Field(min_length=1)]
+    )
+    model: Annotated[str, Field(strict=True, description="One of `/v1/models`.")]
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Annotated[int, Field(ge=1, strict=True)] | None = None
+    user: StrictStr | None = None
+
+
+class Embedding(BaseModel):
+    """A vector: numbers, or the base64 of little-endian float32."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class Usage(BaseModel):
+    """Tokens that were read."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingsResponse(BaseModel):
+    """One vector an input, in their order."""
+
+    object: Literal["list"] = "list"
+    data: list[Embedding]
+    model: str
+    usage: Usage
+
+
+class ItemIn(_Request):
+    """An item to add, or to replace where its id is there."""
+
+    id: Identifier
+    text: Text
+    metadata: dict[Annotated[str, Field(min_length=1, max_length=128)], MetadataValue] = {}
+
+
+class UpsertRequest(_Request):
+    """Items to add or replace."""
+
+    items: Annotated[list[ItemIn], Field(min_length=1)]
+
+
+class DeleteRequest(_Request):
+    """Identifiers of items to delete."""
+
+    ids: Annotated[list[Identifier], Field(min_length=1)]
+
+
+class ChangeResponse(BaseModel):
+    """What became of the items."""
+
+    added: int
+    updated: int
+    unchanged: int
+    deleted: int
+    unknown: int
+    encoded: int
+    reused: int
+    items: int
+    generation: int
+    search: str
+
+
+class Model(BaseModel):
+    """A model that embeds."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "leanmatch"
+    dimension: int
+
+
+class ModelList(BaseModel):
+    """All models."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class Problem(BaseModel):
+    """What was wrong and what to do about it."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorResponse(BaseModel):
+    """Every error has this form."""
+
+    error: Problem
+
+
+class Health(BaseModel):
+    """``ready`` or why not."""
+
+    status: str
+    items: int | None = None
+    generation: int | None = None
+
+
+class Suggestions(BaseModel):
+    """Item texts that hold what was typed."""
+
+    suggestions: list[str]

@@ -1,0 +1,266 @@
+"""One process's service: the engine, its queue, the monitor, and the catalogue's generations."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from leanmatch.errors import LeanmatchError
+from leanmatch.index import Catalogue, Item, WriteOptions, delete_items, read_manifest, upsert_items
+from leanmatch.index.changes import Change
+from leanmatch.index.encoders import encoder_for
+from leanmatch.serve.batching import Batcher
+from leanmatch.serve.drift import REFERENCE, Monitor, Reference, TokenCounter, catalogue_reference, observe
+from leanmatch.serve.engine import Answer, Engine, Job, Recommend
+from leanmatch.serve.metrics import Metrics
+from leanmatch.serve.options import ServeOptions
+from leanmatch.serve.problems import RefusedError
+
+SUGGESTIONS = 8
+WRITER_PATIENCE_SECONDS = 30.0
+
+log = logging.getLogger("leanmatch.serve")
+
+
+class Service:
+    """Everything behind the routes. :meth:`start` and :meth:`stop` run in the server's event loop."""
+
+    def __init__(self, options: ServeOptions, metrics: Metrics, encoder: Any = None) -> None:
+        """``encoder``: one that is loaded already; else the catalogue says which."""
+        self.options, self.metrics = options, metrics
+        self.status = "starting"
+        self.monitor: Monitor | None = None
+        self._given = encoder
+        self._engine: Engine | None = None
+        self._counter = TokenCounter(None)
+        self._lowered: pa.Array | None = None
+        self._side = ThreadPoolExecutor(2, thread_name_prefix="leanmatch-side")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="leanmatch-write")
+        self._batcher = Batcher(
+            self._run,
+            most=options.limits.batch_texts,
+            window_seconds=options.limits.window_ms / 1000,
+            watch=self._watch,
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+        self.failed: LeanmatchError | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """The engine.
+
+        Raises:
+            RefusedError: 503, while it is loading or after loading failed.
+        """
+        if self._engine is None:
+            raise RefusedError(503, f"not ready: {self.status}", headers={"retry-after": "1"})
+        return self._engine
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The current generation."""
+        return self.engine.catalogue
+
+    @property
+    def model(self) -> str:
+        """The model's name, as clients give it."""
+        return Path(self.catalogue.manifest.model.name).name
+
+    def start(self) -> None:
+        """Begin to load."""
+        self._batcher.start()
+        self._tasks.append(asyncio.create_task(self._load_and_follow()))
+
+    async def stop(self) -> None:
+        """Finish what was accepted."""
+        self.status = "stopping"
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._batcher.close()
+        self._writer.shutdown(wait=True)
+        self._side.shutdown(wait=True, cancel_futures=True)
+
+    async def ask(self, job: Job) -> Any:
+        """The answer to a job, through the queue.
+
+        Raises:
+            RefusedError: 503, after the time-out or while not ready.
+        """
+        _ = self.engine
+        limit = self.options.limits.timeout_seconds
+        try:
+            return await asyncio.wait_for(self._batcher.submit(job), limit)
+        except TimeoutError as error:
+            raise RefusedError(
+                503, f"no answer within {limit:g} seconds", headers={"retry-after": "2"}
+            ) from error
+
+    async def change(self, items: Sequence[Item], deleted: Sequence[str]) -> Change:
+        """Write to the catalogue; the new generation answers the next request here."""
+        engine = self.engine
+        options = WriteOptions(wait_seconds=WRITER_PATIENCE_SECONDS)
+
+        def write() -> Change:
+            folder = engine.catalogue.folder
+            if items:
+                change = upsert_items(folder, items, _Identified(engine), options)
+            else:
+                change = delete_items(folder, deleted, options)
+            if change.generation != engine.catalogue.manifest.generation:
+                self._swap(engine)
+            return change
+
+        return await asyncio.get_running_loop().run_in_executor(self._writer, write)
+
+    async def suggest(self, typed: str) -> list[str]:
+        """Item texts that hold what was typed: at the beginning first, then shorter ones."""
+        _ = self.engine
+        return await asyncio.get_running_loop().run_in_executor(self._side, self._suggest, typed)
+
+    async def report(self) -> dict[str, Any]:
+        """The monitor's document, for the page; its figures also become metrics."""
+        catalogue = self.catalogue
+        monitor = self.monitor
+        found: dict[str, Any] = {
+            "model": self.model,
+            "items": len(catalogue),
+            "generation": catalogue.manifest.generation,
+            "drift": None,
+        }
+        if monitor is not None:
+            found["drift"] = await asyncio.get_running_loop().run_in_executor(self._side, monitor.report)
+            for measure in found["drift"]["measures"]:
+                self.metrics.drift.labels(measure["name"]).set(measure["live"])
+        return found
+
+    async def _load_and_follow(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            engine = await loop.run_in_executor(self._side, self._load)
+        except LeanmatchError as error:
+            self.failed, self.status = error, f"failed: {error.problem}"
+            log.error(str(error))
+            return
+        self._engine, self.status = engine, "ready"
+        self._show(engine.catalogue)
+        await loop.run_in_executor(self._side, self._warm, engine)
+        while True:
+            await asyncio.sleep(self.options.poll_seconds)
+            try:
+                await loop.run_in_executor(self._writer, self._swap, engine)
+            except (LeanmatchError, OSError) as error:  # the generation at hand goes on answering
+                self.metrics.errors.labels(type(error).__name__).inc()
+                log.error(f"the new generation cannot be loaded: {error}")
+
+    def _load(self) -> Engine:
+        options = self.options
+        manifest = read_manifest(options.catalogue)
+        encoder = self._given
+        if encoder is None:
+            encoder = encoder_for(manifest, options.model)
+        engine = Engine(encoder, Catalogue.open(options.catalogue), options.threads)
+        engine.run([Recommend(["warm-up"], 1)])
+        return engine
+
+    def _warm(self, engine: Engine) -> None:
+        """What need not be there for the first request."""
+        catalogue = engine.catalogue
+        tokenizer = getattr(engine.encoder, "tokenizer", None)
+        self._counter = TokenCounter(tokenizer)
+        stored = catalogue.manifest.extras.get(REFERENCE)
+        try:
+            reference = (
+                Reference.read(catalogue.folder / stored.name)
+                if stored is not None
+                else catalogue_reference(catalogue, self._counter)
+            )
+            self.monitor = Monitor(reference)
+        except LeanmatchError as error:
+            log.error(f"no drift monitor: {error}")
+        self._suggest("warm-up")
+        for name in catalogue.manifest.columns:
+            catalogue.column(name)
+
+    def _swap(self, engine: Engine) -> None:
+        """Load a newer generation, if there is one; requests under way keep the one they began with."""
+        manifest = read_manifest(engine.catalogue.folder)
+        if manifest.generation == engine.catalogue.manifest.generation:
+            return
+        if manifest.model.fingerprint != engine.catalogue.manifest.model.fingerprint:
+            engine_encoder = encoder_for(manifest, None)
+            fresh = Engine(engine_encoder, Catalogue.open(engine.catalogue.folder), self.options.threads)
+            engine.encoder, engine.catalogue = fresh.encoder, fresh.catalogue
+        else:
+            catalogue = Catalogue.open(engine.catalogue.folder)
+            catalogue.same_as("")  # made now, so that no request waits for it
+            engine.catalogue = catalogue
+        self._lowered = None
+        self._show(engine.catalogue)
+        log.info(
+            json.dumps(
+                {"event": "generation", "generation": manifest.generation, "items": len(engine.catalogue)}
+            )
+        )
+
+    def _show(self, catalogue: Catalogue) -> None:
+        self.metrics.items.set(len(catalogue))
+        self.metrics.generation.set(catalogue.manifest.generation)
+
+    def _watch(self, texts: int, waited: float) -> None:
+        self.metrics.batch_texts.observe(texts)
+        self.metrics.batch_wait.observe(waited)
+
+    def _run(self, jobs: Sequence[Job]) -> list[Any]:
+        engine = self.engine
+        answers = engine.run(jobs)
+        for job, answer in zip(jobs, answers, strict=True):
+            if isinstance(answer, Answer) and isinstance(job, Recommend):
+                for path in answer.paths:
+                    self.metrics.searches.labels(path).inc()
+                self._note(engine.catalogue, job, answer)
+        return answers
+
+    def _note(self, catalogue: Catalogue, job: Recommend, answer: Answer) -> None:
+        """Queries without a filter tell about drift; a filter would change what the best item is."""
+        monitor = self.monitor
+        if monitor is None or job.filter is not None:
+            return
+        best = [(one[0]["score"], one[0]["metadata"]) if one else None for one in answer.results]
+        monitor.add(observe(catalogue, self._counter, job.texts, monitor.reference.column, best))
+
+    def _suggest(self, typed: str) -> list[str]:
+        wanted = " ".join(typed.split()).casefold()
+        catalogue = self.catalogue
+        if not wanted:
+            return []
+        lowered = self._lowered
+        if lowered is None or len(lowered) != len(catalogue):
+            lowered = self._lowered = pc.utf8_lower(catalogue.texts)
+        places = pc.find_substring(lowered, wanted)
+        rows = pc.indices_nonzero(pc.greater_equal(places, 0)).to_pylist()
+        ranked = sorted(
+            rows[:5_000], key=lambda row: (places[row].as_py() > 0, len(lowered[row].as_py()), row)
+        )
+        return list(dict.fromkeys(catalogue.text(row) for row in ranked[: 2 * SUGGESTIONS]))[:SUGGESTIONS]
+
+
+class _Identified:
+    """The engine's encoder as the writer wants it: with an identity that need not be computed again."""
+
+    def __init__(self, engine: Engine) -> None:
+        model = engine.catalogue.manifest.model
+        self.name, self.fingerprint = model.name, model.fingerprint
+        self.tokenizer_fingerprint, self.dimension = model.tokenizer, model.dimension
+        self._engine = engine
+
+    def __call__(self, texts: Sequence[str]) -> Any:
+        return self._engine.encode(texts)

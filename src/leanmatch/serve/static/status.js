@@ -1,0 +1,71 @@
+// The monitor: does what people ask look like what the model was trained on?
+
+import { status } from "./api.js";
+import { find, make, meter } from "./dom.js";
+
+const EVERY_MS = 4000;
+const LEVELS = { steady: "steady", noticeable: "noticeable shift", strong: "strong shift" };
+
+const percent = (share) => `${(100 * share).toFixed(share < 0.1 && share > 0 ? 1 : 0)}%`;
+
+function measureOf(one, enough) {
+  const share = one.unit === "share";
+  return make("div", { class: "measure" },
+    make("small", {}, one.label),
+    make("b", {}, !enough ? "\u2013" : share ? percent(one.live) : one.live.toFixed(2)),
+    make("small", {}, share ? `usual: ${percent(one.reference)}` : "stability index; 0.1 is noticeable, 0.25 strong"),
+    enough ? make("span", { class: `level ${one.level}` }, LEVELS[one.level]) : null);
+}
+
+function mixOf(title, rows) {
+  if (rows.length < 2) return null;
+  const cell = (share) => make("td", {}, meter(share, ""), make("span", {}, percent(share)));
+  return make("div", { class: "mix" }, make("h3", {}, title), make("table", {},
+    make("thead", {}, make("tr", {}, make("th", { scope: "col" }, ""), make("th", { scope: "col" }, "reference"), make("th", { scope: "col" }, "live"))),
+    make("tbody", {}, ...rows.map((row) => make("tr", {}, make("th", { scope: "row" }, row.name || "(none)"), cell(row.reference), cell(row.live))))));
+}
+
+function show(found) {
+  const panel = find("status");
+  const drift = found.drift;
+  const level = drift?.enough ? drift.verdict : "";
+  find("status-dot").className = `dot ${level}`;
+  find("status-label").textContent = level ? `Monitor: ${LEVELS[level]}` : "Monitor";
+  if (!drift) {
+    panel.replaceChildren(make("h2", {}, "Monitor"), make("p", { class: "lead" }, "It is being prepared."));
+    return;
+  }
+  const lead = drift.enough
+    ? `The last ${drift.queries.toLocaleString("en")} queries against ${drift.reference.queries.toLocaleString("en")} of ${drift.reference.source}.`
+    : `${drift.queries} of the ${drift.needed} queries that a verdict needs. Reference: ${drift.reference.source}.`;
+  panel.replaceChildren(
+    make("header", {}, make("h2", {}, "Do people ask what the model was trained on?"),
+      level ? make("span", { class: `level ${level}` }, LEVELS[level]) : null),
+    make("p", { class: "lead" }, lead),
+    make("div", { class: "measures" }, ...drift.measures.map((one) => measureOf(one, drift.enough))),
+    ...[drift.column ? mixOf(`${drift.column} of the best result`, drift.categories) : null, mixOf("writing system", drift.scripts)].filter(Boolean));
+}
+
+export function statusPanel() {
+  const button = find("status-button");
+  const panel = find("status");
+  let timer = 0;
+
+  async function refresh() {
+    try {
+      show(await status());
+    } catch (problem) {
+      panel.replaceChildren(make("h2", {}, "Monitor"), make("p", { class: "lead" }, problem.message));
+    }
+  }
+  button.addEventListener("click", () => {
+    panel.hidden = !panel.hidden;
+    button.setAttribute("aria-expanded", String(!panel.hidden));
+    clearInterval(timer);
+    if (!panel.hidden) {
+      refresh();
+      timer = setInterval(refresh, EVERY_MS);
+    }
+  });
+  return { refresh };
+}

@@ -1,0 +1,284 @@
+"""Filters: both forms, their meaning against plain Python, what is refused, and the planner's recall."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("faiss", reason="faiss-cpu is not installed")
+sys.path.insert(0, str(Path(__file__).parent))
+from catalogue_models import HashEncoder, items_of_shop
+
+from leanmatch.errors import UsageError
+from leanmatch.index import (
+    Catalogue,
+    Item,
+    WriteOptions,
+    create_catalogue,
+    delete_items,
+    filter_from_json,
+    filter_to_json,
+    filter_to_text,
+    parse_filter,
+    upsert_items,
+)
+from leanmatch.index import planner as planner_module
+from leanmatch.index.columns import infer_type
+from leanmatch.index.filters import AllOf, AnyOf, Compare, IsIn, Missing, Not
+
+COLUMNS = {
+    "category": ["Toys", "Tools", "Books", "", "Zoo", "toys"],
+    "price": [-1.0, 0, 0.5, 3, 9.5, 1e9],
+    "stock": [True, False],
+    "odd name": ["x", 'a "quote" \\ here', "né"],
+}
+SIGNS = {
+    "eq": lambda a, b: a == b,
+    "ne": lambda a, b: a != b,
+    "lt": lambda a, b: a < b,
+    "le": lambda a, b: a <= b,
+    "gt": lambda a, b: a > b,
+    "ge": lambda a, b: a >= b,
+}
+
+
+def holds(expression, metadata):  # noqa: PLR0911
+    """Slow and obvious."""
+    if isinstance(expression, AllOf):
+        return all(holds(part, metadata) for part in expression.parts)
+    if isinstance(expression, AnyOf):
+        return any(holds(part, metadata) for part in expression.parts)
+    if isinstance(expression, Not):
+        return not holds(expression.part, metadata)
+    value = metadata.get(expression.column)
+    if isinstance(expression, Missing):
+        return value is None
+    if value is None:
+        return False
+    if isinstance(expression, IsIn):
+        return value in expression.values
+    return SIGNS[expression.operator](value, expression.value)
+
+
+names = st.sampled_from(list(COLUMNS))
+leaves = names.flatmap(
+    lambda name: st.one_of(
+        st.builds(Compare, st.just(name), st.sampled_from(list(SIGNS)), st.sampled_from(COLUMNS[name])),
+        st.builds(IsIn, st.just(name), st.lists(st.sampled_from(COLUMNS[name]), max_size=3).map(tuple)),
+        st.just(Missing(name)),
+    )
+)
+expressions = st.recursive(
+    leaves,
+    lambda inner: st.one_of(
+        st.builds(Not, inner),
+        st.builds(AllOf, st.lists(inner, min_size=2, max_size=3).map(tuple)),
+        st.builds(AnyOf, st.lists(inner, min_size=2, max_size=3).map(tuple)),
+    ),
+    max_leaves=8,
+)
+
+
+@pytest.fixture(scope="module")
+def catalogue(tmp_path_factory):
+    generator = np.random.default_rng(0)
+    items = []
+    for n in range(200):
+        metadata = {name: values[generator.integers(len(values))] for name, values in COLUMNS.items()}
+        metadata = {name: value for name, value in metadata.items() if generator.random() > 0.2}
+        items.append(Item(f"i{n}", f"text {n}", metadata))
+    folder = tmp_path_factory.mktemp("filters") / "c"
+    create_catalogue(folder, items, HashEncoder())
+    return Catalogue.open(folder)
+
+
+@settings(max_examples=60, deadline=None)
+@given(expressions)
+def test_same_as_plain_python_in_every_form(catalogue, expression):
+    expected = [row for row in range(len(catalogue)) if holds(expression, catalogue.metadata(row))]
+    assert catalogue.select(expression).rows.tolist() == expected
+    assert catalogue.select(filter_from_json(filter_to_json(expression))).rows.tolist() == expected
+    assert catalogue.select(parse_filter(filter_to_text(expression))).rows.tolist() == expected
+
+
+def test_forms_that_people_write():
+    same = AllOf((Compare("price", "ge", 5), Compare("price", "lt", 20)))
+    assert filter_from_json({"column": "price", "ge": 5, "lt": 20}) == same
+    assert parse_filter("price>=5 AND price<20") == parse_filter("(price >= 5) and (price < 20)") == same
+    assert parse_filter("not a = 1 or b == 'x' and c <> true").parts[1].parts[1] == Compare("c", "ne", True)
+    assert parse_filter("a not in ('x')") == Not(IsIn("a", ("x",)))
+    assert parse_filter("a is not missing") == Not(Missing("a"))
+    assert parse_filter("`in` = -1.5e3") == Compare("in", "eq", -1500.0)
+    assert filter_from_json({"column": "a", "missing": False}) == Not(Missing("a"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "a column"),
+        ("price", "'in' or 'is missing'"),
+        ("price <", "a value"),
+        ("price < 20 20", "'and', 'or' or the end"),
+        ("(price < 20", r"'\)'"),
+        ("a in 3", r"'\('"),
+        ("a in (1 2)", "','"),
+        ("a is 3", "'missing'"),
+        ("a = #", "cannot be read"),
+        ("not " * 40 + "a = 1", "levels"),
+        ("a = 1" + " or a = 1" * 1200, "parts"),
+        ("a" * 200_000, "characters"),
+    ],
+)
+def test_texts_that_are_none(text, said):
+    with pytest.raises(UsageError, match=said):
+        parse_filter(text)
+
+
+def nested(depth):
+    found = {"column": "a", "eq": 1}
+    for _ in range(depth):
+        found = {"not": found}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (None, "no filter"),
+        ([], "no filter"),
+        ({}, "no filter"),
+        ({"column": "a"}, "no filter"),
+        ({"column": 3, "eq": 1}, "no filter"),
+        ({"column": "a", "near": 1}, "no test 'near'"),
+        ({"column": "a", "eq": None}, "compares with"),
+        ({"column": "a", "eq": float("nan")}, "compares with"),
+        ({"column": "a", "in": "x"}, "needs a list"),
+        ({"column": "a", "in": [1] * 20_000}, "20,000 values"),
+        ({"and": []}, "needs a list"),
+        ({"or": [{"column": "a", "eq": 1}] * 1500}, "parts"),
+        (nested(40), "levels"),
+    ],
+)
+def test_json_that_is_none(value, said):
+    with pytest.raises(UsageError, match=said):
+        filter_from_json(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("colour = 1", "no column 'colour'"),
+        ("price = 'x'", "type number"),
+        ("category = 3", "type text"),
+        ("stock = 1", "type boolean"),
+        ("category in ('a', 1)", "type text"),
+    ],
+)
+def test_filters_that_do_not_fit_the_columns(catalogue, text, said):
+    with pytest.raises(UsageError, match=said):
+        catalogue.select(parse_filter(text))
+
+
+def test_types_are_inferred_without_losing_a_digit():
+    assert infer_type(["1", "-5", None]) == infer_type([7]) == "integer"
+    assert infer_type(["1", "2.5"]) == infer_type([1, 2.5]) == infer_type(["1e3"]) == "number"
+    assert infer_type(["true", "False"]) == infer_type([True]) == "boolean"
+    for texts in (["01"], ["+1"], ["1_0"], ["1", "x"], ["nan"], ["true", "1"], ["9" * 30], [" 1"], [], [""]):
+        assert infer_type(texts) == "text", texts
+
+
+def clustered(items, dimension=16, seed=0):
+    generator = np.random.default_rng(seed)
+    centres = generator.normal(size=(40, dimension))
+    kinds = generator.integers(40, size=items)
+    vectors = centres[kinds] + 0.6 * generator.normal(size=(items, dimension))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32), kinds
+
+
+class Given:
+    """An encoder of texts ``0``, ``1``, ...: rows of a matrix."""
+
+    def __init__(self, vectors):
+        self.vectors, self.dimension, self.name, self.fingerprint = (
+            vectors,
+            vectors.shape[1],
+            "given",
+            "given",
+        )
+
+    def __call__(self, texts):
+        return self.vectors[[int(text) for text in texts]]
+
+
+@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
+def test_recall_of_an_approximate_catalogue_at_every_selectivity(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(planner_module, "EXACT_ROWS", 60)  # so that small catalogues take the index too
+    vectors, kinds = clustered(5000)
+    encoder = Given(vectors)
+    share = np.random.default_rng(1).random(5000)
+    items = [Item(str(n), str(n), {"share": float(share[n]), "kind": int(kinds[n])}) for n in range(5000)]
+    said = []
+    create_catalogue(tmp_path / "c", items[:4700], encoder, WriteOptions(kind=kind, say=said.append))
+    delete_items(tmp_path / "c", [str(n) for n in range(0, 300, 3)])
+    upsert_items(tmp_path / "c", items[4700:], encoder)  # rows that the index does not cover
+    catalogue = Catalogue.open(tmp_path / "c")
+    stored = catalogue.manifest.approximate
+    assert stored.kind == kind and stored.recall >= 0.98 and "recall@10" in said[-1]
+    assert len(catalogue) == 4900
+    queries = np.random.default_rng(2).integers(5000, size=40)
+    paths = set()
+    for text in (
+        None,
+        "share < 0.5",
+        "share < 0.2",
+        "share < 0.05",
+        "share < 0.005",
+        "kind = 3",
+        "kind < 20",
+    ):
+        expression = None if text is None else parse_filter(text)
+        mask = np.ones(len(catalogue), bool)
+        if expression is not None:
+            mask[:] = False
+            mask[catalogue.select(expression).rows] = True
+        found = catalogue.search(vectors[queries], 10, filters=[expression] * len(queries))
+        scores = (
+            vectors[queries].astype(np.float64)
+            @ catalogue.vectors(range(len(catalogue))).astype(np.float64).T
+        )
+        scores[:, ~mask] = -np.inf
+        wanted = min(10, int(mask.sum()))
+        truth = np.argsort(-scores, axis=1, kind="stable")[:, :wanted]
+        recall = np.mean([len(set(a.rows) & set(b)) / wanted for a, b in zip(found, truth, strict=True)])
+        assert recall >= 0.98, (text, recall)
+        assert all(mask[one.rows].all() for one in found)
+        paths |= {one.plan.path for one in found}
+    assert paths == {kind, f"{kind}-filtered", "exact-subset"}
+
+
+def test_filtered_exact_search_is_exact(tmp_path):
+    vectors, _ = clustered(3000)
+    items = [Item(str(n), str(n), {"n": n}) for n in range(3000)]
+    create_catalogue(tmp_path / "c", items, Given(vectors))
+    catalogue = Catalogue.open(tmp_path / "c")
+    for least in (0, 1000, 2000, 2990, 2999):
+        found = catalogue.search(
+            vectors[:20], [10] * 20, filters=[parse_filter(f"n >= {least}")] * 20, exclude=[[2999]] * 20
+        )
+        for row, one in enumerate(found):
+            scores = vectors[least:2999].astype(np.float64) @ vectors[row].astype(np.float64)
+            assert one.rows.tolist() == (np.argsort(-scores, kind="stable")[:10] + least).tolist()
+
+
+def test_a_plan_says_what_it_is(catalogue):
+    (whole,) = catalogue.search(HashEncoder()(["x"]), 3)
+    (part,) = catalogue.search(HashEncoder()(["x"]), 3, filters=[parse_filter("price > 1")])
+    assert (whole.plan.path, part.plan.path) == ("exact", "exact-subset") and whole.plan.exact
+    assert 0 < part.plan.share < 1 and items_of_shop(1)
+    with pytest.raises(UsageError, match="k is 0"):
+        catalogue.search(HashEncoder()(["x"]), 0)

@@ -1,0 +1,138 @@
+"""The drift monitor: shares, indices, verdicts, and that it keeps no text."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from leanmatch.errors import FormatError
+from leanmatch.index import Catalogue
+from leanmatch.serve.drift import (
+    Monitor,
+    Reference,
+    TokenCounter,
+    build_reference,
+    observe,
+    score_index,
+    script_of,
+    stability_index,
+    words_of,
+)
+
+
+@pytest.fixture
+def catalogue(folder):
+    return Catalogue.open(folder)
+
+
+@pytest.fixture
+def reference(catalogue, encoder):
+    return build_reference(catalogue, encoder, [f"thing number {n % 30}" for n in range(400)], "made up")
+
+
+def tokenizer():
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = ["[UNK]", "thing", "number", *map(str, range(30))]
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return made
+
+
+def ask(monitor, catalogue, encoder, texts, counter=None):
+    found = catalogue.search(encoder(texts), 1, exclude=[catalogue.same_as(text) for text in texts])
+    best = [(float(one.scores[0]), catalogue.metadata(int(one.rows[0]))) for one in found]
+    monitor.add(observe(catalogue, counter or TokenCounter(None), texts, monitor.reference.column, best))
+
+
+def measures(monitor):
+    report = monitor.report()
+    return report, {one["name"]: one for one in report["measures"]}
+
+
+def test_the_same_queries_are_steady(catalogue, encoder, reference):
+    monitor = Monitor(reference)
+    ask(monitor, catalogue, encoder, [f"thing number {n % 30}" for n in range(300)])
+    report, found = measures(monitor)
+    assert report["verdict"] == "steady" and report["column"] == "category", report
+    assert found["new_words"]["live"] == 0 and found["categories"]["live"] < 0.1
+    assert sum(row["live"] for row in report["categories"]) == pytest.approx(1, abs=0.01)
+
+
+def test_other_queries_are_a_shift(catalogue, encoder, reference):
+    monitor = Monitor(reference)
+    ask(monitor, catalogue, encoder, [f"совсем другие слова {n}" for n in range(300)])
+    report, found = measures(monitor)
+    assert report["verdict"] == "strong"
+    assert found["new_words"]["live"] > 0.7 and found["new_words"]["level"] == "strong"
+    assert found["scripts"]["live"] > 1 and found["scores"]["level"] == "strong"
+
+
+def test_few_queries_are_not_judged(catalogue, encoder, reference):
+    monitor = Monitor(reference)
+    ask(monitor, catalogue, encoder, ["совсем другие слова"] * 99)
+    assert monitor.report()["verdict"] == "too few queries to say" and not monitor.report()["enough"]
+
+
+def test_unknown_tokens(catalogue, encoder):
+    class WithTokenizer:
+        def __call__(self, texts):
+            return encoder(texts)
+
+    model = WithTokenizer()
+    model.tokenizer = tokenizer()
+    reference = build_reference(catalogue, model, ["thing number 1"] * 200, "made up")
+    assert reference.profile.tokens == 600 and reference.profile.unknown == 0
+    monitor = Monitor(reference)
+    ask(monitor, catalogue, encoder, ["thing zebra"] * 100, TokenCounter(model.tokenizer))
+    assert measures(monitor)[1]["unknown_tokens"]["live"] == 0.5
+
+
+def test_it_is_written_without_texts(reference, tmp_path):
+    path = tmp_path / "r.json"
+    reference.write(path)
+    assert "thing" not in path.read_text() and "number" not in path.read_text()
+    again = Reference.read(path)
+    assert np.array_equal(again.vocabulary, reference.vocabulary) and again.column == reference.column
+    assert again.profile.scripts == reference.profile.scripts and again.held_out == reference.held_out
+    for damage in ("", "{}", '{"format": "other"}'):
+        path.write_text(damage)
+        with pytest.raises(FormatError, match="is no reference"):
+            Reference.read(path)
+
+
+def test_stability_index_is_the_formula():
+    p, q = {"a": 30, "b": 70}, {"a": 60, "b": 40}
+    expected = sum(
+        ((q[k] + 0.5) / 101 - (p[k] + 0.5) / 101) * math.log(((q[k] + 0.5) / 101) / ((p[k] + 0.5) / 101))
+        for k in p
+    )
+    assert stability_index(p, q) == pytest.approx(expected) and expected > 0.25
+    assert stability_index({"a": 3}, {"a": 9}) == 0
+    scores = np.random.default_rng(0).normal(size=5000)
+    assert (
+        score_index(list(scores), list(scores[::2])) < 0.01
+        and score_index(list(scores), list(scores + 1)) > 0.25
+    )
+    assert score_index([1.0] * 50, [1.0] * 50) == 0 and score_index([], [1.0]) == 0
+
+
+def test_words_and_scripts():
+    assert words_of("Usb  DOCK") == words_of("usb dock") != words_of("usb")
+    assert [script_of(text) for text in ("usb 3", "шина", "数据 x", "123", "ひらがな")] == [
+        "Latin",
+        "Cyrillic",
+        "Han",
+        "none",
+        "Hiragana",
+    ]
+
+
+def test_the_server_feeds_it(client):
+    for n in range(3):
+        client.post("/v1/recommend", json={"texts": [f"thing {n}", "x"], "k": 1})
+    client.post("/v1/recommend", json={"texts": ["a"], "k": 1, "filter": "price < 3"})
+    report = client.get("/v1/status").json()["drift"]
+    assert report["queries"] == 6 and "items" in report["reference"]["source"]

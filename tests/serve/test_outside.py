@@ -1,0 +1,204 @@
+"""Others' tools against a real server on loopback: OpenAI's client, schemathesis, workers, signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from leanmatch.serve import ServeOptions, create_app
+
+HERE = Path(__file__).parent
+
+
+@contextmanager
+def serving(app):
+    """The address of an application in a thread."""
+    uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed (extra serve)")
+    listener = socket.create_server(("127.0.0.1", 0))
+    running = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        running.should_exit = True
+        thread.join(20)
+        listener.close()
+
+
+@pytest.fixture
+def server(folder, encoder):
+    """The address of a server of the product."""
+    app = create_app(ServeOptions(str(folder), write_keys=("write-key-1",)), encoder=encoder)
+    with serving(app) as url:
+        ready(url)
+        yield url
+
+
+def ready(url):
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            if httpx.get(f"{url}/health").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_openai_gets_the_vectors_of_the_encoder(server, encoder):
+    openai = pytest.importorskip("openai", reason="openai is not installed (extra test)")
+    client = openai.OpenAI(base_url=f"{server}/v1", api_key="none-needed", max_retries=0)
+    name = client.models.list().data[0].id
+    expected = encoder(["one thing", "two"]).astype(np.float32)
+    packed = client.embeddings.create(model=name, input=["one thing", "two"])  # it asks for base64
+    plain = client.embeddings.create(model=name, input=["one thing", "two"], encoding_format="float")
+    for found in (packed, plain):
+        assert np.array_equal(np.array([one.embedding for one in found.data], np.float32), expected)
+    assert np.array_equal(
+        np.array(client.embeddings.create(model=name, input="two").data[0].embedding, np.float32), expected[1]
+    )
+    with pytest.raises(openai.NotFoundError, match="does not exist"):
+        client.embeddings.create(model="another", input="x")
+    with pytest.raises(openai.BadRequestError, match="no tokenizer"):
+        client.embeddings.create(model=name, input=[1, 2])
+
+
+def schemathesis_run(url, headers):
+    """The operations that were tried, each with some valid and some invalid requests."""
+    schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed (extra test)")
+    from hypothesis import HealthCheck, Phase, given, settings
+    from hypothesis.errors import Unsatisfiable
+    from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+    # a filter, a model's name and token ids are valid JSON long before they mean something to a server
+    excluded = [positive_data_acceptance]
+    tried = set()
+    for found in schemathesis.openapi.from_url(f"{url}/openapi.json").get_all_operations():
+        operation = found.ok()
+        for mode in (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE):
+
+            @given(case=operation.as_strategy(generation_mode=mode))
+            @settings(
+                max_examples=6,
+                deadline=None,
+                derandomize=True,
+                database=None,
+                phases=[Phase.explicit, Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            )
+            def check(case):
+                tried.add(case.operation.label)
+                case.call_and_validate(headers=headers, excluded_checks=excluded)
+
+            try:
+                check()
+            except Unsatisfiable as error:  # nothing can be wrong with no input
+                assert mode is schemathesis.GenerationMode.NEGATIVE, error
+    return tried
+
+
+def test_schemathesis_finds_nothing(server):
+    assert len(schemathesis_run(server, {"authorization": "Bearer write-key-1"})) >= 9
+
+
+def test_schemathesis_finds_a_planted_fault():
+    from fastapi import FastAPI
+
+    app = FastAPI()
+
+    @app.get("/broken")
+    def broken(n: int):
+        return 1 / 0 if n > -1000 else n
+
+    with serving(app) as url, pytest.raises(BaseException, match=r"Server error|500"):
+        schemathesis_run(url, {})
+
+
+SERVE = """
+import sys
+sys.path.insert(0, {helpers!r})
+from catalogue_models import WordEncoder
+import leanmatch.serve.service as service
+import time
+
+class Slow(WordEncoder):
+    def __call__(self, texts):
+        if "slow" in texts:
+            time.sleep(1.0)
+        return super().__call__(texts)
+    encode = __call__
+
+service.encoder_for = lambda manifest, model: Slow(dimension=24)
+from leanmatch.cli.app import app
+app({arguments!r}, prog_name="leanmatch")
+"""
+
+
+@pytest.fixture
+def process(folder):
+    """A function that starts ``leanmatch serve`` in a process of its own and gives it and its address."""
+    started = []
+
+    def start(*more):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        arguments = ["serve", str(folder), "--port", str(port), *more]
+        code = SERVE.format(helpers=str(HERE.parent / "index"), arguments=arguments)
+        one = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+        started.append(one)
+        ready(f"http://127.0.0.1:{port}")
+        return one, f"http://127.0.0.1:{port}"
+
+    yield start
+    for one in started:
+        if one.poll() is None:
+            one.kill()
+        one.wait(20)
+        one.stderr.close()
+
+
+def test_sigterm_finishes_what_was_accepted(process):
+    one, url = process()
+    found = []
+    thread = threading.Thread(
+        target=lambda: found.append(httpx.post(f"{url}/v1/recommend", json={"texts": ["slow"]}, timeout=20))
+    )
+    thread.start()
+    time.sleep(0.4)
+    one.send_signal(signal.SIGTERM)
+    thread.join()
+    assert found[0].status_code == 200 and found[0].json()["results"][0]["recommendations"]
+    assert one.wait(20) in (0, -signal.SIGTERM)
+    said = one.stderr.read()
+    assert "only this machine can reach it" in said and "items cannot be changed over HTTP" in said
+    lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    assert any(line.get("path") == "/v1/recommend" and line["status"] == 200 for line in lines)
+    assert "slow" not in said
+
+
+def test_an_address_in_use_is_told(folder):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = subprocess.run(
+            [sys.executable, "-m", "leanmatch", "serve", str(folder), "--port", port],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env={**os.environ},
+        )
+    assert done.returncode == 2 and f"cannot listen on 127.0.0.1:{port}" in done.stderr
