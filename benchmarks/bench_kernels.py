@@ -5,7 +5,7 @@ Roofs are measured in the same run: the time of each limiting instruction in reg
 `vpdpbusd` and T ceil(m / 16) B ceil(k / 4) pairs of `vpermb` and `vpdpbusd`. Where T is so small that reading
 the weights takes longer, that is the roof. All kernels of a shape take turns, round after round; a figure is
 the lower quartile of the rounds, in processor time of the thread: other programs on the machine take turns
-and caches, and the rounds that they spoil say nothing about a kernel. Weights are random: nothing here depends
+and caches, and the rounds that they spoil say nothing about a kernel. Weights are random: nothing depends
 on their values.
 
     python benchmarks/bench_kernels.py [--rounds 25] [--output docs/results/kernels.md]

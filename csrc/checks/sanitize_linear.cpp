@@ -1,6 +1,7 @@
 // Every linear path at every level of this CPU on odd sizes, for the address and undefined-behaviour sanitizers
-// (`make sanitize`). Buffers are exactly as large as the interface says, so that a read or write beyond them is seen. Outputs are
-// compared with the portable level; tests/runtime/test_linear.py is the one that measures errors.
+// (`make sanitize`). Buffers are exactly as large as the interface says, so that a read or write beyond them is
+// seen. Outputs are compared with the portable level; tests/runtime/test_linear.py is the one that measures
+// errors.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -53,8 +54,10 @@ std::vector<float> run(const Linear& layer, int T, const std::vector<float>& x, 
         const QuantizedRows rows{values.data(), scale.data(), zero.data(), stride};
         quantize_rows(layer.isa(), x.data(), T, layer.inputs(), rows);
         layer.run_quantized(rows, T, again.data(), epilogue, scratch.get());
-        if (!y.empty() && std::memcmp(again.data(), y.data(), y.size() * sizeof(float)) != 0)  // bits: NaN equals NaN
-            std::printf("%s at %s: quantized rows give another result\n", layer.path(), isa_name(layer.isa())), std::exit(1);
+        if (!y.empty() &&
+            std::memcmp(again.data(), y.data(), y.size() * sizeof(float)) != 0)  // bits: NaN equals NaN
+            std::printf("%s at %s: quantized rows give another result\n", layer.path(), isa_name(layer.isa())),
+                std::exit(1);
     }
     return y;
 }
@@ -68,7 +71,8 @@ std::vector<LinearPtr> layers(Isa isa, const Size& s, unsigned seed) {
     const int n = s.b * s.blocks;
     const std::vector<float> weight = normal(sz(s.m) * sz(n)), bias = normal(sz(s.m));
     const std::vector<float> atoms = normal(sz(n) * sz(s.r)), values = normal(sz(s.m) * sz(s.blocks) * sz(s.k));
-    const std::vector<std::int8_t> q = codes(sz(s.m) * sz(n)), atoms_q = codes(atoms.size()), values_q = codes(values.size());
+    const std::vector<std::int8_t> q = codes(sz(s.m) * sz(n)), atoms_q = codes(atoms.size()),
+                                   values_q = codes(values.size());
     const std::vector<float> ones(sz(s.m), 0.01f), atoms_scale(sz(s.blocks) * sz(s.r), 0.01f);
     std::vector<std::uint16_t> indices(values.size());
     for (std::uint16_t& i : indices) i = static_cast<std::uint16_t>(generator() % static_cast<unsigned>(s.r));
@@ -76,9 +80,10 @@ std::vector<LinearPtr> layers(Isa isa, const Size& s, unsigned seed) {
     out.push_back(pack_dense_f32(isa, weight.data(), bias.data(), s.m, n));
     out.push_back(pack_dense_i8(isa, q.data(), ones.data(), nullptr, s.m, n));
     out.push_back(pack_dense_i8(isa, weight.data(), bias.data(), s.m, n));
-    out.push_back(pack_dense_sparse_f32(isa, atoms.data(), indices.data(), values.data(), bias.data(), s.m, n, s.b, s.r, s.k));
-    out.push_back(pack_dense_sparse_i8(isa, atoms_q.data(), atoms_scale.data(), indices.data(), values_q.data(), ones.data(),
-                                       bias.data(), s.m, n, s.b, s.r, s.k));
+    out.push_back(pack_dense_sparse_f32(isa, atoms.data(), indices.data(), values.data(), bias.data(), s.m, n, s.b,
+                                        s.r, s.k));
+    out.push_back(pack_dense_sparse_i8(isa, atoms_q.data(), atoms_scale.data(), indices.data(), values_q.data(),
+                                       ones.data(), bias.data(), s.m, n, s.b, s.r, s.k));
     out.push_back(pack_low_rank(pack_dense_i8(isa, weight.data(), bias.data(), s.m, n),
                                 pack_dense_f32(isa, std::vector<float>(sz(n) * 3, 0.1f).data(), nullptr, n, 3)));
     out.push_back(isa >= Isa::avx512 && has_bf16() ? pack_dense_bf16(isa, weight.data(), bias.data(), s.m, n)
@@ -99,8 +104,9 @@ bool supported(Isa isa) {
 }  // namespace
 
 int main() {
-    const Size sizes[] = {{1, 1, 1, 1, 1},   {17, 3, 2, 5, 2},  {65, 16, 3, 64, 4}, {33, 8, 5, 64, 3},  {64, 16, 4, 128, 4},
-                          {31, 16, 3, 96, 5}, {70, 4, 7, 16, 2}, {40, 8, 6, 32, 4},  {16, 32, 3, 100, 9}, {130, 16, 24, 64, 4}};
+    const Size sizes[] = {{1, 1, 1, 1, 1},     {17, 3, 2, 5, 2},    {65, 16, 3, 64, 4}, {33, 8, 5, 64, 3},
+                          {64, 16, 4, 128, 4}, {31, 16, 3, 96, 5},  {70, 4, 7, 16, 2},  {40, 8, 6, 32, 4},
+                          {16, 32, 3, 100, 9}, {130, 16, 24, 64, 4}};
     int compared = 0;
     unsigned seed = 0;
     for (const Size& size : sizes) {
@@ -112,16 +118,19 @@ int main() {
             for (std::size_t i = 0; i < found.size(); i++)
                 for (int T : {0, 1, 5, 17, 65, 101})
                     for (Activation activation : {Activation::none, Activation::gelu}) {
-                        const std::vector<float> x = normal(sz(T) * sz(found[i]->inputs())), residual = normal(sz(T) * sz(size.m));
+                        const std::vector<float> x = normal(sz(T) * sz(found[i]->inputs())),
+                                                 residual = normal(sz(T) * sz(size.m));
                         const Epilogue epilogue{activation, T % 2 ? residual.data() : nullptr};
-                        const std::vector<float> y = run(*found[i], T, x, epilogue), expected = run(*reference[i], T, x, epilogue);
+                        const std::vector<float> y = run(*found[i], T, x, epilogue),
+                                                 expected = run(*reference[i], T, x, epilogue);
                         double error = 0.0, norm = 0.0;
                         for (std::size_t j = 0; j < y.size(); j++) {
                             error += double(y[j] - expected[j]) * double(y[j] - expected[j]);
                             norm += double(expected[j]) * double(expected[j]);
                         }
                         if (!(error <= 0.05 * 0.05 * norm + 1e-3)) {
-                            std::printf("%s at %s differs from portable: %g of %g\n", found[i]->path(), isa_name(isa), error, norm);
+                            std::printf("%s at %s differs from portable: %g of %g\n", found[i]->path(),
+                                        isa_name(isa), error, norm);
                             return 1;
                         }
                         compared++;

@@ -1,7 +1,8 @@
 // Dense int8 with AVX-512 VNNI, and the quantization of activations to 8 bits.
 //
 // Micro-kernel: 6 tokens x 64 rows, 24 sums in registers. A step of 4 inputs takes 4 loads of weights, 6 broadcast
-// loads of activations and 24 vpdpbusd, so that the multiplier alone limits it (one 512-bit vpdpbusd a cycle on Zen 4).
+// loads of activations and 24 vpdpbusd, so that the multiplier alone limits it (one 512-bit vpdpbusd a cycle on
+// Zen 4).
 #include <immintrin.h>
 #include <math.h>
 #include <string.h>
@@ -16,10 +17,12 @@ namespace {
 #include "vector_math.inc.h"
 
 constexpr int kTokens = 6, kPanel = 4;
-static_assert(kDenseI8Vnni.lanes == 16 && kDenseI8Vnni.panel == kPanel && kDenseI8Vnni.depth == 4, "packed for this");
+static_assert(kDenseI8Vnni.lanes == 16 && kDenseI8Vnni.panel == kPanel && kDenseI8Vnni.depth == 4,
+              "packed for this");
 
 template <int TT, int PP>
-void tile(const Dense& w, const int8_t* weights, int row, const Quantized& x, float* y, const Tail& tail, int token) {
+void tile(const Dense& w, const int8_t* weights, int row, const Quantized& x, float* y, const Tail& tail,
+          int token) {
     __m512i sum[TT][PP];
     LEANMATCH_UNROLL
     for (int p = 0; p < PP; p++) {
@@ -55,15 +58,15 @@ void tile(const Dense& w, const int8_t* weights, int row, const Quantized& x, fl
         for (int t = 0; t < TT; t++) {
             const size_t at = size_t(token + t) * size_t(w.m) + size_t(first);
             const V v = mul(_mm512_cvtepi32_ps(_mm512_load_si512(sums[t * PP + p])), scale);
-            put<false>(y + at, tail.residual ? tail.residual + at : nullptr, fma(v, set1(x.scale[token + t]), bias),
-                       tail.activation, w.m - first);
+            put<false>(y + at, tail.residual ? tail.residual + at : nullptr,
+                       fma(v, set1(x.scale[token + t]), bias), tail.activation, w.m - first);
         }
     }
 }
 
 template <int PP, int TT = kTokens>
-void tokens(int count, const Dense& w, const int8_t* weights, int row, const Quantized& x, float* y, const Tail& tail,
-            int token) {
+void tokens(int count, const Dense& w, const int8_t* weights, int row, const Quantized& x, float* y,
+            const Tail& tail, int token) {
     if constexpr (TT > 1) {
         if (count < TT) return tokens<PP, TT - 1>(count, w, weights, row, x, y, tail, token);
     }
@@ -85,7 +88,8 @@ void dense_i8_vnni(const Dense& w, const Quantized& x, int T, float* y, const Ta
     const int groups = (w.m + 15) / 16;
     const size_t group_bytes = size_t((w.n + 3) / 4) * 64;
     for (int g = 0; g < groups; g += kPanel)
-        panel(groups - g, w, static_cast<const int8_t*>(w.packed) + size_t(g) * group_bytes, g * 16, x, T, y, tail);
+        panel(groups - g, w, static_cast<const int8_t*>(w.packed) + size_t(g) * group_bytes, g * 16, x, T, y,
+              tail);
 }
 
 namespace {
@@ -128,7 +132,8 @@ inline __m512i codes_of(V v, V factor, __m512i offset) {
 
 }  // namespace
 
-void quantize_rows_vnni(const float* x, int T, int n, uint8_t* values, float* scale, int32_t* zero_point, size_t stride) {
+void quantize_rows_vnni(const float* x, int T, int n, uint8_t* values, float* scale, int32_t* zero_point,
+                        size_t stride) {
     // vpackssdw and vpackuswb work within 128-bit lanes: dword 4 j + i of what they give belongs at 4 i + j.
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     for (int t = 0; t < T; t++, x += n, values += stride) {
@@ -147,8 +152,10 @@ void quantize_rows_vnni(const float* x, int T, int n, uint8_t* values, float* sc
         int j = 0;
         for (; j + 64 <= n; j += 64) {
             const float* from = x + j;
-            const __m512i low = _mm512_packs_epi32(codes_of(load(from), factor, offset), codes_of(load(from + 16), factor, offset));
-            const __m512i high = _mm512_packs_epi32(codes_of(load(from + 32), factor, offset), codes_of(load(from + 48), factor, offset));
+            const __m512i low = _mm512_packs_epi32(codes_of(load(from), factor, offset),
+                                                   codes_of(load(from + 16), factor, offset));
+            const __m512i high = _mm512_packs_epi32(codes_of(load(from + 32), factor, offset),
+                                                    codes_of(load(from + 48), factor, offset));
             _mm512_storeu_si512(values + j, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high)));
         }
         for (; size_t(j) < stride; j += kWidth) {
