@@ -117,7 +117,9 @@ def startup(arguments: argparse.Namespace) -> None:
             found["wall"] = time.perf_counter() - start
             if not best or found["wall"] < best["wall"]:
                 best = found
-        print(f"{NAMES[name]:30} {best['wall']:.2f} s, CPU {best['cpu']:.2f} s, peak {best['peak_mb']:.0f} MB")
+        print(
+            f"{NAMES[name]:30} {best['wall']:.2f} s, CPU {best['cpu']:.2f} s, peak {best['peak_mb']:.0f} MB"
+        )
         rows.append({"engine": name, **best})
     (arguments.cache / "startup.json").write_text(json.dumps(rows))
 
@@ -176,7 +178,9 @@ def quality(arguments: argparse.Namespace) -> None:
                 "ndcg": float(np.where(inside, 1 / np.log2(ranks + 1), 0).mean()),
             }
             rows = [one for one in rows if (one["engine"], one["domain"]) != (name, domain)] + [row]
-            print(f"{NAMES[name]:30} {domain:10} MRR@10 {row['mrr']:.4f} nDCG@10 {row['ndcg']:.4f}", flush=True)
+            print(
+                f"{NAMES[name]:30} {domain:10} MRR@10 {row['mrr']:.4f} nDCG@10 {row['ndcg']:.4f}", flush=True
+            )
         file.write_text(json.dumps(rows))
 
 
@@ -211,7 +215,9 @@ def machine(threads: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["prepare", "speed", "startup", "first", "quality", "report"])
     parser.add_argument("--compressed", type=Path, help="folder of leanmatch compress, for lean-sparse")
     parser.add_argument("--cache", type=Path, required=True, help="exports and results")

@@ -104,6 +104,8 @@ def build_static(folder: Path):
     from sentence_transformers import SentenceTransformer
 
     torch.manual_seed(0)
-    made = SentenceTransformer(modules=[module("StaticEmbedding")(make_tokenizer(), embedding_dim=24)], device="cpu")
+    made = SentenceTransformer(
+        modules=[module("StaticEmbedding")(make_tokenizer(), embedding_dim=24)], device="cpu"
+    )
     made.save(str(folder / "model"))
     return made

@@ -23,7 +23,7 @@ from leanmatch.errors import LeanmatchError, ModelError
 from leanmatch.factorization import Factors
 from leanmatch.files import write_json
 from leanmatch.runtime.build import Layer
-from leanmatch.runtime.paths import Path, describe, paths
+from leanmatch.runtime.paths import Path, describe, paths, prepared
 from leanmatch.runtime.weights import Floats
 
 TOKENS = (4, 16, 64)
@@ -86,12 +86,13 @@ class Chooser:
         Raises:
             ModelError: no path gives the right numbers.
         """
+        factors = prepared(factors, self._precision)
         candidates = paths(factors, self._precision, self._level, ranges)
         form = describe(factors)
         packed: dict[str, Any] = {}
         times: Times = {}
         if len(candidates) > 1:
-            times = self._times(form, candidates, factors, packed, bias)
+            times = self._times(form, candidates, factors, packed, bias, ranges)
             candidates = [path for path in candidates if path.name in times]
         runs = choose(times) if times else ((0, candidates[0].name),)
         by_name = {path.name: path for path in candidates}
@@ -121,13 +122,19 @@ class Chooser:
             return
 
     def _times(
-        self, form: str, candidates: list[Path], factors: Factors, packed: dict[str, Any], bias: Floats | None
+        self,
+        form: str,
+        candidates: list[Path],
+        factors: Factors,
+        packed: dict[str, Any],
+        bias: Floats | None,
+        ranges: Floats | None,
     ) -> Times:
         known = self._known.get(form)
         if known is None or not known or not set(known) <= {path.name for path in candidates}:
             for path in candidates:
                 packed[path.name] = path.pack(self._level, bias)
-            known = measure(form, candidates, packed, factors.dense(), bias)
+            known = measure(form, candidates, packed, factors.dense(), bias, ranges)
             self._known[form] = known
             self._measured = True
         return known
@@ -143,7 +150,12 @@ class Chooser:
 
 
 def measure(
-    form: str, candidates: list[Path], packed: Mapping[str, Any], weight: Floats, bias: Floats | None
+    form: str,
+    candidates: list[Path],
+    packed: Mapping[str, Any],
+    weight: Floats,
+    bias: Floats | None,
+    ranges: Floats | None = None,
 ) -> Times:
     """Time every correct path at :data:`TOKENS`.
 
@@ -153,6 +165,8 @@ def measure(
     time_layer = native.load().time_layer
     rng = np.random.default_rng(0)
     x = rng.standard_normal((max(TOKENS) + 1, weight.shape[1])).astype(np.float32)
+    if ranges is not None:  # four standard deviations
+        x *= ranges / 4
     expected = x @ weight.T
     y = np.empty(expected.shape, dtype=np.float32)
     times: Times = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 from leanmatch import native
 from leanmatch.errors import ModelError
@@ -29,6 +29,12 @@ from leanmatch.runtime.weights import (
 )
 
 
+@overload
+def load(name_or_folder: str | Path, *, weights: str = ..., fallback: Literal[False]) -> Encoder: ...
+@overload
+def load(
+    name_or_folder: str | Path, *, weights: str = ..., fallback: bool = ...
+) -> Encoder | FallbackEncoder: ...
 def load(
     name_or_folder: str | Path, *, weights: str = "stored", fallback: bool = True
 ) -> Encoder | FallbackEncoder:

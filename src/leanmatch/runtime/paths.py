@@ -95,11 +95,16 @@ def describe(factors: Factors) -> str:
     return f"int{factors.bits} {size}" if isinstance(factors, IntMatrix) else f"dense {size}"
 
 
+def prepared(factors: Factors, precision: str) -> Factors:
+    """The factors whose numbers a precision stands for: dense-sparse floats become codes in 8 bits."""
+    return factors.quantize() if precision == "int8" and isinstance(factors, DenseSparse) else factors
+
+
 def paths(factors: Factors, precision: str, level: str, ranges: Floats | None = None) -> list[Path]:
     """Every way to run ``factors`` at that precision and level; the first is the plain one.
 
     Args:
-        factors: the weight.
+        factors: the weight, as :func:`prepared` gives it.
         precision: a key of :data:`PRECISIONS`.
         level: instruction-set level.
         ranges: about the largest size of each input ``(n,)``, where it is known: 8-bit layers of a stock model
@@ -110,8 +115,6 @@ def paths(factors: Factors, precision: str, level: str, ranges: Floats | None = 
     if precision == "bfloat16":
         dense16 = partial(_pack_plain, "dense_bf16", factors.dense)
         return [Path("dense_bf16", dense16, 1e-2) for _ in range(has_bf16(level))] + _exact(factors)
-    if precision == "int8" and isinstance(factors, DenseSparse):
-        factors = factors.quantize()
     if isinstance(factors, QuantizedDenseSparse):
         codes = [_sparse_int8_path(factors)] if factors.atom_count <= MOST_INT8_ATOMS else []
         dense = _int8_path(lambda: quantize_rows(factors.dense()))
