@@ -5,6 +5,8 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
+#include <chrono>
+#include <ctime>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -116,6 +118,42 @@ void run_quantized(const Packed& packed, const Out<std::uint8_t, 2>& values, con
                         scratch_for(layer.scratch_bytes(T)));
 }
 
+// Processor time of this thread where the system keeps it, so that other programs' turns do not count; else time.
+double thread_seconds() {
+#if defined(CLOCK_THREAD_CPUTIME_ID)
+    timespec now{};
+    if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now) == 0) return double(now.tv_sec) + 1e-9 * double(now.tv_nsec);
+#endif
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// Seconds that each of `repeats` calls takes on average, without Python's share.
+template <class Call>
+double seconds_per_call(int repeats, Call call) {
+    require(repeats >= 1, "repeats must be at least 1");
+    nb::gil_scoped_release release;
+    const double start = thread_seconds();
+    for (int i = 0; i < repeats; i++) call();
+    return (thread_seconds() - start) / repeats;
+}
+
+double measure(const Packed& packed, const In<float, 2>& x, const Out<float, 2>& y, const std::string& activation, bool quantized, int repeats) {
+    const lin::Linear& layer = packed.get();
+    const lin::Epilogue epilogue = epilogue_of(layer, y, activation, std::nullopt);
+    require(x.shape(1) == std::size_t(layer.inputs()) && x.shape(0) == y.shape(0), "x and y have not the layer's shape");
+    require(!quantized || layer.takes_quantized(), "this path takes fp32 activations only");
+    const int T = axis(x, 0);
+    void* scratch = scratch_for(layer.scratch_bytes(T));
+    if (!quantized) return seconds_per_call(repeats, [&] { layer.run(x.data(), T, y.data(), epilogue, scratch); });
+    const std::size_t stride = lin::quantized_stride(layer.inputs());
+    lin::Buffer<std::uint8_t> values(stride * std::size_t(T));
+    lin::Buffer<float> scale{std::size_t(T)};
+    lin::Buffer<std::int32_t> zero{std::size_t(T)};
+    const lin::QuantizedRows rows{values.data(), scale.data(), zero.data(), stride};
+    lin::quantize_rows(layer.isa(), x.data(), T, layer.inputs(), rows);
+    return seconds_per_call(repeats, [&] { layer.run_quantized(rows, T, y.data(), epilogue, scratch); });
+}
+
 }  // namespace
 
 void bind_linear(nb::module_& native) {
@@ -127,6 +165,7 @@ void bind_linear(nb::module_& native) {
         .def_prop_ro("bytes", [](const Packed& p) { return p.get().bytes(); })
         .def_prop_ro("takes_quantized", [](const Packed& p) { return p.get().takes_quantized(); })
         .def("run", &run, nb::arg("x"), nb::arg("y"), nb::arg("activation"), nb::arg("residual").none())
+        .def("measure", &measure, nb::arg("x"), nb::arg("y"), nb::arg("activation"), nb::arg("quantized"), nb::arg("repeats"))
         .def("run_quantized", &run_quantized, nb::arg("values"), nb::arg("scale"), nb::arg("zero"), nb::arg("y"),
              nb::arg("activation"), nb::arg("residual").none());
 
