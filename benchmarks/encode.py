@@ -1,16 +1,17 @@
 """Encoders side by side: the runtime's against torch, ONNX Runtime, OpenVINO and CTranslate2 on MiniLM-L6.
 
-    python benchmarks/encode.py prepare --compressed lean/ --cache bench-cache
-    python benchmarks/encode.py speed   --compressed lean/ --cache bench-cache     (at most 3 minutes a call)
-    python benchmarks/encode.py startup --compressed lean/ --cache bench-cache
-    python benchmarks/encode.py quality --compressed lean/ --cache bench-cache --pairs question_pairs.tsv.gz
-    python benchmarks/encode.py report  --cache bench-cache --write docs/results/runtime.md
+    python benchmarks/encode.py prepare --compressed lean/ --cache cache
+    python benchmarks/encode.py speed   --compressed lean/ --cache cache  (at most 3 minutes a call)
+    python benchmarks/encode.py startup --compressed lean/ --cache cache
+    python benchmarks/encode.py quality --compressed lean/ --cache cache --pairs question_pairs.tsv.gz
+    python benchmarks/encode.py report  --cache cache --write docs/results/runtime.md
 
-``speed``: token ids in, vectors out (tokenization is the same library for all); every text has exactly so many
-tokens, so no engine pads. In each round every engine has its turn, so that other work on the machine hits all
-alike; medians over all calls count, and ratios are taken within a round. ``startup``: a fresh process an engine:
-seconds from its start to the first vector, and its peak memory. ``quality``: retrieval of duplicate questions
-with every engine. Needs ``pip install "leanmatch[bench]"``. Results are kept in the cache folder, one file each.
+``speed``: token ids in, vectors out (tokenization is the same library for all); every text has exactly so
+many tokens, so no engine pads. In each round every engine has its turn, so that other work on the machine
+hits all alike; medians over all calls count, and ratios are taken within a round. ``startup``: a fresh
+process an engine: seconds from its start to the first vector, and its peak memory. ``quality``: retrieval of
+duplicate questions with every engine. Needs ``pip install "leanmatch[bench]"``. Results are kept in the cache
+folder, one file a call.
 """
 
 from __future__ import annotations
@@ -150,7 +151,7 @@ def size_of(path: Path) -> int:
 
 
 def quality(arguments: argparse.Namespace) -> None:
-    """Anchors of test pairs against all test titles, per domain: MRR@10 and nDCG@10 (one relevant title each)."""
+    """Anchors of test pairs against all test titles, by domain: MRR@10 and nDCG@10, one right title each."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(model_folder() / "tokenizer.json"))

@@ -1,8 +1,8 @@
-"""Encoders that benchmarks/encode.py compares: each takes token ids of equal length and gives normalized vectors.
+"""Encoders that benchmarks/encode.py compares: token ids of equal length in, normalized vectors out.
 
-Every peer gets its best ready-made form: ONNX graphs go through ONNX Runtime's own transformer optimizer before
-they are quantized, OpenVINO gets post-training quantization with calibration texts, pooling and normalization are
-part of the graph where the engine has graphs. All run with the same number of threads.
+Every peer gets its best ready-made form: ONNX graphs go through ONNX Runtime's own transformer optimizer
+before they are quantized, OpenVINO gets post-training quantization, pooling and normalization are part of the
+graph where the engine has graphs. All run with the same number of threads.
 """
 
 from __future__ import annotations

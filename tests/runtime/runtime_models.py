@@ -1,4 +1,4 @@
-"""Tiny random encoders of every architecture that the runtime runs, saved as sentence-transformers folders."""
+"""Tiny random encoders of every architecture that the runtime runs, as sentence-transformers folders."""
 
 from __future__ import annotations
 

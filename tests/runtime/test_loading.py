@@ -34,8 +34,7 @@ def rewrite(path: Path, **changes) -> None:
 
 
 def test_an_unknown_architecture_falls_back_and_says_so(tiny, tmp_path: Path) -> None:
-    folder, model = tiny("bert")
-    place = Path(shutil.copytree(folder, tmp_path / "copy"))
+    place = copied(tiny, tmp_path)
     rewrite(place / "config.json", position_embedding_type="relative_key")
     with pytest.raises(ModelError, match="does not run bert with position_embedding_type"):
         load(place, fallback=False)

@@ -1,8 +1,9 @@
 """Which path each linear layer takes: measured once per shape, kept for the next load.
 
 For every form and shape (not for every layer) the paths that may run it are packed, checked against numpy in
-float32, and timed on one thread at a few numbers of tokens. The fastest at many tokens is taken; at few tokens
-another one only where it is at least :data:`WORTH` times faster, because it has to be held in memory as well.
+float32, and timed on one thread at a few numbers of tokens. The fastest at many tokens is taken; at few
+tokens another one only where it is at least :data:`WORTH` times faster, because it has to be held in memory
+as well.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ class Chooser:
         return [(start, packed[path], by_name[path].input_factor) for start, path in runs]
 
     def save(self) -> None:
-        """Keep new measurements; a folder that cannot be written is no error, they are made again next time."""
+        """Keep new measurements; where the folder cannot be written they are made again next time."""
         if self._file is None or not self._measured:
             return
         try:
@@ -174,7 +175,9 @@ def measure(
     for path in candidates:
         packed[path.name].run(x if path.input_factor is None else x * path.input_factor, y, "none", None)
         found = y if bias is None else y - bias
-        errors[path.name] = float(np.linalg.norm(found - expected) / max(np.linalg.norm(expected), 1e-30))
+        errors[path.name] = float(np.linalg.norm(found - expected)) / max(
+            float(np.linalg.norm(expected)), 1e-30
+        )
         if errors[path.name] <= path.tolerance:
             layer = packed[path.name]
             times[path.name] = [1e6 * time_layer(layer, tokens, _SECONDS) / tokens for tokens in TOKENS]

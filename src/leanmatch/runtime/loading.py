@@ -106,7 +106,7 @@ def load_native(folder: Path, *, name: str, weights: str = "stored") -> Encoder:
         tokenizer = read_tokenizer(layout, config, graph.most_tokens or None)
         provenance = read_provenance(folder)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        # A shape that does not fit its neighbours (std::invalid_argument), or JSON that is not what it should be.
+        # A shape that does not fit its neighbours (std::invalid_argument), or JSON of another form.
         raise ModelError(
             f"{folder}: {type(error).__name__}: {error}",
             remedy="the folder's files do not belong together: save or copy it again",
