@@ -20,17 +20,23 @@ compile() { # FLAGS FILE
 }
 
 for file in csrc/cpu_features.cpp csrc/linear/linear.cpp csrc/linear/dense.cpp csrc/linear/sparse.cpp \
-    csrc/linear/sparse_i8.cpp csrc/linear/peaks.cpp csrc/linear/portable.cpp csrc/checks/sanitize_linear.cpp; do
+    csrc/linear/sparse_i8.cpp csrc/linear/peaks.cpp csrc/linear/portable.cpp csrc/encoder/encoder.cpp \
+    csrc/encoder/network.cpp csrc/encoder/pool.cpp csrc/encoder/table.cpp csrc/encoder/ops_portable.cpp; do
     compile "" "$file"
 done
 case $(uname -m) in
 x86_64 | amd64)
-    for file in avx2 peaks_avx2; do compile "$avx2" "csrc/linear/$file.cpp"; done
-    for file in avx512 peaks_avx512; do compile "$avx512" "csrc/linear/$file.cpp"; done
+    for file in linear/avx2 linear/peaks_avx2 encoder/ops_avx2; do compile "$avx2" "csrc/$file.cpp"; done
+    for file in linear/avx512 linear/peaks_avx512 encoder/ops_avx512; do compile "$avx512" "csrc/$file.cpp"; done
     for file in vnni vbmi; do compile "$avx512 -mavx512vbmi -mavx512vnni" "csrc/linear/$file.cpp"; done
     compile "$avx512 -mavx512bf16" csrc/linear/bf16.cpp
     ;;
 esac
-# shellcheck disable=SC2086
-"$compiler" $common $objects -o "$folder/sanitize_linear"
-"$folder/sanitize_linear"
+kernels=$objects
+for program in sanitize_linear sanitize_encoder; do
+    objects=$kernels
+    compile "" "csrc/checks/$program.cpp"
+    # shellcheck disable=SC2086
+    "$compiler" $common $objects -pthread -o "$folder/$program"
+    "$folder/$program"
+done

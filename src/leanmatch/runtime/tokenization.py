@@ -46,7 +46,7 @@ class TextTokenizer:
         self._ends: tuple[list[int], list[int]] | None = None
 
     def __call__(self, texts: Sequence[str]) -> tuple[Ids, Offsets]:
-        """Token ids of all texts one after the other, and where each text starts (``len(texts) + 1`` numbers)."""
+        """Token ids of all texts one after the other, and ``len(texts) + 1`` offsets."""
         if self.prompt:
             texts = [self.prompt + text for text in texts]
         if len(texts) == 1:  # encode_batch wakes its threads even for one
@@ -87,7 +87,7 @@ def checked_ids(lists: Sequence[Sequence[int]], vocabulary: int) -> list[list[in
     Raises:
         DataError: an entry that is no list of whole numbers in ``[0, vocabulary)``.
     """
-    out = []
+    out: list[list[int]] = []
     for row, one in enumerate(lists):
         values = np.asarray(one)
         if values.size == 0 and values.ndim == 1:
@@ -165,7 +165,7 @@ def _find(layout: Layout, name: str) -> Path | None:
 
 
 def _from_vocabulary(layout: Layout, vocabulary: Path) -> Tokenizer:
-    from tokenizers.implementations import BertWordPieceTokenizer
+    from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 
     file = layout.transformer / "tokenizer_config.json"
     options = read_json(file) if file.is_file() else {}
