@@ -38,7 +38,7 @@ def say(remark: str) -> None:
 
 
 def load_any(model: str, device: str) -> Any:
-    """An encoder whose tokens can be edited: sentence-transformers; where that is not installed, the runtime."""
+    """An encoder whose tokens can be edited: sentence-transformers, or the runtime where it is missing."""
     from leanmatch.errors import MissingExtraError
     from leanmatch.formats import load_encoder
 
