@@ -16,7 +16,7 @@ from leanmatch.runtime.architectures import UnsupportedError
 from leanmatch.runtime.modules import Layout, read_json
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
 Ids = NDArray[np.int32]
 Offsets = NDArray[np.int64]
@@ -47,13 +47,15 @@ class TextTokenizer:
 
     def __call__(self, texts: Sequence[str]) -> tuple[Ids, Offsets]:
         """Token ids of all texts one after the other, and ``len(texts) + 1`` offsets."""
+        return pack([encoding.ids for encoding in self.encodings(texts)])
+
+    def encodings(self, texts: Sequence[str]) -> list[Encoding]:
+        """What the tokenizer makes of each text, the prompt before it included."""
         if self.prompt:
             texts = [self.prompt + text for text in texts]
         if len(texts) == 1:  # encode_batch wakes its threads even for one
-            encodings = [self.tokenizer.encode(texts[0], add_special_tokens=self._add_special)]
-        else:
-            encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=self._add_special)
-        return pack([encoding.ids for encoding in encodings])
+            return [self.tokenizer.encode(texts[0], add_special_tokens=self._add_special)]
+        return list(self.tokenizer.encode_batch(list(texts), add_special_tokens=self._add_special))
 
     def with_special(self, ids: Sequence[int]) -> list[int]:
         """Ids cut to the model's length, between the special tokens that the tokenizer puts around a text."""
