@@ -28,6 +28,9 @@ WANTED_RECALL = 0.98
 RECALL_AT = 10
 SAMPLE_QUERIES = 256
 
+MOST_SPREAD = 8
+"""How many times the usual rows are compared, at most, where a filter leaves little near the query."""
+
 _AIM = 0.985
 _SEED = 1
 _NEIGHBOURS = 32
@@ -191,17 +194,20 @@ class ApproximateSearch:
     def _efforts(self, queries: Vectors, selection: Selection) -> list[int]:
         """Enough cells for each query that as many *passing* rows are compared as without a filter.
 
-        Cells are taken in the order of the query. A filter that leaves few rows, or rows that lie in
-        other regions than the query, thus costs more cells; that is what keeps recall. HNSW has no cells: its
-        effort grows with the inverse of the share that passes.
+        Cells are taken in the order of the query. A filter that leaves few rows thus costs more cells. Where
+        fewer rows pass near the query than elsewhere, its neighbours lie in other regions, spread over many
+        cells: then up to :data:`MOST_SPREAD` times as many rows are compared.
         """
-        if self.kind != "ivf":
-            share = max(len(selection) / len(self), 1e-3)
-            return [min(len(self), math.ceil(self.effort / share))] * len(queries)
+        if self.kind != "ivf":  # only rows that are gone are left out
+            return [self.effort] * len(queries)
         passing = np.bincount(self._cell_of_row()[selection.rows], minlength=int(self._index.nlist))
-        wanted = min(len(selection), self.usual_rows)
         order = self._index.quantizer.search(np.ascontiguousarray(queries), int(self._index.nlist))[1]
-        reached = np.cumsum(passing[order], axis=1) >= wanted
+        reached = np.cumsum(passing[order], axis=1)
+        usual = np.cumsum(np.bincount(self._cell_of_row(), minlength=int(self._index.nlist))[order], axis=1)
+        nearby = reached[:, self.effort - 1] / np.maximum(usual[:, self.effort - 1], 1)
+        spread = np.clip(len(selection) / len(self) / np.maximum(nearby, 1e-9), 1, MOST_SPREAD)
+        wanted = np.minimum(len(selection), self.usual_rows * spread)
+        reached = reached >= wanted[:, None]
         return [max(self.effort, int(first) + 1) for first in reached.argmax(axis=1)]
 
     def _cell_of_row(self) -> NDArray[np.int32]:

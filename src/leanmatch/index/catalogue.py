@@ -60,9 +60,12 @@ class Catalogue:
         self._same: dict[str, list[int]] | None = None
         self._lock = Lock()
         self._approximate, self._covered = _approximate(folder, manifest, segments)
-        # with an approximate index only the rows that it does not cover are scanned, so only they are coded
+        # with IVF only the rows that it does not cover are scanned; with HNSW all, where there is a filter
         self._delta = len(self._vectors) - (0 if self._covered is None else int((self._covered >= 0).sum()))
-        self._scan = Scan.build(self._vectors[len(self._vectors) - self._delta :])
+        self._first = len(self._vectors) - self._delta
+        self._scan = Scan.build(self._vectors[self._first :])
+        hnsw = self._approximate is not None and self._approximate.kind == "hnsw"
+        self._whole = Scan.build(self._vectors) if hnsw else None
 
     @classmethod
     def open(cls, folder: str | Path) -> Catalogue:
@@ -202,11 +205,14 @@ class Catalogue:
         found: list[tuple[NDArray[np.float64], Rows]],
     ) -> None:
         assert self._approximate is not None and self._covered is not None
-        first = len(self) - self._delta
+        first = self._first
         for i, (selection, plan) in enumerate(zip(chosen, plans, strict=True)):
             query, width = queries[i : i + 1], widths[i]
             if plan.exact and selection is not None:
-                found[i] = _best_of(self._vectors, queries[i], selection.rows, width)
+                if self._whole is not None:
+                    (found[i],) = self._whole.search(query, [width], [selection])
+                else:
+                    found[i] = _best_of(self._vectors, queries[i], selection.rows, width)
                 continue
             alive = covered_selection(selection, self._covered, first)
             (scores, rows) = self._approximate.search(query, width, alive)[0]

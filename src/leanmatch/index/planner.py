@@ -3,11 +3,11 @@
 The filter is evaluated on all rows first, which costs about as much as comparing with a few hundred
 vectors, so the number of rows that it leaves is known, not estimated. An unfiltered approximate search
 compares with about ``usual`` rows. Where the filter leaves no more than :data:`EXACT_ROWS` or a few times
-``usual``, exact search on the subset is as cheap and misses nothing. Where it leaves more, IVF visits cells
-until as many passing rows are compared as without a filter
-(:meth:`leanmatch.index.approximate.ApproximateSearch._efforts`). HNSW walks past nodes that it may not
-return and loses its way when most are such: it is used from :data:`HNSW_SHARE` on, below that the subset is
-searched exactly.
+``usual``, exact search on the subset is as cheap and misses nothing. Where it leaves more, IVF
+visits cells until enough passing rows are compared
+(:meth:`leanmatch.index.approximate.ApproximateSearch._efforts`). HNSW walks past nodes that it may not return
+and loses its way where most are such, or those near the query: its catalogues answer every filter exactly, by
+a scan of 8-bit codes.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ from leanmatch.index.scan import SCORE_DECIMALS, Rows, Selection
 
 EXACT_ROWS = 10_000
 EXACT_TIMES_USUAL = 2
-HNSW_SHARE = 0.3
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How one query was searched: ``path`` is exact, exact-subset, ivf, hnsw, ivf-filtered or hnsw-filtered.
+    """How one query was searched: ``path`` is exact, exact-subset, ivf, hnsw or ivf-filtered.
 
     Attributes:
         rows: rows that may be found: all, or those that pass the filter.
@@ -63,7 +62,7 @@ def choose(
     if selection is None:
         return Plan(approximate.kind, rows, share)
     few = max(EXACT_ROWS, EXACT_TIMES_USUAL * approximate.usual_rows)
-    if rows <= few or (approximate.kind == "hnsw" and share < HNSW_SHARE):
+    if rows <= few or approximate.kind == "hnsw":
         return Plan("exact-subset", rows, share)
     return Plan(f"{approximate.kind}-filtered", rows, share)
 
