@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdint>
 #include <memory>
 #include <stdexcept>
@@ -27,6 +28,9 @@ namespace {
 
 template <class Value, int Axes>
 using Array = nb::ndarray<const Value, nb::numpy, nb::ndim<Axes>, nb::c_contig, nb::device::cpu>;
+
+template <int Axes>
+using InOut = nb::ndarray<float, nb::numpy, nb::ndim<Axes>, nb::c_contig, nb::device::cpu>;
 
 struct Name {
     const char* name;
@@ -90,8 +94,10 @@ Norm read_norm(nb::handle value) {
 Layer read_layer(nb::handle value) {
     std::vector<Layer::Choice> choices;
     for (nb::handle item : nb::cast<nb::list>(value)) {
-        const nb::tuple pair = nb::cast<nb::tuple>(item);
-        choices.push_back({nb::cast<int>(pair[0]), nb::cast<PackedLinear&>(pair[1]).share()});
+        const nb::tuple parts = nb::cast<nb::tuple>(item);
+        Layer::Choice choice{nb::cast<int>(parts[0]), nb::cast<PackedLinear&>(parts[1]).share(), {}};
+        if (!parts[2].is_none()) choice.input_factor = copied<float, 1>(nb::cast<Array<float, 1>>(parts[2]));
+        choices.push_back(std::move(choice));
     }
     return Layer(std::move(choices));
 }
@@ -275,12 +281,32 @@ void bind_encoder(nb::module_& module) {
     module.def("activation_names", [] { return names(kActivations); });
     module.def("pooling_names", [] { return names(kPooling); });
 
-    // Single kernels, so that tests can hold each level to its tolerance.
-    module.def("op_activate", [](const std::string& level, const std::string& kind, const Array<float, 1>& x) {
-        std::vector<float> y = copied<float, 1>(x);
-        choose_ops(level)->activate(parse<Activation>(kActivations, kind), y.size(), y.data());
-        nb::list out;
-        for (float one : y) out.append(one);
-        return out;
+    // Single kernels, so that tests can hold each level to its tolerance. Arrays are changed in place.
+    module.def("op_activate", [](const std::string& level, const std::string& kind, const InOut<1>& x) {
+        choose_ops(level)->activate(parse<Activation>(kActivations, kind), x.size(), x.data());
     });
+    module.def("op_layer_norm", [](const std::string& level, const InOut<2>& x, nb::handle norm) {
+        const Norm one = read_norm(norm);
+        require(one.gamma.size() == x.shape(1), "the LayerNorm does not fit x");
+        choose_ops(level)->layer_norm(x.data(), one.gamma.data(), one.beta.data(), one.eps, x.shape(0), x.shape(1), x.data());
+    });
+    module.def("op_normalize", [](const std::string& level, const InOut<1>& x) {
+        choose_ops(level)->normalize(x.size(), 1e-12f, x.data());
+    });
+    // qkv (length, 3, width): out[from:to] = attention of the one head; bias (2 length - 1) or None.
+    module.def("op_attention", [](const std::string& level, const Array<float, 3>& qkv, const nb::object& bias,
+                                  std::size_t from, std::size_t to, const InOut<2>& out) {
+        const std::size_t length = qkv.shape(0), width = qkv.shape(2);
+        require(qkv.shape(1) == 3 && out.shape(0) == length && out.shape(1) == width, "qkv (L, 3, w) and out (L, w)");
+        require(from <= to && to <= length, "queries out of range");
+        std::vector<float> biases;
+        if (!bias.is_none()) biases = copied<float, 1>(nb::cast<Array<float, 1>>(bias));
+        require(biases.empty() || biases.size() + 1 == 2 * length, "bias (2 L - 1)");
+        Buffer<float> scratch;
+        scratch.reserve(attention_scratch(length, width));
+        const float* q = qkv.data();
+        const float* centre = biases.empty() ? nullptr : biases.data() + (length - 1);
+        choose_ops(level)->attention({q, q + width, q + 2 * width, out.data(), centre, 3 * width, width, length, width, from,
+                                      to, 1.0f / std::sqrt(float(width)), scratch.data()});
+    }, nb::arg("level"), nb::arg("qkv"), nb::arg("bias").none(), nb::arg("from_row"), nb::arg("to_row"), nb::arg("out"));
 }

@@ -1,6 +1,7 @@
 // The Python face of csrc/: leanmatch._native. Thin: values in, values out; src/leanmatch/native.py adds the errors.
 #include <nanobind/nanobind.h>
 
+#include "bind_pursuit.h"
 #include "bind_encoder.h"
 #include "bind_linear.h"
 #include "cpu_features.h"
@@ -43,6 +44,7 @@ NB_MODULE(_native, module) {
         nb::kw_only(), nb::arg("leaf1_ecx") = 0, nb::arg("leaf7_ebx") = 0, nb::arg("leaf7_ecx") = 0,
         nb::arg("leaf7_edx") = 0, nb::arg("leaf7_1_eax") = 0, nb::arg("xcr0") = 0,
         "Decode planted CPUID registers; for tests.");
+    leanmatch::bind_pursuit(module);
     bind_linear(module);
     bind_encoder(module);
 }

@@ -132,3 +132,20 @@ def test_no_rounds_are_an_error(bench, capsys):
     with pytest.raises(SystemExit):
         bench.parse(["--rounds", "0"])
     assert "--rounds must be at least 1 (found 0)" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_diagnosis_benchmark_compares_effects_and_times(tiny, tmp_path, capsys):
+    script = Path(__file__).resolve().parent.parent / "benchmarks" / "bench_diagnose.py"
+    specification = importlib.util.spec_from_file_location("bench_diagnose", script)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    file = tmp_path / "new" / "speed.md"
+    results = module.main(["--quick", "--model", tiny, "--pairs", "2", "--write", str(file)])
+    assert set(results) == {"delete", "mask"}
+    for seconds in results.values():
+        assert {name: len(found) for name, found in seconds.items()} == {"fast": 2, "hoisted": 2, "slow": 2}
+        assert all(second > 0 for found in seconds.values() for second in found)
+    text = file.read_text(encoding="utf-8")
+    assert text == capsys.readouterr().out
+    assert "| delete |" in text and "| mask |" in text and "Largest difference" in text

@@ -40,7 +40,17 @@ def test_import_loads_nothing_heavy() -> None:
     assert loaded_after("import leanmatch; leanmatch.__version__") == set()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["data", "--help"], ["train", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["data", "--help"],
+        ["train", "--help"],
+        ["diagnose", "--help"],
+        ["explain", "--help"],
+    ],
+)
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     assert loaded_after(HELP.format(arguments=arguments)) == set()
 

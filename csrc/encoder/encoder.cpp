@@ -28,22 +28,23 @@ long process() {
 #endif
 }
 
-void require(bool condition, const std::string& message) {
+// For messages that cost nothing; others are put together only when they are thrown.
+void require(bool condition, const char* message) {
     if (!condition) throw std::invalid_argument(message);
 }
 
 void require_layer(const Layer& layer, std::size_t inputs, std::size_t outputs, const char* name) {
-    require(!layer.empty(), std::string(name) + ": no weights");
-    require(std::size_t(layer.inputs()) == inputs && std::size_t(layer.outputs()) == outputs,
-            std::string(name) + ": weights are (" + std::to_string(layer.outputs()) + ", " +
-                std::to_string(layer.inputs()) + "), expected (" + std::to_string(outputs) + ", " +
-                std::to_string(inputs) + ")");
+    if (layer.empty()) throw std::invalid_argument(std::string(name) + ": no weights");
+    if (std::size_t(layer.inputs()) == inputs && std::size_t(layer.outputs()) == outputs) return;
+    throw std::invalid_argument(std::string(name) + ": weights are (" + std::to_string(layer.outputs()) + ", " +
+                                std::to_string(layer.inputs()) + "), expected (" + std::to_string(outputs) + ", " +
+                                std::to_string(inputs) + ")");
 }
 
 void require_norm(const Norm& norm, std::size_t width, const char* name) {
-    require(norm.gamma.size() == width && norm.beta.size() == width,
-            std::string(name) + ": a LayerNorm of " + std::to_string(norm.gamma.size()) + ", expected " +
-                std::to_string(width));
+    if (norm.gamma.size() == width && norm.beta.size() == width) return;
+    throw std::invalid_argument(std::string(name) + ": a LayerNorm of " + std::to_string(norm.gamma.size()) +
+                                ", expected " + std::to_string(width));
 }
 
 }  // namespace
@@ -55,13 +56,19 @@ Layer::Layer(std::vector<Choice> choices) : choices_(std::move(choices)) {
         require(i == 0 || choices_[i].from > choices_[i - 1].from, "a layer's choices must ascend");
         require(choices_[i].linear->inputs() == inputs() && choices_[i].linear->outputs() == outputs(),
                 "a layer's choices differ in shape");
+        require(choices_[i].input_factor.empty() || choices_[i].input_factor.size() == std::size_t(inputs()),
+                "a layer's input factors do not fit its inputs");
     }
 }
 
-const Linear& Layer::at(int tokens) const {
+const Layer::Choice& Layer::at(int tokens) const {
     std::size_t i = choices_.size() - 1;
     while (choices_[i].from > tokens) --i;
-    return *choices_[i].linear;
+    return choices_[i];
+}
+
+bool Layer::scales_inputs() const {
+    return std::any_of(choices_.begin(), choices_.end(), [](const Choice& c) { return !c.input_factor.empty(); });
 }
 
 std::size_t Layer::scratch_bytes(int tokens) const {
@@ -189,14 +196,15 @@ void Encoder::check(const Batch& batch) const {
     for (std::size_t i = 0; i < batch.texts; ++i) {
         const std::int64_t length = batch.offsets[i + 1] - batch.offsets[i];
         require(length >= 0, "offsets must ascend");
-        require(length <= most, "text " + std::to_string(i) + " has " + std::to_string(length) +
+        if (length > most)
+            throw std::invalid_argument("text " + std::to_string(i) + " has " + std::to_string(length) +
                                     " tokens, the model takes at most " + std::to_string(most));
     }
     const std::size_t tokens = std::size_t(batch.offsets[batch.texts]);
     for (std::size_t t = 0; t < tokens; ++t) {
-        require(batch.ids[t] >= 0 && std::size_t(batch.ids[t]) < model_.words->rows(),
-                "token id " + std::to_string(batch.ids[t]) + " is outside the vocabulary of " +
-                    std::to_string(model_.words->rows()));
+        if (batch.ids[t] < 0 || std::size_t(batch.ids[t]) >= model_.words->rows())
+            throw std::invalid_argument("token id " + std::to_string(batch.ids[t]) + " is outside the vocabulary of " +
+                                        std::to_string(model_.words->rows()));
     }
 }
 

@@ -35,11 +35,13 @@ public:
     struct Choice {
         int from;
         std::shared_ptr<const Linear> linear;
+        std::vector<float> input_factor;  // empty, or (inputs,): the layer was packed for x * input_factor
     };
     Layer() = default;
     explicit Layer(std::vector<Choice> choices);  // ascending, first `from` 0; throws std::invalid_argument
     bool empty() const { return choices_.empty(); }
-    const Linear& at(int tokens) const;
+    const Choice& at(int tokens) const;
+    bool scales_inputs() const;
     int inputs() const { return choices_[0].linear->inputs(); }
     int outputs() const { return choices_[0].linear->outputs(); }
     std::size_t scratch_bytes(int tokens) const;
@@ -134,6 +136,7 @@ private:
                 const Block& block, const float* qkv, Workspace& shared, Workspace& own) const;
     void project(const std::vector<Layer>& layers, const float* x, std::size_t total, std::size_t row, int tokens, float* y,
                  Workspace& own) const;
+    const float* scaled(const Layer::Choice& choice, const float* x, int tokens, Workspace& own) const;
     void apply(const Layer& layer, const float* x, int tokens, float* y, const linear::Epilogue& epilogue,
                Workspace& own) const;
     void pool_texts(const Batch& batch, std::size_t first, std::size_t last, std::size_t base, const Workspace& shared,

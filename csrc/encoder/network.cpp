@@ -69,11 +69,12 @@ void Workspace::reserve(const Encoder& encoder, std::size_t tokens, const Batch&
             mixed.reserve(tokens * m.width + 64);
         }
     }
-    std::size_t widest = std::max(m.width, m.words->width()), bytes = 0;
+    std::size_t widest = std::max(m.width, m.words->width()), bytes = 0, factors = 0;
     const auto need = [&](const Layer& layer, std::size_t rows) {
         if (layer.empty()) return;
         widest = std::max(widest, std::size_t(layer.inputs()));
         bytes = std::max(bytes, layer.scratch_bytes(int(rows)));
+        if (layer.scales_inputs()) factors = std::max(factors, std::size_t(layer.inputs()));
     };
     need(m.projection, tile);
     for (const Block& block : m.blocks) {
@@ -93,6 +94,7 @@ void Workspace::reserve(const Encoder& encoder, std::size_t tokens, const Batch&
     if (m.inner) inner.reserve(tile * m.inner);
     heads.reserve(attention_scratch(longest, m.width / m.heads));
     for (Buffer<float>& one : pooled) one.reserve(tile * dimension);
+    scaled.reserve(tile * factors);
     scratch.reserve(bytes + 64);
     codes.reserve(tile * linear::quantized_stride(int(widest)));
     scales.reserve(tile);
@@ -102,7 +104,16 @@ void Workspace::reserve(const Encoder& encoder, std::size_t tokens, const Batch&
 // y = layer(x) for `tokens` tokens, at most a tile.
 void Encoder::apply(const Layer& layer, const float* x, int tokens, float* y, const linear::Epilogue& epilogue,
                     Workspace& own) const {
-    layer.at(tokens).run(x, tokens, y, epilogue, own.scratch.data());
+    const Layer::Choice& choice = layer.at(tokens);
+    choice.linear->run(scaled(choice, x, tokens, own), tokens, y, epilogue, own.scratch.data());
+}
+
+// The rows that a choice was packed for: x itself, or x * input_factor in the workspace.
+const float* Encoder::scaled(const Layer::Choice& choice, const float* x, int tokens, Workspace& own) const {
+    if (choice.input_factor.empty()) return x;
+    model_.ops->multiply_rows(x, choice.input_factor.data(), std::size_t(tokens), choice.input_factor.size(),
+                              own.scaled.data());
+    return own.scaled.data();
 }
 
 // q, k and v of rows `row` .. `row + tokens` (x points at the first): where several layers read them, they are quantized once.
@@ -110,11 +121,12 @@ void Encoder::project(const std::vector<Layer>& layers, const float* x, std::siz
                       float* y, Workspace& own) const {
     linear::QuantizedRows rows{nullptr, own.scales.data(), own.zeros.data(), 0};
     for (std::size_t i = 0; i < layers.size(); ++i) {
-        const Linear& layer = layers[i].at(tokens);
+        const Layer::Choice& choice = layers[i].at(tokens);
+        const Linear& layer = *choice.linear;
         const std::size_t width = std::size_t(layer.outputs());
         float* out = y + i * total * width + row * width;
-        if (layers.size() == 1 || !layer.takes_quantized()) {
-            layer.run(x, tokens, out, {}, own.scratch.data());
+        if (layers.size() == 1 || !layer.takes_quantized() || !choice.input_factor.empty()) {
+            layer.run(scaled(choice, x, tokens, own), tokens, out, {}, own.scratch.data());
             continue;
         }
         if (rows.values == nullptr) {

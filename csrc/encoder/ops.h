@@ -55,6 +55,8 @@ struct Ops {
     void (*layer_norm)(const float* x, const float* gamma, const float* beta, float eps, std::size_t rows,
                        std::size_t width, float* y);
     void (*activate)(Activation kind, std::size_t count, float* x);
+    // y[t] = x[t] * factor, row by row
+    void (*multiply_rows)(const float* x, const float* factor, std::size_t rows, std::size_t width, float* y);
     // out = softmax(scale * query key^T + bias) value
     void (*attention)(const Attention& head);
     // y = the mean (divisor: rows) or the maximum of the rows

@@ -139,6 +139,14 @@ void activate(Activation kind, size_t count, float* x) {
     if (i < count) store_part(x + i, activated(kind, load_part(x + i, count - i)), count - i);
 }
 
+void multiply_rows(const float* x, const float* factor, size_t rows, size_t width, float* y) {
+    for (size_t row = 0; row < rows; ++row, x += width, y += width) {
+        size_t i = 0;
+        for (; i + W <= width; i += W) store(y + i, mul(load(x + i), load(factor + i)));
+        for (; i < width; ++i) y[i] = x[i] * factor[i];
+    }
+}
+
 // Scores of Q queries against C vectors of keys: out[q][c W ...] = sum_d query[q][d] transposed[d][c W ...].
 template <int Q, int C>
 inline void score_block(const float* query, size_t stride, const float* transposed, size_t padded, size_t width,
@@ -276,4 +284,4 @@ void normalize(size_t width, float floor, float* x) {
 }
 
 const Ops kOps = {add_rows, dequantize, decode_row, axpy,     layer_norm, activate,
-                  attention, sum_rows,  max_rows,   normalize};
+                  multiply_rows, attention, sum_rows,  max_rows,   normalize};

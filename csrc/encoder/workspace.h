@@ -52,6 +52,7 @@ public:
     // This thread's own.
     Buffer<float> embedded;  // (tile, width of the word embeddings), where they are projected
     Buffer<float> inner;     // (tile, inner)
+    Buffer<float> scaled;    // (tile, widest input of a layer that scales its inputs)
     Buffer<float> heads;     // attention_scratch
     Buffer<float> pooled[2];
     Buffer<std::uint8_t> scratch;

@@ -26,3 +26,16 @@ inline void dpbusd(__m512i& sum, __m512i u, __m512i w) {
 #endif
 }
 #endif
+
+#if defined(__AVX512VBMI__)
+// table[index], 64 bytes at once; in assembly so that it stays beside the multiply that needs it.
+inline __m512i lookup(__m512i index, __m512i table) {
+#if defined(__GNUC__)
+    __m512i z;
+    __asm__("vpermb %2, %1, %0" : "=v"(z) : "v"(index), "v"(table));
+    return z;
+#else
+    return _mm512_permutexvar_epi8(index, table);
+#endif
+}
+#endif

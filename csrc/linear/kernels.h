@@ -66,8 +66,8 @@ struct SparseI8 {
     float atom_unit;           // what one unit of the shifted, scaled z is worth, for x of scale 1
     const int8_t* atoms;       // [unit][step][4 sums][16 lanes][4]
     const int32_t* offset;     // [unit][128-bit lane]: first input of its block
-    const int16_t* atom_sums;  // [unit][4 sums][16 lanes][2]: (sum of codes, half a shift)
-    const int16_t* atom_scale;  // [unit][64], 15 bits, in the order that packing to int16 gives
+    const int16_t* atom_sums;   // [unit][64]: sum of an atom's codes times 2^(8 - shift); order: what packing to int16 gives
+    const int16_t* atom_scale;  // [unit][64]: atom's scale over the largest one, 15 bits; the same order
     const uint8_t* codes;      // [panel of 4 row groups][table][quad][row group][64 indices, 64 values]
     const int32_t* start;      // padded: -128 * sum of a row's values
     const float* scale;        // padded

@@ -26,8 +26,9 @@
 // is exact for n <= 66311, and packing refuses more. Second stage of dense_sparse_i8: |sum c (z - 128)| <= 127 * 128 * B k,
 // exact for B k <= 132104.
 //
-// dense_sparse_i8 at level avx512_vbmi_vnni: z of stage 1 is int32, exact; shifted to int16 with rounding (the shift is
-// the smallest that the atoms' absolute sums allow), times the atom's scale over the largest one (15 bits), then brought
+// dense_sparse_i8 at level avx512_vbmi_vnni: D_i u of stage 1 is int32, exact; shifted to int16 with rounding (the shift is
+// the smallest that the atoms' absolute sums allow, at most 8), less the zero point's part (rounded to the same unit),
+// times the atom's scale over the largest one (15 bits), then brought
 // to 8 bits with one scale per token, from the exact maximum over all blocks. Atoms of about equal norm use the 8 bits best;
 // the factorization is free to balance them. Other levels decode the factors to fp32 and run dense_sparse_f32: on
 // AVX2 int8 with free supports costs more instructions than fp32 (two unpacks, two vpmaddwd and two vpaddd against

@@ -47,7 +47,7 @@ public:
           rows_((m + 15) / 16 * 16),
           atoms_(sz(units_) * sz(steps_) * 256),
           offset_(sz(units_) * 4),
-          atom_sums_(sz(units_) * 128),
+          atom_sums_(sz(units_) * 64),
           atom_scale_(sz(units_) * 64),
           codes_(sz(rows_) * sz(tables_) * sz(fold_.quads) * 8),
           start_(sz(rows_)),
@@ -102,7 +102,7 @@ private:
             most = std::max(most, sum);
         }
         int shift = 0;
-        while (((255LL * most + (1LL << shift) / 2) >> shift) > 32767) shift++;
+        while (((255LL * most + (1LL << shift) / 2) >> shift) > 32766 || ((256LL * most) >> shift) > 32767) shift++;
         weights_.shift = shift;
         weights_.atom_unit = largest * float(1 << shift) * (32768.0f / 32767.0f);
         for (int unit = 0; unit < units_; unit++) {
@@ -116,17 +116,17 @@ private:
                 for (int lane = 0; lane < 16; lane++) {
                     const int j = lane / 4, e = lane % 4, slot = base + 16 * j + 4 * g + e;
                     int block, atom;
-                    const std::size_t sums = ((sz(unit) * 4 + sz(g)) * 16 + sz(lane)) * 2;
-                    atom_sums_[sums + 1] = std::int16_t((1 << shift) / 2);
                     if (!at_slot(table, slot, r, block, atom)) continue;
                     const std::size_t a = sz(block) * sz(r) + sz(atom);
+                    int sum = 0;
                     for (int c = 0; c < b; c++) {
                         const std::int8_t code = q[a * sz(b) + sz(c)];
-                        atom_sums_[sums] = std::int16_t(atom_sums_[sums] + code);
+                        sum += code;
                         atoms_[(((sz(unit) * sz(steps_) + sz(c / 4)) * 4 + sz(g)) * 16 + sz(lane)) * 4 + sz(c % 4)] = code;
                     }
                     // packs(sum 0, sum 1): four lanes of each in turn; then the same of sums 2 and 3.
                     const std::size_t packed = sz(g / 2) * 32 + sz(j) * 8 + sz(g % 2) * 4 + sz(e);
+                    atom_sums_[sz(unit) * 64 + packed] = std::int16_t(sum * 256 / (1 << shift));
                     atom_scale_[sz(unit) * 64 + packed] = largest > 0.0f ? std::int16_t(scale[a] / largest * 32767.0f + 0.5f) : std::int16_t(0);
                 }
         }

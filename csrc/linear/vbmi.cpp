@@ -1,12 +1,16 @@
 // dense_sparse_i8 with tables in registers (AVX512-VBMI and VNNI).
 //
-// Stage 1, `tables_of`: z = D_i x_i of 64 atoms is four sums of 16 lanes; x is broadcast four inputs at a time. The atoms
+// Stage 1, `analyse`: z = D_i x_i of 64 atoms is four sums of 16 lanes; x is broadcast four inputs at a time. The atoms
 // of a 64-slot unit are spread over the four sums so that packing to int16 and to int8, which works within 128-bit
 // lanes, gives slot order: lane 4 j + e of sum g is slot 16 j + 4 g + e. z stays int16 until the token's largest value is
-// known, then becomes uint8 with zero point 128. Four tokens' tables lie side by side.
+// known, then becomes uint8 with zero point 128. The tables of a group of tokens lie side by side.
 // Stage 2, `pairs`: a token's table of 64 (or 128) z is one (or two) registers; vpermb (vpermt2b) looks up 16 rows x
-// 4 nonzeros, vpdpbusd multiplies them by their int8 values and adds each row's four. 4 tokens x 4 groups of 16 rows
-// are in registers, so indices and values are loaded once for four tokens, tables once for 64 rows.
+// 4 nonzeros, vpdpbusd multiplies them by their int8 values and adds each row's four. 5 (4) tokens x 4 groups of 16 rows
+// are in registers, so indices and values are loaded once for five tokens, tables once for 64 rows.
+//
+// What an instruction costs beside vpdpbusd on Zen 4, measured (12 of each a loop, cycles beyond the 12 of vpdpbusd): nothing:
+// vpsrad by an immediate, vpsravd, vpmaxsw, vpsubw, vpxord, conversions; 4: vpermb, vpackssdw, vpacksswb; 12: vpmulhrsw,
+// vpmaddwd, vpabsw, vpsrad by a register, vpmultishiftqb, vpermt2b. The tail of stage 1 is written after this table.
 #include <immintrin.h>
 #include <string.h>
 
@@ -19,9 +23,9 @@ namespace {
 #include "avx512_vectors.inc.h"
 #include "vector_math.inc.h"
 
-constexpr int kTokens = 4, kPanel = 4;
-constexpr size_t kCodeBytes = 24576;    // indices and values of a panel that stay in the first-level cache
-constexpr size_t kTableBytes = 262144;  // tables of a tile of tokens that stay in the second-level cache
+constexpr int kTokens = 5, kPanel = 4;  // tokens of a group at most; 4 where tables take two registers
+constexpr size_t kCodeBytes = 49152;    // indices and values of a panel that stay in the first-level cache
+constexpr size_t kTableBytes = 393216;  // z of a tile of tokens, 16 and 8 bits, that stays in the second-level cache
 
 inline __m512i at(const void* p) { return _mm512_loadu_si512(p); }
 
@@ -38,105 +42,155 @@ inline __m512i inputs(const uint8_t* u, const int32_t* offset) {
     return _mm512_inserti32x4(v, _mm_set1_epi32(four[3]), 3);
 }
 
-template <int TT, bool kShared>
-void tables_of(const SparseI8& w, const Quantized& x, int token, int16_t* wide, uint8_t* tables, float* unit) {
-    const int units = w.tables * (w.slots / 64);
-    const uint8_t* u = x.values + size_t(token) * x.stride;
-    __m512i zero_point[TT], largest[TT];
-    LEANMATCH_UNROLL
-    for (int t = 0; t < TT; t++) {
-        // Pairs (-zero, 1): times (sum of codes, half) they give the start of a sum.
-        zero_point[t] = _mm512_set1_epi32(int32_t(0x10000u | (uint32_t(-x.zero[token + t]) & 0xffffu)));
-        largest[t] = _mm512_setzero_si512();
-    }
-    const int8_t* atoms = w.atoms;
-    const __m128i shift = _mm_cvtsi32_si128(w.shift);
-    for (int i = 0; i < units; i++) {
-        __m512i sum[TT][4];
-        LEANMATCH_UNROLL
-        for (int g = 0; g < 4; g++) {
-            const __m512i start = at(w.atom_sums + (size_t(i) * 4 + size_t(g)) * 32);
-            LEANMATCH_UNROLL
-            for (int t = 0; t < TT; t++) sum[t][g] = _mm512_madd_epi16(start, zero_point[t]);
-        }
-        for (int s = 0; s < w.steps; s++, atoms += 256) {
-            const __m512i a[4] = {at(atoms), at(atoms + 64), at(atoms + 128), at(atoms + 192)};
-            LEANMATCH_UNROLL
-            for (int t = 0; t < TT; t++) {
-                const __m512i v = inputs<kShared>(u + size_t(t) * x.stride + 4 * s, w.offset + size_t(i) * 4);
-                LEANMATCH_UNROLL
-                for (int g = 0; g < 4; g++) dpbusd(sum[t][g], v, a[g]);
-            }
-        }
-        const __m512i scale0 = at(w.atom_scale + size_t(i) * 64), scale1 = at(w.atom_scale + size_t(i) * 64 + 32);
-        LEANMATCH_UNROLL
-        for (int t = 0; t < TT; t++) {
-            LEANMATCH_UNROLL
-            for (int g = 0; g < 4; g++) sum[t][g] = _mm512_sra_epi32(sum[t][g], shift);
-            const __m512i z0 = _mm512_mulhrs_epi16(_mm512_packs_epi32(sum[t][0], sum[t][1]), scale0);
-            const __m512i z1 = _mm512_mulhrs_epi16(_mm512_packs_epi32(sum[t][2], sum[t][3]), scale1);
-            largest[t] = _mm512_max_epi16(largest[t], _mm512_abs_epi16(z0));
-            largest[t] = _mm512_max_epi16(largest[t], _mm512_abs_epi16(z1));
-            int16_t* out = wide + (size_t(t) * size_t(units) + size_t(i)) * 64;
-            _mm512_store_si512(out, z0);
-            _mm512_store_si512(out + 32, z1);
-        }
-    }
-    const __m512i middle = _mm512_set1_epi8(char(0x80));
-    for (int t = 0; t < TT; t++) {
-        const __m512i low = _mm512_and_si512(largest[t], _mm512_set1_epi32(0xffff));
-        const int most = _mm512_reduce_max_epi32(_mm512_max_epi32(low, _mm512_srli_epi32(largest[t], 16)));
-        // |z| <= most times factor / 2^15 is at most 127; factor 32767 leaves |z| <= 127 as it is.
-        const int factor = most <= 127 ? 32767 : 127 * 32768 / most;
-        unit[t] = x.scale[token + t] * w.atom_unit * (most <= 127 ? 1.0f : 32768.0f / float(factor));
-        const __m512i f = _mm512_set1_epi16(short(factor));
-        const int16_t* from = wide + size_t(t) * size_t(units) * 64;
-        for (int table = 0; table < w.tables; table++)
-            for (int h = 0; h < w.slots; h += 64, from += 64) {
-                const __m512i bytes =
-                    _mm512_packs_epi16(_mm512_mulhrs_epi16(at(from), f), _mm512_mulhrs_epi16(at(from + 32), f));
-                _mm512_store_si512(tables + (size_t(table) * TT + size_t(t)) * size_t(w.slots) + size_t(h),
-                                   _mm512_xor_si512(bytes, middle));
-            }
-    }
-}
-
-template <int G, int TT, bool kWide>
-inline void pairs(const uint8_t* codes, const uint8_t* tables, int count, int quads, __m512i (&sum)[TT][G]) {
-    constexpr int slots = kWide ? 128 : 64;
-    for (int i = 0; i < count; i++, tables += TT * slots) {
-        __m512i low[TT], high[TT];
-        LEANMATCH_UNROLL
-        for (int t = 0; t < TT; t++) {
-            low[t] = at(tables + t * slots);
-            high[t] = kWide ? at(tables + t * slots + 64) : low[t];
-        }
-        for (int q = 0; q < quads; q++)
-            for (int g = 0; g < G; g++, codes += 128) {
-                const __m512i index = at(codes), values = at(codes + 64);
-                LEANMATCH_UNROLL
-                for (int t = 0; t < TT; t++) {
-                    const __m512i z = kWide ? _mm512_permutex2var_epi8(low[t], index, high[t])
-                                            : _mm512_permutexvar_epi8(index, low[t]);
-                    dpbusd(sum[t][g], z, values);
-                }
-            }
-    }
-}
-
 struct Area {  // scratch of a tile of tokens
-    int16_t* wide;
-    uint8_t* tables;
+    int16_t* wide;    // z in 16 bits: [group of tokens][unit][token of the group][64]
+    uint8_t* tables;  // z in 8 bits: [group of tokens][table][token of the group][slots]
+    int16_t *zero, *largest, *factor;  // 32 numbers a token: zero point * 2^7; largest |z| so far; from 16 to 8 bits
     int32_t* sums;
     float* unit;
 };
 
+// T tokens in groups of nearly equal size, kTokens at most, so that no group is left with a token or two.
+template <bool kWide, class F>
+inline void groups_of(int T, F each) {
+    constexpr int most = kWide ? 4 : kTokens;
+    const int groups = (T + most - 1) / most;
+    for (int i = 0, t = 0; i < groups; i++) {
+        const int size = T / groups + (i < T % groups ? 1 : 0);
+        each(t, size);
+        t += size;
+    }
+}
+
+// From four sums to 64 z in int16, scaled; `largest` keeps the token's largest absolute value for each lane.
+struct Tail16 {
+    __m512i shift, sums0, sums1, scale0, scale1;
+};
+inline void finish(const Tail16& k, __m512i (&sum)[4], const int16_t* zero_point, int16_t* largest, int16_t* out) {
+    LEANMATCH_UNROLL
+    for (int g = 0; g < 4; g++) sum[g] = _mm512_srav_epi32(sum[g], k.shift);
+    const __m512i zero16 = at(zero_point);
+    __m512i z0 = _mm512_subs_epi16(_mm512_packs_epi32(sum[0], sum[1]), _mm512_mulhrs_epi16(k.sums0, zero16));
+    __m512i z1 = _mm512_subs_epi16(_mm512_packs_epi32(sum[2], sum[3]), _mm512_mulhrs_epi16(k.sums1, zero16));
+    z0 = _mm512_mulhrs_epi16(z0, k.scale0);
+    z1 = _mm512_mulhrs_epi16(z1, k.scale1);
+    const __m512i below = _mm512_sub_epi16(_mm512_setzero_si512(), _mm512_min_epi16(z0, z1));
+    const __m512i above = _mm512_max_epi16(_mm512_max_epi16(z0, z1), at(largest));
+    _mm512_store_si512(largest, _mm512_max_epi16(above, below));
+    _mm512_store_si512(out, z0);
+    _mm512_store_si512(out + 32, z1);
+}
+
+// Stage 1 of a tile of tokens. kSteps: ceil(b / 4) up to 4, where all atoms of a unit fit 16 registers and tokens go by
+// one at a time, each token's tail beside the next one's multiplies; 0: any other, atoms from memory.
+template <bool kShared, int kSteps, class Groups>
+void analyse(const SparseI8& w, const Quantized& x, int token, const Area& area, Groups groups) {
+    const int units = w.tables * (w.slots / 64);
+    const int steps = kSteps ? kSteps : w.steps;
+    const __m512i half = _mm512_set1_epi32((1 << w.shift) / 2);
+    const int8_t* atoms = w.atoms;
+    for (int i = 0; i < units; i++, atoms += steps * 256) {
+        __m512i a[kSteps ? kSteps : 1][4];
+        LEANMATCH_UNROLL
+        for (int s = 0; s < kSteps; s++) {
+            LEANMATCH_UNROLL
+            for (int g = 0; g < 4; g++) a[s][g] = at(atoms + (s * 4 + g) * 64);
+        }
+        const int16_t *sums = w.atom_sums + size_t(i) * 64, *scale = w.atom_scale + size_t(i) * 64;
+        const Tail16 constants{_mm512_set1_epi32(w.shift), at(sums), at(sums + 32), at(scale), at(scale + 32)};
+        const int32_t* offset = w.offset + size_t(i) * 4;
+        groups([&](int t, int size) {
+            int16_t* out = area.wide + (size_t(t) * size_t(units) + size_t(i) * size_t(size)) * 64;
+            for (int end = t + size; t < end; t++, out += 64) {
+                const uint8_t* u = x.values + size_t(token + t) * x.stride;
+                __m512i sum[4] = {half, half, half, half};
+                if (kSteps) {
+                    LEANMATCH_UNROLL
+                    for (int s = 0; s < kSteps; s++) {
+                        const __m512i v = inputs<kShared>(u + 4 * s, offset);
+                        LEANMATCH_UNROLL
+                        for (int g = 0; g < 4; g++) dpbusd(sum[g], v, a[s][g]);
+                    }
+                } else {
+                    for (int s = 0; s < steps; s++) {
+                        const __m512i v = inputs<kShared>(u + 4 * s, offset);
+                        LEANMATCH_UNROLL
+                        for (int g = 0; g < 4; g++) dpbusd(sum[g], v, at(atoms + (s * 4 + g) * 64));
+                    }
+                }
+                finish(constants, sum, area.zero + t * 32, area.largest + t * 32, out);
+            }
+        });
+    }
+}
+
+template <bool kWide>
+void analyse_tile(const SparseI8& w, const Quantized& x, int token, int T, const Area& area) {
+    for (int t = 0; t < T; t++) {
+        _mm512_store_si512(area.zero + t * 32, _mm512_set1_epi16(short(x.zero[token + t] << 7)));
+        _mm512_store_si512(area.largest + t * 32, _mm512_setzero_si512());
+    }
+    const auto groups = [&](auto each) { groups_of<kWide>(T, each); };
+    if (!w.shared) analyse<false, 0>(w, x, token, area, groups);
+    else if (w.steps == 4) analyse<true, 4>(w, x, token, area, groups);
+    else if (w.steps == 2) analyse<true, 2>(w, x, token, area, groups);
+    else analyse<true, 0>(w, x, token, area, groups);
+    for (int t = 0; t < T; t++) {
+        const __m512i largest = at(area.largest + t * 32);
+        const __m512i low = _mm512_and_si512(largest, _mm512_set1_epi32(0xffff));
+        const int most = _mm512_reduce_max_epi32(_mm512_max_epi32(low, _mm512_srli_epi32(largest, 16)));
+        // |z| <= most times factor / 2^15 is at most 127; factor 32767 leaves |z| <= 127 as it is.
+        const int factor = most <= 127 ? 32767 : 127 * 32768 / most;
+        area.unit[t] = x.scale[token + t] * w.atom_unit * (most <= 127 ? 1.0f : 32768.0f / float(factor));
+        _mm512_store_si512(area.factor + t * 32, _mm512_set1_epi16(short(factor)));
+    }
+}
+
+// kFirst: z is still int16; bring it to 8 bits, use it and keep it for the panels that follow. Done here, where the multiplier
+// is the limit, the traffic with the second-level cache costs nothing.
+template <int G, int TT, bool kWide, bool kFirst>
+inline void pairs(const uint8_t* codes, uint8_t* tables, const int16_t* wide, const int16_t* factor, int count, int quads,
+                  __m512i (&sum)[TT][G]) {
+    constexpr int slots = kWide ? 128 : 64, units = slots / 64;
+    const __m512i middle = _mm512_set1_epi8(char(0x80));
+    for (int i = 0; i < count; i++, tables += TT * slots, wide += TT * slots) {
+        __m512i low[TT], high[TT];
+        LEANMATCH_UNROLL
+        for (int t = 0; t < TT; t++) {
+            LEANMATCH_UNROLL
+            for (int h = 0; h < units; h++) {
+                __m512i& table = h ? high[t] : low[t];
+                if (kFirst) {
+                    const int16_t* z = wide + (h * TT + t) * 64;
+                    const __m512i z0 = _mm512_mulhrs_epi16(at(z), at(factor + t * 32));
+                    const __m512i z1 = _mm512_mulhrs_epi16(at(z + 32), at(factor + t * 32));
+                    table = _mm512_xor_si512(_mm512_packs_epi16(z0, z1), middle);
+                    _mm512_store_si512(tables + t * slots + h * 64, table);
+                } else {
+                    table = at(tables + t * slots + h * 64);
+                }
+            }
+        }
+        for (int q = 0; q < quads; q++) {
+            LEANMATCH_UNROLL
+            for (int g = 0; g < G; g++, codes += 128) {
+                const __m512i index = at(codes), values = at(codes + 64);
+                LEANMATCH_UNROLL
+                for (int t = 0; t < TT; t++) {
+                    const __m512i z =
+                        kWide ? _mm512_permutex2var_epi8(low[t], index, high[t]) : lookup(index, low[t]);
+                    dpbusd(sum[t][g], z, values);
+                }
+            }
+        }
+    }
+}
+
 // `count` tables from `first` on, for one panel and TT tokens from `token` on of the tile.
-template <int G, int TT, bool kWide>
+template <int G, int TT, bool kWide, bool kFirst>
 void panel_tokens(const SparseI8& w, const uint8_t* codes, int row, int first, int count, const Area& area, int token,
                   float* y, const Tail& tail) {
-    const size_t table_bytes = size_t(w.slots);
-    const uint8_t* tables = area.tables + size_t(token) * size_t(w.tables) * table_bytes + size_t(first) * TT * table_bytes;
+    const size_t place_of_group = (size_t(token) * size_t(w.tables) + size_t(first) * TT) * size_t(w.slots);
     int32_t* saved = area.sums + size_t(token) * (kPanel * 16);
     __m512i sum[TT][G];
     LEANMATCH_UNROLL
@@ -144,8 +198,23 @@ void panel_tokens(const SparseI8& w, const uint8_t* codes, int row, int first, i
         LEANMATCH_UNROLL
         for (int t = 0; t < TT; t++)
             sum[t][g] = first == 0 ? at(w.start + row + g * 16) : at(saved + (t * kPanel + g) * 16);
-    pairs<G, TT, kWide>(codes, tables, count, w.quads, sum);
+    pairs<G, TT, kWide, kFirst>(codes, area.tables + place_of_group, area.wide + place_of_group, area.factor + token * 32, count,
+                                w.quads, sum);
     const bool last = first + count == w.tables;
+    if (last && !tail.activation && row + G * 16 <= w.m) {  // the same as below, without a way through memory
+        LEANMATCH_UNROLL
+        for (int g = 0; g < G; g++) {
+            const V scale = load(w.scale + row + g * 16), bias = load(tail.bias + row + g * 16);
+            const size_t place = size_t(token) * size_t(w.m) + size_t(row + g * 16);
+            LEANMATCH_UNROLL
+            for (int t = 0; t < TT; t++) {
+                V v = fma(mul(_mm512_cvtepi32_ps(sum[t][g]), scale), set1(area.unit[token + t]), bias);
+                if (tail.residual) v = add(v, load(tail.residual + place + size_t(t) * size_t(w.m)));
+                store(y + place + size_t(t) * size_t(w.m), v);
+            }
+        }
+        return;
+    }
     alignas(64) int32_t done[kPanel * kTokens * 16];
     int32_t* out = last ? done : saved;
     LEANMATCH_UNROLL
@@ -166,11 +235,11 @@ void panel_tokens(const SparseI8& w, const uint8_t* codes, int row, int first, i
     }
 }
 
-template <bool kWide, int G = kPanel>
+template <bool kWide, bool kFirst, int G = kPanel>
 void panel(int groups, const SparseI8& w, const uint8_t* codes, int row, const Area& area, int T, float* y,
            const Tail& tail) {
     if constexpr (G > 1) {
-        if (groups < G) return panel<kWide, G - 1>(groups, w, codes, row, area, T, y, tail);
+        if (groups < G) return panel<kWide, kFirst, G - 1>(groups, w, codes, row, area, T, y, tail);
     }
     const size_t bytes = size_t(G) * size_t(w.quads) * 128;
     const int chunk = bytes < kCodeBytes ? int(kCodeBytes / bytes) : 1;
@@ -178,60 +247,64 @@ void panel(int groups, const SparseI8& w, const uint8_t* codes, int row, const A
     for (int first = 0; first < w.tables; first += even) {
         const int count = w.tables - first < even ? w.tables - first : even;
         const uint8_t* here = codes + size_t(first) * bytes;
-        int t = 0;
-        for (; t + 4 <= T; t += 4) panel_tokens<G, 4, kWide>(w, here, row, first, count, area, t, y, tail);
-        if (T - t == 3) panel_tokens<G, 3, kWide>(w, here, row, first, count, area, t, y, tail);
-        if (T - t == 2) panel_tokens<G, 2, kWide>(w, here, row, first, count, area, t, y, tail);
-        if (T - t == 1) panel_tokens<G, 1, kWide>(w, here, row, first, count, area, t, y, tail);
+        groups_of<kWide>(T, [&](int t, int size) {
+            switch (size) {
+                case 1: return panel_tokens<G, 1, kWide, kFirst>(w, here, row, first, count, area, t, y, tail);
+                case 2: return panel_tokens<G, 2, kWide, kFirst>(w, here, row, first, count, area, t, y, tail);
+                case 3: return panel_tokens<G, 3, kWide, kFirst>(w, here, row, first, count, area, t, y, tail);
+                case 4: return panel_tokens<G, 4, kWide, kFirst>(w, here, row, first, count, area, t, y, tail);
+            }
+            if constexpr (!kWide) panel_tokens<G, 5, kWide, kFirst>(w, here, row, first, count, area, t, y, tail);
+        });
     }
 }
 
-template <bool kShared>
-void all_tables(const SparseI8& w, const Quantized& x, int token, int T, const Area& area) {
-    const size_t table_bytes = size_t(w.tables) * size_t(w.slots);
-    for (int t = 0; t < T; t += kTokens) {
-        uint8_t* tables = area.tables + size_t(t) * table_bytes;
-        if (T - t >= 4) tables_of<4, kShared>(w, x, token + t, area.wide, tables, area.unit + t);
-        else if (T - t == 3) tables_of<3, kShared>(w, x, token + t, area.wide, tables, area.unit + t);
-        else if (T - t == 2) tables_of<2, kShared>(w, x, token + t, area.wide, tables, area.unit + t);
-        else tables_of<1, kShared>(w, x, token + t, area.wide, tables, area.unit + t);
+template <bool kWide>
+void combine(const SparseI8& w, const Area& area, int T, float* y, const Tail& tail) {
+    const int groups = (w.m + 15) / 16;
+    panel<kWide, true>(groups, w, w.codes, 0, area, T, y, tail);
+    for (int g = kPanel; g < groups; g += kPanel) {
+        const uint8_t* codes = w.codes + size_t(g) * size_t(w.tables) * size_t(w.quads) * 128;
+        panel<kWide, false>(groups - g, w, codes, g * 16, area, T, y, tail);
     }
 }
 
 int tile_tokens(const SparseI8& w, int T) {
-    const size_t fit = kTableBytes / (size_t(w.tables) * size_t(w.slots)) / kTokens * kTokens;
-    const int tile = fit < 8 ? 8 : fit > 96 ? 96 : int(fit);
+    const size_t step = w.slots == 128 ? 4 : kTokens;
+    const size_t fit = kTableBytes / (3 * size_t(w.tables) * size_t(w.slots)) / step * step;
+    const int tile = fit < 20 ? 20 : fit > 100 ? 100 : int(fit);
     return T < tile ? T : tile;
 }
-
-inline size_t to64(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 }  // namespace
 
 size_t dense_sparse_i8_scratch(const SparseI8& w, int T) {
-    const size_t tile = size_t(tile_tokens(w, T)), table_bytes = size_t(w.tables) * size_t(w.slots);
-    return kTokens * table_bytes * sizeof(int16_t) + tile * table_bytes + tile * kPanel * 64 + to64(tile * sizeof(float));
+    const size_t tile = size_t(tile_tokens(w, T)), slots = size_t(w.tables) * size_t(w.slots);
+    return tile * (3 * slots + 3 * 64 + kPanel * 64) + (tile + 15) / 16 * 64;
 }
 
 void dense_sparse_i8_vbmi(const SparseI8& w, const Quantized& x, int T, float* y, const Tail& tail, void* scratch) {
-    const int tile = tile_tokens(w, T), groups = (w.m + 15) / 16;
-    const size_t table_bytes = size_t(w.tables) * size_t(w.slots);
+    const int tile = tile_tokens(w, T);
+    const size_t slots = size_t(w.tables) * size_t(w.slots);
     Area area;
     area.wide = static_cast<int16_t*>(scratch);
-    area.tables = reinterpret_cast<uint8_t*>(area.wide + kTokens * table_bytes);
-    area.sums = reinterpret_cast<int32_t*>(area.tables + size_t(tile) * table_bytes);
+    area.tables = reinterpret_cast<uint8_t*>(area.wide + size_t(tile) * slots);
+    area.zero = reinterpret_cast<int16_t*>(area.tables + size_t(tile) * slots);
+    area.largest = area.zero + size_t(tile) * 32;
+    area.factor = area.largest + size_t(tile) * 32;
+    area.sums = reinterpret_cast<int32_t*>(area.factor + size_t(tile) * 32);
     area.unit = reinterpret_cast<float*>(area.sums + size_t(tile) * kPanel * 16);
     for (int t = 0; t < T; t += tile) {
         const int count = T - t < tile ? T - t : tile;
-        if (w.shared) all_tables<true>(w, x, t, count, area);
-        else all_tables<false>(w, x, t, count, area);
         Tail here = tail;
         if (here.residual) here.residual += size_t(t) * size_t(w.m);
-        for (int g = 0; g < groups; g += kPanel) {
-            const uint8_t* codes = w.codes + size_t(g) * size_t(w.tables) * size_t(w.quads) * 128;
-            float* yt = y + size_t(t) * size_t(w.m);
-            if (w.slots == 128) panel<true>(groups - g, w, codes, g * 16, area, count, yt, here);
-            else panel<false>(groups - g, w, codes, g * 16, area, count, yt, here);
+        float* yt = y + size_t(t) * size_t(w.m);
+        if (w.slots == 128) {
+            analyse_tile<true>(w, x, t, count, area);
+            combine<true>(w, area, count, yt, here);
+        } else {
+            analyse_tile<false>(w, x, t, count, area);
+            combine<false>(w, area, count, yt, here);
         }
     }
 }

@@ -12,6 +12,8 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "DataError": "leanmatch.errors",
+    "DiagnoseOptions": "leanmatch.report",
+    "Diagnosis": "leanmatch.report",
     "EvaluationOptions": "leanmatch.metrics",
     "FormatError": "leanmatch.errors",
     "ITVReg": "leanmatch.training",
@@ -27,10 +29,13 @@ _EXPORTS = {
     "RegularizerOptions": "leanmatch.training",
     "ScheduleOptions": "leanmatch.training",
     "SplitOptions": "leanmatch.data",
+    "TokenImportance": "leanmatch.interventions",
     "TrainOptions": "leanmatch.training",
     "UsageError": "leanmatch.errors",
+    "diagnose": "leanmatch.report",
     "evaluate": "leanmatch.metrics",
     "fit": "leanmatch.training",
+    "importance": "leanmatch.interventions",
     "load_encoder": "leanmatch.formats",
     "load_matcher": "leanmatch.formats",
     "read_items": "leanmatch.data",

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import leanmatch
 from leanmatch.cli.app import app
 
-COMMANDS = ("train", "evaluate", "recommend", "data", "demo", "doctor")
+COMMANDS = ("train", "evaluate", "compress", "inspect", "export", "recommend", "data", "demo", "doctor")
 
 
 def test_help_names_every_command() -> None:

@@ -57,7 +57,7 @@ def static():
     unit=st.sampled_from(["word", "token"]),
     sides=st.sampled_from(["anchor", "positive", "both"]),
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_it_is_what_the_definition_says(request, kind, pairs, intervention, unit, sides):
     model = request.getfixturevalue(kind)
     anchors, positives = [x for x, _ in pairs], [z for _, z in pairs]
@@ -196,6 +196,16 @@ def test_a_prompt_is_read_and_never_edited(bert):
         bert.prompts, bert.default_prompt_name = {}, None
     assert found.words() == ["dock", "cable"]
     np.testing.assert_allclose(found.effects, (whole[0] - whole[1:3]) @ whole[3], atol=1e-6)
+
+
+def test_an_encoder_of_formats_is_read_by_tokens(bert):
+    from leanmatch.formats import Encoder
+
+    found = importance(Encoder.from_model(bert, name="tiny"), ["usb dock"], ["red"], intervention="mask")
+    assert found.level == "tokens"
+    np.testing.assert_array_equal(
+        found.effects, importance(bert, ["usb dock"], ["red"], intervention="mask").effects
+    )
 
 
 def test_modes_and_dropout_are_left_alone(bert):

@@ -158,8 +158,14 @@ class TestSelection:
         assert choice.candidate.share == 0.5 and "average 0.5" in choice.reason
 
     def test_among_equals_the_one_nearest_to_the_base(self):
-        choice = choose(self.scores({0.0: 0.2, 0.5: 0.3, 0.8: 0.3, 1.0: 0.3005}, noise=0.3), "MRR@10")
-        assert choice.candidate.share == 0.5
+        flat = np.full(50, 0.25)
+        per_query = {Candidate(w, a): {"valid": flat} for w in (0.0, 0.3) for a in (0.8, 0.5, 1.0)}
+        assert choose(per_query, "MRR@10").candidate == Candidate(0.3, 0.5)
+
+    def test_the_best_wins_by_however_little_and_its_gain_over_the_base_is_told(self):
+        choice = choose(self.scores({0.0: 0.2, 0.5: 0.3, 1.0: 0.3005}, noise=0.3), "MRR@10")
+        assert choice.candidate.share == 1.0
+        assert "+10.05 against the base model (standard error" in choice.reason
 
     def test_both_slices_count(self):
         n = 500

@@ -6,6 +6,7 @@ batches do in earnest: a pass that waits for the other process would wait for ev
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -14,6 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import training_models as models
+from leanmatch.errors import LeanmatchError
+from leanmatch.training import fit
 from leanmatch.training.checkpoints import load_weights
 
 SCRIPT = """
@@ -100,3 +104,19 @@ def test_a_checkpoint_has_the_random_state_of_every_process(folder):
     for checkpoint in checkpoints:
         names = {file.name for file in checkpoint.iterdir()}
         assert {"complete", "rng_state_0.pth", "rng_state_1.pth"} <= names
+
+
+def test_another_number_of_processes_cannot_continue_the_run(folder):
+    record = json.loads((folder / "plain" / "work" / "run.json").read_text())
+    assert record["identity"]["processes"] == 2
+    model = models.transformer_model(str(folder / "other"))
+    options = models.resumable_options()
+    schedule = dataclasses.replace(options.schedule, max_steps=3)
+    with pytest.raises(LeanmatchError, match="processes was 2, now 1"):
+        fit(
+            model,
+            models.pairs(),
+            None,
+            dataclasses.replace(options, schedule=schedule),
+            folder / "plain" / "work",
+        )

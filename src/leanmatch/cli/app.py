@@ -11,13 +11,16 @@ from typing import Annotated
 import typer
 
 from leanmatch import __version__
+from leanmatch.cli.compress import compress
 from leanmatch.cli.data import app as data_app
 from leanmatch.cli.demo import demo
 from leanmatch.cli.diagnose import diagnose
 from leanmatch.cli.doctor import doctor
 from leanmatch.cli.evaluate import evaluate
 from leanmatch.cli.explain import explain
+from leanmatch.cli.export import export
 from leanmatch.cli.index import index
+from leanmatch.cli.inspect import inspect
 from leanmatch.cli.recommend import recommend
 from leanmatch.cli.serve import serve
 from leanmatch.cli.train import train
@@ -50,9 +53,12 @@ def _options(
 
 app.command()(train)
 app.command()(evaluate)
-app.command()(index)
 app.command()(diagnose)
 app.command()(explain)
+app.command()(compress)
+app.command()(inspect)
+app.command()(export)
+app.command()(index)
 app.command()(recommend)
 app.command()(serve)
 app.add_typer(data_app, name="data")

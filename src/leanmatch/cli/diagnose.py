@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leanmatch.cli.common import print_json, reported_errors, stdout_console
-from leanmatch.cli.data import ColumnOption, JsonOption, parse_columns
+from leanmatch.cli.data import ColumnOption, JsonOption, OnErrorOption, parse_columns
 from leanmatch.cli.matchers import labels, provenance_of, say, slice_columns
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def diagnose(
     seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     column: ColumnOption = None,
+    on_error: OnErrorOption = "raise",
     json: JsonOption = False,
 ) -> None:
     """Show what training changed: metrics, words and pairs, against the base, as a page."""
@@ -95,8 +96,11 @@ def diagnose(
 
         provenance = provenance_of(model)
         rival = base_named_by(provenance, model) if against == "base" else against
+        table = read_pairs(data, columns=parse_columns(column), on_error=on_error)  # type: ignore[arg-type]
+        if table.skipped:
+            say(f"{len(table.skipped):,} bad rows skipped")
         plan = plan_evaluation(
-            read_pairs(data, columns=parse_columns(column)),
+            table,
             provenance,
             hold_out=tuple(hold_out or ()),
             after=after,

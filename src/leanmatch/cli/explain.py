@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
     from leanmatch.interventions import Interactions, TokenImportance
 
+MOST_LINES = 60
+"""Words in the table; of more, those with the largest effects."""
+
+MOST_CHARACTERS = 1000
+"""Of each text that are shown in colours."""
+
 BAR = 16
 """Characters of the longest bar."""
 
@@ -129,10 +135,15 @@ def _numbers(found: dict[str, TokenImportance], top: float) -> Table:
     for name in found:
         table.add_column(escape(name), justify="right")
         table.add_column("")
-    for side in (0, 1):
-        if side:
+    sides = [_lines(list(found.values()), side) for side in (0, 1)]
+    sizes = sorted((_size(effects) for side in sides for _, effects in side), reverse=True)
+    least = sizes[MOST_LINES - 1] if len(sizes) > MOST_LINES else 0.0
+    for number, side in enumerate(sides):
+        if number:
             table.add_section()
-        for label, effects in _lines(list(found.values()), side):
+        for label, effects in side:
+            if _size(effects) < least:
+                continue
             cells: list[Text] = []
             for effect in effects:
                 if effect is None:
@@ -140,6 +151,8 @@ def _numbers(found: dict[str, TokenImportance], top: float) -> Table:
                 else:
                     cells += [Text(f"{effect:+.3f}"), _bar(effect, top)]
             table.add_row(Text(label), *cells)
+    if least > 0:
+        table.title = f"the {table.row_count} largest of {len(sizes):,} effects (--json lists all)"
     return table
 
 
@@ -147,9 +160,10 @@ def _coloured(one: TokenImportance, side: int, top: float) -> Text:
     from rich.text import Text
 
     text, rows = one.text(0, side), one.rows(0, side)
-    line = Text("  " + (text or "(no text)"))
+    shown = text[:MOST_CHARACTERS] + ("\u2026" if len(text) > MOST_CHARACTERS else "")
+    line = Text("  " + (shown or "(no text)"))
     for (start, end), effect in zip(one.offsets[rows].tolist(), one.effects[rows].tolist(), strict=True):
-        if abs(effect) >= 0.08 * top:
+        if abs(effect) >= 0.08 * top and end <= MOST_CHARACTERS:
             line.stylize(_style(effect / top), start + 2, end + 2)
     return line
 
@@ -171,6 +185,10 @@ def _lines(found: list[TokenImportance], side: int) -> list[tuple[str, list[floa
             effects.setdefault((start, end), [None] * len(found))[number] = effect
     text = found[0].text(0, side)
     return [(text[start:end], line) for (start, end), line in sorted(effects.items())]
+
+
+def _size(effects: list[float | None]) -> float:
+    return max(abs(effect) for effect in effects if effect is not None)
 
 
 def _bar(effect: float, top: float) -> Text:

@@ -8,6 +8,14 @@ from typing import Any
 from leanmatch.errors import MissingExtraError
 
 _HOMES = {
+    "Calibration": "calibration",
+    "CompressedCheckpoints": "trainers",
+    "DistillationWeights": "distillation",
+    "Distilled": "distillation",
+    "ModelCost": "costs",
+    "STF": "stf",
+    "STFSchedule": "stf",
+    "model_cost": "costs",
     "CompressedLayer": "modules",
     "CompressionSpec": "spec",
     "Conversion": "convert",

@@ -1,8 +1,8 @@
 """What calibration texts say about each linear layer: second moments of its inputs, Fisher information.
 
-For a layer ``y = W x``: ``moment = E[x x^T]`` over real tokens, and ``fisher[o, c] = E[(sum_t g_to x_tc)^2]`` over
-texts, with ``g`` the gradient at ``y`` of a random projection of the model's output: the diagonal of the Gauss-Newton
-matrix of any squared error on that output. It needs no labels.
+For a layer ``y = W x``: ``moment = E[x x^T]`` over real tokens, and ``fisher[o, c] = E[(sum_t g_to
+x_tc)^2]`` over texts, with ``g`` the gradient at ``y`` of a random projection of the model's output: the
+diagonal of the Gauss-Newton matrix of any squared error on that output. It needs no labels.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def calibrate(
     Args:
         model: a Hugging Face model or a SentenceTransformer; put back in the mode it was in.
         layers: the layers by name.
-        batches: feature dicts with ``input_ids`` and ``attention_mask``; small ones where Fisher information is
-            wanted, because gradients are squared once a batch.
+        batches: feature dicts with ``input_ids`` and ``attention_mask``; small ones where Fisher information
+            is wanted, because gradients are squared once a batch.
         fisher: gather Fisher information too (a backward pass a batch).
         seed: of the random projections.
     """

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -70,8 +70,8 @@ def plan_layers(model: nn.Module, spec: CompressionSpec) -> dict[str, tuple[nn.M
 
     Raises:
         UsageError: a rule that no layer matches, a method that does not fit the layer.
-        ModelError: blocks that do not divide a layer's inputs, weights that a replaced module shares with another kind
-            of module.
+        ModelError: blocks that do not divide a layer's inputs, weights that a replaced module shares with
+            another kind of module.
     """
     planned: dict[str, tuple[nn.Module, LayerSpec]] = {}
     matched: set[LayerSpec] = set()
@@ -101,7 +101,8 @@ def factorize(
     calibration_texts: Sequence[str] | None = None,
     tokenizer: Any = None,
     calibration: Calibration | None = None,
-    rounds: int = 10,
+    surplus: int = 0,
+    rounds: int = 15,
     seed: int = 0,
     progress: bool = False,
 ) -> Conversion:
@@ -114,6 +115,7 @@ def factorize(
             outputs on them, which is much better than plain Frobenius error.
         tokenizer: for models that are no SentenceTransformer.
         calibration: statistics gathered before, instead of texts.
+        surplus: nonzeros a row and block on top of ``nonzeros``, to be thinned out by :class:`STF`.
         rounds: alternations of pursuit and atoms.
         seed: of the first atoms and of Fisher probes.
         progress: a bar on stderr.
@@ -149,23 +151,30 @@ def factorize(
                     calibration,
                     names,
                     stack=spec.stack(names[0])[0],  # type: ignore[index]
+                    surplus=surplus,
                     rounds=rounds,
                     seed=seed,
                 )
             )
         else:
-            made = [fit_linear(linear[names[0]], layer, calibration, names[0], rounds=rounds, seed=seed)]
+            made = [
+                fit_linear(
+                    linear[names[0]], layer, calibration, names[0], surplus=surplus, rounds=rounds, seed=seed
+                )
+            ]
         for name, new in zip(names, made, strict=True):
             old = planned[name][0]
             new.train(old.training)
-            reports.append(_report(name, layer, old.weight, new, calibration.moments.get(name)))
+            moment = calibration.moments.get(name)
+            reports.append(_report(name, layer, cast("Tensor", old.weight), new, moment))
             replaced[id(old)] = new
     _replace(model, replaced)
     return Conversion(tuple(reports), calibration)
 
 
 def finalize(model: nn.Module) -> nn.Module:
-    """Replace trained factors by what an artifact stores, in place: integer codes, frozen supports, no evidence.
+    """Replace trained factors by what an artifact stores, in place: integer codes, frozen supports, no
+    evidence.
 
     The outputs do not change by it. Layers whose specification keeps floats keep parameters.
 
@@ -220,7 +229,7 @@ def _groups(planned: dict[str, tuple[nn.Module, LayerSpec]], spec: CompressionSp
             unlike = [m for m in members if m not in planned or planned[m][1] != layer]
             if unlike:
                 raise UsageError(
-                    f"the stack at {parent!r} needs the same layer spec for all members (differs: {', '.join(unlike)})",
+                    f"the stack at {parent!r} needs one layer spec for all (differs: {', '.join(unlike)})",
                     remedy="give them one rule, or leave the stack out",
                 )
             group = members

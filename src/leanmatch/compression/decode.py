@@ -1,47 +1,73 @@
-"""Dense weights from factors, with gradients for both factors, and what a straight-through learner listens to.
+"""Dense weights from factors, with gradients for both factors.
 
-``W[o, i b + c] = sum_j values[o, i, j] atoms[i, indices[o, i, j], c]``. This is a sum of ``k`` rows of a table for
-each pair of a row and a block, which torch has as ``embedding_bag``.
+``W[o, i b + c] = sum_j values[o, i, j] atoms[i, indices[o, i, j], c]``. On CPUs the native kernels of
+:mod:`leanmatch.factorization.pursuit` do it; elsewhere torch's ``embedding_bag``, which is the same sum of
+``k`` rows of a table for every row and block.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch.nn import functional
+
+from leanmatch.factorization import pursuit as native
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def flat_indices(indices: Tensor, atoms: int) -> Tensor:
-    """Rows of the table of all blocks' atoms: ``i r + indices[o, i, j]``, int32 ``(m B, k)``."""
-    rows, blocks, nonzeros = indices.shape
-    starts = torch.arange(blocks, device=indices.device)[None, :, None] * atoms
-    return (indices.long() + starts).reshape(rows * blocks, nonzeros).int()
+def as_array(tensor: Tensor) -> Any:
+    """A contiguous numpy copy on the CPU."""
+    return np.ascontiguousarray(tensor.detach().cpu().numpy())
 
 
-def decode(values: Tensor, atoms: Tensor, flat: Tensor) -> Tensor:
+def as_tensor(array: Any) -> Tensor:
+    """A tensor of its own with the array's values."""
+    return torch.from_numpy(np.array(array, copy=True))
+
+
+def index_tensor_dtype(atoms: int) -> torch.dtype:
+    """The dtype that modules keep indices in: uint8 up to 256 atoms, int32 beyond."""
+    return torch.uint8 if atoms <= 256 else torch.int32
+
+
+def index_array(indices: Tensor, atoms: int) -> Any:
+    """Indices as the arrays of :mod:`leanmatch.factorization` have them: uint8 or uint16."""
+    return np.ascontiguousarray(
+        indices.cpu().numpy().astype(np.uint8 if atoms <= 256 else np.uint16, copy=False)
+    )
+
+
+def decode(values: Tensor, atoms: Tensor, indices: Tensor) -> Tensor:
     """Dense rows, differentiable in ``values`` and ``atoms``, in float32 whatever autocast says.
 
     Args:
         values: float32 ``(m, B, k)``.
         atoms: float32 ``(B, r, b)``.
-        flat: what :func:`flat_indices` gives.
+        indices: integers ``(m, B, k)``.
 
     Returns:
         float32 ``(m, B b)``.
     """
-    rows, blocks, nonzeros = values.shape
-    width = atoms.shape[2]
     with torch.autocast(values.device.type, enabled=False):
-        sums = functional.embedding_bag(
-            flat,
-            atoms.reshape(-1, width),
-            per_sample_weights=values.reshape(-1, nonzeros),
-            mode="sum",
-        )
+        if values.device.type == "cpu":
+            dense: Tensor = _NativeDecode.apply(values, atoms, indices)  # type: ignore[no-untyped-call]
+            return dense
+        return bag_decode(values, atoms, indices)
+
+
+def bag_decode(values: Tensor, atoms: Tensor, indices: Tensor) -> Tensor:
+    """:func:`decode` for any device."""
+    rows, blocks, nonzeros = values.shape
+    count, width = atoms.shape[1:]
+    starts = torch.arange(blocks, device=indices.device)[None, :, None] * count
+    flat = (indices.long() + starts).reshape(rows * blocks, nonzeros)
+    sums = functional.embedding_bag(
+        flat, atoms.reshape(-1, width), per_sample_weights=values.reshape(-1, nonzeros), mode="sum"
+    )
     return sums.view(rows, blocks * width)
 
 
@@ -50,3 +76,21 @@ def scatter_decode(values: Tensor, indices: Tensor, block: int) -> Tensor:
     rows, blocks, _ = values.shape
     dense = torch.zeros(rows, blocks, block, dtype=values.dtype, device=values.device)
     return dense.scatter(2, indices.long(), values).view(rows, blocks * block)
+
+
+class _NativeDecode(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, atoms: Tensor, indices: Tensor) -> Tensor:
+        ctx.arrays = index_array(indices, atoms.shape[1]), _array(values), _array(atoms)
+        return torch.from_numpy(native.decode(*ctx.arrays, threads=torch.get_num_threads()))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        d_values, d_atoms = native.decode_backward(
+            _array(gradients[0]), *ctx.arrays, threads=torch.get_num_threads()
+        )
+        return torch.from_numpy(d_values), torch.from_numpy(d_atoms), None
+
+
+def _array(tensor: Tensor) -> Any:
+    return tensor.detach().float().contiguous().numpy()

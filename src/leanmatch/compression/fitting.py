@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from leanmatch.compression.blocks import metric_of
 from leanmatch.compression.calibration import Calibration
+from leanmatch.compression.decode import as_array, index_array
 from leanmatch.compression.matrices import FactoredMatrix, LowRankMatrix, QuantizedMatrix
 from leanmatch.compression.modules import (
     CompressedEmbedding,
@@ -19,12 +21,19 @@ from leanmatch.compression.modules import (
     QuantizedEmbedding,
     QuantizedLinear,
 )
-from leanmatch.compression.solvers import block_metric, fit_dense_sparse, fit_low_rank, fit_nm, rank_for
+from leanmatch.compression.pursuit import pursue
 from leanmatch.compression.spec import LayerSpec
-from leanmatch.factorization import DenseSparse
+from leanmatch.factorization import Calibration as Weights
+from leanmatch.factorization import DenseSparse, LowRank
+from leanmatch.factorization.dictionary import DenseSparseOptions, dense_sparse
+from leanmatch.factorization.low_rank import LowRankOptions, fwsvd, svd
+from leanmatch.factorization.pruning import PruneOptions, prune
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+SAMPLE = 8192
+"""Rows that atoms are learned from at most; embeddings have more, but no activation statistics."""
 
 
 def fit_linear(
@@ -33,25 +42,30 @@ def fit_linear(
     calibration: Calibration,
     name: str,
     *,
-    rounds: int = 10,
+    surplus: int = 0,
+    rounds: int = 15,
     seed: int = 0,
 ) -> CompressedLinear:
-    """The compressed stand-in of one linear layer; ``calibration`` is read where the weighting asks for it."""
+    """The compressed stand-in of one linear layer; ``calibration`` serves its weighting."""
     weight = module.weight.detach().float()
     moment, fisher = _statistics(layer, calibration, name)
     if layer.method == "int":
         return QuantizedLinear(QuantizedMatrix(weight, bits=layer.bits, group=layer.group), module.bias)
     if layer.method == "low-rank":
-        rank = layer.rank or rank_for(*weight.shape, layer.ratio)
-        matrix = moment if fisher is None else torch.diag(fisher.sum(0))
-        factors = fit_low_rank(weight, rank, moment=matrix)
-        return LowRankLinear(LowRankMatrix(factors, bits=layer.value_bits).to(weight.device), module.bias)
+        rank = LowRankOptions(layer.rank or rank_for(weight.shape[0], weight.shape[1], layer.ratio))
+        solver = svd if fisher is None else fwsvd
+        low = solver(as_array(weight), rank, _weights(moment, fisher)).factors
+        assert isinstance(low, LowRank)
+        return LowRankLinear(LowRankMatrix(low, bits=layer.value_bits).to(weight.device), module.bias)
     if layer.method == "nm":
-        found = fit_nm(weight, width=layer.block, nonzeros=layer.nonzeros, moment=moment)
+        keep = min(layer.nonzeros + surplus, layer.block)
+        options = PruneOptions(keep=keep, of=layer.block)
+        found = prune(as_array(weight), options, _weights(moment, fisher)).factors
+        assert isinstance(found, DenseSparse)
         made = _factored(found, layer).to(weight.device)
-        made.metric = block_metric(moment, weight.shape[1], layer.block)
+        made.metric = metric_of(moment, weight.shape[1], layer.block)
         return FactoredLinear(made, module.bias)
-    return FactoredLinear(_dense_sparse(weight, layer, moment, fisher, rounds, seed)[0], module.bias)
+    return FactoredLinear(_dense_sparse(weight, layer, moment, fisher, surplus, rounds, seed)[0], module.bias)
 
 
 def fit_stack(
@@ -61,7 +75,8 @@ def fit_stack(
     names: Sequence[str],
     *,
     stack: str,
-    rounds: int = 10,
+    surplus: int = 0,
+    rounds: int = 15,
     seed: int = 0,
 ) -> Iterator[FactoredLinear]:
     """Linear layers with the same input, factored as one matrix: they share one parameter of atoms."""
@@ -70,21 +85,21 @@ def fit_stack(
     rows = [_statistics(layer, calibration, name)[1] for name in names]
     fisher = None if rows[0] is None else torch.cat([row for row in rows if row is not None])
     sizes = [module.out_features for module in modules]
-    matrices = _dense_sparse(weight, layer, moment, fisher, rounds, seed, sizes=sizes, stack=stack)
+    matrices = _dense_sparse(weight, layer, moment, fisher, surplus, rounds, seed, sizes=sizes, stack=stack)
     for matrix, module in zip(matrices, modules, strict=True):
         matrix.atoms = matrices[0].atoms
         yield FactoredLinear(matrix, module.bias)
 
 
 def fit_embedding(
-    module: nn.Embedding, layer: LayerSpec, *, rounds: int = 10, seed: int = 0
+    module: nn.Embedding, layer: LayerSpec, *, rounds: int = 15, seed: int = 0
 ) -> CompressedEmbedding:
     """The compressed stand-in of an embedding table."""
     weight = module.weight.detach().float()
     if layer.method == "int":
         matrix = QuantizedMatrix(weight, bits=layer.bits, group=layer.group)
         return QuantizedEmbedding(matrix, module.padding_idx)
-    return FactoredEmbedding(_dense_sparse(weight, layer, None, None, rounds, seed)[0], module.padding_idx)
+    return FactoredEmbedding(_dense_sparse(weight, layer, None, None, 0, rounds, seed)[0], module.padding_idx)
 
 
 def _dense_sparse(
@@ -92,24 +107,23 @@ def _dense_sparse(
     layer: LayerSpec,
     moment: Tensor | None,
     fisher: Tensor | None,
+    surplus: int,
     rounds: int,
     seed: int,
     *,
     sizes: Sequence[int] | None = None,
     stack: str | None = None,
 ) -> list[FactoredMatrix]:
-    metric = block_metric(moment, weight.shape[1], layer.block).to(weight.device)
-    row_weights = None if fisher is None else fisher.mean(1) / fisher.mean().clamp_min(1e-30)
-    found = fit_dense_sparse(
-        weight,
+    metric = metric_of(moment, weight.shape[1], layer.block).to(weight.device)
+    options = DenseSparseOptions(
         width=layer.block,
         atoms=layer.atoms,
-        nonzeros=layer.nonzeros,
-        metric=metric,
-        row_weights=row_weights,
-        rounds=rounds,
+        nonzeros=min(layer.nonzeros + surplus, layer.atoms),
+        iterations=rounds,
         seed=seed,
+        threads=torch.get_num_threads(),
     )
+    found = _solve_dense_sparse(weight, options, moment, fisher, seed)
     matrices, start = [], 0
     for size in sizes or [len(weight)]:
         part = DenseSparse(
@@ -122,8 +136,44 @@ def _dense_sparse(
     return matrices
 
 
+def _solve_dense_sparse(
+    weight: Tensor, options: DenseSparseOptions, moment: Tensor | None, fisher: Tensor | None, seed: int
+) -> DenseSparse:
+    """Factors of the whole matrix; atoms of a tall one (embeddings) are learned from a sample of its rows."""
+    few = weight
+    if len(weight) > SAMPLE:
+        rows = torch.randperm(len(weight), generator=torch.Generator().manual_seed(seed))[:SAMPLE]
+        few = weight[rows.to(weight.device)]
+    found = dense_sparse(as_array(few), options, _weights(moment, fisher)).factors
+    assert isinstance(found, DenseSparse)
+    if few is weight:
+        return found
+    codes = pursue(weight, torch.from_numpy(found.atoms).to(weight.device), options.nonzeros)
+    indices = index_array(codes.indices, options.atoms)
+    return DenseSparse(found.atoms, indices, as_array(codes.values))
+
+
+def rank_for(rows: int, columns: int, ratio: float) -> int:
+    """The largest rank at ``ratio`` times fewer multiply-adds than the dense layer, at least 1.
+
+    >>> rank_for(384, 1536, 2.67)
+    115
+    """
+    return max(1, int(rows * columns / (ratio * (rows + columns))))
+
+
+def _weights(moment: Tensor | None, fisher: Tensor | None) -> Weights:
+    """Statistics as the solvers of :mod:`leanmatch.factorization` take them."""
+    return Weights(
+        moments=None if moment is None else as_array(moment.double()),
+        fisher=None if fisher is None else as_array(fisher.double()),
+    )
+
+
 def _factored(found: DenseSparse, layer: LayerSpec, stack: str | None = None) -> FactoredMatrix:
-    return FactoredMatrix(found, value_bits=layer.value_bits, atom_bits=layer.atom_bits, stack=stack)
+    return FactoredMatrix(
+        found, value_bits=layer.value_bits, atom_bits=layer.atom_bits, stack=stack, nonzeros=layer.nonzeros
+    )
 
 
 def _statistics(layer: LayerSpec, calibration: Calibration, name: str) -> tuple[Any, Any]:

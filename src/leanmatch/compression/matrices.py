@@ -1,9 +1,10 @@
 """Compressed matrices as modules: parameters while they are trained, integer buffers once they are final.
 
-:class:`FactoredMatrix`, :class:`QuantizedMatrix` and :class:`LowRankMatrix` hold a weight ``(m, n)``; the layers in
-:mod:`leanmatch.compression.modules` use them. Each has three faces: ``weight()``, float32 ``(m, n)`` with gradients;
-``to_factors()``, the arrays of :mod:`leanmatch.factorization`; ``finalize()``, which replaces parameters by what
-an artifact stores. What the training sees and what ``finalize`` keeps are equal to the bit.
+:class:`FactoredMatrix`, :class:`QuantizedMatrix` and :class:`LowRankMatrix` hold a weight ``(m, n)``; the
+layers in :mod:`leanmatch.compression.modules` use them. Each has three faces: ``weight()``, float32 ``(m,
+n)`` with gradients; ``to_factors()``, the arrays of :mod:`leanmatch.factorization`; ``finalize()``, which
+replaces parameters by what an artifact stores. What the training sees and what ``finalize`` keeps are equal
+to the bit.
 """
 
 from __future__ import annotations
@@ -14,8 +15,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from leanmatch.compression.decode import decode, flat_indices, scatter_decode
+from leanmatch.compression.decode import (
+    as_array,
+    as_tensor,
+    decode,
+    index_array,
+    index_tensor_dtype,
+    scatter_decode,
+)
+from leanmatch.compression.evidence import Evidence
 from leanmatch.compression.quantize import fake_quantize, quantize
+from leanmatch.compression.support import compact
 from leanmatch.errors import ModelError
 from leanmatch.factorization import DenseSparse, IntMatrix, LowRank, QuantizedDenseSparse
 
@@ -23,24 +33,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def as_array(tensor: Tensor) -> Any:
-    """A contiguous numpy copy on the CPU."""
-    return np.ascontiguousarray(tensor.detach().cpu().numpy())
-
-
-def as_tensor(array: Any) -> Tensor:
-    """A tensor of its own with the array's values."""
-    return torch.from_numpy(np.array(array, copy=True))
-
-
 class FactoredMatrix(nn.Module):
     """Dense-sparse factors ``W_i = S_i D_i`` (or N:M pruned rows, whose atoms are unit vectors).
 
-    While trained: parameters ``values (m, B, k)`` and ``atoms (B, r, b)``, buffer ``indices (m, B, k)``; values and
-    atoms are rounded in every forward pass where ``value_bits`` is given (one scale a row of values, one an atom).
-    Final, with bits: buffers ``values_q``, ``values_scale``, ``atoms_q``, ``atoms_scale``, ``indices``.
+    While trained: parameters ``values (m, B, k)`` and ``atoms (B, r, b)``, buffer ``indices (m, B, k)``;
+    values and atoms are rounded in every forward pass where ``value_bits`` is given (one scale a row of
+    values, one an atom). Final, with bits: buffers ``values_q``, ``values_scale``, ``atoms_q``,
+    ``atoms_scale``, ``indices``.
 
     Attributes:
+        nonzeros: nonzeros ``k`` that are left in the end; there may be more while training thins them out.
+        kept: bool ``(m, B, k)``, the nonzeros that are left by now; None where there are no more than
+            ``nonzeros``.
         value_bits: 8, 6, 4, or None for floats.
         atom_bits: 8; matters where ``value_bits`` is given.
         identity: N:M pruning.
@@ -50,7 +54,12 @@ class FactoredMatrix(nn.Module):
     """
 
     indices: Tensor
-    flat: Tensor
+    kept: Tensor | None
+    stf_steps: Tensor
+    values_q: Tensor
+    values_scale: Tensor
+    atoms_q: Tensor
+    atoms_scale: Tensor
 
     def __init__(
         self,
@@ -59,15 +68,20 @@ class FactoredMatrix(nn.Module):
         value_bits: int | None = None,
         atom_bits: int = 8,
         stack: str | None = None,
+        nonzeros: int | None = None,
     ) -> None:
         super().__init__()
         self.shape = factors.shape
+        self.nonzeros = nonzeros or factors.nonzeros
         self.width, self.atom_count = factors.width, factors.atom_count
         self.identity, self.stack = factors.identity, stack
-        self.evidence: nn.Module | None = None
+        self.evidence: Evidence | None = None
         self.metric: Tensor | None = None
         self.finalized = isinstance(factors, QuantizedDenseSparse)
-        self.register_buffer("indices", as_tensor(factors.indices.astype(np.int32)))
+        indices = as_tensor(factors.indices.astype(np.int32)).to(index_tensor_dtype(self.atom_count))
+        self.register_buffer("indices", indices)
+        more = self.nonzeros < factors.nonzeros
+        self.register_buffer("kept", torch.ones(indices.shape, dtype=torch.bool) if more else None)
         if isinstance(factors, QuantizedDenseSparse):
             self.value_bits: int | None = factors.value_bits
             self.atom_bits = factors.atom_bits
@@ -81,7 +95,6 @@ class FactoredMatrix(nn.Module):
             self.values = nn.Parameter(as_tensor(factors.values))
             if not self.identity:
                 self.atoms = nn.Parameter(as_tensor(factors.atoms))
-        self.register_buffer("flat", flat_indices(self.indices, self.atom_count), persistent=False)
 
     @property
     def quantized(self) -> bool:
@@ -94,7 +107,7 @@ class FactoredMatrix(nn.Module):
             values = self.values_q.float() * self.values_scale[:, None, None]
             atoms = None if self.identity else self.atoms_q.float() * self.atoms_scale[..., None]
             return values, atoms
-        values = self.values if self.evidence is None else self.evidence.masked(self.values)
+        values = self.values if self.kept is None else self.values * self.kept
         values = fake_quantize(values, self.value_bits, (1, 2))
         if self.identity:
             return values, None
@@ -104,35 +117,52 @@ class FactoredMatrix(nn.Module):
         """The dense matrix, float32 ``(m, n)``."""
         values, atoms = self.parts()
         if atoms is None:
-            return scatter_decode(values, self.indices, self.width)
-        return decode(values, atoms, self.flat)
+            weight = scatter_decode(values, self.indices, self.width)
+        else:
+            weight = decode(values, atoms, self.indices)
+        if self.evidence is not None and weight.requires_grad:
+            weight.register_hook(self.evidence.listen)  # type: ignore[no-untyped-call]
+        return weight
 
     def rows(self, wanted: Tensor) -> Tensor:
         """Some rows of the matrix, float32 ``(len(wanted), n)``; ``wanted`` int64 ``(rows,)``."""
         values, atoms = self.parts()
         if atoms is None:
             return scatter_decode(values[wanted], self.indices[wanted], self.width)
-        blocks, nonzeros = values.shape[1:]
-        flat = self.flat.view(-1, blocks, nonzeros)[wanted].view(-1, nonzeros)
-        return decode(values[wanted], atoms, flat)
+        return decode(values[wanted], atoms, self.indices[wanted])
+
+    def atoms_or_identity(self) -> Tensor:
+        """Trained atoms ``(B, r, b)`` without their gradient; identity matrices for N:M."""
+        if not self.identity:
+            return self.atoms.detach()
+        blocks = self.indices.shape[1]
+        return torch.eye(self.width, device=self.indices.device).expand(blocks, -1, -1).contiguous()
+
+    def metric_or_identity(self) -> Tensor:
+        """The metric ``(B, b, b)``; identity matrices where there is none."""
+        if self.evidence is not None:
+            return self.evidence.metric
+        if self.metric is not None:
+            return self.metric.to(self.indices.device)
+        blocks = self.indices.shape[1]
+        return torch.eye(self.width, device=self.indices.device).expand(blocks, -1, -1).contiguous()
 
     def set_support(self, indices: Tensor) -> None:
         """Take other atoms, int ``(m, B, k)``."""
         self.indices.copy_(indices)
-        self.flat.copy_(flat_indices(self.indices, self.atom_count))
 
     def to_factors(self) -> DenseSparse | QuantizedDenseSparse:
         """The factors; integer ones where ``value_bits`` is given."""
-        dtype = np.uint8 if self.atom_count <= 256 else np.uint16
-        indices = as_array(self.indices).astype(dtype)
+        indices = index_array(self.indices, self.atom_count)
         if self.quantized:
             values_q, values_scale = self.values_q, self.values_scale
             atoms = None if self.identity else (self.atoms_q, self.atoms_scale)
         else:
-            values = self.values
-            if self.evidence is not None:
-                values, kept = self.evidence.compact(self.values.detach(), self.indices)
-                indices = as_array(kept).astype(dtype)
+            values = self.values.detach()
+            if self.kept is not None:
+                plain, metric = self.atoms_or_identity(), self.metric_or_identity()
+                values, chosen = compact(values, self.indices, self.kept, plain, metric, self.nonzeros)
+                indices = index_array(chosen, self.atom_count)
             if self.value_bits is None:
                 if self.identity:
                     return DenseSparse.with_identity(indices, as_array(values), self.width)
@@ -163,14 +193,15 @@ class FactoredMatrix(nn.Module):
         )
 
     def finalize(self) -> FactoredMatrix:
-        """A matrix that holds what an artifact stores and nothing else; trainable only where it holds floats."""
+        """What an artifact stores and nothing else; trainable only where it holds floats."""
         made = FactoredMatrix(self.to_factors(), stack=self.stack).to(self.indices.device)
         made.finalized = True
         return made
 
-    def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
-        super()._load_from_state_dict(*arguments, **options)
-        self.flat.copy_(flat_indices(self.indices, self.atom_count))
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any, **options: Any) -> None:
+        if self.evidence is not None and f"{prefix}evidence.total" not in state_dict:
+            self.evidence = None  # saved when its supports were final
+        super()._load_from_state_dict(state_dict, prefix, *arguments, **options)
 
     def extra_repr(self) -> str:
         """Sizes, for ``print(model)``."""
@@ -183,8 +214,12 @@ class FactoredMatrix(nn.Module):
 class QuantizedMatrix(nn.Module):
     """Integer codes with a scale for every ``group`` columns of a row.
 
-    While trained: parameter ``full (m, n)``, rounded in every forward pass. Final: buffers ``q`` and ``scale``.
+    While trained: parameter ``full (m, n)``, rounded in every forward pass. Final: buffers ``q`` and
+    ``scale``.
     """
+
+    q: Tensor
+    scale: Tensor
 
     def __init__(self, weight: Tensor | IntMatrix, *, bits: int = 8, group: int | None = None) -> None:
         super().__init__()
@@ -231,7 +266,7 @@ class QuantizedMatrix(nn.Module):
 
 
 class LowRankMatrix(nn.Module):
-    """``W = left right`` with ``left (m, q)`` and ``right (q, n)``, floats or integer codes with a scale a row."""
+    """``W = left right`` with ``left (m, q)`` and ``right (q, n)``, floats or codes with a scale a row."""
 
     def __init__(self, factors: LowRank, *, bits: int | None = None) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """Layers over compressed matrices that stand in for ``nn.Linear`` and ``nn.Embedding``.
 
-Every layer has ``factors`` (a matrix module), ``to_factors()`` and ``from_factors(factors, bias)``. Linear layers compute
-``y = x W^T + bias`` with the decoded weight: in torch they save bytes and let the factors be trained; what saves
-time is the native runtime.
+Every layer has ``factors`` (a matrix module), ``to_factors()`` and ``from_factors(factors, bias)``. Linear
+layers compute ``y = x W^T + bias`` with the decoded weight: in torch they save bytes and let the factors be
+trained; what saves time is the native runtime.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from leanmatch.compression.matrices import FactoredMatrix, LowRankMatrix, QuantizedMatrix, as_tensor
+from leanmatch.compression.decode import as_tensor
+from leanmatch.compression.matrices import FactoredMatrix, LowRankMatrix, QuantizedMatrix
 from leanmatch.errors import ModelError
 from leanmatch.factorization import DenseSparse, IntMatrix, LowRank, QuantizedDenseSparse
 
@@ -65,7 +66,8 @@ class CompressedLayer(nn.Module):
 
     def _apply(self, *arguments: Any, **options: Any) -> Self:
         self._forget()
-        return super()._apply(*arguments, **options)
+        applied: Self = super()._apply(*arguments, **options)  # type: ignore[no-untyped-call]
+        return applied
 
     def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
         self._forget()
@@ -97,7 +99,7 @@ class CompressedLinear(CompressedLayer):
 
     @property
     def weight(self) -> Tensor:
-        """The decoded weight ``(m, n)``, for code that looks at ``layer.weight`` (its dtype or device, say)."""
+        """The decoded weight ``(m, n)``, for code that looks at ``layer.weight``."""
         return self.decoded()
 
     def forward(self, x: Tensor) -> Tensor:

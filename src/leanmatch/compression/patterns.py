@@ -1,6 +1,7 @@
 """Which layers of an architecture are compressed by default: the encoder's linear layers, its embeddings.
 
-Poolers and heads stay as they are: they run once a text and hold few weights. Ask for them with a rule of your own.
+Poolers and heads stay as they are: they run once a text and hold few weights. Ask for them with a rule of
+your own.
 """
 
 from __future__ import annotations

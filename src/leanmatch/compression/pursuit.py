@@ -1,86 +1,47 @@
-"""Orthogonal matching pursuit and least squares on a support, batched over blocks, in torch.
-
-Batched over blocks ``B`` and rows ``m``: targets ``(B, m, b)``, unit-norm atoms ``(B, r, b)``, ``k`` nonzeros. The chosen
-atoms are orthonormalized one after the other (modified Gram-Schmidt), so that residuals need no solver and
-coefficients one triangular solve. Source: Pati, Rezaiifar, Krishnaprasad: Orthogonal matching pursuit, 1993.
-"""
+"""Pursuit and least squares on tensors: natively on CPUs, in batched torch elsewhere."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+from leanmatch.compression.decode import index_array
+from leanmatch.factorization import pursuit as native
+from leanmatch.factorization.torch_pursuit import TorchCodes, pursue_torch, refit_torch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SMALLEST = 1e-6
-"""A chosen unit atom with less than this left outside the others' span adds nothing; its coefficient is 0."""
 
-
-class Codes(NamedTuple):
-    """``targets ~ sum_j values[..., j] atoms[indices[..., j]]``."""
-
-    indices: Tensor  # int64 (B, m, k), distinct along k
-    values: Tensor  # float32 (B, m, k)
-    error: Tensor  # float32 (B, m): squared norm of what is left
-
-
-def pursue(targets: Tensor, atoms: Tensor, nonzeros: int) -> Codes:
-    """Greedy codes: at each step the atom with the largest ``|<residual, atom>|``, then least squares.
+def pursue(weight: Tensor, atoms: Tensor, nonzeros: int) -> TorchCodes:
+    """Greedy codes of every row and block: :func:`leanmatch.factorization.pursuit.pursue`.
 
     Args:
-        targets: float32 ``(B, m, b)``.
-        atoms: float32 ``(B, r, b)`` of unit norm (a zero atom is never chosen before others).
-        nonzeros: ``k`` at most ``r``.
+        weight: float32 ``(m, n)``.
+        atoms: float32 ``(B, r, b)`` of any norm.
+        nonzeros: ``k``.
+
+    Returns:
+        Indices int64 ``(m, B, k)``, values float32 ``(m, B, k)``, squared errors float32 ``(m, B)``.
     """
-    blocks, rows, _ = targets.shape
-    indices = torch.empty(blocks, rows, nonzeros, dtype=torch.int64, device=targets.device)
-    transposed = atoms.transpose(1, 2)
-
-    def choose(step: int, residual: Tensor) -> Tensor:
-        score = torch.bmm(residual, transposed).abs_()
-        if step:
-            score.scatter_(2, indices[:, :, :step], -1.0)
-        indices[:, :, step] = score.argmax(2)
-        return indices[:, :, step]
-
-    values, error = _orthogonalize(targets, atoms, nonzeros, choose)
-    return Codes(indices, values, error)
+    if weight.device.type != "cpu":
+        return pursue_torch(weight, atoms, nonzeros)
+    return _tensors(native.pursue(_array(weight), _array(atoms), nonzeros, threads=torch.get_num_threads()))
 
 
-def project(targets: Tensor, atoms: Tensor, indices: Tensor) -> Codes:
-    """Least-squares coefficients on given supports ``(B, m, k)``; atoms of unit norm."""
-    values, error = _orthogonalize(targets, atoms, indices.shape[2], lambda step, _: indices[:, :, step])
-    return Codes(indices, values, error)
+def refit(weight: Tensor, atoms: Tensor, indices: Tensor) -> TorchCodes:
+    """Least-squares coefficients on given supports ``(m, B, k)``; see :func:`pursue`."""
+    if weight.device.type != "cpu":
+        return refit_torch(weight, atoms, indices)
+    support = index_array(indices, atoms.shape[1])
+    return _tensors(native.refit(_array(weight), _array(atoms), support, threads=torch.get_num_threads()))
 
 
-def _orthogonalize(targets: Tensor, atoms: Tensor, nonzeros: int, choose) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
-    blocks, rows, width = targets.shape
-    residual = targets.clone()
-    basis: list[Tensor] = []
-    weights: list[Tensor] = []
-    triangle = targets.new_zeros(blocks, rows, nonzeros, nonzeros)
-    for step in range(nonzeros):
-        chosen = choose(step, residual)
-        atom = torch.gather(atoms, 1, chosen[..., None].expand(-1, -1, width))
-        left = atom.clone()
-        for earlier, direction in enumerate(basis):
-            overlap = (direction * left).sum(2, keepdim=True)
-            triangle[:, :, earlier, step] = overlap[..., 0]
-            left -= overlap * direction
-        norm = left.norm(dim=2, keepdim=True)
-        triangle[:, :, step, step] = norm[..., 0].clamp_min(SMALLEST)
-        direction = torch.where(norm > SMALLEST, left / norm.clamp_min(SMALLEST), 0.0)
-        weight = (direction * residual).sum(2, keepdim=True)
-        residual -= weight * direction
-        basis.append(direction)
-        weights.append(weight[..., 0])
-    # back substitution: triangle @ values = weights
-    values: list[Tensor] = [torch.empty(0)] * nonzeros
-    for step in reversed(range(nonzeros)):
-        right = weights[step]
-        for later in range(step + 1, nonzeros):
-            right = right - triangle[:, :, step, later] * values[later]
-        values[step] = right / triangle[:, :, step, step]
-    return torch.stack(values, 2), (residual * residual).sum(2)
+def _array(tensor: Tensor) -> Any:
+    return tensor.detach().float().contiguous().numpy()
+
+
+def _tensors(codes: native.Codes) -> TorchCodes:
+    indices = torch.from_numpy(codes.indices.astype("int64"))
+    return TorchCodes(indices, torch.from_numpy(codes.values), torch.from_numpy(codes.errors))

@@ -1,7 +1,9 @@
-"""Symmetric round to nearest, trained through: the forward pass sees the quantized value, the gradient passes.
+"""Symmetric round to nearest, trained through: the forward pass sees the quantized value, the gradient
+passes.
 
-``q = round(x / scale)``, ``|q| <= 2^(bits-1) - 1``, ``scale = max|x| / (2^(bits-1) - 1)`` over the entries that
-share it. The backward pass of the round trip is the identity (straight-through; Bengio et al., arXiv 1308.3432).
+``q = round(x / scale)``, ``|q| <= 2^(bits-1) - 1``, ``scale = max|x| / (2^(bits-1) - 1)`` over the entries
+that share it. The backward pass of the round trip is the identity (straight-through; Bengio et al., arXiv
+1308.3432).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 def largest_code(bits: int) -> int:
     """The largest code of symmetric ``bits``-bit integers: 127 for 8 bits, 7 for 4."""
-    return 2 ** (bits - 1) - 1
+    return (1 << (bits - 1)) - 1
 
 
 def quantize(x: Tensor, bits: int, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -30,7 +32,8 @@ def quantize(x: Tensor, bits: int, dims: tuple[int, ...]) -> tuple[Tensor, Tenso
         dims: dimensions that share a scale.
 
     Returns:
-        ``q`` int8, shape of ``x``; ``scale`` float32, shape of ``x`` with 1 in ``dims``; 1 where all of ``x`` is 0.
+        ``q`` int8, shape of ``x``; ``scale`` float32, shape of ``x`` with 1 in ``dims``; 1 where all of
+        ``x`` is 0.
 
     Raises:
         ModelError: ``x`` has NaN or infinite entries.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 Float: TypeAlias = NDArray[np.float32]
 Int8: TypeAlias = NDArray[np.int8]
-Index: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
+Index: TypeAlias = NDArray[np.uint8 | np.uint16]
 
 
 def round_to_codes(values: Float, bits: int) -> tuple[Int8, Float]:

@@ -13,13 +13,13 @@ _DECIDES_VECTORS = (*WEIGHT_SUFFIXES, ".json", ".txt", ".model")
 _DESCRIBES_ONLY = ("leanmatch.json", "model.safetensors.index.json", "data_config.json")
 
 
-def weights_sha256(folder: str | Path) -> str:
+def weights_sha256(folder: str | Path, suffixes: Iterable[str] = WEIGHT_SUFFIXES) -> str:
     """SHA-256 over the weight files of a folder: each one's relative path, size and bytes, in path order.
 
     Raises:
         ModelError: there is no weight file.
     """
-    return _sha256(Path(folder), WEIGHT_SUFFIXES)
+    return _sha256(Path(folder), suffixes)
 
 
 def model_fingerprint(folder: str | Path) -> str:

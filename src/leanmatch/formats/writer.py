@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from leanmatch.errors import LeanmatchError, ModelError
 from leanmatch.files import atomic_folder, write_json
-from leanmatch.formats.hashing import weights_sha256
+from leanmatch.formats.hashing import WEIGHT_SUFFIXES, weights_sha256
 from leanmatch.formats.layout import rewrite_to_legacy
 from leanmatch.formats.parity import Parity, check_parity
 from leanmatch.formats.provenance import FILE_NAME, FORMAT, FORMAT_VERSION, checked_provenance
@@ -91,7 +91,10 @@ def save_matcher(
 
 
 def common_fields(
-    folder: Path, provenance: Mapping[str, JsonValue], layout_notes: list[str]
+    folder: Path,
+    provenance: Mapping[str, JsonValue],
+    layout_notes: list[str],
+    weights: Sequence[str] = WEIGHT_SUFFIXES,
 ) -> dict[str, JsonValue]:
     """What every ``leanmatch.json`` says, but for ``parity``; the weights must lie in the folder already."""
     return {
@@ -100,7 +103,7 @@ def common_fields(
         "leanmatch_version": _leanmatch_version(),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         **provenance,
-        "weights_sha256": weights_sha256(folder),
+        "weights_sha256": weights_sha256(folder, weights),
         "written_with": {name: version(name) for name in WRITTEN_WITH},
         "layout_notes": layout_notes,
     }

@@ -47,7 +47,7 @@ class Axis:
 
     def drawn_ticks(self) -> list[dict[str, str]]:
         """Ticks with their place and label."""
-        return [{"at": self.at(tick), "label": number(tick)} for tick in self.ticks]
+        return [{"at": self.at(tick), "label": f"{tick:g}".replace("-", "\u2212")} for tick in self.ticks]
 
 
 def word_chart(gained: list[WordDrift], lost: list[WordDrift]) -> dict[str, Any]:
@@ -94,9 +94,14 @@ def concentration_chart(parts: dict[str, PartDrift]) -> dict[str, Any]:
 
 
 def slice_rows(evaluation: Evaluation, metric: str) -> dict[str, Any]:
-    """Rows of the slice table for one metric, with the difference on a common axis."""
+    """Rows of the slice table for one metric, with the difference on a common axis.
+
+    A slice of the same rows as an earlier one is named beside it.
+    """
     results = {
-        name: part.metrics[metric] for name, part in evaluation.slices.items() if metric in part.metrics
+        name: part.metrics[metric]
+        for name, part in evaluation.slices.items()
+        if metric in part.metrics and part.same_as is None
     }
     ends = [x for one in results.values() for x in (one.difference_low, one.difference_high) if x is not None]
     axis = Axis.over((100 * x for x in ends), wanted=4)
@@ -106,6 +111,7 @@ def slice_rows(evaluation: Evaluation, metric: str) -> dict[str, Any]:
         row: dict[str, Any] = {
             "name": name,
             "kind": part.kind,
+            "twins": [other.name for other in evaluation.slices.values() if other.same_as == name],
             "queries": part.n_queries or part.n_pairs,
             "result": one,
         }
@@ -120,18 +126,16 @@ def slice_rows(evaluation: Evaluation, metric: str) -> dict[str, Any]:
 
 
 def number(value: float | None, digits: int = 3, *, sign: bool = False) -> str:
-    """A number as the page writes it: a real minus sign, no trailing zeros beyond need, a dash for nothing.
+    """A number as the page writes it: a real minus sign, no sign for zero, a dash for nothing.
 
-    >>> number(-0.25, sign=True), number(0.5), number(None)
-    ('\\u22120.25', '0.5', '\\u2013')
+    >>> number(-0.25, sign=True), number(0.5, 1), number(-0.0001), number(None)
+    ('\u22120.250', '0.5', '0.000', '\u2013')
     """
     if value is None:
         return "\u2013"
     text = f"{value:{'+' if sign else ''}.{digits}f}"
-    if "." in text:
-        text = text.rstrip("0").rstrip(".")
-    if text in ("-0", "+0"):
-        text = "0"
+    if float(text) == 0:
+        text = text.lstrip("+-")
     return text.replace("-", "\u2212")
 
 

@@ -28,11 +28,13 @@ def render_page(diagnosis: Diagnosis) -> str:
     evaluation = diagnosis.evaluation
     present = list(dict.fromkeys(m for part in evaluation.slices.values() for m in part.metrics))
     main = next((name for name in MAIN_METRICS if name in present), present[0])
+    distinct = {name: part for name, part in evaluation.slices.items() if part.same_as is None}
+    parts = {name: part for name, part in diagnosis.parts.items() if name in distinct}
     whole = diagnosis.to_json()
     data = {
         "name": diagnosis.name,
         "against": diagnosis.against,
-        "slices": [name for name, part in evaluation.slices.items() if part.kind != "overall"],
+        "slices": [name for name, part in distinct.items() if part.kind != "overall"],
         "pairs": whole["pairs"],
     }
     template = environment.get_template("report.html.j2")
@@ -46,8 +48,9 @@ def render_page(diagnosis: Diagnosis) -> str:
         others=[slice_rows(evaluation, metric) for metric in present if metric != main],
         verdicts=evaluation.verdicts((main,)),
         words=word_chart(diagnosis.gained()[:CHARTED], diagnosis.lost()[:CHARTED]),
+        parts=parts,
         listed=diagnosis.words[:LISTED],
-        concentration=concentration_chart(diagnosis.parts),
+        concentration=concentration_chart(parts),
         percent=f"{100 * diagnosis.options.confidence:g}%",
     )
     return page

@@ -170,9 +170,15 @@ def read_sizes(config: Mapping[str, Any]) -> tuple[Architecture, Sizes]:
             f"the native runtime does not run the model type {model_type!r}",
             remedy=f"it runs {', '.join(ARCHITECTURES)} and static embeddings",
         )
-    for key, plain in (("position_embedding_type", "absolute"), ("is_decoder", False), ("inner_group_num", 1)):
+    for key, plain in (
+        ("position_embedding_type", "absolute"),
+        ("is_decoder", False),
+        ("inner_group_num", 1),
+    ):
         if config.get(key, plain) not in (plain, None):
-            raise UnsupportedError(f"the native runtime does not run {model_type} with {key} = {config[key]!r}")
+            raise UnsupportedError(
+                f"the native runtime does not run {model_type} with {key} = {config[key]!r}"
+            )
     width, heads, inner, layers = (_positive(config, key) for key in architecture.keys[:4])
     activation = config.get(architecture.keys[4], "gelu_new" if model_type == "albert" else "gelu")
     if activation not in ACTIVATIONS:
@@ -182,7 +188,9 @@ def read_sizes(config: Mapping[str, Any]) -> tuple[Architecture, Sizes]:
     groups = _positive(config, "num_hidden_groups") if model_type == "albert" else layers
     pad_id = None
     if architecture.counts_from_pad:
-        pad_id = architecture.pad_id if architecture.pad_id is not None else int(config.get("pad_token_id", 1))
+        pad_id = (
+            architecture.pad_id if architecture.pad_id is not None else int(config.get("pad_token_id", 1))
+        )
     return architecture, Sizes(
         width=width,
         heads=heads,
@@ -208,7 +216,9 @@ def relative_bias(table: np.ndarray[Any, Any], span: int, *, most: int = 128) ->
     exact = half // 2
     distance = np.arange(span - 1, -span, -1)  # query - key, for key - query ascending
     far = np.abs(distance)
-    ratio = np.log(np.maximum(far, 1).astype(np.float32) / np.float32(exact)) / np.float32(np.log(most / exact))
+    ratio = np.log(np.maximum(far, 1).astype(np.float32) / np.float32(exact)) / np.float32(
+        np.log(most / exact)
+    )
     large = np.minimum(exact + (ratio * np.float32(half - exact)).astype(np.int64), half - 1)
     bucket = np.where(far < exact, far, large) + np.where(distance < 0, half, 0)
     return np.ascontiguousarray(table[bucket].T, dtype=np.float32)

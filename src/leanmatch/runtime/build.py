@@ -15,11 +15,11 @@ from leanmatch.factorization import Dense, DenseSparse, Factors, IntMatrix, LowR
 from leanmatch.runtime.architectures import Architecture, Sizes, relative_bias
 from leanmatch.runtime.weights import Floats, Weights, expect_vector
 
-Layer: TypeAlias = list[tuple[int, Any]]
-"""What a linear layer runs: (fewest tokens, packed layer), ascending."""
+Layer: TypeAlias = list[tuple[int, Any, "Floats | None"]]
+"""What a linear layer runs: (fewest tokens, packed layer, factors of its inputs), ascending."""
 
-PackLayer: TypeAlias = Callable[[str, Factors, Floats | None], Layer]
-"""Name, weight and bias of a linear layer to what runs it."""
+PackLayer: TypeAlias = Callable[[str, Factors, "Floats | None", "Floats | None"], Layer]
+"""Name, weight, bias and the range of each input (None: unknown) of a linear layer to what runs it."""
 
 
 def build_transformer(
@@ -29,6 +29,8 @@ def build_transformer(
     pack: PackLayer,
     level: str,
     max_tokens: int | None,
+    *,
+    apart: bool = False,
 ) -> dict[str, Any]:
     """The fields of ``_native.Encoder`` for a transformer; pooling and heads are still empty.
 
@@ -39,6 +41,8 @@ def build_transformer(
         pack: packs one linear layer.
         level: instruction-set level of the kernels beside the linear layers.
         max_tokens: longest text that will come (for relative attention biases).
+        apart: keep plain q, k and v apart: in 8 bits each balances its own columns against its inputs, which
+            halves the error (1 - cosine of 9e-4 against 5.6e-4 on MiniLM).
 
     Raises:
         ModelError: weights that are missing or do not fit.
@@ -48,7 +52,7 @@ def build_transformer(
     projection = None
     if architecture.projection is not None and weights.has(architecture.projection):
         projection = _linear(weights, architecture.projection, pack)
-    blocks = [_block(weights, architecture, sizes, index, pack) for index in range(sizes.blocks)]
+    blocks = [_block(weights, architecture, sizes, index, pack, apart) for index in range(sizes.blocks)]
     positions = _positions(weights, architecture, embedded)
     bias = None
     if architecture.relative_bias is not None:
@@ -104,28 +108,54 @@ def make_table(factors: Factors) -> Any:
 
 
 def _block(
-    weights: Weights, architecture: Architecture, sizes: Sizes, index: int, pack: PackLayer
+    weights: Weights, architecture: Architecture, sizes: Sizes, index: int, pack: PackLayer, apart: bool
 ) -> dict[str, Any]:
     prefix = architecture.block.format(i=index)
     names = architecture.names
+    before = architecture.embedding_norm
+    if index > 0 and sizes.order == tuple(range(sizes.blocks)):
+        before = architecture.block.format(i=index - 1) + names.output_norm
+    attention_norm = _norm(weights, prefix + names.attention_norm, sizes.width, sizes.eps)
+    inputs = [prefix + one for one in (names.query, names.key, names.value)]
     return {
-        "qkv": _attention_inputs(weights, [prefix + one for one in (names.query, names.key, names.value)], pack),
+        "qkv": _attention_inputs(weights, inputs, pack, _range(weights, before, sizes), apart),
         "out": _linear(weights, prefix + names.out, pack),
-        "up": _linear(weights, prefix + names.up, pack),
+        "up": _linear(weights, prefix + names.up, pack, _norm_range(*attention_norm[:2])),
         "down": _linear(weights, prefix + names.down, pack),
-        "attention_norm": _norm(weights, prefix + names.attention_norm, sizes.width, sizes.eps),
+        "attention_norm": attention_norm,
         "output_norm": _norm(weights, prefix + names.output_norm, sizes.width, sizes.eps),
     }
 
 
-def _attention_inputs(weights: Weights, modules: list[str], pack: PackLayer) -> list[Layer]:
+def _range(weights: Weights, module: str, sizes: Sizes) -> Floats | None:
+    """How far the outputs of a LayerNorm go; None where they are projected on (the embeddings of ELECTRA, ALBERT)."""
+    gamma, beta = weights.vector(f"{module}.weight"), weights.vector(f"{module}.bias")
+    if (
+        gamma is None
+        or beta is None
+        or gamma.shape != (sizes.width,)
+        or len(set(sizes.order)) < len(sizes.order)
+    ):
+        return None
+    return _norm_range(gamma, beta)
+
+
+def _norm_range(gamma: Floats, beta: Floats) -> Floats:
+    """About the largest size of each output of a LayerNorm: ``|beta| + 4 |gamma|``, four standard deviations."""
+    return np.abs(beta) + 4 * np.abs(gamma)
+
+
+def _attention_inputs(
+    weights: Weights, modules: list[str], pack: PackLayer, ranges: Floats | None, apart: bool
+) -> list[Layer]:
     """q, k and v as one layer where their forms allow it, else as three."""
     parts = [weights.matrix(module) for module in modules]
     biases = [_bias(weights, module, part.shape[0]) for module, part in zip(modules, parts, strict=True)]
-    stacked = stack(parts)
+    stacked = None if apart and isinstance(parts[0], Dense) else stack(parts)
     if stacked is None:
-        return [pack(*layer) for layer in zip(modules, parts, biases, strict=True)]
-    return [[*pack(f"{modules[0]}+key+value", stacked, _joined(biases, [part.shape[0] for part in parts]))]]
+        return [pack(*layer, ranges) for layer in zip(modules, parts, biases, strict=True)]
+    bias = _joined(biases, [part.shape[0] for part in parts])
+    return [pack(f"{modules[0]}+key+value", stacked, bias, ranges)]
 
 
 def stack(parts: list[Factors]) -> Factors | None:
@@ -175,9 +205,9 @@ def _equal(first: NDArray[Any], second: NDArray[Any]) -> bool:
     return first is second or (first.shape == second.shape and bool((first == second).all()))
 
 
-def _linear(weights: Weights, module: str, pack: PackLayer) -> Layer:
+def _linear(weights: Weights, module: str, pack: PackLayer, ranges: Floats | None = None) -> Layer:
     factors = weights.matrix(module)
-    return pack(module, factors, _bias(weights, module, factors.shape[0]))
+    return pack(module, factors, _bias(weights, module, factors.shape[0]), ranges)
 
 
 def _bias(weights: Weights, module: str, length: int) -> Floats | None:

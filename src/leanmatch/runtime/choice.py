@@ -78,13 +78,15 @@ class Chooser:
         self._measured = False
         self.choices: list[LayerChoice] = []
 
-    def __call__(self, name: str, factors: Factors, bias: Floats | None) -> Layer:
-        """Pack one layer.
+    def __call__(
+        self, name: str, factors: Factors, bias: Floats | None, ranges: Floats | None = None
+    ) -> Layer:
+        """Pack one layer; ``ranges`` as in :func:`leanmatch.runtime.paths.paths`.
 
         Raises:
             ModelError: no path gives the right numbers.
         """
-        candidates = paths(factors, self._precision, self._level)
+        candidates = paths(factors, self._precision, self._level, ranges)
         form = describe(factors)
         packed: dict[str, Any] = {}
         times: Times = {}
@@ -107,7 +109,7 @@ class Chooser:
                 microseconds=times,
             )
         )
-        return [(start, packed[path]) for start, path in runs]
+        return [(start, packed[path], by_name[path].input_factor) for start, path in runs]
 
     def save(self) -> None:
         """Keep new measurements; a folder that cannot be written is no error, they are made again next time."""
@@ -156,7 +158,7 @@ def measure(
     times: Times = {}
     errors = {}
     for path in candidates:
-        packed[path.name].run(x, y, "none", None)
+        packed[path.name].run(x if path.input_factor is None else x * path.input_factor, y, "none", None)
         found = y if bias is None else y - bias
         errors[path.name] = float(np.linalg.norm(found - expected) / max(np.linalg.norm(expected), 1e-30))
         if errors[path.name] <= path.tolerance:

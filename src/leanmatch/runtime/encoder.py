@@ -98,7 +98,8 @@ class Encoder:
         rows = distinct(texts)
         order = sorted(rows, key=len, reverse=True)
         batches = (
-            (chunk, *self._tokenizer(chunk)) for chunk in _chunks(order, _at_least_1(batch_size, "batch_size"))
+            (chunk, *self._tokenizer(chunk))
+            for chunk in _chunks(order, _at_least_1(batch_size, "batch_size"))
         )
         vectors = np.empty((len(rows), self.dimension), dtype=np.float32)
         count = usable_threads(threads)
@@ -152,9 +153,7 @@ class Encoder:
     def __repr__(self) -> str:
         return f"Encoder({self.name!r}, dimension={self.dimension}, weights={self.weights!r})"
 
-    def _run(
-        self, ids: Any, offsets: Any, threads: int, normalize: bool, shown: Sequence[str]
-    ) -> Vectors:
+    def _run(self, ids: Any, offsets: Any, threads: int, normalize: bool, shown: Sequence[str]) -> Vectors:
         vectors: Vectors = self._native.encode(ids, offsets, threads)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         if not np.isfinite(norms).all():
@@ -184,9 +183,7 @@ def distinct(texts: Sequence[str]) -> dict[str, int]:
     rows: dict[str, int] = {}
     for row, text in enumerate(texts):
         if not isinstance(text, str):
-            raise DataError(
-                f"a text is a {type(text).__name__}", line=row + 1, value=text, remedy="give str"
-            )
+            raise DataError(f"a text is a {type(text).__name__}", line=row + 1, value=text, remedy="give str")
         rows.setdefault(text, len(rows))
     return rows
 

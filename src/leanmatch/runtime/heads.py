@@ -42,7 +42,7 @@ def _build(head: HeadFolder, compressed: Weights | None, level: str) -> dict[str
     if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
         raise ModelError(f"{head.folder}: linear.weight of {weight.shape} does not fit its bias")
     layer = native.load().linear.dense_f32(level, weight, bias)
-    return {"kind": "dense", "layer": [(0, layer)], "activation": head.activation}
+    return {"kind": "dense", "layer": [(0, layer, None)], "activation": head.activation}
 
 
 def _tensor(head: HeadFolder, compressed: Weights | None, name: str) -> Floats:

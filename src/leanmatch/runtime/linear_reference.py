@@ -107,11 +107,13 @@ def expect_tables(
     blocks, _, width = atoms_q.shape
     most = int(np.abs(atoms_q.astype(np.int64)).sum(axis=2).max())
     shift = 0
-    while (255 * most + (1 << shift) // 2) >> shift > 32767:
+    while (255 * most + (1 << shift) // 2) >> shift > 32766 or (256 * most) >> shift > 32767:
         shift += 1
     unit = np.float64(atoms_scale.max()) * 2.0**shift * 32768 / 32767
-    split = centred(rows).reshape(len(rows.scale), blocks, width)
+    split = rows.values[:, : rows.width].astype(np.int64).reshape(len(rows.scale), blocks, width)
     z = (np.einsum("tic,irc->tir", split, atoms_q.astype(np.int64)) + (1 << shift) // 2) >> shift
+    sums = np.fix(atoms_q.astype(np.float64).sum(axis=2) * 256 / (1 << shift)).astype(np.int64)
+    z = np.clip(z - rounded_product(sums[None], rows.zero[:, None, None] << 7), -32768, 32767)
     scale15 = np.floor(atoms_scale / atoms_scale.max() * np.float32(32767) + np.float32(0.5)).astype(np.int64)
     z = rounded_product(z, scale15[None])
     largest = np.abs(z).max(axis=(1, 2))

@@ -71,12 +71,12 @@ def load_native(folder: Path, *, name: str, weights: str = "stored") -> Encoder:
         ModelError, FormatError, UsageError, NativeError: as :func:`load`.
     """
     module = native.load()
-    layout = read_layout(folder)
     level = best_level()
     chooser = Chooser(check_precision(weights), level, choices_file(folder))
     config: dict[str, Any] = {}
     compressed = is_artifact(folder)
     try:
+        layout = read_layout(folder)
         with ExitStack() as files:
             fields: dict[str, Any]
             if compressed:
@@ -89,24 +89,30 @@ def load_native(folder: Path, *, name: str, weights: str = "stored") -> Encoder:
             else:
                 config = read_json(layout.transformer / "config.json")
                 architecture, sizes = read_sizes(config)
-                fields = build_transformer(source, architecture, sizes, chooser, level, layout.max_tokens)
+                fields = build_transformer(
+                    source, architecture, sizes, chooser, level, layout.max_tokens, apart=weights == "int8"
+                )
             if weights == "int8" and not compressed:
                 fields["words"] = _int8_words(source, layout, fields["words"])
         fields["pooling"] = list(layout.pooling)
         fields["post"] = build_heads(layout, source if compressed else None, level)
         graph = module.Encoder(fields)
-    except ValueError as error:  # a shape that does not fit its neighbours (std::invalid_argument)
+        tokenizer = read_tokenizer(layout, config, graph.most_tokens or None)
+        provenance = read_provenance(folder)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        # A shape that does not fit its neighbours (std::invalid_argument), or JSON that is not what it should be.
         raise ModelError(
-            f"{folder}: {error}", remedy="the folder's files do not belong together: save or copy it again"
+            f"{folder}: {type(error).__name__}: {error}",
+            remedy="the folder's files do not belong together: save or copy it again",
         ) from error
     chooser.save()
     return Encoder(
         graph,
-        read_tokenizer(layout, config, graph.most_tokens or None),
+        tokenizer,
         name=name,
         folder=folder,
         weights="compressed" if compressed and weights == "stored" else _said(weights),
-        provenance=read_provenance(folder),
+        provenance=provenance,
         choices=chooser.choices,
         vocabulary=int(fields["words"].rows),
     )
@@ -140,6 +146,8 @@ def _from_cache(name: str) -> Path:
     except ModuleNotFoundError as error:
         raise UnsupportedError(problem, remedy="name a folder") from error
     try:
-        return Path(snapshot_download(name if "/" in name else f"sentence-transformers/{name}", local_files_only=True))
+        return Path(
+            snapshot_download(name if "/" in name else f"sentence-transformers/{name}", local_files_only=True)
+        )
     except Exception as error:  # the library has many errors for it
         raise UnsupportedError(problem, remedy="name a folder") from error

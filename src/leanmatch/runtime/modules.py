@@ -129,7 +129,9 @@ def _layout(
             raise UnsupportedError(f"the native runtime has no {key}")
     length = options.get("max_seq_length")
     lower = bool(options.get("do_lower_case", False))
-    return Layout(folder, home, is_static, pooling, heads, length if length is None else int(length), lower, prompt)
+    return Layout(
+        folder, home, is_static, pooling, heads, length if length is None else int(length), lower, prompt
+    )
 
 
 _TRANSFORMER_FILES = tuple(

@@ -17,7 +17,7 @@ import numpy as np
 
 from leanmatch import native
 from leanmatch.errors import UsageError
-from leanmatch.factorization import Dense, DenseSparse, Factors, IntMatrix, LowRank, QuantizedDenseSparse
+from leanmatch.factorization import DenseSparse, Factors, IntMatrix, LowRank, QuantizedDenseSparse
 from leanmatch.runtime.weights import Floats
 
 PRECISIONS: Mapping[str, str] = MappingProxyType(
@@ -43,12 +43,14 @@ class Path:
     Attributes:
         name: what runs, a name of the table in csrc/linear/linear.h (of the outer layer for low rank).
         pack: from level and bias to a packed layer.
+        input_factor: what the inputs are multiplied by first; None for nothing.
         tolerance: relative error of the outputs (Frobenius, on normal inputs) that still counts as correct.
     """
 
     name: str
     pack: PackPath
     tolerance: float
+    input_factor: Floats | None = None
 
 
 def check_precision(precision: str) -> str:
@@ -58,9 +60,13 @@ def check_precision(precision: str) -> str:
         UsageError: no such precision, or no bfloat16 here.
     """
     if precision not in PRECISIONS:
-        raise UsageError(f"weights={precision!r} is no precision", remedy=f"use one of {', '.join(PRECISIONS)}")
+        raise UsageError(
+            f"weights={precision!r} is no precision", remedy=f"use one of {', '.join(PRECISIONS)}"
+        )
     if precision == "bfloat16" and not (has_bf16(best_level())):
-        raise UsageError("weights='bfloat16': this CPU has no bfloat16 products", remedy="use float32 or int8")
+        raise UsageError(
+            "weights='bfloat16': this CPU has no bfloat16 products", remedy="use float32 or int8"
+        )
     return precision
 
 
@@ -89,13 +95,15 @@ def describe(factors: Factors) -> str:
     return f"int{factors.bits} {size}" if isinstance(factors, IntMatrix) else f"dense {size}"
 
 
-def paths(factors: Factors, precision: str, level: str) -> list[Path]:
+def paths(factors: Factors, precision: str, level: str, ranges: Floats | None = None) -> list[Path]:
     """Every way to run ``factors`` at that precision and level; the first is the plain one.
 
     Args:
         factors: the weight.
         precision: a key of :data:`PRECISIONS`.
         level: instruction-set level.
+        ranges: about the largest size of each input ``(n,)``, where it is known: 8-bit layers of a stock model
+            then share the burden of far-off inputs with the weights (:func:`smoothing`).
     """
     if precision == "float32":
         return _exact(factors)
@@ -113,7 +121,7 @@ def paths(factors: Factors, precision: str, level: str) -> list[Path]:
     if isinstance(factors, IntMatrix):
         return [_int8_path(lambda: one_scale(factors)), _float_path(factors.dense)]
     if precision == "int8":
-        return [_int8_path(lambda: quantize_rows(factors.dense())), _float_path(factors.dense)]
+        return [_smoothed_path(factors.dense(), ranges), _float_path(factors.dense)]
     return _exact(factors)
 
 
@@ -138,6 +146,24 @@ def quantize_rows(weight: Floats) -> IntMatrix:
     largest = np.abs(weight).max(axis=1, keepdims=True)
     scale = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
     return IntMatrix(np.rint(weight / scale).astype(np.int8), scale)
+
+
+def smoothing(weight: Floats, ranges: Floats) -> Floats:
+    """Factors ``s (n,)`` by which inputs are divided and columns of the weight multiplied before both are rounded.
+
+    ``s_j = range_j^a / max_i |w_ij|^(1 - a)``, ``a = 0.4``, geometric mean 1: SmoothQuant's balance (Xiao et al.,
+    ICML 2023), with ranges from the LayerNorm in front instead of calibration data.
+    """
+    columns = np.abs(weight).max(axis=0)
+    s = np.maximum(ranges, 1e-5) ** 0.4 / np.maximum(columns, 1e-5) ** 0.6
+    return (s / np.exp(np.log(s).mean())).astype(np.float32)
+
+
+def _smoothed_path(weight: Floats, ranges: Floats | None) -> Path:
+    if ranges is None:
+        return _int8_path(lambda: quantize_rows(weight))
+    s = smoothing(weight, ranges)
+    return replace(_int8_path(lambda: quantize_rows(weight * s)), input_factor=1 / s)
 
 
 def one_scale(factors: IntMatrix) -> IntMatrix:

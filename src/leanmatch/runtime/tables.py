@@ -46,10 +46,9 @@ def runtime_rows(encoder: Encoder | FallbackEncoder) -> list[tuple[str, ...]]:
             for run in row["runs"]
         )
         timed = "; ".join(
-            f"{path} {' / '.join(f'{one:.2f}' for one in times)}" for path, times in row["microseconds"].items()
+            f"{path} {' / '.join(f'{one:.2f}' for one in times)}"
+            for path, times in row["microseconds"].items()
         )
         measured = f"{timed} (at {' / '.join(map(str, row['tokens']))})" if timed else "nothing to choose"
-        out.append(
-            (row["form"], str(len(row["layers"])), runs, row["level"], f"{row['bytes']:,}", measured)
-        )
+        out.append((row["form"], str(len(row["layers"])), runs, row["level"], f"{row['bytes']:,}", measured))
     return out

@@ -166,5 +166,3 @@ def expect_vector(weights: Weights, tensor: str, length: int) -> Floats:
             remedy="the folder is incomplete or damaged: save or copy it again",
         )
     return values
-
-

@@ -13,10 +13,11 @@ from leanmatch.training.options import RegularizerOptions, ScheduleOptions, Trai
 
 if TYPE_CHECKING:
     from leanmatch.training.evaluator import PairTableEvaluator
-    from leanmatch.training.losses import ITVReg, MaskingLoss, OutReg, PlainLoss
+    from leanmatch.training.losses import DistillationLoss, ITVReg, MaskingLoss, OutReg, PlainLoss
     from leanmatch.training.recipe import TrainResult, fit
 
 _LAZY = {
+    "DistillationLoss": "losses",
     "ITVReg": "losses",
     "MaskingLoss": "losses",
     "OutReg": "losses",
@@ -27,6 +28,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "DistillationLoss",
     "ITVReg",
     "MaskingLoss",
     "OutReg",

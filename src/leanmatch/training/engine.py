@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ def train_stage(
     lr: float,
     evaluator: Any = None,
     description: str = "train",
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> dict[str, Any]:
     """Train ``model`` in place, continuing from the newest complete checkpoint in ``stage``.
 
@@ -51,6 +53,7 @@ def train_stage(
         lr: peak learning rate.
         evaluator: with ``schedule.early_stopping``, what decides the best moment.
         description: shown beside the progress bar.
+        callbacks: more of them, such as ``STF(model).callback()``.
 
     Returns:
         ``steps``, ``seconds`` (of this process, after a resume only the rest) and ``loss`` (mean).
@@ -98,6 +101,8 @@ def train_stage(
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(_Progress(description, loss))
+    for callback in callbacks:
+        trainer.add_callback(callback)
     base = getattr(loss, "base", None)
     trainer.add_callback(_TimedCheckpoints(schedule.checkpoint_minutes, base))
     if stopping:

@@ -147,7 +147,7 @@ def _fit(
         weight, share = choice.candidate.weight, choice.candidate.share
         remark("chosen on validation pairs: " + choice.reason)
         if share == 0:
-            remark("fine-tuning did not clearly help on the validation slices: the result is the base model")
+            remark("fine-tuning did not help on the validation slices: the result is the base model")
     elif not isinstance(options.average, str):
         share = float(options.average)
     model.load_state_dict(average_weights(start, finals[weight], share))
@@ -359,5 +359,6 @@ def _identity(
         "valid": valid.fingerprint() if valid is not None else None,
         "group_columns": list(group_columns),
         "by_time": by_time,
+        "processes": process_state(options.schedule).num_processes,
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "sentence-transformers")},
     }

@@ -69,7 +69,7 @@ class Fields:
         """A number from 0 on, or null."""
         value = self._take(name)
         if value is None or (type(value) in (int, float) and 0 <= value < float("inf")):
-            return value
+            return float(value) if value is not None else None
         raise FormatError(f"{self.where}: {name} must be a number from 0 on, or null (found {value!r:.80})")
 
     def mapping(self, name: str) -> Mapping[str, Any]:

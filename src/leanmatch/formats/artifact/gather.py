@@ -103,10 +103,12 @@ def gather(model: Any, errors: Mapping[str, float]) -> Gathered:
         FormatError: a layer that has no form in the artifact; a stack whose members do not share their atoms.
     """
     gathered = Gathered({}, {}, {})
+    whole = {id(layer): name for name, layer in _compressed(model)}
     for part in parts_of(model):
         inside: set[int] = set()
         for name, layer in _compressed(part.module):
-            _add_layer(gathered, part.prefix + name, layer, errors)
+            error = errors.get(whole[id(layer)], errors.get(part.prefix + name))
+            _add_layer(gathered, part.prefix + name, layer, error)
             inside |= {id(value) for value in (*layer.parameters(), *layer.buffers())}
         _add_others(gathered, part, inside, UNUSED if is_matcher(model) and not part.prefix else None)
     if not gathered.layers:
@@ -120,7 +122,7 @@ def _compressed(module: Any) -> Iterator[tuple[str, CompressedLayer]]:
     yield from compressed_layers(module).items()
 
 
-def _add_layer(gathered: Gathered, name: str, layer: Any, errors: Mapping[str, float]) -> None:
+def _add_layer(gathered: Gathered, name: str, layer: Any, error: float | None) -> None:
     factors: Factors = layer.to_factors()
     fields, arrays = encode(factors)
     stack = getattr(layer.factors, "stack", None)
@@ -152,7 +154,7 @@ def _add_layer(gathered: Gathered, name: str, layer: Any, errors: Mapping[str, f
         "macs": _macs(factors, kind, first),
         "dense_bytes": 4 * (m * n + (m if bias is not None else 0)),
         "dense_macs": m * n if kind == "linear" else 0,
-        "error": errors.get(name),
+        "error": error,
     }
 
 

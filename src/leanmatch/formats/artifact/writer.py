@@ -94,7 +94,7 @@ def save_compressed(
     check_target(target, overwrite=overwrite)
     gathered = gather(model, errors or {})
     with atomic_folder(target, overwrite=overwrite) as temporary:
-        layout_notes = _write_configs(model, temporary, tokenizer)
+        layout_notes = write_configs(model, temporary, tokenizer)
         _write_tensors(gathered, temporary)
         section = {
             "version": VERSION,
@@ -183,7 +183,7 @@ def _write_tensors(gathered: Gathered, folder: Path) -> None:
     save_file(gathered.tensors, folder / tensorfile.FILE_NAME)
 
 
-def _write_configs(model: Any, folder: Path, tokenizer: Any) -> list[str]:
+def write_configs(model: Any, folder: Path, tokenizer: Any) -> list[str]:
     """Configurations and tokenizer in the common layout, no weights; what that layout could not say."""
     from leanmatch.formats.reader import quiet_bars
 

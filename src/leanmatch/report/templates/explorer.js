@@ -64,7 +64,7 @@
     for (const unit of side.units[key]) {
       plain(at, unit.start);
       const share = Math.min(1, Math.abs(unit.effect) / top);
-      const span = make("span", "w " + (unit.effect < 0 ? "neg" : "pos") + (share < 0.08 ? " faint" : ""), piece(unit.start, unit.end));
+      const span = make("span", "w " + (unit.effect < 0 ? "neg" : "pos") + (share < 0.15 ? " faint" : ""), piece(unit.start, unit.end));
       span.style.setProperty("--a", share.toFixed(3));
       span.title = number(unit.effect, 3, true);
       if (wanted && span.textContent.toLowerCase() === wanted) span.classList.add("hit");
@@ -116,7 +116,7 @@
     head.append(make("span", "", `score ${number(pair.base_score)} \u2192 ${number(pair.score)}`));
     if (pair.rank && pair.base_rank) head.append(make("span", "", `rank ${pair.base_rank.toLocaleString("en")} \u2192 ${pair.rank.toLocaleString("en")}`));
     if (!pair.label) head.append(make("span", "", "does not match: lower is better"));
-    for (const name of pair.slices) head.append(make("span", "tag", name));
+    for (const name of pair.slices.filter((one) => data.slices.includes(one))) head.append(make("span", "tag", name));
     const sides = make("div", "sides");
     for (const [key, name] of models) {
       const column = make("div");

@@ -1,0 +1,66 @@
+"""The contestants: how a layer is compressed at a ratio of multiply-adds, and how it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from leanmatch.compression import LayerSpec, STFSchedule
+
+EMBEDDINGS = LayerSpec(block=16, atoms=128, nonzeros=3, value_bits=4)
+POSITIONS = LayerSpec(method="int", bits=8)
+# multiply-adds of b16 factors of a 384-wide encoder with stacked Q, K, V by (atoms, nonzeros)
+DENSE_SPARSE = {2.0: (64, 6), 2.67: (64, 4), 2.8: (64, 4), 3.57: (60, 3)}  # 2.12x, 2.88x, 2.88x, 3.59x
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One method at one ratio.
+
+    Attributes:
+        layer: how the encoder's linear layers are compressed.
+        surplus: nonzeros to be thinned out.
+        schedule: of the straight-through factorizer, None for frozen supports.
+        embeddings, positions: how those are compressed, None for not at all.
+        trained: fine-tuned after the conversion; false for one shot.
+        lr: peak learning rate.
+    """
+
+    layer: LayerSpec
+    surplus: int = 0
+    schedule: STFSchedule | None = None
+    embeddings: LayerSpec | None = None
+    positions: LayerSpec | None = None
+    trained: bool = True
+    lr: float = 5e-4
+
+
+def _dense_sparse(ratio: float, whole: bool, **changes: Any) -> Contestant:
+    atoms, nonzeros = DENSE_SPARSE[ratio]
+    layer = LayerSpec(block=16, atoms=atoms, nonzeros=nonzeros)
+    return Contestant(layer, **_rest(whole), **changes)
+
+
+def _rest(whole: bool) -> dict[str, Any]:
+    return {"embeddings": EMBEDDINGS, "positions": POSITIONS} if whole else {}
+
+
+METHODS: dict[str, Callable[[float, bool], Contestant]] = {
+    "stf": lambda ratio, whole: _dense_sparse(ratio, whole, surplus=2, schedule=STFSchedule()),
+    "swaps": lambda ratio, whole: _dense_sparse(ratio, whole, schedule=STFSchedule(share=0.03, every=10)),
+    "factor": _dense_sparse,
+    "svd": lambda ratio, whole: Contestant(
+        LayerSpec(method="low-rank", ratio=ratio, weighting="none"), **_rest(whole)
+    ),
+    "fwsvd": lambda ratio, whole: Contestant(
+        LayerSpec(method="low-rank", ratio=ratio, weighting="fisher"), **_rest(whole)
+    ),
+    "asvd": lambda ratio, whole: Contestant(
+        LayerSpec(method="low-rank", ratio=ratio, weighting="activation"), **_rest(whole)
+    ),
+    "nm": lambda ratio, whole: Contestant(
+        LayerSpec(method="nm", block=32, nonzeros=round(32 / ratio)), lr=2e-4, **_rest(whole)
+    ),
+    "int8": lambda ratio, whole: Contestant(LayerSpec(method="int"), trained=False, **_rest(whole)),
+}

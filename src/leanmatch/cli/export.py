@@ -1,0 +1,45 @@
+"""``leanmatch export``: a compressed model for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from leanmatch.cli.common import print_json, reported_errors, stderr_console, stdout_console
+from leanmatch.cli.data import JsonOption
+
+
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of leanmatch compress.")],
+    to: Annotated[str, typer.Option("--to", help="sentence-transformers, transformers or onnx.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the export.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT if it is there.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Write a compressed model as others read it: dense weights, the same outputs (compared at save)."""
+    with reported_errors():
+        from leanmatch.formats.exports import export_model
+
+        stderr_console().print(f"exporting {model} to {to}", markup=False, highlight=False, soft_wrap=True)
+        saved = export_model(model, to, output, overwrite=overwrite)
+        if json:
+            print_json(
+                {
+                    "output": str(saved.folder),
+                    "to": saved.target,
+                    "bytes": saved.bytes,
+                    "min_cosine": saved.parity.min_cosine,
+                    "notes": list(saved.notes),
+                }
+            )
+            return
+        console = stdout_console()
+        lines = [f"note: {note}" for note in saved.notes]
+        lines.append(
+            f"saved to {saved.folder}: {saved.bytes:,} bytes (compared on {saved.parity.texts} texts: cosine "
+            f"at least {saved.parity.min_cosine:.6f})"
+        )
+        for line in lines:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)

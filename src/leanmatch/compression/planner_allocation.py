@@ -1,0 +1,71 @@
+"""One choice a layer, the least harm within a budget: the multiple-choice knapsack, exact on a grid.
+
+``minimize sum_g loss[g][c_g]  subject to  sum_g cost[g][c_g] <= budget``. Costs are rounded up to a grid of
+the budget, so that no answer exceeds it; where they lie on the grid the answer is optimal (dynamic
+programming; Dudzinski and Walukiewicz, 1987).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanmatch.errors import UsageError
+
+GRID = 4000
+"""Cells of the budget; rounding up costs at most (layers / GRID) of it."""
+
+
+def allocate(
+    losses: Sequence[Sequence[float]], costs: Sequence[Sequence[int]], budget: int, *, grid: int = GRID
+) -> list[int]:
+    """Choose one candidate for each group.
+
+    Args:
+        losses: of each group's candidates, finite.
+        costs: of each group's candidates, from 0 on.
+        budget: most that the chosen costs may add up to.
+        grid: cells of the budget.
+
+    Returns:
+        the place of the chosen candidate of each group.
+
+    Raises:
+        UsageError: even the cheapest candidates exceed the budget; the message says what they cost.
+
+    >>> allocate([[3.0, 1.0], [2.0, 0.0]], [[1, 2], [1, 4]], 5)
+    [0, 1]
+    """
+    cheapest = sum(min(group) for group in costs)
+    if cheapest > budget:
+        raise UsageError(f"the budget of {budget:,} is below the least that is possible, {cheapest:,}")
+    cells = min(grid, budget)
+    best: NDArray[np.float64] = np.zeros(
+        cells + 1
+    )  # best[w]: least loss of the groups so far at a cost of w cells
+    chosen: list[NDArray[np.int16]] = []
+    for loss, cost in zip(losses, costs, strict=True):
+        weights = [_cells(one, cells, budget) for one in cost]
+        table = np.full((len(loss), cells + 1), np.inf)
+        for place, (harm, weight) in enumerate(zip(loss, weights, strict=True)):
+            if weight <= cells:
+                table[place, weight:] = best[: cells + 1 - weight] + harm
+        chosen.append(table.argmin(0).astype(np.int16))
+        best = table.min(0)
+    if not np.isfinite(best[cells]):  # the rounding up took what was left: the cheapest fit exactly
+        return [int(np.argmin(group)) for group in costs]
+    left, answer = cells, []
+    for pick, cost in zip(reversed(chosen), reversed(costs), strict=True):
+        place = int(pick[left])
+        answer.append(place)
+        left -= _cells(cost[place], cells, budget)
+    return answer[::-1]
+
+
+def _cells(cost: int, cells: int, budget: int) -> int:
+    """A cost in cells, rounded up; with no budget at all only what is free fits."""
+    if budget == 0:
+        return 0 if cost == 0 else cells + 1
+    return -(-int(cost) * cells // budget)

@@ -1,0 +1,189 @@
+"""What the planner is told of the user's task: texts to learn from, a loss, a score on held-out pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from leanmatch.compression.distillation import embedding_loss, logit_loss, similarity_loss
+from leanmatch.errors import DataError
+from leanmatch.metrics import RetrievalProbe
+
+MOST_PAIRS = 1500
+"""Held-out pairs that are looked at: more cost more than they tell."""
+SIMILARITY = 10.0
+"""Factor of the in-batch similarities' loss beside that of the embeddings."""
+TEMPERATURE = 2.0
+
+
+class Task(Protocol):
+    """A task of ``leanmatch compress``.
+
+    Attributes:
+        metric: name of the score.
+        texts: distinct texts of the training part.
+        tokenizer: of a model that is no ``SentenceTransformer``.
+    """
+
+    metric: str
+    texts: list[str]
+    tokenizer: Any
+
+    def scores(self, model: Any) -> NDArray[np.float64]:
+        """The metric of each held-out query or text, in the same order for every model."""
+
+    def loss(self, model: Any, teacher: Any, rows: NDArray[np.int64]) -> torch.Tensor:
+        """The loss of a batch of texts, given by their places."""
+
+
+class Matching:
+    """Retrieval with a sentence encoder: its vectors are to stay near the dense model's.
+
+    Args:
+        texts: the training part's.
+        held_out: pairs to judge on, a PairTable.
+        metric: of :mod:`leanmatch.metrics`.
+
+    Raises:
+        DataError: no texts, or no matching pair of two different texts.
+    """
+
+    def __init__(self, texts: Sequence[str], held_out: Any, metric: str = "MRR@10") -> None:
+        self.metric, self.tokenizer = metric, None
+        self.texts = list(dict.fromkeys(texts))
+        if len(self.texts) < 2:
+            raise DataError(
+                f"there are {len(self.texts)} texts to learn from", remedy="give more training rows"
+            )
+        if len(held_out) > MOST_PAIRS:
+            rows = np.random.default_rng(0).choice(len(held_out), MOST_PAIRS, replace=False)
+            held_out = held_out.take(np.sort(rows))
+        self._probe = RetrievalProbe(held_out, metric)
+        self._vectors: torch.Tensor | None = None
+        self._known = np.zeros(len(self.texts), dtype=bool)
+
+    def scores(self, model: Any) -> NDArray[np.float64]:
+        """Reciprocal rank (or whatever the metric is) of each held-out anchor."""
+
+        def encode(texts: Sequence[str]) -> Any:
+            was = model.training
+            model.eval()
+            with torch.no_grad():
+                vectors = model.encode(
+                    list(texts), batch_size=64, normalize_embeddings=True, show_progress_bar=False
+                )
+            model.train(was)
+            return vectors
+
+        return self._probe.per_query(encode)
+
+    def loss(self, model: Any, teacher: Any, rows: NDArray[np.int64]) -> torch.Tensor:
+        """``mean(1 - cos(s, t))`` plus the in-batch similarities' squared error."""
+        target = self._targets(teacher, rows)
+        student = model(self._features(model, rows))["sentence_embedding"]
+        target = target.to(student.device)
+        return embedding_loss(student, target) + SIMILARITY * similarity_loss(student, target)
+
+    def _features(self, model: Any, rows: NDArray[np.int64]) -> dict[str, Any]:
+        tokenize = model.preprocess if hasattr(model, "preprocess") else model.tokenize
+        device = next(iter((*model.parameters(), *model.buffers()))).device
+        features = tokenize([self.texts[row] for row in rows])
+        return {name: value.to(device) if hasattr(value, "to") else value for name, value in features.items()}
+
+    @torch.no_grad()
+    def _targets(self, teacher: Any, rows: NDArray[np.int64]) -> torch.Tensor:
+        """The dense model's vectors; each text's is computed once."""
+        unknown = rows[~self._known[rows]]
+        if unknown.size:
+            made = teacher(self._features(teacher, unknown))["sentence_embedding"].float().cpu()
+            if self._vectors is None:
+                self._vectors = torch.zeros(len(self.texts), made.shape[1])
+            self._vectors[torch.from_numpy(unknown)] = made
+            self._known[unknown] = True
+        assert self._vectors is not None
+        return self._vectors[torch.from_numpy(rows)]
+
+
+class Classifying:
+    """Classes of texts with a sequence classifier: labels, and the dense model's scores.
+
+    Args:
+        texts, classes: the training part's.
+        held_out: texts and classes to judge on.
+        labels: class name to number, as the model's configuration has it.
+        tokenizer: the model's.
+        length: most tokens of a text.
+
+    Raises:
+        DataError: no texts, or a class that the model does not know.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        classes: Sequence[str],
+        held_out: tuple[Sequence[str], Sequence[str]],
+        labels: Mapping[str, int],
+        tokenizer: Any,
+        length: int = 128,
+    ) -> None:
+        if len(texts) < 2 or not held_out[0]:
+            raise DataError(
+                f"there are {len(texts)} texts to learn from and {len(held_out[0])} to judge on",
+                remedy="give more rows, or a split column with train and valid rows",
+            )
+        self.metric, self.tokenizer, self._length = "accuracy", tokenizer, length
+        self.texts = list(texts)
+        self._classes = torch.tensor([class_number(name, labels) for name in classes])
+        self._held_out = list(held_out[0])
+        self._wanted = np.array([class_number(name, labels) for name in held_out[1]])
+
+    def scores(self, model: Any) -> NDArray[np.float64]:
+        """1 for each held-out text whose best class is its own, else 0."""
+        was = model.training
+        model.eval()
+        order = sorted(range(len(self._held_out)), key=lambda row: len(self._held_out[row]))
+        found = np.zeros(len(order), dtype=np.int64)
+        with torch.no_grad():
+            for start in range(0, len(order), 64):
+                rows = order[start : start + 64]
+                logits = model(**self._features([self._held_out[row] for row in rows], model)).logits
+                found[rows] = logits.argmax(1).cpu().numpy()
+        model.train(was)
+        hits: NDArray[np.float64] = (found == self._wanted).astype(np.float64)
+        return hits
+
+    def loss(self, model: Any, teacher: Any, rows: NDArray[np.int64]) -> torch.Tensor:
+        """Half cross-entropy of the labels, half that of the dense model's softened scores."""
+        features = self._features([self.texts[row] for row in rows], model)
+        logits = model(**features).logits
+        with torch.no_grad():
+            target = teacher(**features).logits
+        wanted = self._classes[torch.from_numpy(rows)].to(logits.device)
+        own = torch.nn.functional.cross_entropy(logits.float(), wanted)
+        return 0.5 * own + 0.5 * logit_loss(logits, target, TEMPERATURE)
+
+    def _features(self, texts: list[str], model: Any) -> Any:
+        device = next(iter((*model.parameters(), *model.buffers()))).device
+        tokens = self.tokenizer(
+            texts, padding=True, truncation=True, max_length=self._length, return_tensors="pt"
+        )
+        return tokens.to(device)
+
+
+def class_number(name: str, labels: Mapping[str, int]) -> int:
+    """The model's number of a class: its name in the configuration, or the number itself.
+
+    Raises:
+        DataError: the model has no such class.
+    """
+    if name in labels:
+        return labels[name]
+    if name.isdigit() and int(name) in labels.values():
+        return int(name)
+    shown = ", ".join(list(labels)[:8])
+    raise DataError("the model has no such class", value=name, remedy=f"it has {shown}, ... ({len(labels)})")

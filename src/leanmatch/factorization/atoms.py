@@ -1,0 +1,131 @@
+"""Updates on fixed supports: of atoms, block by block, and of values where each entry has its own weight."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanmatch.factorization.arrays import Float
+from leanmatch.factorization.pursuit import Codes
+
+Doubles = NDArray[np.float64]
+
+CELLS = 1 << 16
+"""Rows times blocks that :func:`weighted_values` treats at once."""
+RIDGE = 1e-6
+"""Relative to the energy of each atom's coefficients; keeps atoms that always come together apart."""
+
+
+def sparse_block(codes: Codes, block: int, atoms: int) -> Float:
+    """``S_i (m, r)`` with its zeros."""
+    sparse = np.zeros((codes.indices.shape[0], atoms), np.float32)
+    np.put_along_axis(sparse, codes.indices[:, block].astype(np.int64), codes.values[:, block], axis=1)
+    return sparse
+
+
+def block_of(weight: Float, block: int, width: int) -> Float:
+    """``W_i (m, b)``."""
+    return weight[:, block * width : (block + 1) * width]
+
+
+def least_squares_atoms(weight: Float, codes: Codes, atoms: Float, rows: Doubles | None = None) -> Float:
+    """``D_i = (S_i^T R S_i)^-1 S_i^T R W_i``, the best atoms for these codes (method of optimal directions).
+
+    Args:
+        weight: float32 ``(m, n)``.
+        codes: their supports and values.
+        atoms: the atoms until now ``(B, r, b)``; those that no row uses stay.
+        rows: weights ``R`` of the rows ``(m, B)``.
+
+    Source: Engan, Aase, Husoy, "Method of optimal directions for frame design" (1999).
+    """
+    blocks, count, width = atoms.shape
+    updated = atoms.copy()
+    for i in range(blocks):
+        sparse = sparse_block(codes, i, count)
+        weighted = sparse if rows is None else sparse * rows[:, i, None].astype(np.float32)
+        gram = (weighted.T @ sparse).astype(np.float64)
+        energy = np.diagonal(gram)
+        used = energy > 0
+        if not used.any():
+            continue
+        gram += np.diag(np.where(used, RIDGE * energy, 1.0))
+        target = (weighted.T @ block_of(weight, i, width)).astype(np.float64)
+        updated[i, used] = np.linalg.solve(gram, target)[used]
+    return updated
+
+
+def k_svd_atoms(weight: Float, codes: Codes, atoms: Float, rows: Doubles | None = None) -> Float:
+    """One approximate K-SVD sweep: each atom in turn, with its coefficients, by one step of the power method.
+
+    ``d <- E^T R c / |E^T R c|`` and ``c <- E d`` over the rows that use the atom, ``E`` their error without
+    it.
+
+    Source: Rubinstein, Zibulevsky, Elad, "Efficient implementation of the K-SVD algorithm" (2008).
+    """
+    blocks, count, width = atoms.shape
+    updated = atoms.copy()
+    for i in range(blocks):
+        sparse = sparse_block(codes, i, count)
+        error = block_of(weight, i, width) - sparse @ updated[i]
+        for atom in range(count):
+            users = np.flatnonzero(sparse[:, atom])
+            if not users.size:
+                continue
+            value = sparse[users, atom]
+            without = error[users] + value[:, None] * updated[i, atom]
+            direction = (value if rows is None else value * rows[users, i]) @ without
+            length = float(np.linalg.norm(direction))
+            if not length > 0:
+                continue
+            direction = (direction / length).astype(np.float32)
+            value = without @ direction
+            error[users] = without - value[:, None] * direction
+            sparse[users, atom] = value
+            updated[i, atom] = direction
+    return updated
+
+
+def revive_atoms(weight: Float, codes: Codes, atoms: Float, share: float = 0.0) -> tuple[Float, int]:
+    """Atoms that no row uses, and the ``share`` of all atoms that matter least, become the rows that err
+    most.
+
+    What an atom matters is the energy of its coefficients, ``sum values^2``.
+
+    Returns:
+        The atoms, and how many were replaced.
+    """
+    blocks, count, width = atoms.shape
+    revived, replaced = atoms.copy(), 0
+    for i in range(blocks):
+        energy = np.bincount(
+            codes.indices[:, i].ravel(), np.square(codes.values[:, i], dtype=np.float64).ravel(), count
+        )
+        weak = np.argsort(energy, kind="stable")[: max(int(share * count), int((energy == 0).sum()))]
+        worst = np.argsort(-codes.errors[:, i], kind="stable")[: len(weak)]
+        worst = worst[codes.errors[worst, i] > 0]
+        revived[i, weak[: len(worst)]] = block_of(weight, i, width)[worst]
+        replaced += len(worst)
+    return revived, replaced
+
+
+def weighted_values(weight: Float, fisher: NDArray[np.floating], codes: Codes, atoms: Float) -> Float:
+    """Values that lower ``sum F (W - S D)^2`` on the supports given, for any ``F (m, n)``: exact, row by row.
+
+    ``values = (A F A^T)^-1 A F w`` with ``A (k, b)`` the atoms of a row and block. Where all of ``F`` is 0,
+    values stay.
+    """
+    m, blocks, _ = codes.indices.shape
+    width = atoms.shape[2]
+    values = codes.values.copy()
+    for begin in range(0, m, CELLS // blocks + 1):
+        rows = slice(begin, begin + CELLS // blocks + 1)
+        used = atoms[np.arange(blocks)[None, :, None], codes.indices[rows]].astype(np.float64)
+        factor = fisher[rows].reshape(-1, blocks, 1, width).astype(np.float64)
+        gram = (used * factor) @ used.transpose(0, 1, 3, 2)
+        target = (used * factor) @ weight[rows].reshape(-1, blocks, width, 1).astype(np.float64)
+        ridge = RIDGE * np.diagonal(gram, axis1=2, axis2=3).mean(axis=2)
+        gram += np.where(ridge > 0, ridge, 1.0)[..., None, None] * np.eye(gram.shape[2])
+        solved = np.linalg.solve(gram, target)[..., 0]
+        values[rows] = np.where(ridge[..., None] > 0, solved, values[rows])
+    return values

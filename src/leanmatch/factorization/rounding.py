@@ -1,0 +1,53 @@
+"""Round to nearest: int8 or int4 codes with a scale for every group of a row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from leanmatch.errors import UsageError
+from leanmatch.factorization.arrays import Float, round_to_codes
+from leanmatch.factorization.calibration import Calibration
+from leanmatch.factorization.factors import INT_MATRIX_BITS, IntMatrix
+from leanmatch.factorization.solved import PLAIN, Solved, check_count, check_divides, solved
+
+
+@dataclass(frozen=True)
+class RoundOptions:
+    """Options of :func:`round_to_nearest`.
+
+    Attributes:
+        bits: 8 or 4.
+        group: columns that share a scale, must divide ``n``; 0 for whole rows.
+
+    Raises:
+        UsageError: out of range.
+    """
+
+    bits: int = 8
+    group: int = 0
+
+    def __post_init__(self) -> None:
+        if self.bits not in INT_MATRIX_BITS:
+            raise UsageError(
+                f"bits {self.bits!r} is not supported",
+                remedy=f"one of {', '.join(map(str, INT_MATRIX_BITS))}",
+            )
+        check_count("group", self.group, 0)
+
+
+def round_to_nearest(
+    weight: Float, options: RoundOptions | None = None, calibration: Calibration = PLAIN
+) -> Solved:
+    """``W ~ q scale`` with ``scale = max |group| / (2^(bits-1) - 1)``. The calibration only measures.
+
+    Raises:
+        UsageError: a group that does not divide ``n``.
+    """
+    options = options or RoundOptions()
+    m, n = weight.shape
+    group = options.group or n
+    check_divides(group, n)
+    calibration.check_fits((m, n))
+    codes, scale = round_to_codes(weight.reshape(m, n // group, group), options.bits)
+    factors = IntMatrix(codes.reshape(m, n), scale, options.bits)
+    return solved(f"int{options.bits}", weight, factors, calibration)

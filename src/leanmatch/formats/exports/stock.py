@@ -1,0 +1,163 @@
+"""Stock folders with dense weights: sentence-transformers or transformers reads them without leanmatch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from leanmatch.errors import ModelError, UsageError
+from leanmatch.files import atomic_folder, write_json
+from leanmatch.formats.artifact.contents import Artifact
+from leanmatch.formats.artifact.loader import build
+from leanmatch.formats.artifact.outputs import check_outputs
+from leanmatch.formats.artifact.reader import read_artifact
+from leanmatch.formats.exports.dense import densify
+from leanmatch.formats.parity import Parity
+from leanmatch.formats.provenance import FILE_NAME, GIVEN
+from leanmatch.formats.reader import quiet_bars
+from leanmatch.formats.writer import check_target, common_fields, same_mode, save_matcher
+
+
+@dataclass(frozen=True)
+class SavedExport:
+    """What was exported.
+
+    Attributes:
+        folder: where.
+        target: one of :data:`TARGETS`.
+        parity: how close the reloaded export is to the compressed model.
+        bytes: of all files together.
+        notes: what the user should know.
+    """
+
+    folder: Path
+    target: str
+    parity: Parity
+    bytes: int
+    notes: tuple[str, ...] = ()
+
+
+def export_model(
+    artifact: str | Path,
+    target: str,
+    folder: str | Path,
+    *,
+    overwrite: bool = False,
+    sample: Sequence[str] = (),
+) -> SavedExport:
+    """Export an artifact for other programs; the export is reloaded and compared before it takes its place.
+
+    Args:
+        artifact: the folder of a compressed model.
+        target: one of :data:`TARGETS`.
+        folder: where to.
+        overwrite: replace a model folder that is there.
+        sample: texts of the user's own to compare on, as well.
+
+    Raises:
+        UsageError: no such target, or one that does not fit the model.
+        FormatError: the artifact is damaged, or the export computes something else.
+        MissingExtraError: what the target needs is not installed.
+        LeanmatchError: ``folder`` is there and ``overwrite`` is false.
+    """
+    if target not in TARGETS:
+        raise UsageError(f"there is no export {target!r}", remedy=f"one of {', '.join(TARGETS)}")
+    check_target(folder, overwrite=overwrite)
+    found = read_artifact(artifact)
+    if target == "sentence-transformers" and found.task != "matcher":
+        raise UsageError(
+            f"{found.folder} holds a {found.architecture} ({found.task}), which sentence-transformers does "
+            "not read",
+            remedy="use --to transformers or --to onnx",
+        )
+    export: Callable[..., SavedExport] = TARGETS[target]
+    return export(found, Path(folder), overwrite=overwrite, sample=sample)
+
+
+def provenance_of(artifact: Artifact, target: str) -> dict[str, Any]:
+    """The artifact's provenance for its export, with a pointer to where it came from."""
+    kept = {name: artifact.provenance.get(name) for name in GIVEN}
+    origin = {
+        "target": target,
+        "from": str(artifact.folder),
+        "compressed_bytes": artifact.report["bytes"]["total"],
+    }
+    return {**kept, "exported": origin}
+
+
+def tokenizer_of(artifact: Artifact) -> Any:
+    """The tokenizer of an artifact.
+
+    Raises:
+        ModelError: it has none.
+    """
+    from transformers import AutoTokenizer
+
+    if artifact.tokenizer_file is None:
+        raise ModelError(f"{artifact.folder} has no tokenizer", remedy="compress the model again")
+    return AutoTokenizer.from_pretrained(str(artifact.folder), local_files_only=True)
+
+
+def _sentence_transformers(
+    artifact: Artifact, folder: Path, *, overwrite: bool, sample: Sequence[str]
+) -> SavedExport:
+    model = build(artifact, "cpu")
+    dense = densify(model)
+    check_outputs(model, dense, sample)
+    target = "sentence-transformers"
+    saved = save_matcher(dense, folder, provenance_of(artifact, target), overwrite=overwrite, sample=sample)
+    return SavedExport(folder, target, saved.parity, saved.bytes, (*saved.notes, *_pooler_note(artifact)))
+
+
+def _transformers(artifact: Artifact, folder: Path, *, overwrite: bool, sample: Sequence[str]) -> SavedExport:
+    """A bare transformers folder; of a sentence encoder, without what comes after the transformer."""
+    import transformers
+
+    model, notes = build(artifact, "cpu"), _pooler_note(artifact)
+    if artifact.task == "matcher":
+        if not artifact.config:
+            raise UsageError(
+                "a static encoder has no transformers form", remedy="use --to sentence-transformers"
+            )
+        behind = [module.type for module in artifact.modules[1:]]
+        notes = (*notes, f"transformers has no place for what follows the encoder: {', '.join(behind)}")
+        model = model[0].auto_model
+    tokenizer = tokenizer_of(artifact)
+    dense = densify(model)
+    with atomic_folder(folder, overwrite=overwrite) as temporary:
+        with quiet_bars():
+            dense.save_pretrained(str(temporary))
+            tokenizer.save_pretrained(str(temporary))
+            kind = getattr(transformers, artifact.architecture)
+            again = kind.from_pretrained(str(temporary), local_files_only=True)
+        parity = check_outputs(model, again, sample, tokenizer)
+        content = {
+            **common_fields(temporary, provenance_of(artifact, "transformers"), list(notes)),
+            "kind": "transformers",
+            "parity": {"min_cosine": parity.min_cosine, "texts": parity.texts},
+        }
+        write_json(temporary / FILE_NAME, content)
+        size = same_mode(temporary)
+    return SavedExport(folder, "transformers", parity, size, notes)
+
+
+def _onnx(artifact: Artifact, folder: Path, *, overwrite: bool, sample: Sequence[str]) -> SavedExport:
+    from leanmatch.formats.exports.onnxfile import export_onnx
+
+    parity, size = export_onnx(artifact, folder, overwrite=overwrite, sample=sample)
+    return SavedExport(folder, "onnx", parity, size)
+
+
+def _pooler_note(artifact: Artifact) -> tuple[str, ...]:
+    if not artifact.dropped:
+        return ()
+    return ("the pooler, which no vector of this model depends on, was left out: its weights are zeros",)
+
+
+TARGETS: Mapping[str, Callable[..., SavedExport]] = MappingProxyType(
+    {"sentence-transformers": _sentence_transformers, "transformers": _transformers, "onnx": _onnx}
+)
+"""Name of an export to what makes it."""

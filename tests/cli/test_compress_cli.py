@@ -1,0 +1,323 @@
+"""``leanmatch compress``, ``inspect`` and ``export`` as a user meets them, on a tiny BERT."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+import training_models as models
+from leanmatch.cli.app import app
+from leanmatch.compression import planner, planner_training
+from leanmatch.data import PairTable, write_pairs
+from leanmatch.formats import load_encoder, load_matcher, read_artifact
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    model = models.transformer_model(folder / "source")
+    model.save_pretrained(str(folder / "bert"), create_model_card=False)
+    return folder / "bert"
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    anchors, positives = models.pair_lists()
+    path = tmp_path_factory.mktemp("data") / "pairs.csv"
+    split = ["train" if row % 3 else "valid" if row % 2 else "test" for row in range(len(anchors))]
+    write_pairs(PairTable.from_columns({"anchor": anchors, "positive": positives, "split": split}), path)
+    return path
+
+
+def leanmatch(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def compress(base, pairs, output, *flags):
+    fixed = ("--device", "cpu", "--batch-size", "16")
+    return leanmatch("compress", base, "--data", pairs, "-o", output, *fixed, *flags)
+
+
+@pytest.fixture(scope="module")
+def lean(base, pairs, tmp_path_factory):
+    """A model with 1.3 times fewer multiply-adds, and what the command printed."""
+    output = tmp_path_factory.mktemp("lean") / "m"
+    result = compress(base, pairs, output, "--macs", "1.3x", "--minutes", "0.01", "--json")
+    assert result.exit_code == 0, result.output
+    return output, json.loads(result.stdout), result.stderr
+
+
+def test_a_model_within_the_budget_is_saved_with_its_quality(lean, base):
+    output, summary, said = lean
+    assert summary["saved"] and summary["reached"] and summary["asked"]["macs"] == 1.3
+    assert summary["dense"]["layer_macs"] >= 1.3 * summary["layer_macs"] > 0
+    artifact = read_artifact(output)
+    quality = artifact.report["quality"]
+    assert quality["metric"] == "MRR@10" and 0 < quality["compressed"] <= 1
+    assert quality["kept"] == pytest.approx(quality["compressed"] / quality["dense"])
+    assert artifact.provenance["base"] == str(base) and artifact.provenance["options"]["method"] == "stf"
+    assert artifact.provenance["training"]["attempts"][0]["training"]["steps"] >= 1
+    assert all(0 <= layer.report["error"] < 1 for layer in artifact.layers.values())
+    assert "to learn from" in said and "kept" in said
+    assert [path.name for path in output.parent.iterdir()] == ["m"], "the work folder is gone"
+    forms = {type(layer.factors).__name__ for layer in artifact.layers.values()}
+    assert "QuantizedDenseSparse" in forms and "IntMatrix" in forms
+
+
+def test_evaluate_takes_it_like_any_model_on_its_test_rows(lean, pairs):
+    result = leanmatch("evaluate", lean[0], pairs, "--against", "base", "--json", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["slices"][0]["metrics"]["MRR@10"]["verdict"]
+    assert found["slices"][0]["n_rows"] == 16, "the test rows, neither those learned from nor those judged on"
+
+
+def test_inspect(lean, tmp_path):
+    shown = leanmatch("inspect", lean[0])
+    assert shown.exit_code == 0, shown.output
+    for words in ("all layers", "MACs", "held-out data", "BertModel (matcher)", "word_embeddings", "int8"):
+        assert words in shown.stdout
+    told = json.loads(leanmatch("inspect", lean[0], "--json").stdout)
+    assert sum(row["bytes"] for row in told["layers"]) == told["bytes"]["layers"]
+    assert told["quality"]["reached"] is True
+    for suffix in ("svg", "png"):
+        drawn = leanmatch("inspect", lean[0], "--plot", tmp_path / f"layers.{suffix}")
+        assert drawn.exit_code == 0 and (tmp_path / f"layers.{suffix}").stat().st_size > 5000
+    assert b"<svg" in (tmp_path / "layers.svg").read_bytes()[:1000]
+    wrong = leanmatch("inspect", lean[0], "--plot", tmp_path / "layers.txt")
+    assert wrong.exit_code == 2 and "end it in .svg, .png, .pdf" in wrong.stderr
+
+
+def test_inspect_of_what_is_no_artifact(base, tmp_path):
+    result = leanmatch("inspect", base)
+    assert result.exit_code == 1 and "holds no compressed model" in result.stderr
+    assert leanmatch("inspect", tmp_path / "nothing").exit_code == 1
+
+
+def test_export(lean, tmp_path):
+    result = leanmatch("export", lean[0], "--to", "sentence-transformers", "-o", tmp_path / "st", "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert told["min_cosine"] > 0.9999 and told["bytes"] > read_artifact(lean[0]).report["bytes"]["total"]
+    texts = ["bala cela", "dini"]
+    np.testing.assert_allclose(load_encoder(tmp_path / "st")(texts), load_encoder(lean[0])(texts), atol=1e-4)
+    again = leanmatch("export", lean[0], "--to", "sentence-transformers", "-o", tmp_path / "st")
+    assert again.exit_code == 1 and "exists already" in again.stderr
+    assert leanmatch("export", lean[0], "--to", "coreml", "-o", tmp_path / "x").exit_code == 2
+
+
+def test_a_quality_that_is_missed_is_not_saved_unless_told(base, pairs, tmp_path, monkeypatch):
+    real = planner.compare  # a random model's metric may as well rise: three quarters are taken away
+    monkeypatch.setattr(planner, "compare", lambda metric, dense, found: real(metric, dense, found / 4))
+    flags = ("--macs", "2x", "--method", "nm", "--keep", "99.9%", "--minutes", "0")
+    missed = compress(base, pairs, tmp_path / "m", *flags, "--json")
+    assert missed.exit_code == 1
+    summary = json.loads(missed.stdout)
+    assert not summary["saved"] and not summary["reached"] and summary["quality"]["kept"] < 0.999
+    assert not (tmp_path / "m").exists() and (tmp_path / ".m.compressing").exists()
+    in_words = compress(base, pairs, tmp_path / "m", *flags)
+    assert in_words.exit_code == 1 and "No model was saved" in in_words.stdout
+    taken = compress(base, pairs, tmp_path / "m", *flags, "--allow-lower")
+    assert taken.exit_code == 0, taken.output
+    assert "continuing the run" in taken.stderr and "BELOW the 99.9% that was asked for" in taken.stdout
+    assert read_artifact(tmp_path / "m").report["quality"]["reached"] is False
+    assert "BELOW what was asked for" in leanmatch("inspect", tmp_path / "m").stdout
+    assert not (tmp_path / ".m.compressing").exists()
+
+
+def test_keep_takes_the_leanest_rung_that_holds(base, pairs, tmp_path):
+    result = compress(
+        base, pairs, tmp_path / "m", "--keep", "0.8", "--method", "nm", "--minutes", "0.005", "--json"
+    )
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert summary["reached"] and summary["quality"]["kept"] >= 0.8 and "one shot at" in result.stderr
+
+
+def test_size_is_that_of_the_whole_folder(base, pairs, tmp_path):
+    most = 110_000
+    result = compress(base, pairs, tmp_path / "m", "--size", f"{most / 1000}kB", "--minutes", "0", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["folder_bytes"] <= most
+    small = compress(base, pairs, tmp_path / "n", "--size", "10kB", "--minutes", "0")
+    assert small.exit_code == 2 and "bytes" in small.stderr
+
+
+@pytest.mark.parametrize("method", ["post", "svd", "fwsvd", "nm"])
+def test_other_methods(method, base, pairs, tmp_path):
+    flags = ("--method", method, "--macs", "1.3x", "--minutes", "0.003", "--json")
+    result = compress(base, pairs, tmp_path / "m", *flags)
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert summary["dense"]["layer_macs"] >= 1.3 * summary["layer_macs"]
+
+
+def test_int8_needs_no_training(base, pairs, tmp_path):
+    result = compress(base, pairs, tmp_path / "m", "--method", "int8", "--keep", "0.9", "--json")
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert summary["attempts"][-1]["training"]["steps"] == 0
+    assert summary["layer_macs"] == summary["dense"]["layer_macs"], (
+        "rounding saves no multiply-adds, and says so"
+    )
+
+
+def test_a_specification_instead_of_a_budget(base, pairs, tmp_path):
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("rules:\n- pattern: '*intermediate.dense'\n  layer: {block: 8, atoms: 16, nonzeros: 2}\n")
+    result = compress(base, pairs, tmp_path / "m", "--spec", spec, "--minutes", "0.003", "--json")
+    assert result.exit_code == 0, result.output
+    assert len(read_artifact(tmp_path / "m").layers) == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (["--task", "translate"], 2, "one of match, classify"),
+        (["--method", "magic"], 2, "one of stf, post, svd, fwsvd, nm, int8"),
+        (["--keep", "most"], 2, "a share such as 0.99 or 99%"),
+        (["--keep", "1.5"], 2, "keep must be above 0 and at most 1"),
+        (["--size", "small"], 2, "a size such as 10MB"),
+        (["--size", "5 parsecs"], 2, "a size such as 10MB"),
+        (["--macs", "0.5x"], 2, "macs must be above 1"),
+        (["--macs", "500x"], 2, "below the least that is possible"),
+        (["--minutes", "-1"], 2, "minutes must be from 0"),
+        (["--minutes", "nan"], 2, "minutes must be from 0"),
+        (["--lr", "0"], 2, "lr must be above 0"),
+        (["--method", "int8", "--macs", "2x"], 2, "int8 saves bytes"),
+        (["--spec", "/no/such/file"], 2, "there is no specification file"),
+        (["--column", "anchor=question"], 1, "question"),
+        (["--data", "/no/such/pairs.csv"], 1, "there is no such file"),
+        (["--task", "classify"], 1, "is no trained classifier"),
+    ],
+)
+def test_mistakes_are_named_and_leave_no_model(flags, code, message, base, pairs, tmp_path):
+    result = compress(base, pairs, tmp_path / "m", *flags)
+    assert result.exit_code == code, result.output
+    assert message in result.stderr and "Traceback" not in result.stderr
+    assert result.stdout == "" and not (tmp_path / "m").exists()
+
+
+def test_data_and_models_that_cannot_be_used(base, pairs, lean, tmp_path):
+    (tmp_path / "empty.csv").write_text("")
+    empty = compress(base, tmp_path / "empty.csv", tmp_path / "m")
+    assert empty.exit_code == 1 and "empty" in empty.stderr
+    twice = compress(lean[0], pairs, tmp_path / "m")
+    assert twice.exit_code == 1 and "is compressed already" in twice.stderr
+    models.static_model().save_pretrained(str(tmp_path / "static"), create_model_card=False)
+    static = compress(tmp_path / "static", pairs, tmp_path / "m")
+    assert static.exit_code == 1 and "is a static encoder" in static.stderr
+    broken = load_matcher(base, device="cpu")
+    with torch.no_grad():
+        broken[0].auto_model.encoder.layer[0].output.dense.weight[0, 0] = float("nan")
+    broken.save_pretrained(str(tmp_path / "broken"), create_model_card=False)
+    nan = compress(tmp_path / "broken", pairs, tmp_path / "m")
+    assert nan.exit_code == 1 and "NaN" in nan.stderr and "Traceback" not in nan.stderr
+
+
+def test_a_folder_of_something_else_is_never_replaced(base, pairs, tmp_path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "thesis.tex").write_text("years of work")
+    result = compress(base, pairs, tmp_path / "m", "--overwrite")
+    assert result.exit_code == 1 and "is not a saved model" in result.stderr
+    assert (tmp_path / "m" / "thesis.tex").read_text() == "years of work"
+
+
+def test_an_interrupted_run_ends_as_if_it_had_not_been(base, pairs, tmp_path, monkeypatch):
+    fixed = ("--macs", "1.3x", "--minutes", "0.02", "--json")
+    whole = compress(base, pairs, tmp_path / "whole", *fixed, "--resume")
+    assert whole.exit_code == 0, whole.output
+    steps = json.loads(whole.stdout)["attempts"][0]["training"]["steps"]
+    assert steps > 4
+    real, calls = planner_training._save, []
+
+    def save(*arguments):
+        real(*arguments)
+        calls.append(arguments[4])
+        if arguments[4] == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        options = planner_training.TrainingOptions
+
+        def impatient(**values):
+            return options(**{**values, "checkpoint_seconds": 0.0})
+
+        patch.setattr("leanmatch.cli.compressionoptions.TrainingOptions", impatient)
+        patch.setattr(planner_training, "_fixed_steps", lambda *arguments: steps)
+        patch.setattr(planner_training, "_save", save)
+        stopped = compress(base, pairs, tmp_path / "cut", *fixed)
+        assert stopped.exit_code == 130 and calls[-1] == 3 and not (tmp_path / "cut").exists()
+        patch.setattr(planner_training, "_save", real)
+        again = compress(base, pairs, tmp_path / "cut", *fixed)
+    assert again.exit_code == 0, again.output
+    assert "continuing the run" in again.stderr
+    training = json.loads(again.stdout)["attempts"][0]["training"]
+    assert training["resumed_at"] == 3 and training["steps"] == steps
+    one, two = (tmp_path / name / "compressed.safetensors" for name in ("whole", "cut"))
+    assert one.read_bytes() == two.read_bytes(), "to the bit"
+    assert not (tmp_path / ".cut.compressing").exists()
+
+
+def test_other_settings_do_not_continue_a_run_and_two_at_once_are_refused(base, pairs, tmp_path):
+    work = tmp_path / ".m.compressing"
+    script = f"""
+import time
+from leanmatch.training.checkpoints import WorkFolder
+held = WorkFolder({str(work)!r}, {{"options": "other"}}, lock=True)
+print("held", flush=True)
+time.sleep(300)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout.readline() == "held\n"
+            refused = compress(base, pairs, tmp_path / "m", "--macs", "2x")
+        finally:
+            other.kill()
+    assert refused.exit_code == 1 and "another process" in refused.stderr
+    different = compress(base, pairs, tmp_path / "m", "--macs", "2x")
+    assert different.exit_code == 1 and "unfinished run with other settings" in different.stderr
+
+
+def test_classification(tmp_path):
+    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+    torch.manual_seed(0)
+    names = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=models.tiny_tokenizer(), model_max_length=32, **names
+    )
+    classes = ["fruit", "tool", "place"]
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=64, initializer_range=0.2,
+        id2label=dict(enumerate(classes)), label2id={name: place for place, name in enumerate(classes)},
+    )  # fmt: skip
+    model = BertForSequenceClassification(config).eval()
+    texts = models.pair_lists()[0]
+    with torch.no_grad():
+        wanted = [
+            classes[int(model(**tokenizer(text, return_tensors="pt")).logits.argmax())] for text in texts
+        ]
+    model.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    rows = {"anchor": texts, "positive": wanted}
+    write_pairs(PairTable.from_columns(rows), tmp_path / "texts.csv")
+    flags = ("--task", "classify", "--macs", "1.3x", "--minutes", "0.01", "--json")
+    result = compress(tmp_path / "base", tmp_path / "texts.csv", tmp_path / "m", *flags)
+    assert result.exit_code == 0, result.output
+    quality = json.loads(result.stdout)["quality"]
+    assert quality["metric"] == "accuracy" and quality["dense"] == 1.0 and quality["compressed"] > 0.3
+    assert read_artifact(tmp_path / "m").task == "sequence-classification"
+    rows["positive"][0] = "animal"
+    write_pairs(PairTable.from_columns(rows), tmp_path / "texts.csv")
+    unknown = compress(tmp_path / "base", tmp_path / "texts.csv", tmp_path / "n", *flags)
+    assert unknown.exit_code == 1 and "the model has no such class" in unknown.stderr

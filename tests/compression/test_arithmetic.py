@@ -1,0 +1,184 @@
+"""Decoding, fake quantization, pursuit and changes of support against slow references."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch.nn import functional
+
+from leanmatch.compression.blocks import blocks_of, metric_of, rows_of
+from leanmatch.compression.decode import bag_decode, decode, scatter_decode
+from leanmatch.compression.fitting import rank_for
+from leanmatch.compression.pursuit import pursue, refit
+from leanmatch.compression.quantize import fake_quantize, quantize
+from leanmatch.compression.support import drop_costs, gram_of, propose, thin, whitened_atoms
+from leanmatch.errors import ModelError
+
+
+def problem(rows=7, blocks=3, atoms=10, width=4, nonzeros=2, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(rows, blocks, nonzeros, generator=generator)
+    table = torch.randn(blocks, atoms, width, generator=generator)
+    indices = torch.rand(rows, blocks, atoms, generator=generator).topk(nonzeros, 2).indices
+    return values, table, indices
+
+
+def slow_decode(values, atoms, indices):
+    rows, blocks, _ = values.shape
+    parts = [
+        torch.stack([values[o, i].double() @ atoms[i, indices[o, i].long()].double() for o in range(rows)])
+        for i in range(blocks)
+    ]
+    return torch.cat(parts, 1)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 65])
+def test_decoding_and_its_gradients_are_those_of_the_definition(rows):
+    values, atoms, indices = problem(rows=rows)
+    weights = torch.randn(rows, 12)
+    found = []
+    for function in (decode, bag_decode, slow_decode):
+        v, a = values.clone().requires_grad_(), atoms.clone().requires_grad_()
+        dense = function(v, a, indices.to(torch.uint8))
+        (dense * weights).sum().backward()
+        found.append((dense.detach().double(), v.grad, a.grad))
+    assert found[2][1].abs().max() > 0.1
+    for dense, d_values, d_atoms in found[:2]:
+        torch.testing.assert_close(dense, found[2][0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(d_values, found[2][1], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(d_atoms, found[2][2], atol=1e-5, rtol=1e-5)
+
+
+def test_scattering_is_decoding_with_unit_vectors():
+    values, _, indices = problem(atoms=4)
+    eye = torch.eye(4).expand(3, 4, 4).contiguous()
+    torch.testing.assert_close(scatter_decode(values, indices, 4).double(), slow_decode(values, eye, indices))
+
+
+@pytest.mark.parametrize("bits", [8, 6, 4])
+def test_fake_quantization_is_quantization_with_the_gradient_passed(bits):
+    x = torch.randn(5, 6)
+    x[2] = 0
+    x.requires_grad_()
+    q, scale = quantize(x, bits, (1,))
+    assert int(q.abs().max()) == 2 ** (bits - 1) - 1
+    assert (scale > 0).all()
+    rounded = fake_quantize(x, bits, (1,))
+    torch.testing.assert_close(rounded.detach(), q * scale, atol=1e-6, rtol=1e-6)
+    assert (rounded - x).abs().max() > 1e-3
+    rounded.sum().backward()
+    assert torch.equal(x.grad, torch.ones(5, 6))
+    assert fake_quantize(x, None, (1,)) is x
+
+
+def test_weights_that_are_not_finite_are_not_quantized():
+    with pytest.raises(ModelError, match="NaN or infinite"):
+        quantize(torch.tensor([[1.0, float("nan")]]), 8, (1,))
+
+
+def test_pursuit_and_refit_agree_with_least_squares_on_their_supports():
+    _, atoms, indices = problem(rows=9, atoms=12, width=8)
+    values = torch.rand(9, 3, 2) + 1
+    noisy = slow_decode(values, atoms, indices).float()
+    noisy += 0.3 * torch.randn(noisy.shape, generator=torch.Generator().manual_seed(1))
+    codes = pursue(noisy, atoms, 3)
+    again = refit(noisy, atoms, codes.indices)
+    torch.testing.assert_close(again.values, codes.values, atol=1e-4, rtol=1e-4)
+    for block, row in itertools.product(range(3), range(9)):
+        target = noisy[row, 8 * block : 8 * block + 8].double()
+        chosen = atoms[block, codes.indices[row, block]].T.double()
+        best = torch.linalg.lstsq(chosen, target[:, None]).solution[:, 0]
+        torch.testing.assert_close(codes.values[row, block].double(), best, atol=1e-3, rtol=1e-3)
+        left = float((target - chosen @ best).square().sum())
+        assert left == pytest.approx(float(codes.errors[row, block]), abs=1e-4)
+
+
+def test_dropping_costs_are_those_of_refitting_without_the_nonzero():
+    values, atoms, indices = problem(nonzeros=3, atoms=6)
+    atoms = functional.normalize(atoms, dim=2)
+    kept = torch.ones(values.shape, dtype=torch.bool)
+    kept[0, 0, 1] = False
+    costs, _ = drop_costs(values * kept, gram_of(atoms, indices), kept)
+    assert costs[0, 0, 1] == float("inf")
+    dense = blocks_of(slow_decode(values * kept, atoms, indices).float(), 4)
+    for row, block, entry in itertools.product(range(7), range(3), range(3)):
+        if not kept[row, block, entry]:
+            continue
+        rest = [j for j in range(3) if j != entry and kept[row, block, j]]
+        chosen = atoms[block, indices[row, block, rest]].T.double()
+        target = dense[block, row].double()
+        best = torch.linalg.lstsq(chosen, target[:, None]).solution[:, 0]
+        error = float((target - chosen @ best).square().sum())
+        assert float(costs[row, block, entry]) == pytest.approx(error, rel=0.02, abs=1e-4)
+
+
+def test_thinning_leaves_the_count_asked_for_and_errs_less_than_dropping_small_values():
+    values, atoms, indices = problem(rows=40, nonzeros=4, atoms=8)
+    metric = torch.eye(4).expand(3, 4, 4)
+    kept = torch.ones(values.shape, dtype=torch.bool)
+    before = slow_decode(values, atoms, indices)
+    some, left = thin(values, indices, kept, atoms, metric, least=2, total=400)
+    assert int(left.sum()) == 400
+    assert bool((left.sum(2) >= 2).all())
+    assert set(left.sum(2).unique().tolist()) == {3, 4} or 2 in left.sum(2)
+    assert (some[~left] == 0).all()
+    done, left = thin(some, indices, left, atoms, metric, least=2, total=240)
+    assert (left.sum(2) == 2).all()
+    error = (slow_decode(done, atoms, indices) - before).square().sum()
+    _, norms = whitened_atoms(atoms, metric)
+    sizes = values.abs() * norms.expand(40, -1, -1).gather(2, indices)
+    small = torch.zeros_like(kept).scatter_(2, sizes.topk(2, 2).indices, True)
+    naive = (slow_decode(values * small, atoms, indices) - before).square().sum()
+    assert error < 0.8 * naive
+
+
+def test_a_swap_is_proposed_where_the_shadow_asks_for_it_and_nowhere_else():
+    atoms = torch.eye(4).expand(2, 4, 4).contiguous()
+    indices = torch.tensor([[0, 1]]).expand(3, 2, 2).contiguous()
+    values = torch.tensor([1.0, 0.1]).expand(3, 2, 2).contiguous()
+    weight = slow_decode(values, atoms, indices).float()
+    step = torch.zeros(3, 8)
+    step[1, 4 + 3] = 0.5
+    swap = propose(weight, step, indices, atoms, atoms, margin=1e-3, share=1.0)
+    assert swap.changed.nonzero().tolist() == [[1, 1]]
+    assert sorted(swap.indices[1, 1].tolist()) == [0, 3]
+    by_atom = dict(zip(swap.indices[1, 1].tolist(), swap.values[1, 1].tolist(), strict=True))
+    assert by_atom == pytest.approx({0: 1.0, 3: 0.5})
+    assert not propose(weight, step, indices, atoms, atoms, margin=1.0, share=1.0).changed.any()
+
+
+def test_the_share_bounds_how_many_rows_and_blocks_swap():
+    values, atoms, indices = problem(rows=50)
+    weight = slow_decode(values, atoms, indices).float()
+    step = torch.randn(weight.shape, generator=torch.Generator().manual_seed(3))
+    metric = torch.eye(4).expand(3, 4, 4)
+    all_of_them = propose(weight, step, indices, atoms, metric, margin=0.0, share=1.0).changed
+    few = propose(weight, step, indices, atoms, metric, margin=0.0, share=0.1).changed
+    assert int(all_of_them.sum()) > 40
+    assert int(few.sum()) == 15
+    assert (all_of_them | ~few).all()
+
+
+def test_the_metric_is_the_root_of_the_damped_blocks():
+    x = torch.randn(50, 8, generator=torch.Generator().manual_seed(0)) * torch.linspace(1, 3, 8)
+    moment = x.T @ x / 50
+    roots = metric_of(moment, 8, 4)
+    level = moment.diagonal().mean()
+    for block in range(2):
+        part = moment[4 * block : 4 * block + 4, 4 * block : 4 * block + 4] / level
+        wanted = part + 0.01 * torch.eye(4)
+        torch.testing.assert_close(roots[block] @ roots[block].T, wanted, atol=1e-5, rtol=1e-4)
+    assert torch.equal(metric_of(None, 8, 4), torch.eye(4).expand(2, 4, 4))
+
+
+def test_ranks_save_what_they_promise():
+    rank = rank_for(384, 1536, 2.67)
+    assert 384 * 1536 / (rank * (384 + 1536)) >= 2.67 > 384 * 1536 / ((rank + 1) * (384 + 1536))
+
+
+def test_blocks_go_there_and_back():
+    weight = torch.arange(24.0).view(2, 12)
+    assert torch.equal(rows_of(blocks_of(weight, 4)), weight)
+    assert torch.equal(blocks_of(weight, 4)[1, 0], torch.tensor([4.0, 5.0, 6.0, 7.0]))

@@ -1,0 +1,141 @@
+"""The planner's parts: the knapsack against brute force, costs against the artifact's bytes, quality."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leanmatch.compression import LayerSpec
+from leanmatch.compression.planner import Budget, choose
+from leanmatch.compression.planner_allocation import allocate
+from leanmatch.compression.planner_candidates import METHODS, Candidate, Group, spec_cost
+from leanmatch.compression.planner_quality import compare
+from leanmatch.compression.planner_sensitivity import anchors_of, on_a_line
+from leanmatch.errors import UsageError
+
+
+def brute_force(losses, costs, budget):
+    """The least loss of all choices within the budget."""
+    best = math.inf
+    for picks in itertools.product(*(range(len(group)) for group in losses)):
+        if sum(cost[pick] for cost, pick in zip(costs, picks, strict=True)) <= budget:
+            best = min(best, sum(loss[pick] for loss, pick in zip(losses, picks, strict=True)))
+    return best
+
+
+choices = st.lists(
+    st.lists(st.tuples(st.integers(0, 50), st.integers(0, 30)), min_size=1, max_size=4),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(groups=choices, budget=st.integers(0, 120))
+@settings(max_examples=200, deadline=None)
+def test_the_knapsack_is_optimal_where_costs_lie_on_the_grid(groups, budget):
+    losses = [[float(loss) for loss, _ in group] for group in groups]
+    costs = [[cost for _, cost in group] for group in groups]
+    if sum(min(cost) for cost in costs) > budget:
+        with pytest.raises(UsageError, match="below the least that is possible"):
+            allocate(losses, costs, budget)
+        return
+    picks = allocate(losses, costs, budget)
+    assert sum(cost[pick] for cost, pick in zip(costs, picks, strict=True)) <= budget
+    assert sum(loss[pick] for loss, pick in zip(losses, picks, strict=True)) == brute_force(
+        losses, costs, budget
+    )
+
+
+@given(groups=choices, budget=st.integers(1, 120), grid=st.integers(5, 40))
+@settings(max_examples=100, deadline=None)
+def test_a_coarse_grid_never_exceeds_the_budget(groups, budget, grid):
+    losses = [[float(loss) for loss, _ in group] for group in groups]
+    costs = [[cost for _, cost in group] for group in groups]
+    if sum(min(cost) for cost in costs) <= budget:
+        picks = allocate(losses, costs, budget, grid=grid)
+        assert sum(cost[pick] for cost, pick in zip(costs, picks, strict=True)) <= budget
+
+
+def group(name, shape, options, embedding=False):
+    return Group(
+        (name,), shape, embedding, tuple(Candidate(LayerSpec(nonzeros=k), b, m) for k, b, m in options)
+    )
+
+
+def test_both_limits_are_met():
+    # bytes and multiply-adds disagree on what is cheap
+    groups = [group(str(i), (100, 100), [(1, 10, 5000), (2, 20, 2000), (3, 30, 1000)]) for i in range(4)]
+    harm = [[1.0, 2.0, 3.0]] * 4
+    assert choose(groups, harm, size=40) == [0, 0, 0, 0]
+    picks = choose(groups, harm, size=80, macs=4.0)
+    assert sum((5000, 2000, 1000)[pick] for pick in picks) <= 10_000
+    assert sum((10, 20, 30)[pick] for pick in picks) <= 80
+    with pytest.raises(UsageError, match="no choice of layers has at most 40 bytes"):
+        choose(groups, harm, size=40, macs=4.0)
+    with pytest.raises(UsageError, match="below the least"):
+        choose(groups, harm, macs=100.0)
+
+
+def test_the_smaller_of_two_equally_harmless_choices_is_taken():
+    groups = [group("a", (100, 100), [(1, 900, 10), (2, 500, 10)])]
+    assert choose(groups, [[0.0, 0.0]], macs=2.0) == [1]
+
+
+def test_harm_follows_error_on_a_line():
+    errors = [0.4, 0.05, 0.2, 0.1, 0.0]
+    assert anchors_of(errors) == [0, 3]
+    found = on_a_line(errors, {0: 0.16, 3: 0.01})
+    np.testing.assert_allclose(found[:4], [0.16, 0.0025, 0.04, 0.01])
+    assert found[4] < 1e-6
+    steep = on_a_line(errors, {0: 0.5, 3: 1e-9})
+    assert steep[2] == pytest.approx(1e-9 * 4), "the slope is bounded by 2"
+    assert on_a_line([0.3], {0: 0.1}) == [0.1]
+
+
+@pytest.mark.parametrize("spec", sorted({spec for specs in METHODS.values() for spec in specs}, key=str))
+def test_costs_are_those_of_the_artifact(spec):
+    """The bytes that the planner counts are those that the artifact stores (all scales fit float16 here)."""
+    import torch
+
+    from leanmatch.compression import CompressionSpec, Rule, factorize, finalize
+    from leanmatch.formats.artifact.forms import encode
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(64, 96))
+    size, macs = spec_cost(spec, (96, 64))
+    calm = LayerSpec.from_json({**spec.to_json(), "weighting": "none"})
+    factorize(model, CompressionSpec((Rule("0", calm),)), rounds=1)
+    finalize(model)
+    factors = model[0].to_factors()
+    _, tensors = encode(factors)
+    assert size == sum(array.nbytes for array in tensors.values())
+    assert macs == factors.cost().macs
+
+
+def test_specs_that_do_not_fit_have_no_cost():
+    assert spec_cost(LayerSpec(block=16), (8, 40)) is None
+    assert spec_cost(LayerSpec(method="nm", block=16), (8, 40)) is None
+    assert spec_cost(LayerSpec(method="int", group=32), (8, 40)) is None
+    assert spec_cost(LayerSpec(method="low-rank", rank=9), (8, 40)) is None
+
+
+def test_quality_pairs_the_queries():
+    dense = np.random.default_rng(0).random(400)
+    same = compare("MRR@10", dense, dense)
+    assert (same.kept, same.low, same.high) == (1.0, 1.0, 1.0)
+    half = compare("MRR@10", dense, dense * np.random.default_rng(1).random(400))
+    assert 0.4 < half.low < half.kept < half.high < 0.6 and half.queries == 400
+    assert "held-out queries" in half.sentence()
+
+
+@pytest.mark.parametrize(
+    "bad", [{"keep": 0.0}, {"keep": 1.1}, {"size": 0}, {"macs": 1.0}, {"macs": math.inf}]
+)
+def test_budgets_out_of_range(bad):
+    with pytest.raises(UsageError):
+        Budget(**bad)

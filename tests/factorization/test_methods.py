@@ -1,0 +1,198 @@
+"""Baselines against what theory says they are, and the one table of all methods."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from leanmatch.errors import DataError, UsageError
+from leanmatch.factorization.calibration import Calibration
+from leanmatch.factorization.low_rank import block_low_rank_bits
+from leanmatch.factorization.methods import METHODS, find_method, solve
+from leanmatch.factorization.productcodes import ProductCodes
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+SMALL = {
+    "dense-sparse": {"width": 8, "atoms": 10, "nonzeros": 2, "iterations": 3},
+    "orthonormal": {"width": 8, "nonzeros": 2},
+    "svd": {"rank": 1},
+    "fwsvd": {"rank": 1},
+    "block-low-rank": {"width": 8, "rank": 1},
+    "product": {"width": 2, "codewords": 5},
+    "int4": {"group": 8},
+}
+
+
+@pytest.mark.parametrize("m", [1, 17])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_the_same_face(method, m):
+    weight = normal(m, 24)
+    calibration = Calibration(fisher=np.ones((m, 24)))
+    result = solve(weight, method, calibration, **SMALL.get(method, {}))
+    dense = result.factors.dense()
+    assert dense.shape == result.factors.shape == weight.shape
+    assert dense.dtype == np.float32
+    error = np.square(dense.astype(float) - weight).sum() / np.square(weight.astype(float)).sum()
+    np.testing.assert_allclose(result.report.relative_error, error, rtol=1e-6)
+    np.testing.assert_allclose(result.report.weighted_error, error, rtol=1e-6)
+    assert error < 0.95
+    assert result.factors.cost().bits > 0
+    assert (result.report.method in (method, "n:m")) and result.report.iterations >= 1
+    assert (
+        solve(np.zeros_like(weight), method, calibration, **SMALL.get(method, {})).report.relative_error == 0
+    )
+
+
+def test_svd_is_the_best_of_its_rank():
+    weight = normal(20, 12)
+    singular = np.linalg.svd(weight, compute_uv=False)
+    result = solve(weight, "svd", rank=5)
+    np.testing.assert_allclose(
+        result.report.relative_error, (singular[5:] ** 2).sum() / (singular**2).sum(), rtol=1e-4
+    )
+    assert result.factors.cost().macs == 5 * 32
+    assert solve(weight, "svd", rank=12).report.relative_error < 1e-10
+
+
+def test_svd_in_the_metric_of_the_inputs():
+    inputs = normal(200, 12, seed=1) * np.geomspace(4, 0.1, 12, dtype=np.float32)
+    weight, calibration = normal(20, 12), Calibration(moments=inputs.T @ inputs / 200)
+    plain = calibration.error(weight, solve(weight, "svd", rank=4).factors.dense())
+    assert solve(weight, "svd", calibration, rank=4).report.weighted_error < 0.7 * plain
+
+
+def test_fwsvd_is_the_best_for_weights_along_rows():
+    weight = normal(20, 12)
+    rows = np.random.default_rng(1).exponential(size=(20, 1)) ** 2
+    calibration = Calibration(fisher=np.broadcast_to(rows, (20, 12)).copy())
+    result = solve(weight, "fwsvd", calibration, rank=4)
+    singular = np.linalg.svd(np.sqrt(rows) * weight, compute_uv=False)
+    best = (singular[4:] ** 2).sum() / (singular**2).sum()
+    np.testing.assert_allclose(result.report.weighted_error, best, rtol=1e-3)
+    assert calibration.error(weight, solve(weight, "svd", rank=4).factors.dense()) > 1.05 * best
+    with pytest.raises(UsageError, match="Fisher"):
+        solve(weight, "fwsvd", rank=4)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_block_low_rank_is_the_svd_of_each_block(weighted):
+    weight = normal(30, 16)
+    rows = np.random.default_rng(1).uniform(0.2, 3, (30, 1)) if weighted else np.ones((30, 1))
+    calibration = Calibration(fisher=np.broadcast_to(rows, weight.shape).copy())
+    result = solve(weight, "block-low-rank", calibration, width=8, rank=3)
+    left_out = sum(
+        (np.linalg.svd(np.sqrt(rows) * block, compute_uv=False)[3:] ** 2).sum()
+        for block in np.split(weight.astype(float), 2, axis=1)
+    )
+    expected = left_out / (rows * weight.astype(float) ** 2).sum()
+    np.testing.assert_allclose(result.report.weighted_error, expected, rtol=2e-2 if weighted else 1e-4)
+    factors = result.factors
+    bits = block_low_rank_bits(30, 16, 8, 3)
+    assert bits == factors.cost().bits - 2 * factors.indices.size  # ceil(log2 3) bits an index
+    assert bits == sum(part.size * 32 for part in (factors.atoms, factors.values))
+
+
+def test_pruning_keeps_the_best_of_each_group():
+    weight = normal(12, 16)
+    result = solve(weight, "n:m", keep=3, of=8)
+    lowest = min_error = 0.0
+    for group in weight.astype(float).reshape(-1, 8):
+        lowest = min(np.square(np.delete(group, kept)).sum() for kept in combinations(range(8), 3))
+        min_error += lowest
+    np.testing.assert_allclose(
+        result.report.relative_error, min_error / np.square(weight.astype(float)).sum(), rtol=1e-5
+    )
+    kept = result.factors.dense()
+    np.testing.assert_array_equal(kept[kept != 0], weight[kept != 0])
+    assert (np.count_nonzero(kept.reshape(-1, 8), axis=1) == 3).all()
+
+
+def test_pruning_goes_by_calibration():
+    weight = np.array([[1, 2, 3, 4]], np.float32)
+    moments = Calibration(moments=np.diag([100.0, 1, 1, 1]))
+    fisher = Calibration(fisher=np.array([[1.0, 100, 1, 1]]))
+    assert solve(weight, "2:4").factors.dense().tolist() == [[0, 0, 3, 4]]
+    assert solve(weight, "2:4", moments).factors.dense().tolist() == [[1, 0, 0, 4]]
+    assert solve(weight, "2:4", fisher).factors.dense().tolist() == [[0, 2, 0, 4]]
+
+
+def test_product_quantization():
+    weight = normal(200, 8)
+    result = solve(weight, "product", width=2, codewords=16)
+    assert isinstance(result.factors, ProductCodes)
+    history = np.array(result.report.history)
+    assert (np.diff(history) <= 1e-9).all()
+    assert history[-1] < 0.7 * history[0]
+    np.testing.assert_allclose(history[-1], result.report.relative_error, rtol=1e-4)
+    assert result.factors.cost().bits == 8 * 16 * 32 + 200 * 4 * 4
+    assert result.factors.cost().macs == 8 * 16 + 200 * 4
+    parts = weight.reshape(200, 4, 1, 2) - result.factors.codewords[None]
+    np.testing.assert_array_equal(np.square(parts).sum(axis=3).argmin(axis=2), result.factors.indices)
+    assert solve(weight, "product", width=2, codewords=256).report.relative_error < 1e-12
+
+
+def test_product_codes_are_checked():
+    good = ProductCodes(normal(4, 5, 2), np.zeros((3, 4), np.uint8))
+    with pytest.raises(DataError, match="must share B"):
+        dataclasses.replace(good, indices=np.zeros((3, 5), np.uint8))
+    with pytest.raises(DataError, match="below 5"):
+        dataclasses.replace(good, indices=np.full((3, 4), 5, np.uint8))
+
+
+@pytest.mark.parametrize(("method", "most"), [("int8", 127), ("int4", 7)])
+def test_rounding_is_off_by_half_a_step_at_most(method, most):
+    weight = normal(9, 32)
+    result = solve(weight, method, group=16)
+    step = np.abs(weight.reshape(9, 2, 16)).max(axis=2) / most
+    assert (np.abs(result.factors.dense() - weight).reshape(9, 2, 16) <= 0.5001 * step[..., None]).all()
+    assert result.factors.bits == int(method[3:])
+    whole = solve(weight, "int8", group=0).factors.scale
+    assert whole.shape == (9, 1)
+
+
+def test_names_and_options_come_from_the_table():
+    with pytest.raises(UsageError, match="one of dense-sparse, orthonormal, svd"):
+        find_method("magic")
+    with pytest.raises(UsageError, match="has no option atoms") as error:
+        solve(normal(4, 8), "svd", atoms=3)
+    assert "one of rank" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("svd", {"rank": 0}, "at least 1"),
+        ("svd", {"rank": 9}, r"min\(m, n\) = 8"),
+        ("block-low-rank", {"width": 8, "rank": 9}, "from 1 to 8"),
+        ("block-low-rank", {"width": 3, "rank": 2}, "must divide the 8 columns"),
+        ("n:m", {"keep": 5, "of": 4}, "from 1 to 4"),
+        ("n:m", {"keep": 1, "of": 3}, "must divide"),
+        ("product", {"width": 3}, "must divide"),
+        ("product", {"codewords": 0}, "from 1"),
+        ("int8", {"bits": 5}, "one of 8, 4"),
+        ("int8", {"group": 3}, "one of 1, 2, 4, 8"),
+        ("orthonormal", {"nonzeros": 17}, "from 1 to 16"),
+    ],
+)
+def test_bad_options_are_refused(method, options, message):
+    with pytest.raises(UsageError, match=message):
+        solve(normal(20, 8), method, **options)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_bad_matrices_are_refused(method):
+    weight = normal(20, 48)
+    weight[3, 5] = np.nan
+    with pytest.raises(DataError, match=r"first at \(3, 5\)"):
+        solve(weight, method)
+    with pytest.raises(DataError, match="float32"):
+        solve(weight.astype(float), method)
+    with pytest.raises(DataError, match="empty along n"):
+        solve(weight[:, :0], method)

@@ -1,0 +1,42 @@
+"""Fixtures of the runtime's tests: tiny models, pinned levels, a cache of their own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from leanmatch import native
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from runtime_models import build, build_static
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """``tiny(kind)``: (folder, live model) of an architecture or of ``static``, built once."""
+    made: dict[str, tuple[Path, object]] = {}
+
+    def get(kind: str = "bert"):
+        if kind not in made:
+            folder = tmp_path_factory.mktemp(kind)
+            model = build_static(folder) if kind == "static" else build(folder, kind)
+            made[kind] = folder / "model", model
+        return made[kind]
+
+    return get
+
+
+@pytest.fixture(params=[name for name, variant in native.variants().items() if variant.runs])
+def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each instruction-set level of this machine, pinned in turn."""
+    monkeypatch.setenv(native.LIMIT_VARIABLE, request.param)
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measurements of these tests stay out of the user's cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))

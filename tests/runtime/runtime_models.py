@@ -1,0 +1,109 @@
+"""Tiny random encoders of every architecture that the runtime runs, saved as sentence-transformers folders."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+WORDS = ["usb", "dock", "hdmi", "cable", "camera", "lens", "mount", "drive", "how", "do", "on", "the", "red"]
+SIZES = {
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 80,
+    "max_position_embeddings": 80,
+}
+DISTIL = {"dim": 48, "n_layers": 2, "n_heads": 3, "hidden_dim": 80, "max_position_embeddings": 80}
+ARCHITECTURES = {
+    "bert": ("Bert", SIZES),
+    "distilbert": ("DistilBert", DISTIL),
+    "roberta": ("Roberta", {**SIZES, "pad_token_id": 0}),
+    "xlm-roberta": ("XLMRoberta", {**SIZES, "pad_token_id": 0}),
+    "mpnet": ("MPNet", SIZES),
+    "electra": ("Electra", {**SIZES, "embedding_size": 20}),
+    "albert": ("Albert", {**SIZES, "embedding_size": 20, "num_hidden_layers": 3}),
+}
+
+TEXTS = [
+    "usb dock with two hdmi ports",
+    "",
+    "how do i mount a drive on the camera",
+    "red",
+    "😀 emoji and ünïcödé",
+    "Ⓤnknown ⁂ signs [PAD] [MASK]",
+    "the " * 200,
+    "  leading and trailing  ",
+    "usb dock with two hdmi ports",
+    *(" ".join(WORDS[: 1 + i % len(WORDS)]) + f" {i}" for i in range(70)),
+]
+
+
+def make_tokenizer():
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = [form for letter in "abcdefghijklmnopqrstuvwxyz0123456789" for form in (letter, f"##{letter}")]
+    vocabulary = {token: row for row, token in enumerate([*special, *letters, *WORDS])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.add_special_tokens(special)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return tokenizer
+
+
+def module(name: str):
+    """A module class of sentence-transformers, which moved in 5.4."""
+    for home in ("base.modules", "sentence_transformer.modules", "models"):
+        try:
+            return getattr(importlib.import_module(f"sentence_transformers.{home}"), name)
+        except (ImportError, AttributeError):
+            continue
+    raise ImportError(name)
+
+
+def build(folder: Path, kind: str = "bert", *, pooling: str | tuple[str, ...] = "mean", heads=(), **options):
+    """Save a random encoder; returns the live model."""
+    torch = pytest.importorskip("torch", reason="the train extra (torch) is not installed")
+    pytest.importorskip("sentence_transformers", reason="the train extra is not installed")
+    import transformers
+    from sentence_transformers import SentenceTransformer
+
+    tokens = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=make_tokenizer(), model_max_length=60, **tokens
+    )
+    prefix, sizes = ARCHITECTURES[kind]
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{prefix}Config")(
+        vocab_size=len(tokenizer), **{**sizes, **options}, initializer_range=0.2
+    )
+    model = getattr(transformers, f"{prefix}Model")(config)
+    for parameter in model.parameters():  # biases and LayerNorms too: zeros and ones would hide mistakes
+        if parameter.ndim == 1:
+            parameter.data += 0.3 * torch.randn(parameter.shape)
+    source = folder / "source"
+    model.save_pretrained(source)
+    tokenizer.save_pretrained(source)
+    width = sizes.get("hidden_size", sizes.get("dim"))
+    modes = pooling if isinstance(pooling, str) else list(pooling)
+    modules = [module("Transformer")(str(source), max_seq_length=32), module("Pooling")(width, modes)]
+    made = SentenceTransformer(modules=[*modules, *heads], device="cpu")
+    made.save(str(folder / "model"))
+    return made
+
+
+def build_static(folder: Path):
+    """Save a random static embedding; returns the live model."""
+    torch = pytest.importorskip("torch", reason="the train extra (torch) is not installed")
+    pytest.importorskip("sentence_transformers", reason="the train extra is not installed")
+    from sentence_transformers import SentenceTransformer
+
+    torch.manual_seed(0)
+    made = SentenceTransformer(modules=[module("StaticEmbedding")(make_tokenizer(), embedding_dim=24)], device="cpu")
+    made.save(str(folder / "model"))
+    return made
