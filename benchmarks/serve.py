@@ -2,9 +2,9 @@
 
     python benchmarks/serve.py MODEL [--items 50000] [--threads 1] [--json FILE]
 
-The queries are made up, all different, and go through the real model. The item vectors are drawn (clusters on the
-sphere): what a search costs does not depend on where they come from, and encoding 50,000 texts would take most of the
-benchmark. The client runs in this process and shares the machine's cores with the server.
+The queries are made up, all different, and go through the real model. The item vectors are drawn (clusters
+on the sphere): what a search costs does not depend on where they come from, and encoding 50,000 texts would
+take most of the benchmark. The client runs in this process and shares the machine's cores with the server.
 """
 
 from __future__ import annotations
@@ -29,7 +29,59 @@ import numpy as np
 
 from leanmatch.index import Item, create_catalogue, open_encoder
 
-WORDS = ["red", "blue", "green", "small", "large", "wooden", "steel", "folding", "electric", "quiet", "garden", "kitchen", "office", "travel", "winter", "summer", "light", "heavy", "cable", "lamp", "chair", "table", "bottle", "charger", "camera", "printer", "paper", "drill", "filter", "cover", "stand", "case", "holder", "mount", "adapter", "speaker", "keyboard", "bicycle", "tent", "jacket", "shoes", "gloves", "mirror", "clock", "frame", "shelf", "basket", "brush", "cleaner", "with", "for"]
+WORDS = [
+    "red",
+    "blue",
+    "green",
+    "small",
+    "large",
+    "wooden",
+    "steel",
+    "folding",
+    "electric",
+    "quiet",
+    "garden",
+    "kitchen",
+    "office",
+    "travel",
+    "winter",
+    "summer",
+    "light",
+    "heavy",
+    "cable",
+    "lamp",
+    "chair",
+    "table",
+    "bottle",
+    "charger",
+    "camera",
+    "printer",
+    "paper",
+    "drill",
+    "filter",
+    "cover",
+    "stand",
+    "case",
+    "holder",
+    "mount",
+    "adapter",
+    "speaker",
+    "keyboard",
+    "bicycle",
+    "tent",
+    "jacket",
+    "shoes",
+    "gloves",
+    "mirror",
+    "clock",
+    "frame",
+    "shelf",
+    "basket",
+    "brush",
+    "cleaner",
+    "with",
+    "for",
+]
 
 
 class DrawnItems:
@@ -56,8 +108,8 @@ def phrases(seed, low=4, high=10):
 def request_of(text):
     """One request as bytes."""
     body = json.dumps({"texts": [text], "k": 10}).encode()
-    head = f"POST /v1/recommend HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
-    return head.encode() + b"\r\n\r\n" + body
+    head = "POST /v1/recommend HTTP/1.1\r\nhost: x\r\ncontent-type: application/json"
+    return f"{head}\r\ncontent-length: {len(body)}".encode() + b"\r\n\r\n" + body
 
 
 class Connection:
@@ -156,6 +208,11 @@ class Server:
                     raise SystemExit("the server ended") from None
             time.sleep(0.01)
 
+    def cpu_seconds(self):
+        """Processor time that it has taken: what a request costs, however busy the machine is otherwise."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def memory_mb(self):
         """Resident memory."""
         lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
@@ -175,20 +232,26 @@ def measure(folder, more, seconds, rounds=3):
         starts.append(server.seconds_to_ready())
         if len(starts) < 3:
             server.stop()
-    run = lambda coroutine: asyncio.run(coroutine)  # noqa: E731
-    run(closed_loop(server.port, 8, 2))
-    phases = {"one at a time": [], "64 connections": [], "100 a second": []}
+    asyncio.run(closed_loop(server.port, 8, 2))
+    phases = {
+        "one at a time": lambda: closed_loop(server.port, 1, seconds),
+        "64 connections": lambda: closed_loop(server.port, 64, seconds),
+        "100 a second": lambda: steady(server.port, 100, seconds),
+    }
+    rows = {name: [] for name in phases}
     for _ in range(rounds):
-        phases["one at a time"].append(run(closed_loop(server.port, 1, seconds)))
-        phases["64 connections"].append(run(closed_loop(server.port, 64, seconds)))
-        phases["100 a second"].append(run(steady(server.port, 100, seconds)))
-    run(closed_loop(server.port, 1000, seconds / 2))  # memory is measured from the first overload on
+        for name, phase in phases.items():
+            begin = server.cpu_seconds()
+            row = asyncio.run(phase())
+            row["cpu_ms_each"] = 1000 * (server.cpu_seconds() - begin) / max(1, row["statuses"].get("200", 0))
+            rows[name].append(row)
+    asyncio.run(closed_loop(server.port, 1000, seconds / 2))  # memory is measured from the first overload on
     before = server.memory_mb()
-    overload = run(closed_loop(server.port, 1000, 2 * seconds))
+    overload = asyncio.run(closed_loop(server.port, 1000, 2 * seconds))
     after = server.memory_mb()
-    alive = run(closed_loop(server.port, 1, 1))["statuses"]
+    alive = asyncio.run(closed_loop(server.port, 1, 1))["statuses"]
     server.stop()
-    found = {name: median(rows) for name, rows in phases.items()}
+    found = {name: median(each) for name, each in rows.items()}
     ratio = found["64 connections"]["answers_per_second"] / found["one at a time"]["answers_per_second"]
     return {
         "seconds_to_ready": round(sorted(starts)[1], 2),
@@ -203,7 +266,7 @@ def median(rows):
     """Medians of the figures of several rounds; statuses are added up."""
     out = {
         key: round(float(np.median([row[key] for row in rows])), 2)
-        for key in ("answers_per_second", "p50_ms", "p99_ms")
+        for key in ("answers_per_second", "p50_ms", "p99_ms", "cpu_ms_each")
     }
     statuses = Counter()
     for row in rows:

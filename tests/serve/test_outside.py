@@ -10,32 +10,18 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+from servers import ready, serving
+
 from leanmatch.serve import ServeOptions, create_app
 
 HERE = Path(__file__).parent
-
-
-@contextmanager
-def serving(app):
-    """The address of an application in a thread."""
-    uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed (extra serve)")
-    listener = socket.create_server(("127.0.0.1", 0))
-    running = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
-    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        running.should_exit = True
-        thread.join(20)
-        listener.close()
 
 
 @pytest.fixture
@@ -45,18 +31,6 @@ def server(folder, encoder):
     with serving(app) as url:
         ready(url)
         yield url
-
-
-def ready(url):
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            if httpx.get(f"{url}/health").status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_openai_gets_the_vectors_of_the_encoder(server, encoder):

@@ -147,31 +147,17 @@ class ApproximateSearch:
 
     def __init__(self, index: Any, kind: str, effort: int, vectors: Vectors) -> None:
         self._index, self.kind, self.effort, self._vectors = index, kind, effort, vectors
-        self._cells: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self._vectors)
 
-    @property
-    def usual_rows(self) -> int:
-        """About how many rows an unfiltered search compares with."""
-        if self.kind == "ivf":
-            return max(1, len(self) * self.effort // int(self._index.nlist))
-        return self.effort * _NEIGHBOURS
-
     def search(
-        self, queries: Vectors, width: int, selection: Selection | None = None, *, effort: int | None = None
+        self, queries: Vectors, width: int, alive: Selection | None = None, *, effort: int | None = None
     ) -> list[tuple[NDArray[np.float64], Rows]]:
-        """The best ``width`` rows that are found, in the form of :meth:`Scan.search`."""
+        """The best ``width`` rows that are found among those alive, in the form of :meth:`Scan.search`."""
         out = []
         fetch = min(len(self), max(_OVERFETCH * width, 64))
-        if selection is None:
-            labels = self._labels(queries, fetch, effort or self.effort, None)
-        else:
-            labels = [
-                self._labels(queries[i : i + 1], fetch, effort_, selection)[0]
-                for i, effort_ in enumerate(self._efforts(queries, selection))
-            ]
+        labels = self._labels(queries, fetch, effort or self.effort, alive)
         for query, found in zip(queries, labels, strict=True):
             rows = np.sort(found[found >= 0])
             scores = self._vectors[rows].astype(np.float64) @ query.astype(np.float64)
@@ -187,34 +173,6 @@ class ApproximateSearch:
         else:
             options = faiss.SearchParametersHNSW(efSearch=max(effort, fetch), sel=keep)
         return self._index.search(np.ascontiguousarray(queries), fetch, params=options)[1]
-
-    def _efforts(self, queries: Vectors, selection: Selection) -> list[int]:
-        """Enough cells for each query that as many *passing* rows are compared as without a filter.
-
-        Cells are taken in the order of the query. A filter that leaves few rows, or rows that lie in
-        other regions than the query, thus costs more cells; that is what keeps recall. HNSW has no cells: its
-        effort grows with the inverse of the share that passes.
-        """
-        if self.kind != "ivf":
-            share = max(len(selection) / len(self), 1e-3)
-            return [min(len(self), math.ceil(self.effort / share))] * len(queries)
-        passing = np.bincount(self._cell_of_row()[selection.rows], minlength=int(self._index.nlist))
-        wanted = min(len(selection), self.usual_rows)
-        order = self._index.quantizer.search(np.ascontiguousarray(queries), int(self._index.nlist))[1]
-        reached = np.cumsum(passing[order], axis=1) >= wanted
-        return [max(self.effort, int(first) + 1) for first in reached.argmax(axis=1)]
-
-    def _cell_of_row(self) -> NDArray[np.int32]:
-        if self._cells is None:
-            faiss = faiss_module()
-            cells = np.zeros(len(self), dtype=np.int32)
-            lists = self._index.invlists
-            for cell in range(int(self._index.nlist)):
-                size = lists.list_size(cell)
-                if size:
-                    cells[faiss.rev_swig_ptr(lists.get_ids(cell), size)] = cell
-            self._cells = cells
-        return self._cells
 
 
 def write_index(index: Any, path: Path) -> None:

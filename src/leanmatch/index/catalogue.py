@@ -21,7 +21,7 @@ from leanmatch.index.filtermask import filter_mask
 from leanmatch.index.filters import Filter
 from leanmatch.index.filtertext import filter_to_text
 from leanmatch.index.manifest import MANIFEST, Manifest, read_manifest
-from leanmatch.index.planner import Plan, choose, covered_selection, merged
+from leanmatch.index.planner import Plan, alive_rows, choose, merged
 from leanmatch.index.recommender import Recommendation, same_text
 from leanmatch.index.scan import Rows, Scan, Selection
 from leanmatch.index.segments import META, SegmentRows, read_segments
@@ -60,9 +60,9 @@ class Catalogue:
         self._same: dict[str, list[int]] | None = None
         self._lock = Lock()
         self._approximate, self._covered = _approximate(folder, manifest, segments)
-        # with an approximate index only the rows that it does not cover are scanned, so only they are coded
+        self._alive = None if self._covered is None else alive_rows(self._covered)
         self._delta = len(self._vectors) - (0 if self._covered is None else int((self._covered >= 0).sum()))
-        self._scan = Scan.build(self._vectors[len(self._vectors) - self._delta :])
+        self._scan = Scan.build(self._vectors)  # of all rows: filters are answered from it
 
     @classmethod
     def open(cls, folder: str | Path) -> Catalogue:
@@ -181,44 +181,37 @@ class Catalogue:
         banned = [set(rows) for rows in exclude] if exclude is not None else [set()] * len(matrix)
         widths = [one + len(out) for one, out in zip(wanted, banned, strict=True)]
         chosen = [None if one is None else self.select(one) for one in (filters or [None] * len(matrix))]
-        plans = [choose(self._approximate, self._delta, len(self), one) for one in chosen]
+        plans = [choose(self._approximate, len(self), one) for one in chosen]
         found: list[tuple[NDArray[np.float64], Rows]] = [(np.zeros(0), np.zeros(0, np.int64))] * len(matrix)
-        if self._approximate is None:
-            found = self._scan.search(matrix, widths, chosen) if len(self) else found
-        else:
-            self._search_approximate(matrix, widths, chosen, plans, found)
+        exact = [i for i, plan in enumerate(plans) if plan.exact] if len(self) else []
+        if exact:
+            results = self._scan.search(matrix[exact], [widths[i] for i in exact], [chosen[i] for i in exact])
+            for i, result in zip(exact, results, strict=True):
+                found[i] = result
+        rest = [i for i, plan in enumerate(plans) if not plan.exact] if len(self) else []
+        for i, result in zip(rest, self._search_index(matrix[rest], [widths[i] for i in rest]), strict=True):
+            found[i] = result
         out = []
         for i, (scores, rows) in enumerate(found):
             keep = [at for at, row in enumerate(rows.tolist()) if row not in banned[i]][: wanted[i]]
             out.append(Found(scores[keep], rows[keep], plans[i]))
         return out
 
-    def _search_approximate(
-        self,
-        queries: Vectors,
-        widths: Sequence[int],
-        chosen: Sequence[Selection | None],
-        plans: Sequence[Plan],
-        found: list[tuple[NDArray[np.float64], Rows]],
-    ) -> None:
-        assert self._approximate is not None and self._covered is not None
-        first = len(self) - self._delta
-        for i, (selection, plan) in enumerate(zip(chosen, plans, strict=True)):
-            query, width = queries[i : i + 1], widths[i]
-            if plan.exact and selection is not None:
-                found[i] = _best_of(self._vectors, queries[i], selection.rows, width)
-                continue
-            alive = covered_selection(selection, self._covered, first)
-            (scores, rows) = self._approximate.search(query, width, alive)[0]
+    def _search_index(
+        self, queries: Vectors, widths: Sequence[int]
+    ) -> list[tuple[NDArray[np.float64], Rows]]:
+        """Through the search index; rows that came after it was built are compared one by one."""
+        if self._approximate is None or self._covered is None or not len(queries):
+            return []
+        near = self._approximate.search(queries, max(widths), self._alive)
+        later = np.arange(len(self) - self._delta, len(self))
+        out = []
+        for query, width, (scores, rows) in zip(queries, widths, near, strict=True):
             parts = [(scores, self._covered[rows])]
-            if self._delta:
-                inside = None
-                if selection is not None:
-                    later = selection.rows[selection.rows >= first] - first
-                    inside = Selection(later, self._delta)
-                (near,) = self._scan.search(query, [width], [inside])
-                parts.append((near[0], near[1] + first))
-            found[i] = merged(parts, width)
+            if len(later):
+                parts.append(self._scan.best(query, later, width))
+            out.append(merged(parts, width))
+        return out
 
     def recommend(
         self,
@@ -293,12 +286,6 @@ class Catalogue:
 def is_catalogue(folder: str | Path) -> bool:
     """Does the folder hold a catalogue's manifest?"""
     return Path(folder, MANIFEST).is_file()
-
-
-def _best_of(vectors: Vectors, query: Vectors, rows: Rows, width: int) -> tuple[NDArray[np.float64], Rows]:
-    """Exact search among some rows, without the codes of all."""
-    found, at = Scan(vectors, None, 1.0, 0.0, 0.0).best(query, rows, width)
-    return found, at
 
 
 def _joined_items(segments: Sequence[SegmentRows], manifest: Manifest) -> pa.Table:

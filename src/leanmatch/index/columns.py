@@ -67,8 +67,6 @@ def column_array(name: str, values: Sequence[Any], kind: str) -> pa.Array:
 def _kind(value: Any) -> str:
     if isinstance(value, bool):
         return "boolean"
-    if isinstance(value, int):
-        return "integer" if -(2**63) <= value < 2**63 else "text"
     if isinstance(value, float):
         return "number" if math.isfinite(value) else "text"
     text = str(value)
@@ -76,9 +74,9 @@ def _kind(value: Any) -> str:
         return "boolean"
     if _INTEGER.fullmatch(text):
         return "integer"
-    if text.lstrip("-").isdigit() or not _NUMBER.fullmatch(text):  # digits that int64 or float64 would lose
-        return "text"
-    return "number" if math.isfinite(float(text)) else "text"
+    digits = text.lstrip("-").isdigit()  # more of them than int64 or float64 can hold
+    number = not digits and _NUMBER.fullmatch(text) and math.isfinite(float(text))
+    return "number" if number else "text"
 
 
 def _converted(name: str, row: int, value: Any, kind: str) -> Value | None:

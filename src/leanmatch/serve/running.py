@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import ipaddress
 import logging
 import os
@@ -12,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-from leanmatch.errors import LeanmatchError, MissingExtraError, UsageError
+from leanmatch.errors import MissingExtraError, UsageError
 from leanmatch.index import read_manifest
 from leanmatch.serve.options import LOOPBACK, ServeOptions
 
@@ -80,7 +81,10 @@ def _run_workers(options: ServeOptions, listener: socket.socket, common: dict[st
         config = uvicorn.Config(
             "leanmatch.serve.running:worker_app", factory=True, workers=options.workers, **common
         )
-        Multiprocess(config, target=uvicorn.Server(config).run, sockets=[listener]).run()
+        supervisor: Any = Multiprocess
+        older = "target" in inspect.signature(supervisor).parameters
+        more = {"target": uvicorn.Server(config).run} if older else {}
+        supervisor(config, sockets=[listener], **more).run()
     finally:
         for name in (VARIABLE, MULTIPROCESS):
             os.environ.pop(name, None)
@@ -122,6 +126,3 @@ def _announcement(options: ServeOptions, port: int) -> str:
     if not options.write_keys:
         lines.append("items cannot be changed over HTTP; --write-key allows it")
     return "\n".join(lines)
-
-
-__all__ = ["LeanmatchError", "is_loopback", "run_server", "worker_app"]

@@ -1,0 +1,218 @@
+"""``leanmatch index`` and ``recommend CATALOGUE`` from end to end, on a tiny static model."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+from typer.testing import CliRunner
+
+from leanmatch.cli.app import app
+
+pytest.importorskip("sentence_transformers", reason="the train extra is not installed")
+pytest.importorskip("faiss", reason="faiss-cpu is not installed")
+
+ITEMS = [
+    {"id": "a", "text": "usb dock", "price": 90, "shop": "A"},
+    {"id": "b", "text": "usb cable", "price": 9.5, "shop": "B"},
+    {"id": "c", "text": "red camera", "price": 300, "shop": "A"},
+    {"id": "d", "text": "camera tripod", "shop": "B"},
+]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    try:
+        from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    except ImportError:  # before 5.4
+        from sentence_transformers.models import StaticEmbedding
+
+    from leanmatch.formats import save_matcher
+
+    words = sorted({word for item in ITEMS for word in item["text"].split()})
+    tokenizer = Tokenizer(
+        models.WordLevel({w: i for i, w in enumerate(["[UNK]", *words])}, unk_token="[UNK]")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        made.append(tmp_path_factory.mktemp("model") / f"m{seed}")
+        save_matcher(
+            SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=32)]),
+            made[-1],
+            {"base": "x"},
+        )
+    return made
+
+
+def lines(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(one) for one in arguments])
+
+
+def index(*arguments):
+    result = run("index", *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture
+def catalogue(models, tmp_path):
+    made = index(models[0], lines(tmp_path / "items.jsonl", ITEMS), "-o", tmp_path / "c")
+    assert made["added"] == made["encoded"] == made["items"] == 4 and made["search"] == "exact"
+    return tmp_path / "c"
+
+
+def recommended(*arguments):
+    result = run("recommend", *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return [[one["id"] for one in query["recommendations"]] for query in json.loads(result.stdout)["queries"]]
+
+
+def test_recommend_from_a_catalogue(catalogue):
+    assert set(recommended(catalogue, "usb", "-k", 2)[0]) == {"a", "b"}
+    assert [rows[0] for rows in recommended(catalogue, "red", "tripod")] == ["c", "d"]
+    assert recommended(catalogue, "usb", "--where", 'shop = "A" and price < 100') == [["a"]]
+    assert "usb dock" not in recommended(catalogue, "usb dock")[0]
+    table = run("recommend", catalogue, "usb", "-k", "1")
+    assert table.exit_code == 0 and "usb" in table.stdout and "rank" in table.stdout
+
+
+def test_changes(catalogue, models, tmp_path):
+    new = lines(tmp_path / "new.jsonl", [{"id": "e", "text": "red cable"}, ITEMS[0]])
+    made = index("-o", catalogue, "--add", new)
+    assert (made["added"], made["unchanged"], made["encoded"]) == (1, 1, 1)
+    changed = lines(tmp_path / "changed.jsonl", [{"id": "b", "text": "usb cable", "price": 7}])
+    assert index("-o", catalogue, "--update", changed)["updated"] == 1
+    assert recommended(catalogue, "cable", "--where", "price = 7") == [["b"]]
+    (tmp_path / "gone.txt").write_text("a\nnothing\n")
+    made = index("-o", catalogue, "--delete", tmp_path / "gone.txt")
+    assert (made["deleted"], made["unknown"], made["items"]) == (1, 1, 4)
+    gone = lines(tmp_path / "gone.jsonl", [{"id": "c"}])
+    assert index("-o", catalogue, "--delete", gone)["deleted"] == 1
+    assert index("-o", catalogue, "--check")["items"] == 3
+    made = index(models[1], "-o", catalogue, "--rebuild")
+    assert made["encoded"] == made["items"] == 3
+    assert recommended(catalogue, "tripod")[0][0] == "d"
+
+
+def test_reference(catalogue, tmp_path):
+    pairs = lines(
+        tmp_path / "pairs.jsonl", [{"anchor": f"usb {n}", "positive": "usb dock"} for n in range(20)]
+    )
+    assert index("-o", catalogue, "--reference", pairs)["queries"] == 20
+    assert "reference" in json.loads((catalogue / "manifest.json").read_text())["extras"]
+
+
+def test_beir_folder(models, tmp_path):
+    folder = tmp_path / "beir"
+    folder.mkdir()
+    lines(
+        folder / "corpus.jsonl",
+        [{"_id": "1", "title": "usb", "text": "dock"}, {"_id": "2", "title": "", "text": "red"}],
+    )
+    assert index(models[0], folder, "-o", tmp_path / "c")["items"] == 2
+    assert recommended(tmp_path / "c", "usb")[0][0] == "1"
+
+
+def test_another_model_is_refused(catalogue, models, tmp_path):
+    new = lines(tmp_path / "new.jsonl", [{"id": "e", "text": "red cable"}])
+    result = run("index", models[1], "-o", catalogue, "--add", new)
+    assert result.exit_code == 1 and "do not mix" in result.stderr and "--rebuild" in result.stderr
+    (models[0] / "modules.json").rename(models[0] / "moved")
+    try:
+        result = run("recommend", catalogue, "usb")
+    finally:
+        (models[0] / "moved").rename(models[0] / "modules.json")
+    assert result.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("-o", "c"), "there is nothing to do"),
+        (("-o", "c", "--add", "x", "--rebuild"), "--add and --rebuild together"),
+        (("m", "items", "-o", "c", "--check"), "ITEMS does not go with --check"),
+        (("m", "items", "-o", "c", "--kind", "odd"), "unknown kind of index 'odd'"),
+    ],
+)
+def test_usage(arguments, said):
+    result = run("index", *arguments)
+    assert result.exit_code == 2 and said in result.stderr
+
+
+def test_usage_of_recommend_and_serve(catalogue, tmp_path):
+    result = run("recommend", catalogue, "usb", "--vectors", "v.npz")
+    assert result.exit_code == 2 and "does not go with a catalogue" in result.stderr
+    result = run("recommend", "model", "usb")
+    assert result.exit_code == 2 and "no TEXT is given" in result.stderr
+    result = run("recommend", "model", "items", "usb", "--where", "a = 1")
+    assert result.exit_code == 2 and "--where needs a catalogue" in result.stderr
+    result = run("recommend", catalogue, "usb", "--where", "colour = 1")
+    assert result.exit_code == 2 and "the columns are: price, shop" in result.stderr
+    result = run("serve")
+    assert result.exit_code == 2 and "--demo" in result.stderr
+    result = run("serve", tmp_path / "nowhere")
+    assert result.exit_code == 1 and "no such catalogue" in result.stderr
+
+
+def test_two_workers_share_a_port_and_their_metrics(catalogue):
+    pytest.importorskip("fastapi", reason="fastapi is not installed (extra serve)")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = [
+        sys.executable,
+        "-m",
+        "leanmatch",
+        "serve",
+        str(catalogue),
+        "--workers",
+        "2",
+        "--port",
+        str(port),
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 90
+        ready = 0
+        while ready < 6:  # both of them, very likely
+            assert process.poll() is None and time.monotonic() < deadline
+            try:
+                with urllib.request.urlopen(f"{url}/health") as answer:
+                    ready += answer.status == 200
+            except (urllib.error.URLError, ConnectionError):
+                ready = 0
+                time.sleep(0.1)
+        body = json.dumps({"texts": ["usb"], "k": 1}).encode()
+        for _ in range(10):
+            request = urllib.request.Request(
+                f"{url}/v1/recommend", body, {"content-type": "application/json"}
+            )
+            with urllib.request.urlopen(request) as answer:
+                assert json.load(answer)["results"][0]["recommendations"][0]["id"] in "ab"
+        with urllib.request.urlopen(f"{url}/metrics") as answer:
+            text = answer.read().decode()
+        assert 'leanmatch_requests_total{method="POST",path="/v1/recommend",status="200"} 10.0' in text
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) in (0, -signal.SIGTERM)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()

@@ -1,0 +1,166 @@
+"""The web page in Debian's chromium: search, suggestions, filters, explanations, empty and error states."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra test)")
+CHROMIUM = Path(os.environ.get("LEANMATCH_CHROMIUM") or "/usr/bin/chromium")
+if not CHROMIUM.exists():
+    pytest.skip(f"no browser at {CHROMIUM} (set LEANMATCH_CHROMIUM)", allow_module_level=True)
+sys.path.insert(0, str(Path(__file__).parent))
+from servers import ready, serving  # noqa: E402
+
+from leanmatch.index import create_catalogue  # noqa: E402
+from leanmatch.serve import ServeOptions, create_app  # noqa: E402
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    from catalogue_models import WordEncoder, items_of_shop
+
+    folder, encoder = tmp_path_factory.mktemp("page") / "c", WordEncoder(dimension=24)
+    create_catalogue(folder, items_of_shop(40), encoder)
+    with serving(create_app(ServeOptions(str(folder)), encoder=encoder)) as address:
+        ready(address)
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as running:
+        made = running.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield made
+        made.close()
+
+
+@pytest.fixture(params=[(1200, 850, "light"), (380, 780, "dark")], ids=["wide", "narrow"])
+def page(request, browser, url):
+    """The page; at the end nothing was asked of others and nothing went wrong in its scripts."""
+    width, height, scheme = request.param
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    made = context.new_page()
+    made.set_default_timeout(30_000)
+    outside, wrong = [], []
+    made.on("request", lambda one: None if one.url.startswith((url, "data:")) else outside.append(one.url))
+    made.on("pageerror", lambda one: wrong.append(str(one)))
+    made.goto(url)
+    made.wait_for_selector(".blank")
+    yield made
+    assert not outside and not wrong
+    wide = made.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert wide <= 0, "the page is wider than the screen"
+    context.close()
+
+
+def texts(page):
+    return page.locator(".result .text").all_inner_texts()
+
+
+def search(page, query):
+    page.fill("#query", query)
+    page.keyboard.press("Enter")
+    playwright.expect(page.locator("#message")).to_contain_text("result", timeout=30_000)
+
+
+def test_search_explain_and_filter(page):
+    assert "40 items" in page.inner_text("#about") and "Ask in your own words" in page.inner_text(".blank")
+    search(page, "thing number 7")
+    assert texts(page)[0] == "thing number 7" and len(texts(page)) == 10
+    assert page.inner_text("#message").startswith("10 results")
+    assert page.url.endswith("#q=thing%20number%207")
+    assert "category" in page.locator(".result .meta").first.inner_text()
+
+    page.locator("#explain").check(force=True)
+    page.wait_for_selector("mark")
+    assert page.is_visible("#legend") and page.locator(".asked").count() == 10
+    weights = page.locator("mark").evaluate_all(
+        "all => all.map(one => one.style.getPropertyValue('--weight'))"
+    )
+    assert max(map(float, weights)) == pytest.approx(0.55, abs=0.01)  # the strongest word
+    assert "Carried by" in page.locator(".asked").first.text_content()
+
+    page.click("#filters-button")
+    page.get_by_label("Toys").check()
+    playwright.expect(page.locator(".result .meta", has_text="Toys")).to_have_count(10, timeout=30_000)
+    assert page.inner_text("#filters-count") == "1"
+    page.get_by_label("price, at least").fill("1000")
+    page.get_by_label("price, at least").press("Tab")
+    page.wait_for_selector(".blank")
+    assert "Nothing passes the filters" in page.inner_text(".blank")
+    page.locator(".blank button").click()
+    page.wait_for_selector(".result")
+    assert texts(page)[0] == "thing number 7"
+
+
+def test_suggestions_by_keyboard(page):
+    box = page.locator("#query")
+    box.press_sequentially("number 3", delay=10)
+    page.wait_for_selector("#suggestions li")
+    assert box.get_attribute("aria-expanded") == "true"
+    box.press("ArrowDown")
+    box.press("ArrowDown")
+    chosen = page.locator("#suggestions li[aria-selected=true]")
+    assert chosen.get_attribute("id") == box.get_attribute("aria-activedescendant")
+    wanted = chosen.inner_text()
+    box.press("Enter")
+    page.wait_for_selector(".result")
+    assert texts(page)[0] == wanted == box.input_value()
+    assert box.get_attribute("aria-expanded") == "false"
+    box.fill("number 1")
+    page.wait_for_selector("#suggestions li")
+    box.press("Escape")
+    assert page.locator("#suggestions").is_hidden() and box.input_value() == "number 1"
+
+
+def test_monitor(page):
+    page.click("#status-button")
+    page.wait_for_selector(".measure")
+    assert page.get_attribute("#status-button", "aria-expanded") == "true"
+    assert "queries" in page.inner_text("#status .lead")
+    page.click("#status-button")
+    assert page.locator("#status").is_hidden()
+
+
+def test_errors_are_shown_and_can_be_tried_again(page):
+    page.route("**/v1/recommend", lambda route: route.fulfill(status=429, body="{}"))
+    page.fill("#query", "thing")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".message.problem")
+    assert "busy" in page.inner_text("#message") and not texts(page)
+    page.unroute("**/v1/recommend")
+    page.route("**/v1/recommend", lambda route: route.abort())
+    page.locator("#message button").click()
+    playwright.expect(page.locator("#message")).to_contain_text("cannot be reached", timeout=30_000)
+    page.unroute("**/v1/recommend")
+    page.locator("#message button").click()
+    page.wait_for_selector(".result")
+    assert page.locator(".message.problem").count() == 0
+
+
+def test_markup_in_items_is_text(page, url):
+    search(page, "<img src=x onerror=alert(1)>")
+    assert page.locator("#results img").count() == 0
+
+
+def test_docs(page, url):
+    page.goto(f"{url}/docs")
+    page.wait_for_selector("details")
+    assert page.locator("details").count() >= 8
+    page.locator("summary", has_text="/v1/recommend").click()
+    assert "curl" in page.locator("details[open] pre").inner_text()
