@@ -9,6 +9,7 @@ import random
 import time
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from compression_methods import Contestant
 from torch.nn import functional
 
-from leanmatch.compression import STF, default_spec, factorize, finalize, model_cost
+from leanmatch.compression import STF, LayerSpec, Rule, default_spec, factorize, finalize, model_cost
 from leanmatch.compression.distillation import embedding_loss, similarity_loss
 from leanmatch.data import PairTable, read_pairs
 from leanmatch.formats import load_matcher
@@ -52,6 +53,8 @@ class Match:
         spec = default_spec(
             model, contestant.layer, embeddings=contestant.embeddings, positions=contestant.positions
         )
+        if contestant.embeddings:  # the pooler is not used by a matcher, but its bytes count
+            spec = replace(spec, rules=(*spec.rules, Rule("*pooler.dense", LayerSpec(method="int"))))
         conversion = factorize(
             model, spec, calibration_texts=self.texts[:1024], surplus=contestant.surplus, seed=seed
         )

@@ -38,7 +38,8 @@ class Contestant:
 
 def _dense_sparse(ratio: float, whole: bool, **changes: Any) -> Contestant:
     atoms, nonzeros = DENSE_SPARSE[ratio]
-    layer = LayerSpec(block=16, atoms=atoms, nonzeros=nonzeros)
+    # 6-bit values bring the whole model below 10 MB
+    layer = LayerSpec(block=16, atoms=atoms, nonzeros=nonzeros, value_bits=6 if whole else 8)
     return Contestant(layer, **_rest(whole), **changes)
 
 

@@ -1,12 +1,13 @@
 """The Straight-Through Factorizer: supports that are learned with values and atoms, on the task's loss.
 
-Values and atoms are trained at every step, like any parameter. Supports change at refreshes, in one of two ways:
+Values and atoms are trained at every step, like any parameter. Supports change at refreshes, in one of two
+ways:
 
-- **Swaps** (the default). A shadow weight ``W^ + step`` gathers the straight-through gradient ``dL/dW^`` between
-  refreshes, also the part that the present atoms cannot express. A refresh pursues the shadow and takes a new
-  support for the rows and blocks that gain most, a bounded share of them.
-- **Thinning**, after ``factorize(..., surplus=2)``. Training starts with more nonzeros than asked for; refreshes
-  drop those that cost least after the others have made up for it, until ``nonzeros`` are left everywhere. Over
+- **Swaps** (the default). A shadow weight ``W^ + step`` gathers the straight-through gradient ``dL/dW^``
+  between refreshes, also the part that the present atoms cannot express. A refresh pursues the shadow and
+  takes a new support for the rows and blocks that gain most, a bounded share of them.
+- **Thinning**, after ``factorize(..., surplus=2)``. Training starts with more nonzeros than asked for;
+  refreshes drop those that cost least after the others have made up for it, until ``nonzeros`` are left. Over
   100 to 150 steps this was behind frozen supports (docs/LOG.md).
 
 After ``freeze`` of the run supports are final and only values and atoms are trained.

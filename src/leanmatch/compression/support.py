@@ -124,9 +124,9 @@ def propose(
     """Pursue the shadow ``weight + step`` and keep what beats the present support by a margin.
 
     The gain of a row and block is the squared error that the present support leaves of the shadow, less what
-    the pursued one leaves, over the squared size of the shadow there. The shadow only chooses the support: new
-    coefficients are those nearest to the present weight, because a step of the shadow's length in many rows at
-    once breaks a model (docs/LOG.md).
+    the pursued one leaves, over the squared size of the shadow. The shadow only chooses the support: new
+    coefficients are those nearest to the present weight, since a step of the shadow's length in many rows
+    breaks a model (docs/LOG.md).
 
     Args:
         weight: the decoded weight ``(m, n)``.
