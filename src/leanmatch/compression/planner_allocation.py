@@ -35,8 +35,8 @@ def allocate(
     Raises:
         UsageError: even the cheapest candidates exceed the budget; the message says what they cost.
 
-    >>> allocate([[3.0, 1.0], [2.0, 0.0]], [[1, 2], [1, 4]], 5)
-    [0, 1]
+    >>> allocate([[3.0, 1.0], [2.0, 0.5]], [[1, 2], [1, 4]], 5)
+    [1, 0]
     """
     cheapest = sum(min(group) for group in costs)
     if cheapest > budget:
