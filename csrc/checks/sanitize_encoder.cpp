@@ -126,8 +126,8 @@ int main() {
                     check(encoder, many);
                     std::thread other([&] { check(encoder, {5, 6}); });  // while nothing else runs: rng is not shared
                     other.join();
-                    for (const std::vector<std::int64_t>& wrong : {std::vector<std::int64_t>{0, 199}, {0, -1}, {1, 2}}) {
-                        std::vector<std::int32_t> ids(199, 3);
+                    for (const std::vector<std::int64_t>& wrong : {std::vector<std::int64_t>{0, 201}, {0, -1}, {1, 2}}) {
+                        std::vector<std::int32_t> ids(201, 3);
                         std::vector<float> out(encoder.dimension());
                         bool thrown = false;
                         try {
@@ -135,7 +135,10 @@ int main() {
                         } catch (const std::invalid_argument&) {
                             thrown = true;
                         }
-                        if (!thrown) return 1;
+                        if (!thrown) {
+                            std::fprintf(stderr, "offsets 0, %d were taken\n", int(wrong[1]));
+                            return 1;
+                        }
                     }
                 }
         std::printf("encoder %s: clean\n", level.name.c_str());
