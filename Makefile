@@ -16,7 +16,7 @@ PACKAGE_STAMP := $(VENV)/.stamp-package
 SOURCES := CMakeLists.txt README.md LICENSE $(shell find src csrc -not -name '*.pyc' -not -name __pycache__)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean install
+.PHONY: help demo test lint bench sanitize clean install
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -35,6 +35,9 @@ lint: $(PACKAGE_STAMP) ## ruff (rules and format), mypy --strict
 
 bench: $(PACKAGE_STAMP) ## every benchmark in benchmarks/
 	@set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+sanitize: ## C++ kernels under the address and undefined-behaviour sanitizers (needs only a compiler)
+	@scripts/sanitize.sh build/sanitize
 
 install: $(PACKAGE_STAMP) ## only the set-up
 

@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> dict[str, list[tuple[float, floa
     made = {
         "dense": Contestant(copy.deepcopy(base), factored=False, schedule=None, surplus=0),
         "frozen factors": Contestant(copy.deepcopy(base), factored=True, schedule=None, surplus=0),
-        "STF, default": Contestant(copy.deepcopy(base), factored=True, schedule=schedule, surplus=2),
+        "STF, default": Contestant(copy.deepcopy(base), factored=True, schedule=schedule, surplus=0),
     }
     ids = torch.randint(5, base[0].auto_model.config.vocab_size, (options.batch, options.tokens))
     features = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

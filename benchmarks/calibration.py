@@ -111,8 +111,9 @@ def main(command: list[str]) -> str:
         [
             "# Does calibration pay?",
             "",
-            f"Made by `benchmarks/calibration.py` (its head says how): {len(weights)} layers of MiniLM, b16",
-            f"r64 k4, {arguments.texts} texts for the moments, as many others for the cosines.",
+            f"Made by `benchmarks/calibration.py`: {len(weights)} layers of MiniLM, b16 r64 k4,",
+            f"{arguments.iterations} rounds, {arguments.texts} texts for the moments, as many others",
+            "for the cosines. Seconds are wall clock, with whatever else the machine did beside it.",
             "",
             "| factored by | relative squared error | output error | cosine | its 5% quantile | seconds |",
             "|---|---|---|---|---|---|",

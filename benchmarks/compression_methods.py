@@ -47,8 +47,8 @@ def _rest(whole: bool) -> dict[str, Any]:
 
 
 METHODS: dict[str, Callable[[float, bool], Contestant]] = {
-    "stf": lambda ratio, whole: _dense_sparse(ratio, whole, surplus=2, schedule=STFSchedule()),
-    "swaps": lambda ratio, whole: _dense_sparse(ratio, whole, schedule=STFSchedule(share=0.03, every=10)),
+    "stf": lambda ratio, whole: _dense_sparse(ratio, whole, schedule=STFSchedule()),
+    "thinning": lambda ratio, whole: _dense_sparse(ratio, whole, surplus=2, schedule=STFSchedule(share=0.0)),
     "factor": _dense_sparse,
     "svd": lambda ratio, whole: Contestant(
         LayerSpec(method="low-rank", ratio=ratio, weighting="none"), **_rest(whole)

@@ -18,8 +18,8 @@ from compression_match import unpack
 from leanmatch.files import atomic_file
 
 NAMES = {
-    "stf": "STF (default: thinning)",
-    "swaps": "STF, swaps instead of thinning",
+    "stf": "STF (swaps, the default)",
+    "thinning": "STF, thinning from two more nonzeros",
     "factor": "factor once, then train values and atoms",
     "svd": "SVD, then train",
     "fwsvd": "FWSVD, then train",

@@ -1,16 +1,17 @@
 """Encoders side by side: the runtime's against torch, ONNX Runtime, OpenVINO and CTranslate2 on MiniLM-L6.
 
-    python benchmarks/encode.py prepare --compressed lean/ --cache bench-cache
-    python benchmarks/encode.py speed   --compressed lean/ --cache bench-cache     (at most 3 minutes a call)
-    python benchmarks/encode.py startup --compressed lean/ --cache bench-cache
-    python benchmarks/encode.py quality --compressed lean/ --cache bench-cache --pairs question_pairs.tsv.gz
-    python benchmarks/encode.py report  --cache bench-cache --write docs/results/runtime.md
+    python benchmarks/encode.py prepare --compressed lean/ --cache cache
+    python benchmarks/encode.py speed   --compressed lean/ --cache cache  (at most 3 minutes a call)
+    python benchmarks/encode.py startup --compressed lean/ --cache cache
+    python benchmarks/encode.py quality --compressed lean/ --cache cache --pairs question_pairs.tsv.gz
+    python benchmarks/encode.py report  --cache cache --write docs/results/runtime.md
 
-``speed``: token ids in, vectors out (tokenization is the same library for all); every text has exactly so many
-tokens, so no engine pads. In each round every engine has its turn, so that other work on the machine hits all
-alike; medians over all calls count, and ratios are taken within a round. ``startup``: a fresh process an engine:
-seconds from its start to the first vector, and its peak memory. ``quality``: retrieval of duplicate questions
-with every engine. Needs ``pip install "leanmatch[bench]"``. Results are kept in the cache folder, one file each.
+``speed``: token ids in, vectors out (tokenization is the same library for all); every text has exactly so
+many tokens, so no engine pads. In each round every engine has its turn, so that other work on the machine
+hits all alike; medians over all calls count, and ratios are taken within a round. ``startup``: a fresh
+process an engine: seconds from its start to the first vector, and its peak memory. ``quality``: retrieval of
+duplicate questions with every engine. Needs ``pip install "leanmatch[bench]"``. Results are kept in the cache
+folder, one file a call.
 """
 
 from __future__ import annotations
@@ -117,7 +118,9 @@ def startup(arguments: argparse.Namespace) -> None:
             found["wall"] = time.perf_counter() - start
             if not best or found["wall"] < best["wall"]:
                 best = found
-        print(f"{NAMES[name]:30} {best['wall']:.2f} s, CPU {best['cpu']:.2f} s, peak {best['peak_mb']:.0f} MB")
+        print(
+            f"{NAMES[name]:30} {best['wall']:.2f} s, CPU {best['cpu']:.2f} s, peak {best['peak_mb']:.0f} MB"
+        )
         rows.append({"engine": name, **best})
     (arguments.cache / "startup.json").write_text(json.dumps(rows))
 
@@ -148,7 +151,7 @@ def size_of(path: Path) -> int:
 
 
 def quality(arguments: argparse.Namespace) -> None:
-    """Anchors of test pairs against all test titles, per domain: MRR@10 and nDCG@10 (one relevant title each)."""
+    """Anchors of test pairs against all test titles, by domain: MRR@10 and nDCG@10, one right title each."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(model_folder() / "tokenizer.json"))
@@ -176,7 +179,9 @@ def quality(arguments: argparse.Namespace) -> None:
                 "ndcg": float(np.where(inside, 1 / np.log2(ranks + 1), 0).mean()),
             }
             rows = [one for one in rows if (one["engine"], one["domain"]) != (name, domain)] + [row]
-            print(f"{NAMES[name]:30} {domain:10} MRR@10 {row['mrr']:.4f} nDCG@10 {row['ndcg']:.4f}", flush=True)
+            print(
+                f"{NAMES[name]:30} {domain:10} MRR@10 {row['mrr']:.4f} nDCG@10 {row['ndcg']:.4f}", flush=True
+            )
         file.write_text(json.dumps(rows))
 
 
@@ -211,7 +216,9 @@ def machine(threads: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["prepare", "speed", "startup", "first", "quality", "report"])
     parser.add_argument("--compressed", type=Path, help="folder of leanmatch compress, for lean-sparse")
     parser.add_argument("--cache", type=Path, required=True, help="exports and results")

@@ -1,8 +1,8 @@
-"""Encoders that benchmarks/encode.py compares: each takes token ids of equal length and gives normalized vectors.
+"""Encoders that benchmarks/encode.py compares: token ids of equal length in, normalized vectors out.
 
-Every peer gets its best ready-made form: ONNX graphs go through ONNX Runtime's own transformer optimizer before
-they are quantized, OpenVINO gets post-training quantization with calibration texts, pooling and normalization are
-part of the graph where the engine has graphs. All run with the same number of threads.
+Every peer gets its best ready-made form: ONNX graphs go through ONNX Runtime's own transformer optimizer
+before they are quantized, OpenVINO gets post-training quantization, pooling and normalization are part of the
+graph where the engine has graphs. All run with the same number of threads.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def open_engine(name: str, cache: Path, compressed: Path | None, threads: int) -
     family = name.partition("-")[0]
     if family == "lean":
         return _lean(name, compressed, threads)
-    opener = {"torch": _torch, "ort": _onnx_runtime, "openvino": _openvino, "ctranslate2": _ctranslate2}[family]
+    opener = {"torch": _torch, "ort": _onnx_runtime, "openvino": _openvino, "ctranslate2": _ctranslate2}[
+        family
+    ]
     return opener(name, cache, threads)
 
 
@@ -55,7 +57,9 @@ def _normalized(vectors: np.ndarray) -> np.ndarray:
 def _lean(name: str, compressed: Path | None, threads: int) -> tuple[Encode, Path]:
     from leanmatch.runtime import load
 
-    weights = {"lean-fp32": "float32", "lean-bf16": "bfloat16", "lean-int8": "int8", "lean-sparse": "stored"}[name]
+    weights = {"lean-fp32": "float32", "lean-bf16": "bfloat16", "lean-int8": "int8", "lean-sparse": "stored"}[
+        name
+    ]
     folder = compressed if name == "lean-sparse" else model_folder()
     if folder is None:
         raise SystemExit("--compressed FOLDER is needed for lean-sparse")
@@ -180,7 +184,11 @@ def _openvino(name: str, cache: Path, threads: int) -> tuple[Encode, Path]:
             ov.save_model(made, str(quantized))
         path = quantized
     # Kept in float32 where asked: OpenVINO would take bfloat16 by itself.
-    hints = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    hints = {
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
     compiled = core.compile_model(core.read_model(path), "CPU", hints)
     request = compiled.create_infer_request()
 

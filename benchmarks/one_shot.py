@@ -243,7 +243,7 @@ def report(arguments: argparse.Namespace, command: list[str]) -> str:
         "",
         "Made by the command below; the head of the script says how. The error is `|W - W^|^2 / |W|^2`,",
         f"the mean over the {len(weights)} matrices. Bytes count values, atoms, indices and scales, against",
-        "float32.",
+        "float32. Seconds are wall clock, with whatever else the machine did beside it.",
         "",
         f"- command: `{shlex.join(['python', *command])}`",
         f"- date: {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",

@@ -49,6 +49,7 @@ def test_import_loads_nothing_heavy() -> None:
         ["train", "--help"],
         ["diagnose", "--help"],
         ["explain", "--help"],
+        ["compress", "--help"],
     ],
 )
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:

@@ -1,7 +1,7 @@
 // Linear paths with AVX2 and FMA: vectors of 8 floats; int8 by vpmaddubsw.
 //
-// vpmaddubsw adds two uint8 * int8 products in int16 and saturates: 2 * 255 * 127 does not fit, 2 * 127 * 127 = 32258 does.
-// So activations have 7 bits here (quantized_max).
+// vpmaddubsw adds two uint8 * int8 products in int16 and saturates: 2 * 255 * 127 does not fit, 2 * 127 * 127 =
+// 32258 does. So activations have 7 bits here (quantized_max).
 #include <immintrin.h>
 #include <math.h>
 #include <string.h>
@@ -57,14 +57,16 @@ static_assert(kDenseF32Avx2.lanes == kWidth && kDenseF32Avx2.panel == kPanel, "p
 constexpr int kTokensI8 = 4;
 
 template <int TT, int PP>
-void i8_tile(const Dense& w, const int8_t* weights, int row, const Quantized& x, float* y, const Tail& tail, int token) {
+void i8_tile(const Dense& w, const int8_t* weights, int row, const Quantized& x, float* y, const Tail& tail,
+             int token) {
     __m256i sum[TT][PP];
     for (int t = 0; t < TT; t++)
         for (int p = 0; p < PP; p++) sum[t][p] = _mm256_setzero_si256();
     const __m256i ones = _mm256_set1_epi16(1);
     for (int j = 0; j < w.n; j += 4, weights += PP * 32) {
         __m256i wv[PP];
-        for (int p = 0; p < PP; p++) wv[p] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights + p * 32));
+        for (int p = 0; p < PP; p++)
+            wv[p] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights + p * 32));
         for (int t = 0; t < TT; t++) {
             int32_t four;
             memcpy(&four, x.values + size_t(token + t) * x.stride + j, 4);
@@ -83,7 +85,8 @@ void i8_tile(const Dense& w, const int8_t* weights, int row, const Quantized& x,
             const V scale = mul(load(w.scale + first), set1(x.scale[token + t]));
             const size_t at = size_t(token + t) * size_t(w.m) + size_t(first);
             put<false>(y + at, tail.residual ? tail.residual + at : nullptr,
-                       fma(_mm256_cvtepi32_ps(exact), scale, load(tail.bias + first)), tail.activation, w.m - first);
+                       fma(_mm256_cvtepi32_ps(exact), scale, load(tail.bias + first)), tail.activation,
+                       w.m - first);
         }
 }
 
@@ -98,13 +101,16 @@ void i8_tokens(int count, const Dense& w, const int8_t* weights, int row, const 
 
 }  // namespace
 
-void dense_f32_avx2(const Dense& w, const float* x, int T, float* y, const Tail& tail) { dense_f32(w, x, T, y, tail); }
+void dense_f32_avx2(const Dense& w, const float* x, int T, float* y, const Tail& tail) {
+    dense_f32(w, x, T, y, tail);
+}
 
 void dense_sparse_f32_avx2(const SparseF32& w, const float* x, int T, float* y, const Tail& tail, float* scratch) {
     dense_sparse_f32(w, x, T, y, tail, scratch);
 }
 
-void quantize_rows_avx2(const float* x, int T, int n, uint8_t* values, float* scale, int32_t* zero_point, size_t stride) {
+void quantize_rows_avx2(const float* x, int T, int n, uint8_t* values, float* scale, int32_t* zero_point,
+                        size_t stride) {
     for (int t = 0; t < T; t++, x += n, values += stride) {
         V low = zero(), high = zero(), poison = zero();
         for (int j = 0; j < n; j += kWidth) {

@@ -9,8 +9,12 @@ namespace {
 
 #include "avx512_vectors.inc.h"
 
-inline V pairs_low(V a, V b) { return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b))); }
-inline V pairs_high(V a, V b) { return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b))); }
+inline V pairs_low(V a, V b) {
+    return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+}
+inline V pairs_high(V a, V b) {
+    return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+}
 
 inline void transpose(V* r) {
     V a[16];
@@ -25,7 +29,8 @@ inline void transpose(V* r) {
         r[4 * i + 3] = pairs_high(a[4 * i + 1], a[4 * i + 3]);
     }
     for (int c = 0; c < 4; c++) {
-        const V even0 = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x88), odd0 = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xdd);
+        const V even0 = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x88),
+                odd0 = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xdd);
         const V even1 = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x88);
         const V odd1 = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xdd);
         a[c] = _mm512_shuffle_f32x4(even0, even1, 0x88);
@@ -47,7 +52,8 @@ void dense_f32_avx512(const Dense& w, const float* x, int T, float* y, const Tai
     dense_f32(w, x, T, y, tail);
 }
 
-void dense_sparse_f32_avx512(const SparseF32& w, const float* x, int T, float* y, const Tail& tail, float* scratch) {
+void dense_sparse_f32_avx512(const SparseF32& w, const float* x, int T, float* y, const Tail& tail,
+                             float* scratch) {
     dense_sparse_f32(w, x, T, y, tail, scratch);
 }
 

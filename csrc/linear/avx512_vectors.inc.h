@@ -16,8 +16,8 @@ inline V vmin(V a, V b) { return _mm512_min_ps(a, b); }
 inline V vmax(V a, V b) { return _mm512_max_ps(a, b); }
 
 #if defined(__AVX512VNNI__)
-// sum += u (uint8) . w (int8), four products a lane. In assembly because GCC 12 and 13 copy the sum of the intrinsic through
-// another register, two moves for each multiply in a loop.
+// sum += u (uint8) . w (int8), four products a lane. In assembly because GCC 12 and 13 copy the sum of the
+// intrinsic through another register, two moves for each multiply in a loop.
 inline void dpbusd(__m512i& sum, __m512i u, __m512i w) {
 #if defined(__GNUC__)
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(u), "v"(w));

@@ -25,9 +25,8 @@ void tile(const Dense& w, const uint16_t* weights, int row, const uint16_t* x, s
           const Tail& tail, int token) {
     V sum[TT][PP];
     LEANMATCH_UNROLL
-    for (int t = 0; t < TT; t++)
-        LEANMATCH_UNROLL
-        for (int p = 0; p < PP; p++) sum[t][p] = zero();
+    for (int t = 0; t < TT; t++) LEANMATCH_UNROLL
+    for (int p = 0; p < PP; p++) sum[t][p] = zero();
     const uint16_t* u = x + size_t(token) * stride;
     for (int j = 0; j < w.n; j += 2, weights += PP * 32, u += 2) {
         __m512bh wv[PP];
@@ -60,8 +59,8 @@ void tile(const Dense& w, const uint16_t* weights, int row, const uint16_t* x, s
 }
 
 template <int PP, int TT = kTokens>
-void tokens(int count, const Dense& w, const uint16_t* weights, int row, const uint16_t* x, size_t stride, float* y,
-            const Tail& tail, int token) {
+void tokens(int count, const Dense& w, const uint16_t* weights, int row, const uint16_t* x, size_t stride,
+            float* y, const Tail& tail, int token) {
     if constexpr (TT > 1) {
         if (count < TT) return tokens<PP, TT - 1>(count, w, weights, row, x, stride, y, tail, token);
     }
@@ -91,8 +90,8 @@ void dense_bf16_avx512(const Dense& w, const float* x, int T, float* y, const Ta
         }
     const int groups = (w.m + 15) / 16;
     for (int g = 0; g < groups; g += kPanel)
-        panel(groups - g, w, static_cast<const uint16_t*>(w.packed) + size_t(g) * 16 * stride, g * 16, scratch, stride, T,
-              y, tail);
+        panel(groups - g, w, static_cast<const uint16_t*>(w.packed) + size_t(g) * 16 * stride, g * 16, scratch,
+              stride, T, y, tail);
 }
 
 }  // namespace linear

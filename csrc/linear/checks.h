@@ -15,7 +15,8 @@
 namespace leanmatch {
 namespace linear {
 
-constexpr int kTile = 96;  // tokens whose activations are quantized at a time: a multiple of all micro-kernels' tokens
+constexpr int kTile =
+    96;  // tokens whose activations are quantized at a time: a multiple of all micro-kernels' tokens
 
 inline void require(bool holds, const std::string& message) {
     if (!holds) throw std::invalid_argument(message);
@@ -24,8 +25,8 @@ inline void require(bool holds, const std::string& message) {
 void require_isa(Isa isa);  // this build has kernels for it and this CPU runs them
 
 inline void require_sizes(int m, int n) {
-    require(m >= 1 && n >= 1, "a linear layer needs at least one output and one input, got m=" + std::to_string(m) +
-                                  ", n=" + std::to_string(n));
+    require(m >= 1 && n >= 1, "a linear layer needs at least one output and one input, got m=" +
+                                  std::to_string(m) + ", n=" + std::to_string(n));
 }
 
 constexpr int kLargestInt8Inputs = 66311;  // 255 * 127 * n < 2^31

@@ -15,7 +15,8 @@ namespace {
 template <class T, class F>
 Buffer<T> arrange(const Layout& layout, int m, int n, F value) {
     const int groups = (m + layout.lanes - 1) / layout.lanes, steps = (n + layout.depth - 1) / layout.depth;
-    Buffer<T> out(std::size_t(groups) * std::size_t(layout.lanes) * std::size_t(steps) * std::size_t(layout.depth));
+    Buffer<T> out(std::size_t(groups) * std::size_t(layout.lanes) * std::size_t(steps) *
+                  std::size_t(layout.depth));
     std::size_t at = 0;
     for (int panel = 0; panel < groups; panel += layout.panel)
         for (int step = 0; step < steps; step++)
@@ -41,10 +42,12 @@ using DenseI8Kernel = void (*)(const Dense&, const Quantized&, int, float*, cons
 
 class DenseF32 final : public Linear {
 public:
-    DenseF32(Isa isa, const Layout& layout, DenseF32Kernel kernel, const float* weight, const float* bias, int m, int n)
+    DenseF32(Isa isa, const Layout& layout, DenseF32Kernel kernel, const float* weight, const float* bias, int m,
+             int n)
         : Linear("dense_f32", isa, m, n),
           kernel_(kernel),
-          packed_(arrange<float>(layout, m, n, [&](std::size_t i, std::size_t j) { return weight[i * std::size_t(n) + j]; })),
+          packed_(arrange<float>(layout, m, n,
+                                 [&](std::size_t i, std::size_t j) { return weight[i * std::size_t(n) + j]; })),
           bias_(padded_copy(bias, m, padded(m, layout))) {}
     std::size_t bytes() const override { return packed_.bytes() + bias_.bytes(); }
     std::size_t scratch_bytes(int) const override { return 0; }
@@ -63,18 +66,22 @@ public:
             const float* bias, int m, int n)
         : IntegerLinear("dense_i8", isa, m, n),
           kernel_(kernel),
-          packed_(arrange<std::int8_t>(layout, m, n, [&](std::size_t i, std::size_t j) { return q[i * std::size_t(n) + j]; })),
+          packed_(arrange<std::int8_t>(layout, m, n,
+                                       [&](std::size_t i, std::size_t j) { return q[i * std::size_t(n) + j]; })),
           row_sum_(static_cast<std::size_t>(padded(m, layout))),
           scale_(padded_copy(scale, m, padded(m, layout))),
           bias_(padded_copy(bias, m, padded(m, layout))) {
         for (std::size_t i = 0; i < std::size_t(m); i++)
             for (std::size_t j = 0; j < std::size_t(n); j++) row_sum_[i] += q[i * std::size_t(n) + j];
     }
-    std::size_t bytes() const override { return packed_.bytes() + row_sum_.bytes() + scale_.bytes() + bias_.bytes(); }
+    std::size_t bytes() const override {
+        return packed_.bytes() + row_sum_.bytes() + scale_.bytes() + bias_.bytes();
+    }
 
 protected:
     void apply(const Quantized& x, int T, float* y, const Epilogue& epilogue, int t, void*) const override {
-        kernel_({m_, n_, packed_.data(), scale_.data(), row_sum_.data()}, x, T, y, tail_at(bias_.data(), epilogue, t, m_));
+        kernel_({m_, n_, packed_.data(), scale_.data(), row_sum_.data()}, x, T, y,
+                tail_at(bias_.data(), epilogue, t, m_));
     }
 
 private:
@@ -96,8 +103,9 @@ class DenseBf16 final : public Linear {
 public:
     DenseBf16(const float* weight, const float* bias, int m, int n)
         : Linear("dense_bf16", Isa::avx512, m, n),
-          packed_(arrange<std::uint16_t>(kDenseBf16, m, n,
-                                         [&](std::size_t i, std::size_t j) { return to_bf16(weight[i * std::size_t(n) + j]); })),
+          packed_(arrange<std::uint16_t>(
+              kDenseBf16, m, n,
+              [&](std::size_t i, std::size_t j) { return to_bf16(weight[i * std::size_t(n) + j]); })),
           bias_(padded_copy(bias, m, padded(m, kDenseBf16))) {}
     std::size_t bytes() const override { return packed_.bytes() + bias_.bytes(); }
     std::size_t scratch_bytes(int T) const override {
@@ -137,7 +145,8 @@ LinearPtr pack_dense_bf16(Isa isa, const float* weight, const float* bias, int m
     if (isa >= Isa::avx512 && has_bf16()) return std::make_unique<DenseBf16>(weight, bias, m, n);
 #endif
     (void)weight, (void)bias;
-    throw std::invalid_argument(std::string("dense_bf16 needs avx512_bf16 and at least level avx512, not ") + isa_name(isa));
+    throw std::invalid_argument(std::string("dense_bf16 needs avx512_bf16 and at least level avx512, not ") +
+                                isa_name(isa));
 }
 
 LinearPtr pack_dense_i8(Isa isa, const std::int8_t* q, const float* scale, const float* bias, int m, int n) {
@@ -145,7 +154,8 @@ LinearPtr pack_dense_i8(Isa isa, const std::int8_t* q, const float* scale, const
     require_sizes(m, n);
     require(n <= kLargestInt8Inputs, "int8 sums of " + std::to_string(n) + " inputs may overflow int32; at most " +
                                          std::to_string(kLargestInt8Inputs));
-    require(std::find(q, q + std::size_t(m) * std::size_t(n), std::int8_t(-128)) == q + std::size_t(m) * std::size_t(n),
+    require(std::find(q, q + std::size_t(m) * std::size_t(n), std::int8_t(-128)) ==
+                q + std::size_t(m) * std::size_t(n),
             "the code -128 is not symmetric: codes are -127 to 127");
 #if defined(LEANMATCH_X86_KERNELS)
     if (isa == Isa::avx512_vbmi_vnni)
@@ -170,7 +180,8 @@ LinearPtr pack_dense_i8(Isa isa, const float* weight, const float* bias, int m, 
         scale[i] = largest / 127.0f;
         const float inverse = largest > 1e-30f ? 127.0f / largest : 0.0f;
         for (std::size_t j = 0; j < std::size_t(n); j++)
-            q[i * std::size_t(n) + j] = std::int8_t(std::nearbyint(std::min(127.0f, std::max(-127.0f, row[j] * inverse))));
+            q[i * std::size_t(n) + j] =
+                std::int8_t(std::nearbyint(std::min(127.0f, std::max(-127.0f, row[j] * inverse))));
     }
     return pack_dense_i8(isa, q.data(), scale.data(), bias, m, n);
 }

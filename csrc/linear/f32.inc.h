@@ -6,12 +6,12 @@
 // No include guard: each file has its own copy.
 
 template <int TT, int PP>
-void dense_tile(const Dense& w, const float* weights, int row, const float* x, float* y, const Tail& tail, int token) {
+void dense_tile(const Dense& w, const float* weights, int row, const float* x, float* y, const Tail& tail,
+                int token) {
     V sum[TT][PP];
     LEANMATCH_UNROLL
-    for (int t = 0; t < TT; t++)
-        LEANMATCH_UNROLL
-        for (int p = 0; p < PP; p++) sum[t][p] = zero();
+    for (int t = 0; t < TT; t++) LEANMATCH_UNROLL
+    for (int p = 0; p < PP; p++) sum[t][p] = zero();
     const float* xt = x + size_t(token) * size_t(w.n);
     const size_t n = size_t(w.n);
     for (size_t j = 0; j < n; j++, weights += PP * kWidth) {
@@ -79,7 +79,8 @@ void to_features(const float* x, int count, int n, float* xs) {
                 rows[i] = t >= count ? zero() : columns == kWidth ? load(row) : load_part(row, columns);
             }
             transpose(rows);
-            for (int i = 0; i < columns; i++) store(xs + size_t(j + i) * (U * kWidth) + size_t(u) * kWidth, rows[i]);
+            for (int i = 0; i < columns; i++)
+                store(xs + size_t(j + i) * (U * kWidth) + size_t(u) * kWidth, rows[i]);
         }
 }
 
@@ -94,8 +95,8 @@ void from_features(const float* ys, int count, int m, float* y, const Tail& tail
             const V bias = load(tail.bias + j);
             for (int i = 0; i < kWidth && u * kWidth + i < count; i++) {
                 const size_t at = size_t(u * kWidth + i) * size_t(m) + size_t(j);
-                put<true>(y + at, tail.residual ? tail.residual + at : nullptr, add(rows[i], bias), tail.activation,
-                          m - j);
+                put<true>(y + at, tail.residual ? tail.residual + at : nullptr, add(rows[i], bias),
+                          tail.activation, m - j);
             }
         }
 }
@@ -105,9 +106,8 @@ template <int U, int A>
 inline void analyse(const float* atoms, int b, const float* xs, float* zs) {
     V sum[A][U];
     LEANMATCH_UNROLL
-    for (int a = 0; a < A; a++)
-        LEANMATCH_UNROLL
-        for (int u = 0; u < U; u++) sum[a][u] = zero();
+    for (int a = 0; a < A; a++) LEANMATCH_UNROLL
+    for (int u = 0; u < U; u++) sum[a][u] = zero();
     for (int c = 0; c < b; c++) {
         V xv[U];
         LEANMATCH_UNROLL
@@ -120,32 +120,29 @@ inline void analyse(const float* atoms, int b, const float* xs, float* zs) {
         }
     }
     LEANMATCH_UNROLL
-    for (int a = 0; a < A; a++)
-        LEANMATCH_UNROLL
-        for (int u = 0; u < U; u++) store(zs + (size_t(a) * U + size_t(u)) * kWidth, sum[a][u]);
+    for (int a = 0; a < A; a++) LEANMATCH_UNROLL
+    for (int u = 0; u < U; u++) store(zs + (size_t(a) * U + size_t(u)) * kWidth, sum[a][u]);
 }
 
 // y[row] += sum_q values[q] z[index[q]] for `R` rows of one chunk, `terms` nonzeros each.
 template <int U, int R>
-inline void combine(const uint16_t* index, const float* values, int terms, const float* zs, float* ys, bool first) {
+inline void combine(const uint16_t* index, const float* values, int terms, const float* zs, float* ys,
+                    bool first) {
     V sum[R][U];
     LEANMATCH_UNROLL
-    for (int i = 0; i < R; i++)
+    for (int i = 0; i < R; i++) LEANMATCH_UNROLL
+    for (int u = 0; u < U; u++) sum[i][u] = first ? zero() : load(ys + (size_t(i) * U + size_t(u)) * kWidth);
+    for (int q = 0; q < terms; q++) LEANMATCH_UNROLL
+    for (int i = 0; i < R; i++) {
+        const size_t at = size_t(i) * size_t(terms) + size_t(q);
+        const float* z = zs + size_t(index[at]) * (U * kWidth);
+        const V c = set1(values[at]);
         LEANMATCH_UNROLL
-        for (int u = 0; u < U; u++) sum[i][u] = first ? zero() : load(ys + (size_t(i) * U + size_t(u)) * kWidth);
-    for (int q = 0; q < terms; q++)
-        LEANMATCH_UNROLL
-        for (int i = 0; i < R; i++) {
-            const size_t at = size_t(i) * size_t(terms) + size_t(q);
-            const float* z = zs + size_t(index[at]) * (U * kWidth);
-            const V c = set1(values[at]);
-            LEANMATCH_UNROLL
-            for (int u = 0; u < U; u++) sum[i][u] = fma(c, load(z + u * kWidth), sum[i][u]);
-        }
+        for (int u = 0; u < U; u++) sum[i][u] = fma(c, load(z + u * kWidth), sum[i][u]);
+    }
     LEANMATCH_UNROLL
-    for (int i = 0; i < R; i++)
-        LEANMATCH_UNROLL
-        for (int u = 0; u < U; u++) store(ys + (size_t(i) * U + size_t(u)) * kWidth, sum[i][u]);
+    for (int i = 0; i < R; i++) LEANMATCH_UNROLL
+    for (int u = 0; u < U; u++) store(ys + (size_t(i) * U + size_t(u)) * kWidth, sum[i][u]);
 }
 
 template <int U>

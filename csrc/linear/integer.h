@@ -29,12 +29,13 @@ public:
         for (int t = 0; t < T; t += kTile) {
             const int count = std::min(T - t, kTile);
             quantize_rows(isa_, x + std::size_t(t) * std::size_t(n_), count, n_, rows);
-            apply({rows.values, rows.scale, rows.zero, rows.stride}, count, y + std::size_t(t) * std::size_t(m_), epilogue,
-                  t, pieces.rest());
+            apply({rows.values, rows.scale, rows.zero, rows.stride}, count, y + std::size_t(t) * std::size_t(m_),
+                  epilogue, t, pieces.rest());
         }
     }
 
-    void run_quantized(const QuantizedRows& x, int T, float* y, const Epilogue& epilogue, void* scratch) const override {
+    void run_quantized(const QuantizedRows& x, int T, float* y, const Epilogue& epilogue,
+                       void* scratch) const override {
         apply({x.values, x.scale, x.zero, x.stride}, T, y, epilogue, 0, scratch);
     }
 
@@ -42,7 +43,8 @@ protected:
     IntegerLinear(const char* path, Isa isa, int m, int n) : Linear(path, isa, m, n) {}
     virtual std::size_t kernel_scratch(int) const { return 0; }
     // x and y begin at the call's token `t`, the epilogue's residual at token 0.
-    virtual void apply(const Quantized& x, int T, float* y, const Epilogue& epilogue, int t, void* scratch) const = 0;
+    virtual void apply(const Quantized& x, int T, float* y, const Epilogue& epilogue, int t,
+                       void* scratch) const = 0;
 };
 
 }  // namespace linear

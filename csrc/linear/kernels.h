@@ -1,6 +1,7 @@
 // What the kernel files implement and linear.cpp calls: plain structures and functions, no standard library.
 //
-// Names are <op>_<dtype>_<isa>. "Padded" arrays have as many elements as the packed layout has rows, zeros at the end.
+// Names are <op>_<dtype>_<isa>. "Padded" arrays have as many elements as the packed layout has rows, zeros at the
+// end.
 #pragma once
 
 #include <stddef.h>
@@ -13,10 +14,10 @@
 namespace leanmatch {
 namespace linear {
 
-struct Tail {             // what happens to a sum before it is stored
-    const float* bias;    // padded
+struct Tail {               // what happens to a sum before it is stored
+    const float* bias;      // padded
     const float* residual;  // (T, m) or null
-    int activation;       // an Activation
+    int activation;         // an Activation
 };
 
 // Rows in groups of `lanes`, groups in panels of up to `panel`; inputs in steps of `depth`. Packed as
@@ -45,9 +46,9 @@ struct Quantized {
 // Lanes are tokens. Blocks are taken `chunk` at a time, so that their z stays in the first-level cache.
 struct SparseF32 {
     int m, n, b, r, k, chunk;
-    const float* atoms;      // (B, r, b)
-    const uint16_t* index;   // [chunk of blocks][row][block of the chunk][k]: block of the chunk * r + atom
-    const float* values;     // the same order
+    const float* atoms;     // (B, r, b)
+    const uint16_t* index;  // [chunk of blocks][row][block of the chunk][k]: block of the chunk * r + atom
+    const float* values;    // the same order
 };
 constexpr int kSparseVectors = 4;  // vectors of tokens in a tile
 // Scratch in floats for a tile of `tokens` lanes: x and y feature-major, z of a chunk.
@@ -59,31 +60,34 @@ inline size_t sparse_f32_floats(const SparseF32& w, int tokens) {
 struct SparseI8 {
     int m, n;
     int tables, slots;
-    int quads;                 // groups of 4 nonzeros per row and table
-    int steps;                 // ceil(b / 4)
-    int shift;                 // int32 to int16 in stage 1
-    bool shared;               // every unit lies within one block
-    float atom_unit;           // what one unit of the shifted, scaled z is worth, for x of scale 1
-    const int8_t* atoms;       // [unit][step][4 sums][16 lanes][4]
-    const int32_t* offset;     // [unit][128-bit lane]: first input of its block
-    const int16_t* atom_sums;   // [unit][64]: sum of an atom's codes times 2^(8 - shift); order: what packing to int16 gives
+    int quads;              // groups of 4 nonzeros per row and table
+    int steps;              // ceil(b / 4)
+    int shift;              // int32 to int16 in stage 1
+    bool shared;            // every unit lies within one block
+    float atom_unit;        // what one unit of the shifted, scaled z is worth, for x of scale 1
+    const int8_t* atoms;    // [unit][step][4 sums][16 lanes][4]
+    const int32_t* offset;  // [unit][128-bit lane]: first input of its block
+    const int16_t*
+        atom_sums;  // [unit][64]: sum of an atom's codes times 2^(8 - shift); order: what packing to int16 gives
     const int16_t* atom_scale;  // [unit][64]: atom's scale over the largest one, 15 bits; the same order
-    const uint8_t* codes;      // [panel of 4 row groups][table][quad][row group][64 indices, 64 values]
-    const int32_t* start;      // padded: -128 * sum of a row's values
-    const float* scale;        // padded
+    const uint8_t* codes;       // [panel of 4 row groups][table][quad][row group][64 indices, 64 values]
+    const int32_t* start;       // padded: -128 * sum of a row's values
+    const float* scale;         // padded
 };
 
-#define LEANMATCH_F32(isa)                                                                  \
-    void dense_f32_##isa(const Dense& w, const float* x, int T, float* y, const Tail& tail); \
-    void dense_sparse_f32_##isa(const SparseF32& w, const float* x, int T, float* y, const Tail& tail, float* scratch);
+#define LEANMATCH_F32(isa)                                                                             \
+    void dense_f32_##isa(const Dense& w, const float* x, int T, float* y, const Tail& tail);           \
+    void dense_sparse_f32_##isa(const SparseF32& w, const float* x, int T, float* y, const Tail& tail, \
+                                float* scratch);
 LEANMATCH_F32(portable)
 LEANMATCH_F32(avx2)
 LEANMATCH_F32(avx512)
 #undef LEANMATCH_F32
 
 // values: (T, stride), see QuantizedRows.
-#define LEANMATCH_QUANTIZE(isa)                                                                                    \
-    void quantize_rows_##isa(const float* x, int T, int n, uint8_t* values, float* scale, int32_t* zero, size_t stride); \
+#define LEANMATCH_QUANTIZE(isa)                                                                          \
+    void quantize_rows_##isa(const float* x, int T, int n, uint8_t* values, float* scale, int32_t* zero, \
+                             size_t stride);                                                             \
     void dense_i8_##isa(const Dense& w, const Quantized& x, int T, float* y, const Tail& tail);
 LEANMATCH_QUANTIZE(portable)
 LEANMATCH_QUANTIZE(avx2)

@@ -63,7 +63,8 @@ int quantized_max(Isa isa) { return isa == Isa::avx2 || isa == Isa::avx512 ? 127
 
 void quantize_rows(Isa isa, const float* x, int T, int n, const QuantizedRows& out) {
 #if defined(LEANMATCH_X86_KERNELS)
-    if (isa == Isa::avx512_vbmi_vnni) return quantize_rows_vnni(x, T, n, out.values, out.scale, out.zero, out.stride);
+    if (isa == Isa::avx512_vbmi_vnni)
+        return quantize_rows_vnni(x, T, n, out.values, out.scale, out.zero, out.stride);
     if (isa != Isa::portable) return quantize_rows_avx2(x, T, n, out.values, out.scale, out.zero, out.stride);
 #endif
     (void)isa;
@@ -99,7 +100,8 @@ public:
         });
     }
 
-    void run_quantized(const QuantizedRows& x, int T, float* y, const Epilogue& epilogue, void* scratch) const override {
+    void run_quantized(const QuantizedRows& x, int T, float* y, const Epilogue& epilogue,
+                       void* scratch) const override {
         tiles(T, y, epilogue, scratch, [&](int t, int count, float* middle, void* rest) {
             right_->run_quantized({x.values + std::size_t(t) * x.stride, x.scale + t, x.zero + t, x.stride}, count,
                                   middle, Epilogue{}, rest);

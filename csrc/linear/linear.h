@@ -1,12 +1,12 @@
 // Linear layers of an encoder, y = act(W x + bias) + residual, each weight packed once for one instruction set.
 //
-// A `Linear` is immutable after packing and may be run by many threads at once; a call is single-threaded and works on
-// a range of tokens, so the caller threads over tokens and gives each thread a scratch area of its own. Packed layouts
-// depend on the instruction set, which is therefore chosen when packing (`Isa`), never at a call.
+// A `Linear` is immutable after packing and may be run by many threads at once; a call is single-threaded and
+// works on a range of tokens, so the caller threads over tokens and gives each thread a scratch area of its own.
+// Packed layouts depend on the instruction set, which is therefore chosen when packing (`Isa`), never at a call.
 //
-// Axes: T tokens, m outputs, n inputs, b columns per block, B = n/b blocks, r atoms per block, k nonzeros per row and
-// block. Arrays are row major and contiguous: x (T, n), y (T, m), weight (m, n), atoms (B, r, b), indices and values
-// (m, B, k). T >= 0; m, n, b, r, k >= 1; b divides n.
+// Axes: T tokens, m outputs, n inputs, b columns per block, B = n/b blocks, r atoms per block, k nonzeros per row
+// and block. Arrays are row major and contiguous: x (T, n), y (T, m), weight (m, n), atoms (B, r, b), indices and
+// values (m, B, k). T >= 0; m, n, b, r, k >= 1; b divides n.
 //
 // Paths
 //   path              arithmetic                       accumulator        needs
@@ -17,27 +17,29 @@
 //   dense_sparse_i8   uint8 x, int8 D, uint8 z, int8 S int32, exact       r <= 128
 //   low_rank          right, then left: two of these   theirs             any
 //
-// Quantization of x, per token: x ~ scale (u - zero), 0 <= u, zero <= quantized_max, range [min(0, min x), max(0, max x)].
-// quantized_max is 255 where the kernels have VNNI or are portable, and 127 where they use vpmaddubsw (avx2, avx512:
-// two products of 127 * 127 fit int16, two of 255 * 127 would saturate). A row that is all zeros, or whose range is below
-// 1e-30, is taken as zero. A row with a NaN or an infinity gives NaN in all its outputs.
+// Quantization of x, per token: x ~ scale (u - zero), 0 <= u, zero <= quantized_max, range
+// [min(0, min x), max(0, max x)]. quantized_max is 255 where the kernels have VNNI or are portable, and 127 where they use vpmaddubsw
+// (avx2, avx512: two products of 127 * 127 fit int16, two of 255 * 127 would saturate). A row that is all zeros,
+// or whose range is below 1e-30, is taken as zero. A row with a NaN or an infinity gives NaN in all its outputs.
 //
-// Overflow. |sum_j q_j (u_j - zero)| <= 255 * 127 * n, and the partial sums sum_j q_j u_j stay below the same bound: int32
-// is exact for n <= 66311, and packing refuses more. Second stage of dense_sparse_i8: |sum c (z - 128)| <= 127 * 128 * B k,
-// exact for B k <= 132104.
+// Overflow. |sum_j q_j (u_j - zero)| <= 255 * 127 * n, and the partial sums sum_j q_j u_j stay below the same
+// bound: int32 is exact for n <= 66311, and packing refuses more. Second stage of dense_sparse_i8: |sum c (z -
+// 128)| <= 127 * 128 * B k, exact for B k <= 132104.
 //
-// dense_sparse_i8 at level avx512_vbmi_vnni: D_i u of stage 1 is int32, exact; shifted to int16 with rounding (the shift is
-// the smallest that the atoms' absolute sums allow, at most 8), less the zero point's part (rounded to the same unit),
-// times the atom's scale over the largest one (15 bits), then brought
-// to 8 bits with one scale per token, from the exact maximum over all blocks. Atoms of about equal norm use the 8 bits best;
-// the factorization is free to balance them. Other levels decode the factors to fp32 and run dense_sparse_f32: on
-// AVX2 int8 with free supports costs more instructions than fp32 (two unpacks, two vpmaddwd and two vpaddd against
-// four fused multiply-adds for 2 nonzeros x 16 tokens). `Linear::path` and `Linear::isa` say what runs.
+// dense_sparse_i8 at level avx512_vbmi_vnni: D_i u of stage 1 is int32, exact; shifted to int16 with rounding (the
+// shift is the smallest that the atoms' absolute sums allow, at most 8), less the zero point's part (rounded to
+// the same unit), times the atom's scale over the largest one (15 bits), then brought to 8 bits with one scale per
+// token, from the exact maximum over all blocks. Atoms of about equal norm use the 8 bits best; the factorization
+// is free to balance them. Other levels decode the factors to fp32 and run dense_sparse_f32: on AVX2 int8 with
+// free supports costs more instructions than fp32 (two unpacks, two vpmaddwd and two vpaddd against four fused
+// multiply-adds for 2 nonzeros x 16 tokens). `Linear::path` and `Linear::isa` say what runs.
 //
-// Tolerances against float64, relative to the row's sum of absolute products S = sum_j |w_j x_j| (f32) or to the range:
-//   f32    |error| <= 2^-24 (n + 4) S          bf16   |error| <= 2^-6.9 S
-//   i8     the integer sums are exact: what remains is rounding of x (half a step per element) and fp32 in the epilogue
-//   gelu   x Phi(x) with erf: absolute error <= 1e-6 max(1, |x|) on the fp32 and bf16 paths, 5e-5 max(1, |x|) on the others
+// Tolerances against float64, relative to the row's sum of absolute products S = sum_j |w_j x_j| (f32):
+//
+//   f32    |error| <= 2^-24 (n + 4) S
+//   bf16   |error| <= 2^-6.9 S
+//   i8     integer sums are exact: what remains is rounding of x (half a step an element) and an fp32 epilogue
+//   gelu   x Phi(x) with erf: |error| <= 1e-6 max(1, |x|) on the fp32 and bf16 paths, 5e-5 max(1, |x|) on others
 #pragma once
 
 #include <cstddef>
@@ -61,7 +63,8 @@ struct Epilogue {
     const float* residual = nullptr;  // (T, m), added after the activation; may be y itself
 };
 
-// Quantized activations: row t is values[t * stride .. t * stride + n), see above. Bytes from n to stride are zero.
+// Quantized activations: row t is values[t * stride .. t * stride + n), see above. Bytes from n to stride are
+// zero.
 struct QuantizedRows {
     std::uint8_t* values;
     float* scale;        // (T,)
@@ -72,8 +75,8 @@ struct QuantizedRows {
 std::size_t quantized_stride(int n);  // n + 3 rounded up to 64
 int quantized_max(Isa isa);
 
-// Quantize T rows; what `Linear::run` does on the quantized paths. Reads each row twice, so a row that was just written
-// (LayerNorm, GELU) should be quantized while it is in the first-level cache.
+// Quantize T rows; what `Linear::run` does on the quantized paths. Reads each row twice, so a row that was just
+// written (LayerNorm, GELU) should be quantized while it is in the first-level cache.
 void quantize_rows(Isa isa, const float* x, int T, int n, const QuantizedRows& out);
 
 class Linear {
@@ -82,8 +85,8 @@ public:
     int inputs() const { return n_; }
     int outputs() const { return m_; }
     const char* path() const { return path_; }  // the arithmetic that runs, a name of the table above
-    Isa isa() const { return isa_; }            // the instruction set whose kernels run (at most the one asked for)
-    virtual std::size_t bytes() const = 0;      // of the packed weights
+    Isa isa() const { return isa_; }        // the instruction set whose kernels run (at most the one asked for)
+    virtual std::size_t bytes() const = 0;  // of the packed weights
 
     // Bytes of scratch that a call with T tokens needs, aligned to 64; does not grow beyond some tile of tokens.
     virtual std::size_t scratch_bytes(int T) const = 0;
@@ -91,9 +94,11 @@ public:
     // y = epilogue(x). x and y must not overlap.
     virtual void run(const float* x, int T, float* y, const Epilogue& epilogue, void* scratch) const = 0;
 
-    // Whether `run_quantized` exists: the integer paths. Then x must have been quantized with `quantized_max(isa())`.
+    // Whether `run_quantized` exists: the integer paths. Then x must have been quantized with
+    // `quantized_max(isa())`.
     virtual bool takes_quantized() const { return false; }
-    virtual void run_quantized(const QuantizedRows& x, int T, float* y, const Epilogue& epilogue, void* scratch) const;
+    virtual void run_quantized(const QuantizedRows& x, int T, float* y, const Epilogue& epilogue,
+                               void* scratch) const;
 
 protected:
     Linear(const char* path, Isa isa, int m, int n) : path_(path), isa_(isa), m_(m), n_(n) {}
@@ -104,8 +109,8 @@ protected:
 
 using LinearPtr = std::unique_ptr<Linear>;
 
-// Every pack_ copies what it needs; bias is (m,) or null. They throw std::invalid_argument for sizes out of range, an
-// index that is not below r, and an instruction set that this build has no kernels for.
+// Every pack_ copies what it needs; bias is (m,) or null. They throw std::invalid_argument for sizes out of range,
+// an index that is not below r, and an instruction set that this build has no kernels for.
 LinearPtr pack_dense_f32(Isa isa, const float* weight, const float* bias, int m, int n);
 LinearPtr pack_dense_bf16(Isa isa, const float* weight, const float* bias, int m, int n);
 // weight = q * scale[:, None], -127 <= q <= 127.
@@ -116,8 +121,8 @@ LinearPtr pack_dense_sparse_f32(Isa isa, const float* atoms, const std::uint16_t
                                 const float* bias, int m, int n, int b, int r, int k);
 // atoms = atoms_q * atoms_scale[..., None] (B, r); values = values_q * values_scale[:, None, None] (m,).
 LinearPtr pack_dense_sparse_i8(Isa isa, const std::int8_t* atoms_q, const float* atoms_scale,
-                               const std::uint16_t* indices, const std::int8_t* values_q, const float* values_scale,
-                               const float* bias, int m, int n, int b, int r, int k);
+                               const std::uint16_t* indices, const std::int8_t* values_q,
+                               const float* values_scale, const float* bias, int m, int n, int b, int r, int k);
 // left (m, q) of right (q, n); the bias belongs to left.
 LinearPtr pack_low_rank(LinearPtr left, LinearPtr right);
 

@@ -22,7 +22,8 @@ double best_of(long count, F run) {
     for (int round = 0; round < 7; round++) {
         const auto start = std::chrono::steady_clock::now();
         sink = run();
-        best = std::min(best, std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - start).count());
+        best = std::min(
+            best, std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - start).count());
     }
     return best / double(count);
 }
@@ -39,7 +40,8 @@ std::vector<Peak> measure_peaks(Isa isa) {
     const auto add_load = [&](const char* name, std::size_t bytes) {
         const Buffer<unsigned char> memory(bytes);
         const long vectors = long(bytes / 64), rounds = std::max(1L, kCount / vectors);
-        out.push_back({name, best_of(vectors * rounds, [&] { return load_vectors_avx512(memory.data(), vectors, rounds); })});
+        out.push_back({name, best_of(vectors * rounds,
+                                     [&] { return load_vectors_avx512(memory.data(), vectors, rounds); })});
     };
     if (isa == Isa::avx2) add("fma", fma_avx2);
     if (isa >= Isa::avx512) {

@@ -1,5 +1,5 @@
-// Every linear path without any instruction-set extension: vectors of four floats that a compiler maps to what the ABI
-// has (SSE2, NEON), and plain loops for the integer ones.
+// Every linear path without any instruction-set extension: vectors of four floats that a compiler maps to what the
+// ABI has (SSE2, NEON), and plain loops for the integer ones.
 #include <math.h>
 #include <string.h>
 
@@ -26,11 +26,21 @@ inline void store(float* p, V a) { memcpy(p, a.v, sizeof(a.v)); }
 inline void store_part(float* p, V a, int count) { memcpy(p, a.v, sizeof(float) * size_t(count)); }
 inline V set1(float f) { return {{f, f, f, f}}; }
 inline V zero() { return set1(0.0f); }
-inline V add(V a, V b) { return each([&](int i) { return a.v[i] + b.v[i]; }); }
-inline V mul(V a, V b) { return each([&](int i) { return a.v[i] * b.v[i]; }); }
-inline V fma(V a, V b, V c) { return each([&](int i) { return a.v[i] * b.v[i] + c.v[i]; }); }
-inline V vmin(V a, V b) { return each([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; }); }
-inline V vmax(V a, V b) { return each([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; }); }
+inline V add(V a, V b) {
+    return each([&](int i) { return a.v[i] + b.v[i]; });
+}
+inline V mul(V a, V b) {
+    return each([&](int i) { return a.v[i] * b.v[i]; });
+}
+inline V fma(V a, V b, V c) {
+    return each([&](int i) { return a.v[i] * b.v[i] + c.v[i]; });
+}
+inline V vmin(V a, V b) {
+    return each([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
+}
+inline V vmax(V a, V b) {
+    return each([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+}
 inline void transpose(V* rows) {
     for (int i = 0; i < kWidth; i++)
         for (int j = 0; j < i; j++) {
@@ -51,11 +61,13 @@ void dense_f32_portable(const Dense& w, const float* x, int T, float* y, const T
     dense_f32(w, x, T, y, tail);
 }
 
-void dense_sparse_f32_portable(const SparseF32& w, const float* x, int T, float* y, const Tail& tail, float* scratch) {
+void dense_sparse_f32_portable(const SparseF32& w, const float* x, int T, float* y, const Tail& tail,
+                               float* scratch) {
     dense_sparse_f32(w, x, T, y, tail, scratch);
 }
 
-void quantize_rows_portable(const float* x, int T, int n, uint8_t* values, float* scale, int32_t* zero, size_t stride) {
+void quantize_rows_portable(const float* x, int T, int n, uint8_t* values, float* scale, int32_t* zero,
+                            size_t stride) {
     for (int t = 0; t < T; t++, x += n, values += stride) {
         float low = 0.0f, high = 0.0f, poison = 0.0f;
         for (int j = 0; j < n; j++) {

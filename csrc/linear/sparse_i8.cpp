@@ -37,7 +37,8 @@ std::size_t sz(int i) { return static_cast<std::size_t>(i); }
 class TableLinear final : public IntegerLinear {
 public:
     TableLinear(const std::int8_t* atoms_q, const float* atoms_scale, const std::uint16_t* indices,
-                const std::int8_t* values_q, const float* values_scale, const float* bias, int m, int n, int b, int r, int k)
+                const std::int8_t* values_q, const float* values_scale, const float* bias, int m, int n, int b,
+                int r, int k)
         : IntegerLinear("dense_sparse_i8", Isa::avx512_vbmi_vnni, m, n),
           blocks_(n / b),
           fold_(best_fold(r, k, blocks_)),
@@ -80,7 +81,8 @@ public:
 
 protected:
     std::size_t kernel_scratch(int T) const override { return dense_sparse_i8_scratch(weights_, T); }
-    void apply(const Quantized& x, int T, float* y, const Epilogue& epilogue, int t, void* scratch) const override {
+    void apply(const Quantized& x, int T, float* y, const Epilogue& epilogue, int t,
+               void* scratch) const override {
         dense_sparse_i8_vbmi(weights_, x, T, y, tail_at(bias_.data(), epilogue, t, m_), scratch);
     }
 
@@ -102,7 +104,8 @@ private:
             most = std::max(most, sum);
         }
         int shift = 0;
-        while (((255LL * most + (1LL << shift) / 2) >> shift) > 32766 || ((256LL * most) >> shift) > 32767) shift++;
+        while (((255LL * most + (1LL << shift) / 2) >> shift) > 32766 || ((256LL * most) >> shift) > 32767)
+            shift++;
         weights_.shift = shift;
         weights_.atom_unit = largest * float(1 << shift) * (32768.0f / 32767.0f);
         for (int unit = 0; unit < units_; unit++) {
@@ -122,12 +125,14 @@ private:
                     for (int c = 0; c < b; c++) {
                         const std::int8_t code = q[a * sz(b) + sz(c)];
                         sum += code;
-                        atoms_[(((sz(unit) * sz(steps_) + sz(c / 4)) * 4 + sz(g)) * 16 + sz(lane)) * 4 + sz(c % 4)] = code;
+                        atoms_[(((sz(unit) * sz(steps_) + sz(c / 4)) * 4 + sz(g)) * 16 + sz(lane)) * 4 +
+                               sz(c % 4)] = code;
                     }
                     // packs(sum 0, sum 1): four lanes of each in turn; then the same of sums 2 and 3.
                     const std::size_t packed = sz(g / 2) * 32 + sz(j) * 8 + sz(g % 2) * 4 + sz(e);
                     atom_sums_[sz(unit) * 64 + packed] = std::int16_t(sum * 256 / (1 << shift));
-                    atom_scale_[sz(unit) * 64 + packed] = largest > 0.0f ? std::int16_t(scale[a] / largest * 32767.0f + 0.5f) : std::int16_t(0);
+                    atom_scale_[sz(unit) * 64 + packed] =
+                        largest > 0.0f ? std::int16_t(scale[a] / largest * 32767.0f + 0.5f) : std::int16_t(0);
                 }
         }
     }
@@ -165,9 +170,10 @@ private:
 }  // namespace
 
 LinearPtr make_table_linear(const std::int8_t* atoms_q, const float* atoms_scale, const std::uint16_t* indices,
-                            const std::int8_t* values_q, const float* values_scale, const float* bias, int m, int n, int b,
-                            int r, int k) {
-    return std::make_unique<TableLinear>(atoms_q, atoms_scale, indices, values_q, values_scale, bias, m, n, b, r, k);
+                            const std::int8_t* values_q, const float* values_scale, const float* bias, int m,
+                            int n, int b, int r, int k) {
+    return std::make_unique<TableLinear>(atoms_q, atoms_scale, indices, values_q, values_scale, bias, m, n, b, r,
+                                         k);
 }
 
 #endif

@@ -19,10 +19,13 @@ template <class T>
 class Buffer {
 public:
     explicit Buffer(std::size_t size = 0)
-        : size_(size), data_(static_cast<T*>(::operator new(rounded(size * sizeof(T) + 1), std::align_val_t(kAlign)))) {
+        : size_(size),
+          data_(static_cast<T*>(::operator new(rounded(size * sizeof(T) + 1), std::align_val_t(kAlign)))) {
         std::memset(static_cast<void*>(data_), 0, size * sizeof(T));
     }
-    Buffer(Buffer&& other) noexcept : size_(other.size_), data_(other.data_) { other.size_ = 0, other.data_ = nullptr; }
+    Buffer(Buffer&& other) noexcept : size_(other.size_), data_(other.data_) {
+        other.size_ = 0, other.data_ = nullptr;
+    }
     Buffer& operator=(Buffer&& other) noexcept {
         std::swap(size_, other.size_);
         std::swap(data_, other.data_);

@@ -1,16 +1,19 @@
 // dense_sparse_i8 with tables in registers (AVX512-VBMI and VNNI).
 //
-// Stage 1, `analyse`: z = D_i x_i of 64 atoms is four sums of 16 lanes; x is broadcast four inputs at a time. The atoms
-// of a 64-slot unit are spread over the four sums so that packing to int16 and to int8, which works within 128-bit
-// lanes, gives slot order: lane 4 j + e of sum g is slot 16 j + 4 g + e. z stays int16 until the token's largest value is
-// known, then becomes uint8 with zero point 128. The tables of a group of tokens lie side by side.
-// Stage 2, `pairs`: a token's table of 64 (or 128) z is one (or two) registers; vpermb (vpermt2b) looks up 16 rows x
-// 4 nonzeros, vpdpbusd multiplies them by their int8 values and adds each row's four. 5 (4) tokens x 4 groups of 16 rows
-// are in registers, so indices and values are loaded once for five tokens, tables once for 64 rows.
+// Stage 1, `analyse`: z = D_i x_i of 64 atoms is four sums of 16 lanes; x is broadcast four inputs at a time. The
+// atoms of a 64-slot unit are spread over the four sums so that packing to int16 and to int8, which works within
+// 128-bit lanes, gives slot order: lane 4 j + e of sum g is slot 16 j + 4 g + e. z stays int16 until the token's
+// largest value is known, then becomes uint8 with zero point 128. The tables of a group of tokens lie side by
+// side.
+// Stage 2, `pairs`: a token's table of 64 (or 128) z is one (or two) registers; vpermb (vpermt2b) looks up
+// 16 rows x 4 nonzeros, vpdpbusd multiplies them by their int8 values and adds each row's four. 5 (4) tokens x 4
+// groups of 16 rows are in registers, so indices and values are loaded once for five tokens, tables once for 64
+// rows.
 //
-// What an instruction costs beside vpdpbusd on Zen 4, measured (12 of each a loop, cycles beyond the 12 of vpdpbusd): nothing:
-// vpsrad by an immediate, vpsravd, vpmaxsw, vpsubw, vpxord, conversions; 4: vpermb, vpackssdw, vpacksswb; 12: vpmulhrsw,
-// vpmaddwd, vpabsw, vpsrad by a register, vpmultishiftqb, vpermt2b. The tail of stage 1 is written after this table.
+// What an instruction costs beside vpdpbusd on Zen 4, measured (12 of each a loop, cycles beyond the 12 of
+// vpdpbusd): nothing: vpsrad by an immediate, vpsravd, vpmaxsw, vpsubw, vpxord, conversions; 4: vpermb, vpackssdw,
+// vpacksswb; 12: vpmulhrsw, vpmaddwd, vpabsw, vpsrad by a register, vpmultishiftqb, vpermt2b. The tail of stage 1
+// is written after this table.
 #include <immintrin.h>
 #include <string.h>
 
@@ -24,8 +27,11 @@ namespace {
 #include "vector_math.inc.h"
 
 constexpr int kTokens = 5, kPanel = 4;  // tokens of a group at most; 4 where tables take two registers
-constexpr size_t kCodeBytes = 49152;    // indices and values of a panel that stay in the first-level cache
-constexpr size_t kTableBytes = 393216;  // z of a tile of tokens, 16 and 8 bits, that stays in the second-level cache
+// Indices and values of a panel that are taken at once. 48 KiB stream from the second-level cache as fast as they are
+// used; smaller pieces only send the sums through memory more often.
+constexpr size_t kCodeBytes = 49152;
+// z of a tile of tokens, in 16 and in 8 bits, which stays in the second-level cache beside them.
+constexpr size_t kTableBytes = 393216;
 
 inline __m512i at(const void* p) { return _mm512_loadu_si512(p); }
 
@@ -42,10 +48,11 @@ inline __m512i inputs(const uint8_t* u, const int32_t* offset) {
     return _mm512_inserti32x4(v, _mm_set1_epi32(four[3]), 3);
 }
 
-struct Area {  // scratch of a tile of tokens
+struct Area {         // scratch of a tile of tokens
     int16_t* wide;    // z in 16 bits: [group of tokens][unit][token of the group][64]
     uint8_t* tables;  // z in 8 bits: [group of tokens][table][token of the group][slots]
-    int16_t *zero, *largest, *factor;  // 32 numbers a token: zero point * 2^7; largest |z| so far; from 16 to 8 bits
+    int16_t *zero, *largest,
+        *factor;  // 32 numbers a token: zero point * 2^7; largest |z| so far; from 16 to 8 bits
     int32_t* sums;
     float* unit;
 };
@@ -81,8 +88,8 @@ inline void finish(const Tail16& k, __m512i (&sum)[4], const int16_t* zero_point
     _mm512_store_si512(out + 32, z1);
 }
 
-// Stage 1 of a tile of tokens. kSteps: ceil(b / 4) up to 4, where all atoms of a unit fit 16 registers and tokens go by
-// one at a time, each token's tail beside the next one's multiplies; 0: any other, atoms from memory.
+// Stage 1 of a tile of tokens. kSteps: ceil(b / 4) up to 4, where all atoms of a unit fit 16 registers and tokens
+// go by one at a time, each token's tail beside the next one's multiplies; 0: any other, atoms from memory.
 template <bool kShared, int kSteps, class Groups>
 void analyse(const SparseI8& w, const Quantized& x, int token, const Area& area, Groups groups) {
     const int units = w.tables * (w.slots / 64);
@@ -146,11 +153,11 @@ void analyse_tile(const SparseI8& w, const Quantized& x, int token, int T, const
     }
 }
 
-// kFirst: z is still int16; bring it to 8 bits, use it and keep it for the panels that follow. Done here, where the multiplier
-// is the limit, the traffic with the second-level cache costs nothing.
+// kFirst: z is still int16; bring it to 8 bits, use it and keep it for the panels that follow. Done here, where
+// the multiplier is the limit, the traffic with the second-level cache costs nothing.
 template <int G, int TT, bool kWide, bool kFirst>
-inline void pairs(const uint8_t* codes, uint8_t* tables, const int16_t* wide, const int16_t* factor, int count, int quads,
-                  __m512i (&sum)[TT][G]) {
+inline void pairs(const uint8_t* codes, uint8_t* tables, const int16_t* wide, const int16_t* factor, int count,
+                  int quads, __m512i (&sum)[TT][G]) {
     constexpr int slots = kWide ? 128 : 64, units = slots / 64;
     const __m512i middle = _mm512_set1_epi8(char(0x80));
     for (int i = 0; i < count; i++, tables += TT * slots, wide += TT * slots) {
@@ -188,18 +195,17 @@ inline void pairs(const uint8_t* codes, uint8_t* tables, const int16_t* wide, co
 
 // `count` tables from `first` on, for one panel and TT tokens from `token` on of the tile.
 template <int G, int TT, bool kWide, bool kFirst>
-void panel_tokens(const SparseI8& w, const uint8_t* codes, int row, int first, int count, const Area& area, int token,
-                  float* y, const Tail& tail) {
+void panel_tokens(const SparseI8& w, const uint8_t* codes, int row, int first, int count, const Area& area,
+                  int token, float* y, const Tail& tail) {
     const size_t place_of_group = (size_t(token) * size_t(w.tables) + size_t(first) * TT) * size_t(w.slots);
     int32_t* saved = area.sums + size_t(token) * (kPanel * 16);
     __m512i sum[TT][G];
     LEANMATCH_UNROLL
-    for (int g = 0; g < G; g++)
-        LEANMATCH_UNROLL
-        for (int t = 0; t < TT; t++)
-            sum[t][g] = first == 0 ? at(w.start + row + g * 16) : at(saved + (t * kPanel + g) * 16);
-    pairs<G, TT, kWide, kFirst>(codes, area.tables + place_of_group, area.wide + place_of_group, area.factor + token * 32, count,
-                                w.quads, sum);
+    for (int g = 0; g < G; g++) LEANMATCH_UNROLL
+    for (int t = 0; t < TT; t++)
+        sum[t][g] = first == 0 ? at(w.start + row + g * 16) : at(saved + (t * kPanel + g) * 16);
+    pairs<G, TT, kWide, kFirst>(codes, area.tables + place_of_group, area.wide + place_of_group,
+                                area.factor + token * 32, count, w.quads, sum);
     const bool last = first + count == w.tables;
     if (last && !tail.activation && row + G * 16 <= w.m) {  // the same as below, without a way through memory
         LEANMATCH_UNROLL
@@ -283,7 +289,8 @@ size_t dense_sparse_i8_scratch(const SparseI8& w, int T) {
     return tile * (3 * slots + 3 * 64 + kPanel * 64) + (tile + 15) / 16 * 64;
 }
 
-void dense_sparse_i8_vbmi(const SparseI8& w, const Quantized& x, int T, float* y, const Tail& tail, void* scratch) {
+void dense_sparse_i8_vbmi(const SparseI8& w, const Quantized& x, int T, float* y, const Tail& tail,
+                          void* scratch) {
     const int tile = tile_tokens(w, T);
     const size_t slots = size_t(w.tables) * size_t(w.slots);
     Area area;

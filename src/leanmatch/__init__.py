@@ -36,6 +36,7 @@ _EXPORTS = {
     "evaluate": "leanmatch.metrics",
     "fit": "leanmatch.training",
     "importance": "leanmatch.interventions",
+    "load": "leanmatch.runtime",
     "load_encoder": "leanmatch.formats",
     "load_matcher": "leanmatch.formats",
     "read_items": "leanmatch.data",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -221,6 +222,19 @@ def test_data_and_models_that_cannot_be_used(base, pairs, lean, tmp_path):
     broken.save_pretrained(str(tmp_path / "broken"), create_model_card=False)
     nan = compress(tmp_path / "broken", pairs, tmp_path / "m")
     assert nan.exit_code == 1 and "NaN" in nan.stderr and "Traceback" not in nan.stderr
+
+
+def test_without_torch_the_extra_is_named(base, pairs, tmp_path, monkeypatch):
+    real = importlib.import_module
+
+    def without(name, *arguments):
+        if name == "torch":
+            raise ModuleNotFoundError(name=name)
+        return real(name, *arguments)
+
+    monkeypatch.setattr(importlib, "import_module", without)
+    result = compress(base, pairs, tmp_path / "m")
+    assert result.exit_code == 1 and "leanmatch[train]" in result.stderr
 
 
 def test_a_folder_of_something_else_is_never_replaced(base, pairs, tmp_path):

@@ -170,21 +170,45 @@ class Light:
     """An encoder without torch: a tokenizer, and vectors of ids."""
 
     tokenizer = models.tokenizer()
+    prompt = "red "
 
-    def encode_ids(self, rows):
+    def tokenize(self, texts):
+        return self.tokenizer.encode_batch([self.prompt + text for text in texts])
+
+    def encode_tokens(self, rows, add_special_tokens=True):
+        assert not add_special_tokens
         table = np.random.default_rng(0).standard_normal((self.tokenizer.get_vocab_size(), 8))
         return np.array([table[row].sum(axis=0) for row in rows])
 
 
-def test_an_encoder_that_shows_its_ids():
+def test_an_encoder_that_shows_its_tokens():
     found = importance(Light(), ["unbelievable \U0001f680"], ["usb"], intervention="mask", sides="anchor")
     assert (found.level, found.words()) == ("tokens", ["unbelievable", "\U0001f680"])
-    ids = [np.array(Light.tokenizer.encode(t).ids) for t in ("unbelievable \U0001f680", "usb")]
+    ids = [np.array(one.ids) for one in Light().tokenize(["unbelievable \U0001f680", "usb"])]
     masked = ids[0].copy()
-    masked[1:-2] = Light.tokenizer.token_to_id("[MASK]")
-    a, b, c = Light().encode_ids([ids[0], masked, ids[1]])
+    masked[2:-2] = Light.tokenizer.token_to_id("[MASK]")
+    a, b, c = Light().encode_tokens([ids[0], masked, ids[1]], add_special_tokens=False)
     cosine = lambda u, v: u @ v / np.linalg.norm(u) / np.linalg.norm(v)  # noqa: E731
     assert found.effects[0] == pytest.approx(cosine(a, c) - cosine(b, c), abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["bert", "static"])
+def test_the_torch_free_encoder_agrees(request, kind, tmp_path):
+    from leanmatch.runtime import Encoder, load
+
+    model = request.getfixturevalue(kind)
+    model.save(str(tmp_path / "model"))
+    native = load(tmp_path / "model")
+    assert isinstance(native, Encoder)
+    pairs = ["Caf\u00e9 \U0001f680 usb cabled", "", " ".join(["dock"] * 30)], ["the usb", "red", "usb"]
+    for intervention in ("delete", "mask"):
+        own = importance(model, *pairs, intervention=intervention)
+        light = importance(native, *pairs, intervention=intervention)
+        assert light.level == "tokens"
+        np.testing.assert_array_equal(light.offsets, own.offsets)
+        np.testing.assert_array_equal(light.read, own.read)
+        np.testing.assert_allclose(light.effects, own.effects, atol=1e-4)
+        assert np.abs(own.effects).max() > 0.01
 
 
 def test_a_prompt_is_read_and_never_edited(bert):

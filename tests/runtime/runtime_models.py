@@ -1,4 +1,4 @@
-"""Tiny random encoders of every architecture that the runtime runs, saved as sentence-transformers folders."""
+"""Tiny random encoders of every architecture that the runtime runs, as sentence-transformers folders."""
 
 from __future__ import annotations
 
@@ -104,6 +104,8 @@ def build_static(folder: Path):
     from sentence_transformers import SentenceTransformer
 
     torch.manual_seed(0)
-    made = SentenceTransformer(modules=[module("StaticEmbedding")(make_tokenizer(), embedding_dim=24)], device="cpu")
+    made = SentenceTransformer(
+        modules=[module("StaticEmbedding")(make_tokenizer(), embedding_dim=24)], device="cpu"
+    )
     made.save(str(folder / "model"))
     return made

@@ -194,7 +194,7 @@ def test_dense_sparse_i8(level: str, rng: Rng, size: tuple[int, ...], spread: fl
 
 
 def test_dense_sparse_i8_is_close_to_float64(level: str, rng: Rng) -> None:
-    """A layer like those of a trained encoder: unit-norm atoms, an outlying input. Cosine per token at least 0.999."""
+    """Like a trained encoder: unit-norm atoms, an outlying input. Cosine per token at least 0.999."""
     m, b, blocks, r, k = 384, 16, 24, 64, 4
     atoms = normal(rng, blocks, r, b)
     atoms /= np.linalg.norm(atoms, axis=2, keepdims=True)

@@ -29,7 +29,9 @@ def test_the_table_of_activations_is_whole() -> None:
 
 @pytest.mark.parametrize("kind", REFERENCES)
 def test_activations(level: str, kind: str) -> None:
-    x = np.concatenate([np.linspace(-12, 12, 4003), [0.0, -0.0, 1e-30, -80.0, 80.0, -1e4, 1e4]]).astype(np.float32)
+    x = np.concatenate([np.linspace(-12, 12, 4003), [0.0, -0.0, 1e-30, -80.0, 80.0, -1e4, 1e4]]).astype(
+        np.float32
+    )
     found = x.copy()
     native.load().op_activate(level, kind, found)
     with np.errstate(over="ignore"):
@@ -100,7 +102,8 @@ def tables():
     )
     low = LowRank(rng.normal(size=(7, 5)).astype(np.float32), rng.normal(size=(5, 30)).astype(np.float32))
     coded = LowRank(
-        IntMatrix(rng.integers(-127, 128, (7, 5)).astype(np.int8), np.full((7, 1), 0.1, np.float32)), low.right
+        IntMatrix(rng.integers(-127, 128, (7, 5)).astype(np.int8), np.full((7, 1), 0.1, np.float32)),
+        low.right,
     )
     return {"sparse": sparse, "sparse int8": sparse.quantize(), "int": whole, "low": low, "low int8": coded}
 

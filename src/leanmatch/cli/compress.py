@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -67,6 +68,7 @@ def compress(
 
 def run(flags: dict[str, Any]) -> dict[str, Any]:
     """Do what the flags say."""
+    _require_libraries()
     from leanmatch.cli.compressionoptions import gather_options
 
     options = gather_options(flags)
@@ -94,6 +96,16 @@ def run(flags: dict[str, Any]) -> dict[str, Any]:
         else:
             summary = _summary(flags, options, planned) | {"saved": False, "work": str(place.path)}
     return summary
+
+
+def _require_libraries() -> None:
+    from leanmatch.errors import MissingExtraError
+
+    for library in ("torch", "transformers", "sentence_transformers"):
+        try:
+            importlib.import_module(library)
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(library, "train", "compressing a model") from error
 
 
 def _plan(flags: dict[str, Any], options: Any, work: Work, folder: Path, say: Any) -> Planned:

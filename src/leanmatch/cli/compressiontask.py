@@ -121,7 +121,7 @@ def _load_classifier(name: str, folder: Path | None, device: str) -> tuple[Any, 
         raise UsageError(f"--task classify needs a model folder (found {name!r})")
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from leanmatch.formats.reader import quiet_bars
+    from leanmatch.formats.quiet import quiet_bars
 
     try:
         with quiet_bars():

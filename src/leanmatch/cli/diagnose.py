@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from leanmatch.cli.common import print_json, reported_errors, stdout_console
 from leanmatch.cli.data import ColumnOption, JsonOption, OnErrorOption, parse_columns
 from leanmatch.cli.matchers import labels, provenance_of, say, slice_columns
+from leanmatch.cli.matchers import load_any as _load
 
 if TYPE_CHECKING:
     from leanmatch.report import Diagnosis
@@ -134,13 +135,6 @@ def diagnose(
             _show(found)
             if output is None:
                 say("no page was written: name one with -o report.html")
-
-
-def _load(model: str, device: str) -> Any:
-    from leanmatch.formats import load_encoder
-
-    say(f"loading {model}")
-    return load_encoder(model, device=device)
 
 
 def _check_output(output: Path) -> None:

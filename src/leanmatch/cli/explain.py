@@ -8,7 +8,8 @@ import typer
 
 from leanmatch.cli.common import print_json, reported_errors, stdout_console
 from leanmatch.cli.data import JsonOption
-from leanmatch.cli.matchers import labels, provenance_of, say
+from leanmatch.cli.matchers import labels, provenance_of
+from leanmatch.cli.matchers import load_any as _load
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -78,13 +79,6 @@ def _check_text(*texts: str) -> None:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise UsageError(f"a text is not UTF-8: {text!r:.60}", remedy="check the terminal") from error
-
-
-def _load(model: str, device: str) -> Any:
-    from leanmatch.formats import load_encoder
-
-    say(f"loading {model}")
-    return load_encoder(model, device=device)
 
 
 def _as_json(found: dict[str, TokenImportance], pairwise: Interactions | None) -> dict[str, Any]:

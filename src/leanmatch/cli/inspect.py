@@ -22,10 +22,17 @@ def inspect(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also draw it: a .svg, .png or .pdf file.")
     ] = None,
+    runtime: Annotated[
+        bool,
+        typer.Option("--runtime", help="Show which kernels run each layer here; for stock models too."),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Show bytes, multiply-adds and error of each layer of a compressed model, and its measured quality."""
     with reported_errors():
+        if runtime:
+            _show_runtime(model, json)
+            return
         from leanmatch.formats import read_artifact
 
         artifact = read_artifact(model)
@@ -42,6 +49,36 @@ def inspect(
             )
         else:
             _show(artifact, layers)
+
+
+def _show_runtime(model: Path, as_json: bool) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from leanmatch.runtime import load, runtime_choices
+    from leanmatch.runtime.tables import COLUMNS, runtime_rows
+
+    encoder = load(model, fallback=False)
+    if as_json:
+        print_json(
+            {
+                "model": str(model),
+                "weights": encoder.weights,
+                "bytes": encoder.bytes,
+                "layers": runtime_choices(encoder),
+            }
+        )
+        return
+    console = stdout_console()
+    if not console.is_terminal:
+        console.width = max(console.width, WIDTH)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for title in COLUMNS:
+        table.add_column(title, overflow="fold")
+    for row in runtime_rows(encoder):
+        table.add_row(*map(escape, row))
+    console.print(table)
+    console.print(f"weights in memory: {encoder.bytes:,} bytes", highlight=False)
 
 
 def layer_rows(artifact: Artifact) -> list[dict[str, Any]]:

@@ -42,6 +42,7 @@ def draw(layers: list[dict[str, Any]], path: Path) -> None:
         panel.set_title(title, fontsize=9)
         panel.grid(axis="x", alpha=0.3)
         panel.tick_params(labelsize=7)
+        panel.margins(y=0.01)
     panels[0].set_yticks(range(len(layers)), names)
     panels[0].invert_yaxis()
     with atomic_file(path) as temporary:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from leanmatch.cli.common import stderr_console
 
@@ -35,3 +35,18 @@ def labels(model: str, rival: str | None, *, by_base: bool) -> tuple[str, str]:
 def say(remark: str) -> None:
     """A remark on stderr."""
     stderr_console().print(remark, markup=False, highlight=False, soft_wrap=True)
+
+
+def load_any(model: str, device: str) -> Any:
+    """An encoder whose tokens can be edited: sentence-transformers, or the runtime where it is missing."""
+    from leanmatch.errors import MissingExtraError
+    from leanmatch.formats import load_encoder
+
+    say(f"loading {model}")
+    try:
+        return load_encoder(model, device=device)
+    except MissingExtraError:
+        from leanmatch.runtime import load
+
+        say("sentence-transformers is not installed: leanmatch's own runtime encodes")
+        return load(model)

@@ -24,7 +24,8 @@ class Evidence(nn.Module):
     Attributes:
         metric: ``(B, b, b)``, lower Cholesky factors ``L_i`` of the inputs' second moments.
         total: ``(m, n)``, sum of ``G`` since the last refresh.
-        power: ``(m,)``, sum of ``|G|^2 / n`` in the metric's units: how large ``total`` would be by chance.
+        power: ``(m, B)``, sum of each block's ``|G|^2 / b`` in the metric's units: how large ``total`` is
+            by chance.
         active: nothing is gathered while this is false.
     """
 
@@ -36,7 +37,7 @@ class Evidence(nn.Module):
         super().__init__()
         self.register_buffer("metric", metric.detach().clone())
         self.register_buffer("total", torch.zeros(shape, device=metric.device))
-        self.register_buffer("power", torch.zeros(shape[0], device=metric.device))
+        self.register_buffer("power", torch.zeros(shape[0], len(metric), device=metric.device))
         self.active = True
 
     def listen(self, gradient: Tensor) -> None:
@@ -45,8 +46,9 @@ class Evidence(nn.Module):
             return
         gradient = gradient.detach().float()
         self.total += gradient
-        sizes = self.metric.square().sum(2).flatten()
-        self.power += gradient.square() @ (1 / sizes) / len(sizes)
+        blocks, width, _ = self.metric.shape
+        scaled = gradient.square().view(-1, blocks, width) / self.metric.square().sum(2)
+        self.power += scaled.mean(2)
 
     def reset(self) -> None:
         """Start anew, after a refresh."""

@@ -37,11 +37,11 @@ from leanmatch.compression.planner_sensitivity import (
     group_spec,
 )
 from leanmatch.compression.planner_tasks import Task
-from leanmatch.compression.planner_training import TrainingOptions, train_factors
+from leanmatch.compression.planner_training import TrainingOptions, save_state, train_factors
 from leanmatch.compression.spec import CompressionSpec, LayerSpec
 from leanmatch.compression.stf import STF
 from leanmatch.errors import ModelError, UsageError
-from leanmatch.files import atomic_file, write_json
+from leanmatch.files import write_json
 
 RUNGS = (6.0, 5.0, 4.3, 3.7, 3.2, 2.9, 2.67, 2.4, 2.2, 2.0, 1.8, 1.6, 1.4, 1.2)
 """Ratios of multiply-adds that ``keep`` tries, the leanest first."""
@@ -320,8 +320,7 @@ class Planner:
             )
             finalize(model)
             write_json(result, history)
-            with atomic_file(done) as temporary:
-                torch.save(model.state_dict(), temporary)
+            save_state(done, model.state_dict())
             (folder / "checkpoint.pt").unlink(missing_ok=True)
         quality = compare(self.task.metric, self._dense, self.task.scores(model))
         return model, Attempt(label, spec, quality, layer_errors(self.model, model), history)

@@ -13,7 +13,7 @@ from leanmatch.compression.distillation import embedding_loss, logit_loss, simil
 from leanmatch.errors import DataError
 from leanmatch.metrics import RetrievalProbe
 
-MOST_PAIRS = 1500
+MOST_PAIRS = 3000
 """Held-out pairs that are looked at: more cost more than they tell."""
 SIMILARITY = 10.0
 """Factor of the in-batch similarities' loss beside that of the embeddings."""

@@ -6,6 +6,7 @@ is continued ends where it would have ended.
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Callable
@@ -197,17 +198,24 @@ def _has_bf16(device: str) -> bool:
 
 
 def _save(path: Path, model: Any, optimizer: Any, scheduler: Any, step: int, losses: list[float]) -> None:
+    save_state(
+        path,
+        {
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "scheduler": scheduler.state_dict(),
+            "step": step,
+            "losses": losses,
+        },
+    )
+
+
+def save_state(path: Path, state: Any) -> None:
+    """``torch.save``, atomically; a full disk is an ``OSError``."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
     with atomic_file(path) as temporary:
-        torch.save(
-            {
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "scheduler": scheduler.state_dict(),
-                "step": step,
-                "losses": losses,
-            },
-            temporary,
-        )
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def _resume(path: Path, model: Any, optimizer: Any, scheduler: Any) -> tuple[int, list[float]]:

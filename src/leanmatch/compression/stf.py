@@ -1,14 +1,13 @@
-"""The Straight-Through Factorizer: supports that are learned together with values and atoms, on the task's
-loss.
+"""The Straight-Through Factorizer: supports that are learned with values and atoms, on the task's loss.
 
-Values and atoms are trained at every step, like any parameter. Supports change at refreshes, in two ways:
+Values and atoms are trained at every step, like any parameter. Supports change at refreshes, in one of two ways:
 
-- **Thinning.** Training starts with more nonzeros than asked for (``factorize(..., surplus=2)``). Refreshes
-  drop those that cost least after the others have made up for it, until ``nonzeros`` are left in every row
-  and block.
-- **Swaps.** A shadow weight ``W^ + step`` gathers the straight-through gradient ``dL/dW^`` between
-  refreshes, also the part that the present atoms cannot express. A refresh pursues the shadow and takes a
-  new support for the rows and blocks that gain most, a bounded share of them.
+- **Swaps** (the default). A shadow weight ``W^ + step`` gathers the straight-through gradient ``dL/dW^`` between
+  refreshes, also the part that the present atoms cannot express. A refresh pursues the shadow and takes a new
+  support for the rows and blocks that gain most, a bounded share of them.
+- **Thinning**, after ``factorize(..., surplus=2)``. Training starts with more nonzeros than asked for; refreshes
+  drop those that cost least after the others have made up for it, until ``nonzeros`` are left everywhere. Over
+  100 to 150 steps this was behind frozen supports (docs/LOG.md).
 
 After ``freeze`` of the run supports are final and only values and atoms are trained.
 """
@@ -41,15 +40,15 @@ class STFSchedule:
         freeze: share of the run after which supports are final.
         share: largest share of rows and blocks that swap at the first refresh; falls linearly to 0 at
             ``freeze``. 0 swaps nothing and gathers no evidence.
-        margin: least gain of a swap, relative to the mean square of the row.
-        step: length of the shadow's step: standard deviations of a row's weights for one standard deviation
+        margin: least gain of a swap, relative to the squared size of the row's block.
+        step: length of the shadow's step: standard deviations of a block's weights for one standard deviation
             of the summed gradient.
     """
 
     every: int = 20
     freeze: float = 0.6
-    share: float = 0.02
-    margin: float = 0.0
+    share: float = 0.01
+    margin: float = 0.01
     step: float = 0.1
 
     def __post_init__(self) -> None:
@@ -197,15 +196,15 @@ def shadow_step(weight: Tensor, evidence: Evidence, step: float) -> Tensor:
 
     In the metric ``L``, ``z = sum_t G_t L^-T / sqrt(power)`` has standard deviation 1 in every entry where
     the gradients are noise, and grows with the number of steps where they agree. The step is ``-step rms(w
-    L) z``, taken back by ``L^-1``. It does not depend on the loss's scale.
+    L) z`` with the rms of each row and block, taken back by ``L^-1``. It does not depend on the loss's scale.
     """
     width = evidence.metric.shape[1]
     white = torch.bmm(blocks_of(weight, width), evidence.metric)
     total = blocks_of(evidence.total, width)
     # G L^-T: solve X L^T = G
     total = torch.linalg.solve_triangular(evidence.metric.transpose(1, 2), total, upper=True, left=False)
-    spread = white.square().mean((0, 2)).sqrt() / evidence.power.sqrt().clamp_min(1e-30)
-    moved = -step * total * spread[None, :, None]
+    spread = white.square().mean(2).sqrt() / evidence.power.T.sqrt().clamp_min(1e-30)
+    moved = -step * total * spread[:, :, None]
     return rows_of(torch.linalg.solve_triangular(evidence.metric, moved, upper=False, left=False))
 
 

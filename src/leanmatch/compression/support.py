@@ -124,7 +124,9 @@ def propose(
     """Pursue the shadow ``weight + step`` and keep what beats the present support by a margin.
 
     The gain of a row and block is the squared error that the present support leaves of the shadow, less what
-    the pursued one leaves, over the mean square of the shadow's row.
+    the pursued one leaves, over the squared size of the shadow there. The shadow only chooses the support: new
+    coefficients are those nearest to the present weight, because a step of the shadow's length in many rows at
+    once breaks a model (docs/LOG.md).
 
     Args:
         weight: the decoded weight ``(m, n)``.
@@ -139,12 +141,14 @@ def propose(
     target = rows_of(torch.bmm(blocks_of(weight + step, metric.shape[1]), metric))
     present = refit(target, white_atoms, indices)
     other = pursue(target, white_atoms, indices.shape[2])
-    size = target.square().mean(1).clamp_min(1e-30) * metric.shape[1]
-    gain = (present.errors - other.errors) / size[:, None]
+    size = blocks_of(target, metric.shape[1]).square().sum(2).T
+    gain = (present.errors - other.errors) / size.clamp_min(1e-30)
     limit = min(max(1, int(share * gain.numel())), gain.numel())
     floor = gain.flatten().topk(limit).values[-1]
     changed = (gain > margin) & (gain >= floor)
-    return Swap(changed, other.indices, other.values, gain * changed)
+    white = rows_of(torch.bmm(blocks_of(weight, metric.shape[1]), metric))
+    values = refit(white, white_atoms, other.indices).values
+    return Swap(changed, other.indices, values, gain * changed)
 
 
 def compact(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from leanmatch.formats.artifact.reader import is_artifact, read_artifact
 from leanmatch.formats.devices import resolve_device
 from leanmatch.formats.encoder import Encoder
 from leanmatch.formats.provenance import read_provenance
+from leanmatch.formats.quiet import quiet_bars
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -173,20 +173,6 @@ def _sentence_transformer() -> type[SentenceTransformer]:
             "sentence-transformers", "train", "loading a sentence-transformers model"
         ) from error
     return SentenceTransformer
-
-
-@contextmanager
-def quiet_bars() -> Iterator[None]:
-    """No bar for each weight that is read; the caller's setting is put back."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _first_line(error: Exception) -> str:

@@ -15,7 +15,8 @@ from leanmatch.formats.hashing import WEIGHT_SUFFIXES, weights_sha256
 from leanmatch.formats.layout import rewrite_to_legacy
 from leanmatch.formats.parity import Parity, check_parity
 from leanmatch.formats.provenance import FILE_NAME, FORMAT, FORMAT_VERSION, checked_provenance
-from leanmatch.formats.reader import is_model_folder, open_folder, quiet_bars
+from leanmatch.formats.quiet import quiet_bars
+from leanmatch.formats.reader import is_model_folder, open_folder
 from leanmatch.types import JsonValue
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ def as_reader(model: Any, *, level: str = "auto", mask_text: str | None = None) 
     """Make a reader of a model.
 
     - A ``SentenceTransformer`` or a :class:`leanmatch.formats.Encoder` is read by tokens.
-    - An object with ``tokenizer`` (of ``tokenizers``) and ``encode_ids`` (rows of ids to vectors) as well.
+    - A :class:`leanmatch.runtime.Encoder` as well, without torch; and so is every object with its
+      ``tokenize``, ``encode_tokens``, ``tokenizer`` and ``prompt``.
     - Any other function from texts to vectors, or object with ``encode``, is read by text; where it has a
       ``tokenizer``, that one names the mask token and counts the pieces of words.
 
@@ -45,7 +46,7 @@ def as_reader(model: Any, *, level: str = "auto", mask_text: str | None = None) 
         if is_sentence_transformer(module):
             return sentence_transformer_reader(module)
     tokenizer = getattr(model, "tokenizer", None)
-    if level != "text" and hasattr(model, "encode_ids") and hasattr(tokenizer, "encode_batch"):
+    if level != "text" and hasattr(model, "encode_tokens") and hasattr(model, "tokenize"):
         return _light_reader(model, tokenizer)
     if level == "tokens":
         raise UsageError(
@@ -64,20 +65,21 @@ def as_reader(model: Any, *, level: str = "auto", mask_text: str | None = None) 
 
 
 def _light_reader(model: Any, tokenizer: Any) -> TokenReader:
-    """A reader over ``tokenizers`` alone: ids as the tokenizer gives them, with its own truncation."""
+    """A reader over ``tokenizers`` alone: ids as the encoder itself reads them."""
     text = _mask_text(tokenizer)
+    skip = len(model.prompt)
 
     def tokenize(texts: Sequence[str]) -> list[Tokenized]:
         found = []
-        for one in tokenizer.encode_batch(list(texts)):
-            kept = np.array(one.attention_mask, np.bool_)  # padding is the encoder's business
+        for given, one in zip(texts, model.tokenize(texts) if texts else (), strict=True):
             special = np.array(one.special_tokens_mask, np.bool_)
-            ids, offsets = np.array(one.ids, np.int64), np.array(one.offsets, np.int64).reshape(-1, 2)
-            found.append(Tokenized(ids[kept], offsets[kept], ~special[kept]))
+            offsets = np.array(one.offsets, np.int64).reshape(-1, 2) - skip
+            editable = ~special & (offsets[:, 0] >= 0)
+            found.append(Tokenized(np.array(one.ids, np.int64), offsets.clip(0, len(given)), editable))
         return found
 
     def encode_ids(rows: Sequence[Ids]) -> Any:
-        return model.encode_ids(rows)
+        return model.encode_tokens(rows, add_special_tokens=False)
 
     return TokenReader(tokenize, encode_ids, None if text is None else tokenizer.token_to_id(text))
 

@@ -1,4 +1,4 @@
-"""The transformer encoders that the runtime knows: where their weights lie and what their configuration calls things.
+"""The transformer encoders that the runtime knows: where weights lie, what configurations call things.
 
 All are post-norm encoders of one shape (csrc/encoder/encoder.h); they differ in names, in how positions are
 counted, and in whether layers share weights. One table, :data:`ARCHITECTURES`, says how.

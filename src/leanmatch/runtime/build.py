@@ -128,21 +128,18 @@ def _block(
 
 
 def _range(weights: Weights, module: str, sizes: Sizes) -> Floats | None:
-    """How far the outputs of a LayerNorm go; None where they are projected on (the embeddings of ELECTRA, ALBERT)."""
+    """How far the outputs of a LayerNorm go; None where they are projected on, or layers share weights."""
     gamma, beta = weights.vector(f"{module}.weight"), weights.vector(f"{module}.bias")
-    if (
-        gamma is None
-        or beta is None
-        or gamma.shape != (sizes.width,)
-        or len(set(sizes.order)) < len(sizes.order)
-    ):
+    shared = len(set(sizes.order)) < len(sizes.order)
+    if shared or gamma is None or beta is None or gamma.shape != (sizes.width,):
         return None
     return _norm_range(gamma, beta)
 
 
 def _norm_range(gamma: Floats, beta: Floats) -> Floats:
-    """About the largest size of each output of a LayerNorm: ``|beta| + 4 |gamma|``, four standard deviations."""
-    return np.abs(beta) + 4 * np.abs(gamma)
+    """About the largest size of each output of a LayerNorm: ``|beta| + 4 |gamma|``."""
+    reach: Floats = np.abs(beta) + 4 * np.abs(gamma)
+    return reach
 
 
 def _attention_inputs(

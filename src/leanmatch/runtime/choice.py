@@ -1,8 +1,9 @@
 """Which path each linear layer takes: measured once per shape, kept for the next load.
 
 For every form and shape (not for every layer) the paths that may run it are packed, checked against numpy in
-float32, and timed on one thread at a few numbers of tokens. The fastest at many tokens is taken; at few tokens
-another one only where it is at least :data:`WORTH` times faster, because it has to be held in memory as well.
+float32, and timed on one thread at a few numbers of tokens. The fastest at many tokens is taken; at few
+tokens another one only where it is at least :data:`WORTH` times faster, because it has to be held in memory
+as well.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from leanmatch.errors import LeanmatchError, ModelError
 from leanmatch.factorization import Factors
 from leanmatch.files import write_json
 from leanmatch.runtime.build import Layer
-from leanmatch.runtime.paths import Path, describe, paths
+from leanmatch.runtime.paths import Path, describe, paths, prepared
 from leanmatch.runtime.weights import Floats
 
 TOKENS = (4, 16, 64)
@@ -86,12 +87,13 @@ class Chooser:
         Raises:
             ModelError: no path gives the right numbers.
         """
+        factors = prepared(factors, self._precision)
         candidates = paths(factors, self._precision, self._level, ranges)
         form = describe(factors)
         packed: dict[str, Any] = {}
         times: Times = {}
         if len(candidates) > 1:
-            times = self._times(form, candidates, factors, packed, bias)
+            times = self._times(form, candidates, factors, packed, bias, ranges)
             candidates = [path for path in candidates if path.name in times]
         runs = choose(times) if times else ((0, candidates[0].name),)
         by_name = {path.name: path for path in candidates}
@@ -112,7 +114,7 @@ class Chooser:
         return [(start, packed[path], by_name[path].input_factor) for start, path in runs]
 
     def save(self) -> None:
-        """Keep new measurements; a folder that cannot be written is no error, they are made again next time."""
+        """Keep new measurements; where the folder cannot be written they are made again next time."""
         if self._file is None or not self._measured:
             return
         try:
@@ -121,13 +123,19 @@ class Chooser:
             return
 
     def _times(
-        self, form: str, candidates: list[Path], factors: Factors, packed: dict[str, Any], bias: Floats | None
+        self,
+        form: str,
+        candidates: list[Path],
+        factors: Factors,
+        packed: dict[str, Any],
+        bias: Floats | None,
+        ranges: Floats | None,
     ) -> Times:
         known = self._known.get(form)
         if known is None or not known or not set(known) <= {path.name for path in candidates}:
             for path in candidates:
                 packed[path.name] = path.pack(self._level, bias)
-            known = measure(form, candidates, packed, factors.dense(), bias)
+            known = measure(form, candidates, packed, factors.dense(), bias, ranges)
             self._known[form] = known
             self._measured = True
         return known
@@ -143,7 +151,12 @@ class Chooser:
 
 
 def measure(
-    form: str, candidates: list[Path], packed: Mapping[str, Any], weight: Floats, bias: Floats | None
+    form: str,
+    candidates: list[Path],
+    packed: Mapping[str, Any],
+    weight: Floats,
+    bias: Floats | None,
+    ranges: Floats | None = None,
 ) -> Times:
     """Time every correct path at :data:`TOKENS`.
 
@@ -153,6 +166,8 @@ def measure(
     time_layer = native.load().time_layer
     rng = np.random.default_rng(0)
     x = rng.standard_normal((max(TOKENS) + 1, weight.shape[1])).astype(np.float32)
+    if ranges is not None:  # four standard deviations
+        x *= ranges / 4
     expected = x @ weight.T
     y = np.empty(expected.shape, dtype=np.float32)
     times: Times = {}
@@ -160,7 +175,9 @@ def measure(
     for path in candidates:
         packed[path.name].run(x if path.input_factor is None else x * path.input_factor, y, "none", None)
         found = y if bias is None else y - bias
-        errors[path.name] = float(np.linalg.norm(found - expected) / max(np.linalg.norm(expected), 1e-30))
+        errors[path.name] = float(np.linalg.norm(found - expected)) / max(
+            float(np.linalg.norm(expected)), 1e-30
+        )
         if errors[path.name] <= path.tolerance:
             layer = packed[path.name]
             times[path.name] = [1e6 * time_layer(layer, tokens, _SECONDS) / tokens for tokens in TOKENS]

@@ -14,7 +14,7 @@ from leanmatch.runtime.tokenization import TextTokenizer, checked_ids, pack
 from leanmatch.types import JsonValue, Vectors
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
     from leanmatch.runtime.choice import LayerChoice
 
@@ -64,6 +64,15 @@ class Encoder:
     def tokenizer(self) -> Tokenizer:
         """The ``tokenizers.Tokenizer`` that cuts the texts."""
         return self._tokenizer.tokenizer
+
+    @property
+    def prompt(self) -> str:
+        """What goes before every text."""
+        return self._tokenizer.prompt
+
+    def tokenize(self, texts: Sequence[str]) -> list[Encoding]:
+        """What the model reads of each text, prompt and special tokens included, with offsets."""
+        return self._tokenizer.encodings(texts)
 
     @property
     def bytes(self) -> int:

@@ -85,7 +85,8 @@ def fall_back(name_or_folder: str | Path, reason: ModelError) -> FallbackEncoder
         encoder = load_encoder(name_or_folder)
     except MissingExtraError as error:
         raise ModelError(
-            f"{name_or_folder}: {reason.problem}, and sentence-transformers, which might run it, is not installed",
+            f"{name_or_folder}: {reason.problem}, and sentence-transformers, which might run it, "
+            "is not installed",
             remedy=error.remedy,
         ) from reason
     warnings.warn(

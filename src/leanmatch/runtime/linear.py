@@ -1,11 +1,12 @@
 """The native linear kernels on numpy arrays: ``y = act(W x + bias) + residual`` for every form of ``W``.
 
-Each function packs one weight for one instruction-set level (the best that may run, unless ``level`` names one) and
-gives a :class:`PackedLinear`. csrc/linear/linear.h has the arithmetic, overflow bounds and tolerances of each path.
-The encoder calls the same kernels from C++; this face serves tests, benchmarks and whoever wants a layer alone.
+Each function packs one weight for one instruction-set level (the best that may run, unless ``level`` names
+one) and gives a :class:`PackedLinear`. csrc/linear/linear.h has the arithmetic, overflow bounds and
+tolerances of each path. The encoder calls the same kernels from C++; this face serves tests, benchmarks and
+whoever wants a layer alone.
 
-Axes: T tokens, m outputs, n inputs, b columns per block, B = n/b blocks, r atoms per block, k nonzeros per row and
-block.
+Axes: T tokens, m outputs, n inputs, b columns per block, B = n/b blocks, r atoms per block, k nonzeros per
+row and block.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class QuantizedRows:
-    """Activations in 8 bits with a scale and a zero point a row: ``x ~ scale[:, None] * (values[:, :n] - zero[:, None])``.
+    """Activations in 8 bits with a scale and a zero point a row: ``x ~ scale (values - zero)``.
 
     Attributes:
         values: uint8 ``(T, stride)``; columns from ``n`` on are zero.
@@ -65,7 +66,7 @@ class QuantizedRows:
 
 
 class PackedLinear:
-    """One weight, packed. Immutable, and safe to call from many threads; each call runs on the thread that makes it."""
+    """One weight, packed. Immutable; many threads may call it, and each call stays on its thread."""
 
     def __init__(self, packed: Any) -> None:
         self._packed = packed
@@ -77,7 +78,7 @@ class PackedLinear:
 
     @property
     def level(self) -> str:
-        """The instruction-set level whose kernels run: the one asked for, or one below it that has the path."""
+        """The instruction-set level whose kernels run: the one asked for, or one below that has the path."""
         return str(self._packed.level)
 
     @property
@@ -155,6 +156,23 @@ class PackedLinear:
                 raise DataError("out shares memory with x")
             self._packed.run(rows, y, activation, added)
         return y
+
+    def measure(
+        self, x: ArrayLike, *, activation: str = "none", quantized: bool = False, repeats: int = 1
+    ) -> float:
+        """Seconds of a call with ``x``, the mean of ``repeats`` in a row, timed in C++.
+
+        The thread's processor time where the system keeps it: other programs' turns do not count.
+
+        Args:
+            x: ``(T, n)`` floats.
+            activation: one of :data:`ACTIVATIONS`.
+            quantized: leave the quantization of ``x`` out of the measurement.
+            repeats: calls.
+        """
+        rows = _floats("x", x, 2)
+        y = np.empty((rows.shape[0], self.shape[0]), np.float32)
+        return float(self._packed.measure(rows, y, activation, quantized, repeats))
 
     def __repr__(self) -> str:
         return f"PackedLinear({self.path}, {self.level}, shape={self.shape})"
@@ -263,7 +281,7 @@ def dense_sparse_i8(
         values_q: int8 ``(m, B, k)``.
         values_scale: ``(m,)``.
         bias: ``(m,)``.
-        level: instruction-set level; below avx512_vbmi_vnni the factors are decoded and run as dense_sparse_f32.
+        level: instruction-set level; below avx512_vbmi_vnni the factors are decoded for dense_sparse_f32.
     """
     support = _indices(indices)
     return PackedLinear(
@@ -281,7 +299,7 @@ def dense_sparse_i8(
 
 
 def low_rank(left: PackedLinear, right: PackedLinear) -> PackedLinear:
-    """``left(right(x))``, for factors ``(m, q)`` and ``(q, n)``. Takes the two: they can't be called any more."""
+    """``left(right(x))`` for factors ``(m, q)`` and ``(q, n)``. Takes the two: they can't be called again."""
     if left.shape[1] != right.shape[0]:
         raise DataError(f"left takes {left.shape[1]} inputs, right gives {right.shape[0]} outputs")
     return PackedLinear(native.load().linear.low_rank(left._packed, right._packed))
@@ -290,11 +308,11 @@ def low_rank(left: PackedLinear, right: PackedLinear) -> PackedLinear:
 def quantize_rows(x: ArrayLike, *, level: str | None = None) -> QuantizedRows:
     """Quantize activations ``(T, n)`` as the integer paths of that level do.
 
-    Pass the ``level`` of the layer that will read them (:attr:`PackedLinear.level`): AVX2 kernels take 7 bits.
+    Pass the ``level`` of the layer that will read them (:attr:`PackedLinear.level`): AVX2 takes 7 bits.
 
-    >>> rows = quantize_rows([[0.0, 1.0, -1.0]], level="portable")
+    >>> rows = quantize_rows([[0.0, 2.0, -1.0]], level="portable")
     >>> rows.values[0, :3].tolist(), rows.zero.tolist()
-    ([128, 255, 0], [128])
+    ([85, 255, 0], [85])
     """
     array = _floats("x", x, 2)
     tokens, width = array.shape
@@ -310,10 +328,10 @@ def quantize_rows(x: ArrayLike, *, level: str | None = None) -> QuantizedRows:
 
 
 def measure_peaks(level: str | None = None) -> dict[str, float]:
-    """Nanoseconds of the instructions that bound the kernels, in registers, and of a vector load from each cache.
+    """Nanoseconds of the instructions that bound the kernels, in registers, and of a load from each cache.
 
-    Measured now, on this thread, in some 20 ms: the roofs of benchmarks/bench_kernels.py. Which entries there are
-    depends on the level; ``portable`` has none.
+    Measured now, on this thread, in some 20 ms: the roofs of benchmarks/bench_kernels.py. Which entries there
+    are depends on the level; ``portable`` has none.
     """
     peaks: dict[str, float] = native.load().linear.peaks(resolve_level(level))
     return peaks

@@ -1,6 +1,6 @@
 """The linear paths in float64 and in exact integers: slow, obvious, the measure of every kernel.
 
-Each ``expect_*`` gives the outputs and, beside them, the largest error that csrc/linear/linear.h allows there.
+Each ``expect_*`` gives the outputs and the largest error that csrc/linear/linear.h allows there.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 from leanmatch import native
 from leanmatch.errors import ModelError
@@ -29,6 +29,12 @@ from leanmatch.runtime.weights import (
 )
 
 
+@overload
+def load(name_or_folder: str | Path, *, weights: str = ..., fallback: Literal[False]) -> Encoder: ...
+@overload
+def load(
+    name_or_folder: str | Path, *, weights: str = ..., fallback: bool = ...
+) -> Encoder | FallbackEncoder: ...
 def load(
     name_or_folder: str | Path, *, weights: str = "stored", fallback: bool = True
 ) -> Encoder | FallbackEncoder:
@@ -100,7 +106,7 @@ def load_native(folder: Path, *, name: str, weights: str = "stored") -> Encoder:
         tokenizer = read_tokenizer(layout, config, graph.most_tokens or None)
         provenance = read_provenance(folder)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        # A shape that does not fit its neighbours (std::invalid_argument), or JSON that is not what it should be.
+        # A shape that does not fit its neighbours (std::invalid_argument), or JSON of another form.
         raise ModelError(
             f"{folder}: {type(error).__name__}: {error}",
             remedy="the folder's files do not belong together: save or copy it again",

@@ -1,4 +1,4 @@
-"""The modules of a sentence-transformers folder, as far as the runtime can run them: ``modules.json`` and its folders."""
+"""The modules of a sentence-transformers folder, as far as the runtime runs them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SENTENCE = "sentence_embedding"
 
 @dataclass(frozen=True)
 class HeadFolder:
-    """One module after pooling: ``kind`` is dense, layer_norm or normalize, ``place`` its number in the model."""
+    """One module after pooling: its kind (dense, layer_norm, normalize) and number in the model."""
 
     kind: str
     folder: Path

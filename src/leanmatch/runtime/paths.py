@@ -1,8 +1,8 @@
-"""The ways in which one weight can run on the native linear kernels, by its form and the precision that was asked for.
+"""The ways in which one weight can run on the native linear kernels, by its form and the precision asked for.
 
 A *path* is a recipe: a name and a function that packs the weight for an instruction-set level. Packing costs
-time and memory, so recipes are listed first, one of each kind is measured (:mod:`leanmatch.runtime.choice`), and
-only what will run is packed.
+time and memory, so recipes are listed first, one of each kind is measured
+(:mod:`leanmatch.runtime.choice`), and only what will run is packed.
 """
 
 from __future__ import annotations
@@ -95,23 +95,26 @@ def describe(factors: Factors) -> str:
     return f"int{factors.bits} {size}" if isinstance(factors, IntMatrix) else f"dense {size}"
 
 
+def prepared(factors: Factors, precision: str) -> Factors:
+    """The factors whose numbers a precision stands for: dense-sparse floats become codes in 8 bits."""
+    return factors.quantize() if precision == "int8" and isinstance(factors, DenseSparse) else factors
+
+
 def paths(factors: Factors, precision: str, level: str, ranges: Floats | None = None) -> list[Path]:
     """Every way to run ``factors`` at that precision and level; the first is the plain one.
 
     Args:
-        factors: the weight.
+        factors: the weight, as :func:`prepared` gives it.
         precision: a key of :data:`PRECISIONS`.
         level: instruction-set level.
-        ranges: about the largest size of each input ``(n,)``, where it is known: 8-bit layers of a stock model
-            then share the burden of far-off inputs with the weights (:func:`smoothing`).
+        ranges: about the largest size of each input ``(n,)``, where it is known: 8-bit layers of a stock
+            model then share the burden of far-off inputs with the weights (:func:`smoothing`).
     """
     if precision == "float32":
         return _exact(factors)
     if precision == "bfloat16":
         dense16 = partial(_pack_plain, "dense_bf16", factors.dense)
         return [Path("dense_bf16", dense16, 1e-2) for _ in range(has_bf16(level))] + _exact(factors)
-    if precision == "int8" and isinstance(factors, DenseSparse):
-        factors = factors.quantize()
     if isinstance(factors, QuantizedDenseSparse):
         codes = [_sparse_int8_path(factors)] if factors.atom_count <= MOST_INT8_ATOMS else []
         dense = _int8_path(lambda: quantize_rows(factors.dense()))
@@ -120,9 +123,8 @@ def paths(factors: Factors, precision: str, level: str, ranges: Floats | None = 
         return [_low_rank_path(factors), _float_path(factors.dense)]
     if isinstance(factors, IntMatrix):
         return [_int8_path(lambda: one_scale(factors)), _float_path(factors.dense)]
-    if precision == "int8":
-        return [_smoothed_path(factors.dense(), ranges), _float_path(factors.dense)]
-    return _exact(factors)
+    smoothed = [_smoothed_path(factors.dense(), ranges)] if precision == "int8" else []
+    return [*smoothed, *_exact(factors)]
 
 
 def _exact(factors: Factors) -> list[Path]:
@@ -149,21 +151,22 @@ def quantize_rows(weight: Floats) -> IntMatrix:
 
 
 def smoothing(weight: Floats, ranges: Floats) -> Floats:
-    """Factors ``s (n,)`` by which inputs are divided and columns of the weight multiplied before both are rounded.
+    """``s (n,)``: inputs are divided by it and columns of the weight multiplied, before both are rounded.
 
-    ``s_j = range_j^a / max_i |w_ij|^(1 - a)``, ``a = 0.4``, geometric mean 1: SmoothQuant's balance (Xiao et al.,
-    ICML 2023), with ranges from the LayerNorm in front instead of calibration data.
+    ``s_j = range_j^a / max_i |w_ij|^(1 - a)``, ``a = 0.4``, geometric mean 1: SmoothQuant's balance (Xiao et
+    al., ICML 2023), with ranges from the LayerNorm in front instead of calibration data.
     """
     columns = np.abs(weight).max(axis=0)
     s = np.maximum(ranges, 1e-5) ** 0.4 / np.maximum(columns, 1e-5) ** 0.6
-    return (s / np.exp(np.log(s).mean())).astype(np.float32)
+    balanced: Floats = (s / np.exp(np.log(s).mean())).astype(np.float32)
+    return balanced
 
 
 def _smoothed_path(weight: Floats, ranges: Floats | None) -> Path:
     if ranges is None:
         return _int8_path(lambda: quantize_rows(weight))
     s = smoothing(weight, ranges)
-    return replace(_int8_path(lambda: quantize_rows(weight * s)), input_factor=1 / s)
+    return replace(_int8_path(lambda: quantize_rows(weight * s)), input_factor=np.float32(1) / s)
 
 
 def one_scale(factors: IntMatrix) -> IntMatrix:

@@ -39,7 +39,7 @@ def runtime_choices(encoder: Encoder | FallbackEncoder) -> list[dict[str, Any]]:
 
 def runtime_rows(encoder: Encoder | FallbackEncoder) -> list[tuple[str, ...]]:
     """:func:`runtime_choices` as text, in the order of :data:`COLUMNS`."""
-    out = []
+    out: list[tuple[str, ...]] = []
     for row in runtime_choices(encoder):
         runs = ", ".join(
             run["path"] if not run["from_tokens"] else f"{run['path']} from {run['from_tokens']} tokens"

@@ -16,7 +16,7 @@ from leanmatch.runtime.architectures import UnsupportedError
 from leanmatch.runtime.modules import Layout, read_json
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
 Ids = NDArray[np.int32]
 Offsets = NDArray[np.int64]
@@ -46,14 +46,16 @@ class TextTokenizer:
         self._ends: tuple[list[int], list[int]] | None = None
 
     def __call__(self, texts: Sequence[str]) -> tuple[Ids, Offsets]:
-        """Token ids of all texts one after the other, and where each text starts (``len(texts) + 1`` numbers)."""
+        """Token ids of all texts one after the other, and ``len(texts) + 1`` offsets."""
+        return pack([encoding.ids for encoding in self.encodings(texts)])
+
+    def encodings(self, texts: Sequence[str]) -> list[Encoding]:
+        """What the tokenizer makes of each text, the prompt before it included."""
         if self.prompt:
             texts = [self.prompt + text for text in texts]
         if len(texts) == 1:  # encode_batch wakes its threads even for one
-            encodings = [self.tokenizer.encode(texts[0], add_special_tokens=self._add_special)]
-        else:
-            encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=self._add_special)
-        return pack([encoding.ids for encoding in encodings])
+            return [self.tokenizer.encode(texts[0], add_special_tokens=self._add_special)]
+        return list(self.tokenizer.encode_batch(list(texts), add_special_tokens=self._add_special))
 
     def with_special(self, ids: Sequence[int]) -> list[int]:
         """Ids cut to the model's length, between the special tokens that the tokenizer puts around a text."""
@@ -87,7 +89,7 @@ def checked_ids(lists: Sequence[Sequence[int]], vocabulary: int) -> list[list[in
     Raises:
         DataError: an entry that is no list of whole numbers in ``[0, vocabulary)``.
     """
-    out = []
+    out: list[list[int]] = []
     for row, one in enumerate(lists):
         values = np.asarray(one)
         if values.size == 0 and values.ndim == 1:
@@ -165,7 +167,7 @@ def _find(layout: Layout, name: str) -> Path | None:
 
 
 def _from_vocabulary(layout: Layout, vocabulary: Path) -> Tokenizer:
-    from tokenizers.implementations import BertWordPieceTokenizer
+    from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 
     file = layout.transformer / "tokenizer_config.json"
     options = read_json(file) if file.is_file() else {}

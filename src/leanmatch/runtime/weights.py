@@ -96,7 +96,7 @@ def read_tensor(path: Path, file: Any, name: str) -> Floats:
 
 
 class CompressedWeights:
-    """The weights of a compressed model (:func:`leanmatch.formats.artifact.read_artifact`), which it has checked."""
+    """The weights of a compressed model, checked by :func:`leanmatch.formats.read_artifact`."""
 
     def __init__(self, artifact: Artifact) -> None:
         self._artifact = artifact

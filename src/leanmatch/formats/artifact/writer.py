@@ -178,14 +178,15 @@ def _sizes(gathered: Gathered, folder: Path) -> dict[str, Any]:
 
 
 def _write_tensors(gathered: Gathered, folder: Path) -> None:
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    save_file(gathered.tensors, folder / tensorfile.FILE_NAME)
+    # bytes first: a full disk is then an OSError, whatever the library makes of it
+    (folder / tensorfile.FILE_NAME).write_bytes(save(gathered.tensors))
 
 
 def write_configs(model: Any, folder: Path, tokenizer: Any) -> list[str]:
     """Configurations and tokenizer in the common layout, no weights; what that layout could not say."""
-    from leanmatch.formats.reader import quiet_bars
+    from leanmatch.formats.quiet import quiet_bars
 
     notes: list[str] = []
     with quiet_bars():

@@ -21,6 +21,7 @@ from leanmatch.formats.artifact.contents import Artifact
 from leanmatch.formats.artifact.loader import build
 from leanmatch.formats.artifact.outputs import MOST_DIFFERENCE, most_tokens
 from leanmatch.formats.exports.dense import densify
+from leanmatch.formats.exports.origin import provenance_of, tokenizer_of
 from leanmatch.formats.parity import MIN_COSINE, ODD_TEXTS, Parity, compare_vectors
 from leanmatch.formats.provenance import FILE_NAME
 from leanmatch.formats.writer import common_fields, same_mode
@@ -47,8 +48,6 @@ def export_onnx(
             "a static encoder is a table of rows and has no ONNX form here",
             remedy="use --to sentence-transformers",
         )
-    from leanmatch.formats.exports.stock import provenance_of, tokenizer_of
-
     model = build(artifact, "cpu")
     tokenizer = model.tokenizer if artifact.task == "matcher" else tokenizer_of(artifact)
     graph = _graph(densify(model), artifact.task == "matcher")

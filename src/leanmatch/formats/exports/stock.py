@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
-from leanmatch.errors import ModelError, UsageError
+from leanmatch.errors import UsageError
 from leanmatch.files import atomic_folder, write_json
 from leanmatch.formats.artifact.contents import Artifact
 from leanmatch.formats.artifact.loader import build
 from leanmatch.formats.artifact.outputs import check_outputs
 from leanmatch.formats.artifact.reader import read_artifact
 from leanmatch.formats.exports.dense import densify
+from leanmatch.formats.exports.origin import provenance_of, tokenizer_of
 from leanmatch.formats.parity import Parity
-from leanmatch.formats.provenance import FILE_NAME, GIVEN
-from leanmatch.formats.reader import quiet_bars
+from leanmatch.formats.provenance import FILE_NAME
+from leanmatch.formats.quiet import quiet_bars
 from leanmatch.formats.writer import check_target, common_fields, same_mode, save_matcher
 
 
@@ -75,30 +75,6 @@ def export_model(
         )
     export: Callable[..., SavedExport] = TARGETS[target]
     return export(found, Path(folder), overwrite=overwrite, sample=sample)
-
-
-def provenance_of(artifact: Artifact, target: str) -> dict[str, Any]:
-    """The artifact's provenance for its export, with a pointer to where it came from."""
-    kept = {name: artifact.provenance.get(name) for name in GIVEN}
-    origin = {
-        "target": target,
-        "from": str(artifact.folder),
-        "compressed_bytes": artifact.report["bytes"]["total"],
-    }
-    return {**kept, "exported": origin}
-
-
-def tokenizer_of(artifact: Artifact) -> Any:
-    """The tokenizer of an artifact.
-
-    Raises:
-        ModelError: it has none.
-    """
-    from transformers import AutoTokenizer
-
-    if artifact.tokenizer_file is None:
-        raise ModelError(f"{artifact.folder} has no tokenizer", remedy="compress the model again")
-    return AutoTokenizer.from_pretrained(str(artifact.folder), local_files_only=True)
 
 
 def _sentence_transformers(

@@ -1,4 +1,4 @@
-"""The libraries complain of weights that are missing in a folder that has none on purpose."""
+"""No bars where there is nothing to wait for, no complaints of weights that are missing on purpose."""
 
 from __future__ import annotations
 
@@ -7,11 +7,23 @@ from contextlib import contextmanager
 
 
 @contextmanager
+def quiet_bars() -> Iterator[None]:
+    """No bar for each weight that is read; the caller's setting is put back."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
 def quiet_loading() -> Iterator[None]:
     """No bars, no reports of missing weights; the caller's settings are put back."""
     from transformers.utils import logging
-
-    from leanmatch.formats.reader import quiet_bars
 
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
