@@ -83,6 +83,7 @@ def has_bf16(level: str) -> bool:
 def describe(factors: Factors) -> str:
     """The form of a weight in a few words, the same for layers that cost the same.
 
+    >>> from leanmatch.factorization import Dense
     >>> describe(Dense(np.ones((3, 2), np.float32)))
     'dense 3x2'
     """
