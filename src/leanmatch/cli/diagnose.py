@@ -9,7 +9,17 @@ import typer
 
 from leanmatch.cli.common import print_json, reported_errors, stdout_console
 from leanmatch.cli.data import ColumnOption, JsonOption, OnErrorOption, parse_columns
-from leanmatch.cli.matchers import labels, provenance_of, say, slice_columns
+from leanmatch.cli.matchers import (
+    AfterOption,
+    HoldOutOption,
+    SlicesOption,
+    SplitOption,
+    SymmetricOption,
+    labels,
+    provenance_of,
+    say,
+    slice_columns,
+)
 from leanmatch.cli.matchers import load_any as _load
 
 if TYPE_CHECKING:
@@ -34,34 +44,11 @@ def diagnose(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Where to write the page (HTML)."),
     ] = None,
-    slices: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COL,...",
-            help="A slice for each value of these columns; 'none'. Default: columns of few values.",
-        ),
-    ] = None,
-    hold_out: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="COL=VALUE", help="Rows out of distribution. Default: what MODEL was trained without."
-        ),
-    ] = None,
-    after: Annotated[
-        str | None, typer.Option(metavar="DATE", help="Rows from this date on are out of distribution, too.")
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="Rows to use: all, train, valid or test. Default: the test rows, where there are any."
-        ),
-    ] = None,
-    symmetric: Annotated[
-        bool | None,
-        typer.Option(
-            "--symmetric/--asymmetric", help="Whether both sides are of one kind. Default: found out."
-        ),
-    ] = None,
+    slices: SlicesOption = None,
+    hold_out: HoldOutOption = None,
+    after: AfterOption = None,
+    split: SplitOption = None,
+    symmetric: SymmetricOption = None,
     intervention: Annotated[
         str, typer.Option(help="What is done to a word: delete, mask or replace.")
     ] = "delete",

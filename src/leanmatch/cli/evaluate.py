@@ -9,7 +9,16 @@ import typer
 
 from leanmatch.cli.common import print_json, reported_errors, stdout_console
 from leanmatch.cli.data import ColumnOption, JsonOption, parse_columns
-from leanmatch.cli.matchers import labels, say, slice_columns
+from leanmatch.cli.matchers import (
+    AfterOption,
+    HoldOutOption,
+    SlicesOption,
+    SplitOption,
+    SymmetricOption,
+    labels,
+    say,
+    slice_columns,
+)
 from leanmatch.cli.matchers import provenance_of as _provenance
 
 if TYPE_CHECKING:
@@ -31,34 +40,11 @@ def evaluate(
             metavar="MODEL", help="Compare with this matcher; 'base': the one MODEL was trained from."
         ),
     ] = None,
-    slices: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COL,...",
-            help="A slice for each value of these columns; 'none'. Default: columns of few values.",
-        ),
-    ] = None,
-    hold_out: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="COL=VALUE", help="Rows out of distribution. Default: what MODEL was trained without."
-        ),
-    ] = None,
-    after: Annotated[
-        str | None, typer.Option(metavar="DATE", help="Rows from this date on are out of distribution, too.")
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="Rows to use: all, train, valid or test. Default: the test rows, where there are any."
-        ),
-    ] = None,
-    symmetric: Annotated[
-        bool | None,
-        typer.Option(
-            "--symmetric/--asymmetric", help="Whether both sides are of one kind. Default: found out."
-        ),
-    ] = None,
+    slices: SlicesOption = None,
+    hold_out: HoldOutOption = None,
+    after: AfterOption = None,
+    split: SplitOption = None,
+    symmetric: SymmetricOption = None,
     propensity: Annotated[
         str, typer.Option(help="Constants of PSP: default, amazon or wikipedia.")
     ] = "default",

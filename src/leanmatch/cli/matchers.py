@@ -3,9 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import typer
 
 from leanmatch.cli.common import stderr_console
+
+SlicesOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COL,...",
+        help="A slice for each value of these columns; 'none'. Default: columns of few values.",
+    ),
+]
+HoldOutOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="COL=VALUE", help="Rows out of distribution. Default: what MODEL was trained without."
+    ),
+]
+AfterOption = Annotated[
+    str | None, typer.Option(metavar="DATE", help="Rows from this date on are out of distribution, too.")
+]
+SplitOption = Annotated[
+    str | None,
+    typer.Option(help="Rows to use: all, train, valid or test. Default: the test rows, where there are any."),
+]
+SymmetricOption = Annotated[
+    bool | None,
+    typer.Option("--symmetric/--asymmetric", help="Whether both sides are of one kind. Default: found out."),
+]
 
 
 def provenance_of(model: str) -> dict[str, object] | None:
