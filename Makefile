@@ -16,7 +16,7 @@ PACKAGE_STAMP := $(VENV)/.stamp-package
 SOURCES := CMakeLists.txt README.md LICENSE $(shell find src csrc -not -name '*.pyc' -not -name __pycache__)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench sanitize clean install
+.PHONY: help demo test lint docs bench sanitize clean install
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -32,6 +32,10 @@ lint: $(PACKAGE_STAMP) ## ruff (rules and format), mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(PACKAGE_STAMP) ## the documentation, into build/docs; warnings are errors
+	HF_HUB_OFFLINE=1 $(BIN)/python -m sphinx -q -W --keep-going -b html -d build/doctrees docs build/docs
+	@echo "open build/docs/index.html"
 
 bench: $(PACKAGE_STAMP) ## every benchmark in benchmarks/
 	@set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done

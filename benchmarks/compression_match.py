@@ -27,6 +27,7 @@ from leanmatch.metrics import RetrievalProbe
 FILES = {"askubuntu": "question_pairs", "quora": "question_pairs", "products": "product_titles"}
 METRICS = ("MRR@10", "nDCG@10")
 TEXTS = {"question_pairs": (8192, 0), "product_titles": (2048, 1)}  # how many, seed of the choice
+UNSEEN = 512  # texts of each table for the loss on texts that were not trained on
 POOL, WARMUP = 8, 20
 
 
@@ -41,8 +42,9 @@ class Match:
             for name in FILES
             for metric in METRICS
         }
-        self.texts = self._training_texts()
-        self.targets = self._targets()
+        self.texts, self.unseen = self._training_texts()
+        self.targets = self._targets("teacher", self.texts)
+        self.unseen_targets = self._targets("teacher-unseen", self.unseen)
         self._dense: dict[str, Any] | None = None
 
     def run(self, name: str, contestant: Contestant, steps: int, seed: int) -> dict[str, Any]:
@@ -60,6 +62,7 @@ class Match:
         )
         converted = time.process_time() - start
         result: dict[str, Any] = {"conversion_seconds": converted, "mean_error": conversion.mean_error}
+        result["one_shot_loss"] = self.unseen_loss(model)
         if self.options.one_shot and not contestant.surplus:
             result["one_shot"] = self.scores(model)
         history: list[Any] = []
@@ -74,6 +77,7 @@ class Match:
             "byte_ratio": cost.byte_ratio,
             "model_bytes": cost.bytes,
             "history": history,
+            "loss": self.unseen_loss(model),
             "final": self.scores(model),
             "dense": self.dense,
         }
@@ -101,6 +105,18 @@ class Match:
         return {
             f"{table} {metric}": {"mean": float(v.mean()), "queries": pack(v)}
             for (table, metric), v in values.items()
+        }
+
+    @torch.no_grad()
+    def unseen_loss(self, model: Any) -> dict[str, float]:
+        """The distillation's two losses on texts of the training split that no run trains on."""
+        model.eval()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = model.encode(self.unseen, batch_size=64, convert_to_tensor=True, show_progress_bar=False)
+        found, target = found.float(), self.unseen_targets
+        return {
+            "embedding": float(embedding_loss(found, target)),
+            "similarity": float(similarity_loss(found, target)),
         }
 
     def _train(self, model: Any, contestant: Contestant, steps: int, seed: int) -> list[Any]:
@@ -153,22 +169,23 @@ class Match:
             draw.shuffle(parts)
             yield from parts
 
-    def _training_texts(self) -> list[str]:
-        chosen = []
+    def _training_texts(self) -> tuple[list[str], list[str]]:
+        chosen, unseen = [], []
         for file, (count, seed) in TEXTS.items():
             train = read_pairs(self.options.data / f"{file}.tsv.gz").select_split("train")
             texts = sorted({*train.anchors, *train.positives})
             random.Random(seed).shuffle(texts)
             chosen += texts[:count]
+            unseen += texts[count : count + UNSEEN]
         random.Random(1).shuffle(chosen)
-        return chosen
+        return chosen, unseen
 
-    def _targets(self) -> torch.Tensor:
-        file = Path(self.options.work) / "teacher.npy"
+    def _targets(self, name: str, texts: list[str]) -> torch.Tensor:
+        file = Path(self.options.work) / f"{name}.npy"
         if not file.exists():
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 found = self.teacher.encode(
-                    self.texts, batch_size=64, convert_to_tensor=True, show_progress_bar=True
+                    texts, batch_size=64, convert_to_tensor=True, show_progress_bar=True
                 )
             file.parent.mkdir(parents=True, exist_ok=True)
             np.save(file, functional.normalize(found.float(), dim=1).numpy())

@@ -211,6 +211,18 @@ def test_calibration_lowers_the_error_of_embeddings(texts, matcher):
     assert errors["activation"] < 0.9 * errors["none"]
 
 
+def test_blocks_make_up_for_one_another(texts, matcher):
+    errors = {}
+    for compensate in (False, True):
+        model = copy.deepcopy(matcher)
+        layer = LayerSpec(block=8, atoms=16, nonzeros=2, compensate=compensate)
+        conversion = factorize(model, default_spec(model, layer), calibration_texts=texts)
+        linear = [report.output_error for report in conversion.layers if report.output_error is not None]
+        assert linear
+        errors[compensate] = sum(linear) / len(linear)
+    assert errors[True] < 0.9 * errors[False]
+
+
 def test_fisher_weighting_runs_and_differs(texts, matcher):
     made = {}
     for weighting in ("none", "fisher"):

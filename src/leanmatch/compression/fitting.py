@@ -120,6 +120,7 @@ def _dense_sparse(
         atoms=layer.atoms,
         nonzeros=min(layer.nonzeros + surplus, layer.atoms),
         iterations=rounds,
+        compensate=layer.compensate and moment is not None,
         seed=seed,
         threads=torch.get_num_threads(),
     )

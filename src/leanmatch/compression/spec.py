@@ -51,6 +51,8 @@ class LayerSpec:
         bits: bits of an int layer: 8 or 4.
         group: columns that share a scale in an int layer; None: the whole row.
         weighting: one of :data:`WEIGHTINGS`: the error that the first factors minimize.
+        compensate: later blocks make up for the errors of earlier ones (dense-sparse, where the weighting has
+            second moments).
     """
 
     method: str = "dense-sparse"
@@ -64,6 +66,7 @@ class LayerSpec:
     bits: int = 8
     group: int | None = None
     weighting: str = "auto"
+    compensate: bool = True
 
     def __post_init__(self) -> None:
         _choose("method", self.method, METHODS)

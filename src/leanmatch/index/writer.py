@@ -43,8 +43,9 @@ def create_catalogue(
         folder: where; new, empty, or of an unfinished call.
         items: each identifier once.
         encoder: texts to vectors, with a folder or a fingerprint
-        (:func:`leanmatch.index.identity.identity_of`). options: see :class:`WriteOptions`. overwrite:
-        replace the catalogue that is there; vectors of texts that stay are taken from it.
+            (:func:`leanmatch.index.identity.identity_of`).
+        options: see :class:`WriteOptions`.
+        overwrite: replace the catalogue that is there; vectors of texts that stay are taken from it.
 
     Raises:
         UsageError: the folder holds a catalogue, or something else.
