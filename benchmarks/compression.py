@@ -46,6 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--whole", action="store_true", help="compress the embeddings too")
     parser.add_argument("--rows", type=int, default=1000, help="test pairs of each domain at most")
     parser.add_argument("--one-shot", action="store_true", help="score before training as well")
+    parser.add_argument("--save", type=Path, help="write the models into this folder, too")
     parser.add_argument("--out", type=Path, default=Path("docs/results/compression"))
     parser.add_argument("--work", type=Path, default=Path("build/compression"))
     options = parser.parse_args(arguments)

@@ -21,7 +21,7 @@ from torch.nn import functional
 from leanmatch.compression import STF, LayerSpec, Rule, default_spec, factorize, finalize, model_cost
 from leanmatch.compression.distillation import embedding_loss, similarity_loss
 from leanmatch.data import PairTable, read_pairs
-from leanmatch.formats import load_matcher
+from leanmatch.formats import load_matcher, save_compressed
 from leanmatch.metrics import RetrievalProbe
 
 FILES = {"askubuntu": "question_pairs", "quora": "question_pairs", "products": "product_titles"}
@@ -72,6 +72,14 @@ class Match:
             result["training_seconds"] = time.process_time() - start
         finalize(model)
         cost = model_cost(model)
+        folder = (
+            self.options.save
+            and Path(self.options.save) / f"{name}-{contestant.layer.nonzeros}-{steps}-{seed}"
+        )
+        if folder:
+            provenance = {"base": self.options.model, "data": sorted(TEXTS), "options": {"steps": steps}}
+            save_compressed(model, folder, provenance, spec=spec, overwrite=True)
+            result["folder_bytes"] = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
         result |= {
             "mac_ratio": cost.mac_ratio,
             "byte_ratio": cost.byte_ratio,
@@ -124,10 +132,10 @@ class Match:
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
+        stf = STF(model, contestant.schedule, total_steps=steps) if contestant.schedule else None
         frozen = () if contestant.embeddings else ("embeddings.",)
         parameters = [p for n, p in model.named_parameters() if not any(part in n for part in frozen)]
         optimizer = torch.optim.AdamW(parameters, lr=contestant.lr, weight_decay=0.0)
-        stf = STF(model, contestant.schedule, total_steps=steps) if contestant.schedule else None
         objective = self._objective(model)
         history, running = [], 0.0
         for step, rows in zip(range(1, steps + 1), self._batches(seed), strict=False):
@@ -181,7 +189,8 @@ class Match:
         return chosen, unseen
 
     def _targets(self, name: str, texts: list[str]) -> torch.Tensor:
-        file = Path(self.options.work) / f"{name}.npy"
+        digest = zlib.crc32("\n".join(texts).encode())
+        file = Path(self.options.work) / f"{name}-{digest:08x}.npy"
         if not file.exists():
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 found = self.teacher.encode(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from leanmatch.compression import LayerSpec, STFSchedule
@@ -47,10 +47,16 @@ def _rest(whole: bool) -> dict[str, Any]:
     return {"embeddings": EMBEDDINGS, "positions": POSITIONS} if whole else {}
 
 
+def _plain(contestant: Contestant) -> Contestant:
+    """First factors from the weights alone, as papers do it."""
+    return replace(contestant, layer=replace(contestant.layer, weighting="none"))
+
+
 METHODS: dict[str, Callable[[float, bool], Contestant]] = {
     "stf": lambda ratio, whole: _dense_sparse(ratio, whole, schedule=STFSchedule()),
     "thinning": lambda ratio, whole: _dense_sparse(ratio, whole, surplus=2, schedule=STFSchedule(share=0.0)),
     "factor": _dense_sparse,
+    "plain-factor": lambda ratio, whole: _plain(_dense_sparse(ratio, whole)),
     "svd": lambda ratio, whole: Contestant(
         LayerSpec(method="low-rank", ratio=ratio, weighting="none"), **_rest(whole)
     ),

@@ -38,12 +38,14 @@ class Regularized(Match):
         self.pairs = pairs[:PAIRS]
         super().__init__(options)
 
-    def _training_texts(self) -> list[str]:
+    def _training_texts(self) -> tuple[list[str], list[str]]:
         """The pairs end to end: text ``2 i`` is an anchor, ``2 i + 1`` its positive."""
-        return [text for pair in self.pairs for text in pair]
+        return [text for pair in self.pairs for text in pair], super()._training_texts()[1]
 
-    def _targets(self) -> torch.Tensor:
-        return torch.empty(0)  # the base of the loss embeds and remembers
+    def _targets(self, name: str, texts: list[str]) -> torch.Tensor:
+        if name == "teacher":  # the base of the loss embeds and remembers
+            return torch.empty(0)
+        return super()._targets(name, texts)
 
     def _batches(self, seed: int) -> Any:
         draw = random.Random(seed)

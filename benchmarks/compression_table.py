@@ -21,6 +21,7 @@ NAMES = {
     "stf": "STF (swaps, the default)",
     "thinning": "STF, thinning from two more nonzeros",
     "factor": "factor once, then train values and atoms",
+    "plain-factor": "factor once by the weights alone, then train",
     "svd": "SVD, then train",
     "fwsvd": "FWSVD, then train",
     "asvd": "activation-weighted SVD, then train",
@@ -81,7 +82,8 @@ def section(key: tuple[Any, ...], members: list[Row]) -> list[str]:
             NAMES[row["method"]],
             f"{row['mac_ratio']:.2f}x",
             f"{row['byte_ratio']:.2f}x",
-            f"{row['model_bytes'] / 1e6:.2f}",
+            f"{row.get('folder_bytes', row['model_bytes']) / 1e6:.2f}"
+            + ("*" if "folder_bytes" in row else ""),
             f"{row['training_seconds']:.0f}" if "training_seconds" in row else "0",
         ]
         for metric in metrics:
