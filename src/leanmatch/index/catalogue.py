@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from leanmatch.index.segments import META, SegmentRows, read_segments
 from leanmatch.types import EncodeFunction, Vectors
 
 _KEPT_FILTERS = 256
+_KEPT_DOCUMENTS = 100_000
 _ATTEMPTS = 20
 
 
@@ -57,6 +59,7 @@ class Catalogue:
         self._row = {name: row for row, name in enumerate(self.ids)}
         self._columns: dict[str, CodedColumn] = {}
         self._filters: OrderedDict[str, Selection] = OrderedDict()
+        self._documents: dict[int, bytes] = {}
         self._same: dict[str, list[int]] | None = None
         self._lock = Lock()
         self._approximate, self._covered = _approximate(folder, manifest, segments)
@@ -117,6 +120,16 @@ class Catalogue:
         """What else is known about the item of a row, without missing values."""
         found = {name: self._table.column(META + name)[row].as_py() for name in self.manifest.columns}
         return {name: value for name, value in found.items() if value is not None}
+
+    def document(self, row: int) -> bytes:
+        """A row's ``"id":..,"text":..,"metadata":{..}`` as JSON, without braces; kept once it was made."""
+        found = self._documents.get(row)
+        if found is None:
+            whole = {"id": self.ids[row], "text": self.text(row), "metadata": self.metadata(row)}
+            found = json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()[1:-1]
+            if len(self._documents) < _KEPT_DOCUMENTS:
+                self._documents[row] = found
+        return found
 
     def column(self, name: str) -> CodedColumn:
         """A metadata column in coded form; made when it is first asked for.
