@@ -40,8 +40,8 @@ PAGE_POLICY = (
 )
 
 
-def create_app(options: ServeOptions, *, encoder: Any = None) -> FastAPI:
-    """The ASGI application.
+def create_app(options: ServeOptions, *, encoder: Any = None) -> Gate:
+    """The ASGI application: FastAPI behind the gate that every request passes.
 
     Args:
         options: see :class:`ServeOptions`.
@@ -61,18 +61,11 @@ def create_app(options: ServeOptions, *, encoder: Any = None) -> FastAPI:
     app = FastAPI(title="leanmatch", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
     install(app)
-    app.add_middleware(
-        Gate,
-        options=options,
-        metrics=metrics,
-        access=access,
-        direct={"/v1/recommend": recommend_direct(service)},
-    )
     _add_matching(app, service)
     _add_items(app, service)
     _add_insight(app, service)
     _add_page(app)
-    return app
+    return Gate(app, options, metrics, access, {"/v1/recommend": recommend_direct(service)})
 
 
 def _add_matching(app: FastAPI, service: Service) -> None:

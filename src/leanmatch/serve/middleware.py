@@ -98,10 +98,12 @@ class Gate:
         if refusal is not None:
             status = refusal.status
             await _send(refusal, name, send)
+            self._note(name, method, path, status, begin, state)
         else:
             self._under_way += bounded
             self._metrics.under_way.set(self._under_way)
             direct = self._direct.get(path) if post else None
+            status = 500  # where the application fails and says so to its server
             try:
                 if direct is None:
                     status = await self._pass_on(scope, receive, send, name)
@@ -111,14 +113,17 @@ class Gate:
                     await _send(reply, name, send)
             finally:
                 self._under_way -= bounded
+                self._note(name, method, path, status, begin, state)
+    def _note(
+        self, name: str, method: str, path: str, status: int, begin: float, state: dict[str, Any]
+    ) -> None:
         seconds = time.perf_counter() - begin
         label = (
             path if path in KNOWN_PATHS else "/v1/items/{id}" if path.startswith("/v1/items/") else "other"
         )
         self._metrics.request(method, label, status, seconds)
-        self._access.add(
-            name, method, path, status, seconds, {key: state[key] for key in _MORE if key in state}
-        )
+        more = {key: state[key] for key in _MORE if key in state}
+        self._access.add(name, method, path, status, seconds, more)
 
     async def _answer(
         self, direct: Direct, receive: Receive, headers: dict[bytes, bytes], state: dict[str, Any]
