@@ -268,7 +268,7 @@ def build_reference(
 def catalogue_reference(catalogue: Catalogue, counter: TokenCounter) -> Reference:
     """A makeshift where no training texts were given: the items among themselves."""
     column = category_column(catalogue)
-    texts: list[str] = catalogue.texts.to_pylist()
+    texts = catalogue.texts
     rows = list(range(0, len(texts), max(1, len(texts) // 1_000)))[:1_000]
     queries: list[Query] = []
     for start in range(0, len(rows), 64):

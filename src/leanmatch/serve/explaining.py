@@ -56,9 +56,7 @@ class Explainer:
         self._kept: OrderedDict[str, _Edited] = OrderedDict()
         self._vectors = 0
 
-    def explain(
-        self, pairs: Sequence[tuple[str, Sequence[str]]]
-    ) -> list[list[tuple[Effects, Effects]]]:
+    def explain(self, pairs: Sequence[tuple[str, Sequence[str]]]) -> list[list[tuple[Effects, Effects]]]:
         """For each query and each of its items the effects of the query's words and of the item's words."""
         items = {item for _, some in pairs for item in some}
         known = {item: self._kept[item] for item in items if item in self._kept}

@@ -114,6 +114,7 @@ class Gate:
             finally:
                 self._under_way -= bounded
                 self._note(name, method, path, status, begin, state)
+
     def _note(
         self, name: str, method: str, path: str, status: int, begin: float, state: dict[str, Any]
     ) -> None:
@@ -161,9 +162,7 @@ class Gate:
             await _send(reply, name, send)
         return status
 
-    def _refusal(
-        self, path: str, headers: dict[bytes, bytes], bounded: bool
-    ) -> Reply | None:
+    def _refusal(self, path: str, headers: dict[bytes, bytes], bounded: bool) -> Reply | None:
         options = self._options
         if path.startswith("/v1/"):
             writes = path.startswith(WRITES)
@@ -175,9 +174,7 @@ class Gate:
                 return _error(401, "a key is needed: Authorization: Bearer KEY", challenge)
         if bounded and self._under_way >= options.limits.waiting:
             self._metrics.refused.inc()
-            return _error(
-                429, "too many requests are under way; try again in a moment", {"retry-after": "1"}
-            )
+            return _error(429, "too many requests are under way; try again in a moment", {"retry-after": "1"})
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > options.limits.body_bytes:
             return self._too_large()

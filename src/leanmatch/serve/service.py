@@ -12,9 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from leanmatch.errors import LeanmatchError
 from leanmatch.index import Catalogue, Item, WriteOptions, delete_items, read_manifest, upsert_items
 from leanmatch.index.changes import Change
@@ -26,9 +23,9 @@ from leanmatch.serve.explaining import Effects
 from leanmatch.serve.metrics import Metrics
 from leanmatch.serve.options import ServeOptions
 from leanmatch.serve.problems import RefusedError
+from leanmatch.serve.suggestions import Suggester
 from leanmatch.types import Vectors
 
-SUGGESTIONS = 8
 EXPLAINED_TOGETHER = 16
 """Queries that one pass explains."""
 
@@ -48,7 +45,7 @@ class Service:
         self._given = encoder
         self._engine: Engine | None = None
         self._counter = TokenCounter(None)
-        self._lowered: pa.Array | None = None
+        self._suggester: Suggester | None = None
         self._side = ThreadPoolExecutor(2, thread_name_prefix="leanmatch-side")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="leanmatch-write")
         self._batcher = Batcher(
@@ -228,7 +225,6 @@ class Service:
             catalogue = Catalogue.open(engine.catalogue.folder)
             catalogue.same_as("")  # made now, so that no request waits for it
             engine.catalogue = catalogue
-        self._lowered = None
         self._show(engine.catalogue)
         log.info(
             json.dumps(
@@ -267,19 +263,10 @@ class Service:
         monitor.add(observe(answer.catalogue, self._counter, job.texts, monitor.reference.column, best))
 
     def _suggest(self, typed: str) -> list[str]:
-        wanted = " ".join(typed.split()).casefold()
-        catalogue = self.catalogue
-        if not wanted:
-            return []
-        lowered = self._lowered
-        if lowered is None or len(lowered) != len(catalogue):
-            lowered = self._lowered = pc.utf8_lower(catalogue.texts)
-        places = pc.find_substring(lowered, wanted)
-        rows = pc.indices_nonzero(pc.greater_equal(places, 0)).to_pylist()
-        ranked = sorted(
-            rows[:5_000], key=lambda row: (places[row].as_py() > 0, len(lowered[row].as_py()), row)
-        )
-        return list(dict.fromkeys(catalogue.text(row) for row in ranked[: 2 * SUGGESTIONS]))[:SUGGESTIONS]
+        catalogue, suggester = self.catalogue, self._suggester
+        if suggester is None or suggester.catalogue is not catalogue:
+            suggester = self._suggester = Suggester(catalogue)
+        return suggester(typed)
 
 
 @contextmanager
