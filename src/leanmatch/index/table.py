@@ -139,7 +139,7 @@ def empty_column(kind: str, rows: int) -> Column:
 
 @dataclass(frozen=True)
 class Items:
-    """Rows of items: identifiers, texts, the hash of each text (uint8 ``(rows, 16)``) and metadata columns."""
+    """Rows of items: identifiers, texts, each text's hash (uint8 ``(rows, 16)``) and metadata columns."""
 
     ids: TextColumn
     texts: TextColumn

@@ -1,8 +1,8 @@
 """The words that carried a match: by how much the score falls when each is deleted.
 
-All that one batch asks for is one pass through the model. What it costs is the edited texts, one a word; those
-of items do not depend on the query, so their vectors are kept and a query over items that were explained
-before costs its own words only.
+All that one batch asks for is one pass through the model. What costs is the edited texts, one a word. Those
+of items do not depend on the query: their vectors are kept, and a query over items that were explained before
+costs its own words only.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Explainer:
 
 
 class _Threaded:
-    """The runtime's encoder with a number of threads, as :func:`leanmatch.interventions.as_reader` reads it."""
+    """The runtime's encoder with a number of threads, in the form that ``as_reader`` takes."""
 
     def __init__(self, encoder: Any, threads: int | None) -> None:
         self.tokenize, self.tokenizer = encoder.tokenize, encoder.tokenizer

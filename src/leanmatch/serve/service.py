@@ -55,7 +55,7 @@ class Service:
             watch=self._watch,
         )
         self._explaining = Batcher(  # apart, so that nobody waits behind an explanation
-            lambda jobs: self.engine.explain(jobs), most=EXPLAINED_TOGETHER, window_seconds=0.0
+            self._explain, most=EXPLAINED_TOGETHER, window_seconds=0.0
         )
         self._tasks: list[asyncio.Task[None]] = []
         self.failed: LeanmatchError | None = None
@@ -250,6 +250,9 @@ class Service:
         for path, count in paths.items():
             self.metrics.searches.labels(path).inc(count)
         return answers
+
+    def _explain(self, jobs: Sequence[Explain]) -> list[Any]:
+        return list(self.engine.explain(jobs))
 
     def _note(self, job: Recommend, answer: Answer) -> None:
         """Queries without a filter tell about drift; a filter would change what the best item is."""
