@@ -4,6 +4,7 @@
 #include "bind_pursuit.h"
 #include "bind_encoder.h"
 #include "bind_linear.h"
+#include "bind_scan.h"
 #include "cpu_features.h"
 
 namespace nb = nanobind;
@@ -46,5 +47,6 @@ NB_MODULE(_native, module) {
         "Decode planted CPUID registers; for tests.");
     leanmatch::bind_pursuit(module);
     bind_linear(module);
+    bind_scan(module);
     bind_encoder(module);
 }

@@ -50,8 +50,11 @@ def test_the_table_is_that_of_the_project_file(repository: Path) -> None:
     assert {name for name, package in module.PACKAGES.items() if package.extra is None} == names(
         project["dependencies"]
     )
-    for extra in ("train", "serve", "client", "export", "report"):
+    for extra in ("data", "serve", "client", "export", "report"):
         assert {name for name, p in module.PACKAGES.items() if p.extra == extra} == names(extras[extra])
+    training = names(extras["train"]) - {"leanmatch"}  # it brings the extra data
+    assert {name for name, p in module.PACKAGES.items() if p.extra == "train"} == training
+    assert "leanmatch[data]" in extras["train"]
 
 
 def test_this_installation_is_sound() -> None:

@@ -132,7 +132,7 @@ def test_many_changes_are_rewritten_as_one_segment(folder, encoder):
     catalogue = Catalogue.open(folder)
     names = [f"i{n}" for n in range(20) if n != 1] + [f"i{100 + n}" for n in range(13)]
     assert catalogue.ids == names
-    assert np.array_equal(catalogue.vectors(range(len(names))), encoder(catalogue.texts.to_pylist()))
+    assert np.array_equal(catalogue.vectors(range(len(names))), encoder(catalogue.texts))
 
 
 def test_another_model_is_refused_and_rebuild_takes_it(folder, encoder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -131,6 +132,10 @@ def test_words_and_scripts():
 
 
 def test_the_server_feeds_it(client):
+    deadline = time.monotonic() + 20
+    while client.get("/v1/status").json()["drift"] is None:  # made after the first answers
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     for n in range(3):
         client.post("/v1/recommend", json={"texts": [f"thing {n}", "x"], "k": 1})
     client.post("/v1/recommend", json={"texts": ["a"], "k": 1, "filter": "price < 3"})

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from leanmatch.data.delimited import read_delimited
 from leanmatch.data.jsonlines import read_jsonl
-from leanmatch.data.parquetfile import read_parquet
 from leanmatch.data.sources import BATCH_ROWS, RawBatch, format_of, require_file
 
 
@@ -16,6 +15,8 @@ def raw_batches(path: Path, batch_rows: int = BATCH_ROWS) -> Iterator[RawBatch]:
     kind = format_of(path)
     require_file(path)
     if kind == "parquet":
+        from leanmatch.data.parquetfile import read_parquet  # needs the extra data
+
         return read_parquet(path, batch_rows=batch_rows)
     if kind == "jsonl":
         return read_jsonl(path, batch_rows=batch_rows)

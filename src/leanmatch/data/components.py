@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanmatch.data.leakage import TextRows
+from leanmatch.errors import MissingExtraError
 
 Rows = NDArray[np.int64]
 
@@ -21,9 +22,11 @@ def components(data: TextRows, rows: Rows, linking: NDArray[np.bool_]) -> Rows:
     Returns:
         a component number for each text, shape ``(texts,)``.
     """
-    from scipy import sparse
-    from scipy.sparse.csgraph import connected_components
-
+    try:
+        from scipy import sparse
+        from scipy.sparse.csgraph import connected_components
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("scipy", "data", "a random split") from error
     edges = rows[linking[rows]]
     left, right = data.near[:, 0], data.near[:, 1]
     if not data.shared_positives:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+
+from leanmatch.data.arrow import pa, pc
 
 
 def table_fingerprint(table: pa.Table) -> str:

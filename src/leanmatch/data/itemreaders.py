@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from leanmatch.data.batches import raw_batches
-from leanmatch.data.canonical import canonical_rows
 from leanmatch.data.columns import guess
 from leanmatch.data.items import ItemTable
 from leanmatch.data.problems import OnError, Problem, Problems
+from leanmatch.data.textvalues import columns_as_texts
 from leanmatch.errors import DataError
 
 ID_COLUMNS = ("_id", "id", "item_id", "uid")
@@ -63,12 +63,8 @@ def read_items(
         if chosen is None:
             chosen = _choose(path, names, id_column, text_columns)
         identifier, parts = chosen
-        # Under another name, so that a column called "label" or "split" is plain text here.
-        table, bad = canonical_rows({f"item {name}": raw.columns[name] for name in names}, raw.lines)
-        columns = {name: table.column(f"item {name}").to_pylist() for name in names}
-        bad_lines = {problem.line for problem in bad}
-        lines = [line for line in raw.lines if line not in bad_lines]
-        found = [*raw.problems, *(_named(problem) for problem in bad)]
+        columns, lines, bad = columns_as_texts(raw.columns, raw.lines)
+        found = [*raw.problems, *bad]
         good: list[int] = []
         for i, line in enumerate(lines):
             text = " ".join(t for part in parts if (t := (columns.get(part) or {i: None})[i]) and t.strip())
@@ -125,24 +121,19 @@ def read_ids(path: str | Path, column: str | None = None) -> list[str]:
                 path=path,
                 remedy="name it (--id-column)",
             )
-        table, bad = canonical_rows({"item id": raw.columns[chosen]}, raw.lines)
-        Problems(path, "raise").report([_named(problem) for problem in bad])
-        values = table.column("item id").to_pylist()
+        columns, lines, bad = columns_as_texts({chosen: raw.columns[chosen]}, raw.lines)
+        Problems(path, "raise").report(bad)
+        values = columns[chosen]
         if None in values:
             raise DataError(
                 "the identifier is missing",
                 path=path,
-                line=raw.lines[values.index(None)],
+                line=lines[values.index(None)],
                 column=chosen,
                 remedy="delete the row",
             )
-        ids.extend(values)
+        ids.extend(value for value in values if value is not None)
     return ids
-
-
-def _named(problem: Problem) -> Problem:
-    column = problem.column.removeprefix("item ")
-    return Problem(problem.line, column, problem.value, problem.problem, problem.remedy)
 
 
 def _choose(

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
-import pyarrow as pa
+import numpy as np
 
-from leanmatch.data.fingerprints import table_fingerprint
 from leanmatch.data.problems import SkippedRow
 from leanmatch.errors import DataError
 
 
 class ItemTable:
-    """Items with an identifier, a text and whatever else is known about them; immutable, Arrow underneath.
+    """Items with an identifier, a text and whatever else is known about them; immutable.
 
     Build it with :meth:`from_columns` or :func:`leanmatch.data.read_items`.
 
@@ -24,10 +23,17 @@ class ItemTable:
     """
 
     def __init__(
-        self, table: pa.Table, metadata: pa.Table, *, source: str = "", skipped: tuple[SkippedRow, ...] = ()
+        self,
+        ids: list[str],
+        texts: list[str],
+        metadata: dict[str, list[Any]],
+        *,
+        source: str = "",
+        skipped: tuple[SkippedRow, ...] = (),
     ) -> None:
-        """Wrap checked columns: ``table`` has ``id`` and ``text``, ``metadata`` the others."""
-        self._table, self._metadata, self.source, self.skipped = table, metadata, source, skipped
+        """Wrap checked columns; do not change the lists."""
+        self.ids, self.texts, self._metadata = ids, texts, metadata
+        self.source, self.skipped = source, skipped
 
     @classmethod
     def from_columns(
@@ -86,30 +92,19 @@ class ItemTable:
                     value=texts[i],
                     remedy="give each item a text",
                 )
-        table = pa.table({"id": pa.array(ids, pa.large_string()), "text": pa.array(texts, pa.large_string())})
-        others = pa.table({name: pa.array(values) for name, values in metadata.items()})
-        return cls(table, others, source=source, skipped=skipped)
+        columns = {name: list(values) for name, values in metadata.items()}
+        return cls(list(ids), list(texts), columns, source=source, skipped=skipped)
 
     def __len__(self) -> int:
-        return int(self._table.num_rows)
+        return len(self.ids)
 
     def __repr__(self) -> str:
         return f"ItemTable({len(self):,} items; source={self.source!r})"
 
-    @cached_property
-    def ids(self) -> list[str]:
-        """The identifiers; kept after the first use, so do not change the list."""
-        return list(self._table.column("id").to_pylist())
-
-    @cached_property
-    def texts(self) -> list[str]:
-        """The texts; kept likewise."""
-        return list(self._table.column("text").to_pylist())
-
     @property
     def metadata_columns(self) -> tuple[str, ...]:
         """The names of the further columns."""
-        return tuple(self._metadata.column_names)
+        return tuple(self._metadata)
 
     def metadata(self, i: int) -> dict[str, Any]:
         """What else is known about item ``i``, without missing values.
@@ -119,13 +114,18 @@ class ItemTable:
         """
         if not 0 <= i < len(self):
             raise DataError(f"item {i} of a table of {len(self)} items", remedy=f"0 to {len(self) - 1}")
-        row = {name: self._metadata.column(name)[i].as_py() for name in self._metadata.column_names}
-        return {name: value for name, value in row.items() if value is not None}
+        return {name: values[i] for name, values in self._metadata.items() if values[i] is not None}
 
     def metadata_values(self, name: str) -> list[Any]:
         """All values of one further column, None where there is none."""
-        return list(self._metadata.column(name).to_pylist())
+        return list(self._metadata[name])
 
     def fingerprint(self) -> str:
-        """SHA-256 over identifiers, texts and their order."""
-        return table_fingerprint(self._table)
+        """SHA-256 over identifiers, texts and their order: that of a pair table with these two columns."""
+        digest = hashlib.sha256(f"leanmatch table 1, {len(self)} rows".encode())
+        for name, values in (("id", self.ids), ("text", self.texts)):
+            parts = [value.encode() for value in values]
+            digest.update(f"\0{name}\0large_string\0".encode())
+            digest.update(np.array([len(part) for part in parts], "<i8").tobytes())
+            digest.update(b"".join(parts))
+        return digest.hexdigest()

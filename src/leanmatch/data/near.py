@@ -16,10 +16,14 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 from tqdm import tqdm
 
-from leanmatch.errors import DataError
+from leanmatch.errors import DataError, MissingExtraError
+
+try:
+    from scipy import sparse
+except ModuleNotFoundError as error:
+    raise MissingExtraError("scipy", "data", "looking for near-duplicates") from error
 
 THRESHOLD = 0.9
 SHARED_TOKENS = 3

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from leanmatch.data.arrow import pa, parquet
 from leanmatch.data.sources import RawBatch, opened
 from leanmatch.errors import DataError
 
@@ -21,9 +19,9 @@ def read_parquet(path: Path, *, batch_rows: int) -> Iterator[RawBatch]:
     try:
         if path.suffix.lower() == ".gz":
             with opened(path) as handle:
-                file = pq.ParquetFile(pa.BufferReader(handle.read()))
+                file = parquet().ParquetFile(pa.BufferReader(handle.read()))
         else:
-            file = pq.ParquetFile(path)
+            file = parquet().ParquetFile(path)
         row = 1
         if file.metadata.num_rows == 0:
             yield RawBatch({name: [] for name in file.schema_arrow.names}, [])

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import pyarrow as pa
-
+from leanmatch.data.arrow import pa
 from leanmatch.data.batches import raw_batches
 from leanmatch.data.canonical import canonical_rows
 from leanmatch.data.columns import REQUIRED, renamed, require

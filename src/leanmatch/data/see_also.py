@@ -14,9 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from leanmatch.data.arrow import pa, parquet
 from leanmatch.data.see_also_docs import parse_docstring
 from leanmatch.data.see_also_graph import SeeAlsoGraph, build_graph
 from leanmatch.data.see_also_modules import public_modules
@@ -145,7 +143,7 @@ def write_see_also(
             for name in packages
         }
         summary = SeeAlsoSummary(target, len(graph.items), pairs.num_rows, summaries)
-        pq.write_table(pairs, temporary / PAIRS_FILE)
+        parquet().write_table(pairs, temporary / PAIRS_FILE)
         with (temporary / ITEMS_FILE).open("w", encoding="utf-8", newline="\n") as stream:
             for item in graph.items:
                 stream.write(json.dumps(vars(item), ensure_ascii=False) + "\n")

@@ -7,10 +7,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
+from leanmatch.data.arrow import pa, pc
 from leanmatch.data.canonical import canonical_rows, column_type
 from leanmatch.data.columns import SPLIT_NAMES, SPLITS, is_known, negative_columns, require
 from leanmatch.data.fingerprints import table_fingerprint

@@ -11,9 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from leanmatch.data.arrow import pa, parquet
 from leanmatch.data.delimited import UNSAFE_IN_TSV
 from leanmatch.data.sources import format_of
 from leanmatch.data.table import PairTable
@@ -39,9 +37,9 @@ def write_pairs(table: PairTable, path: str | Path) -> None:
         if kind == "parquet":
             if path.suffix.lower() == ".gz":
                 with gzip.GzipFile(temporary, "wb", mtime=0) as packed:
-                    pq.write_table(table.to_arrow(), packed)
+                    parquet().write_table(table.to_arrow(), packed)
             else:
-                pq.write_table(table.to_arrow(), temporary)
+                parquet().write_table(table.to_arrow(), temporary)
             return
         with _text_file(temporary) as handle:
             if kind == "jsonl":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from leanmatch.errors import DataError, FormatError, UsageError
@@ -24,10 +24,12 @@ from leanmatch.index.manifest import MANIFEST, Manifest, read_manifest
 from leanmatch.index.planner import Plan, alive_rows, choose, merged
 from leanmatch.index.recommender import Recommendation, same_text
 from leanmatch.index.scan import Rows, Scan, Selection
-from leanmatch.index.segments import META, SegmentRows, read_segments
+from leanmatch.index.segments import SegmentRows, read_segments
+from leanmatch.index.table import joined_items
 from leanmatch.types import EncodeFunction, Vectors
 
 _KEPT_FILTERS = 256
+_KEPT_DOCUMENTS = 100_000
 _ATTEMPTS = 20
 
 
@@ -51,12 +53,13 @@ class Catalogue:
     def __init__(self, folder: Path, manifest: Manifest, segments: Sequence[SegmentRows]) -> None:
         """Use :meth:`open`."""
         self.folder, self.manifest = folder, manifest
-        self._table = _joined_items(segments, manifest)
+        self._items = joined_items([one.items.where(one.alive) for one in segments], manifest.columns)
         self._vectors = _joined_vectors(segments, manifest)
-        self.ids: list[str] = self._table.column("id").to_pylist()
+        self.ids = [str(name) for name in self._items.ids.tolist()]
         self._row = {name: row for row, name in enumerate(self.ids)}
         self._columns: dict[str, CodedColumn] = {}
         self._filters: OrderedDict[str, Selection] = OrderedDict()
+        self._documents: dict[int, bytes] = {}
         self._same: dict[str, list[int]] | None = None
         self._lock = Lock()
         self._approximate, self._covered = _approximate(folder, manifest, segments)
@@ -97,9 +100,9 @@ class Catalogue:
         return self.manifest.model.dimension
 
     @property
-    def texts(self) -> pa.Array:
-        """The texts, as Arrow."""
-        return self._table.column("text").combine_chunks()
+    def texts(self) -> list[str]:
+        """The texts; made anew at each use."""
+        return [str(text) for text in self._items.texts.tolist()]
 
     def row(self, name: str) -> int | None:
         """The row of an identifier, None where there is none."""
@@ -107,7 +110,7 @@ class Catalogue:
 
     def text(self, row: int) -> str:
         """The text of a row."""
-        return str(self._table.column("text")[row].as_py())
+        return str(self._items.texts[row])
 
     def vectors(self, rows: Sequence[int]) -> Vectors:
         """The stored vectors of rows."""
@@ -115,8 +118,17 @@ class Catalogue:
 
     def metadata(self, row: int) -> dict[str, Any]:
         """What else is known about the item of a row, without missing values."""
-        found = {name: self._table.column(META + name)[row].as_py() for name in self.manifest.columns}
-        return {name: value for name, value in found.items() if value is not None}
+        return self._items.metadata(row)
+
+    def document(self, row: int) -> bytes:
+        """A row's ``"id":..,"text":..,"metadata":{..}`` as JSON, without braces; kept once it was made."""
+        found = self._documents.get(row)
+        if found is None:
+            whole = {"id": self.ids[row], "text": self.text(row), "metadata": self.metadata(row)}
+            found = json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()[1:-1]
+            if len(self._documents) < _KEPT_DOCUMENTS:
+                self._documents[row] = found
+        return found
 
     def column(self, name: str) -> CodedColumn:
         """A metadata column in coded form; made when it is first asked for.
@@ -130,7 +142,7 @@ class Catalogue:
             if kind is None:
                 known = ", ".join(self.manifest.columns) or "none"
                 raise UsageError(f"the catalogue has no column {name!r}", remedy=f"the columns are: {known}")
-            coded = self._columns[name] = CodedColumn.build(self._table.column(META + name), kind)
+            coded = self._columns[name] = CodedColumn.build(self._items.columns[name], kind)
         return coded
 
     def select(self, expression: Filter) -> Selection:
@@ -251,7 +263,7 @@ class Catalogue:
         """The rows whose text is this one, up to case and white space."""
         if self._same is None:
             same: dict[str, list[int]] = defaultdict(list)
-            for row, other in enumerate(self._table.column("text").to_pylist()):
+            for row, other in enumerate(self.texts):
                 same[same_text(other)].append(row)
             self._same = dict(same)
         return self._same.get(same_text(text), ())
@@ -286,15 +298,6 @@ class Catalogue:
 def is_catalogue(folder: str | Path) -> bool:
     """Does the folder hold a catalogue's manifest?"""
     return Path(folder, MANIFEST).is_file()
-
-
-def _joined_items(segments: Sequence[SegmentRows], manifest: Manifest) -> pa.Table:
-    names = ["id", "text", *(META + name for name in manifest.columns)]
-    parts = [
-        one.items.select(names) if one.alive.all() else one.items.select(names).filter(pa.array(one.alive))
-        for one in segments
-    ]
-    return pa.concat_tables(parts).combine_chunks()
 
 
 def _joined_vectors(segments: Sequence[SegmentRows], manifest: Manifest) -> Vectors:

@@ -15,18 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from leanmatch.errors import DataError
+from leanmatch.index.table import Column, PlainColumn, TextColumn
 
-TYPES: dict[str, pa.DataType] = {
-    "text": pa.large_string(),
-    "integer": pa.int64(),
-    "number": pa.float64(),
-    "boolean": pa.bool_(),
-}
+TYPES = ("text", "integer", "number", "boolean")
 Value = str | int | float | bool
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
@@ -55,13 +49,14 @@ def widened(old: str, new: str) -> str | None:
     return "number" if {old, new} == {"integer", "number"} else None
 
 
-def column_array(name: str, values: Sequence[Any], kind: str) -> pa.Array:
-    """Values as an Arrow array of a column's type.
+def column_of(name: str, values: Sequence[Any], kind: str) -> Column:
+    """Values as a column of that type.
 
     Raises:
         DataError: a value that the type has no room for.
     """
-    return pa.array([_converted(name, row, value, kind) for row, value in enumerate(values)], TYPES[kind])
+    found = [converted(name, row, value, kind) for row, value in enumerate(values)]
+    return TextColumn.of(found) if kind == "text" else PlainColumn.of(found, kind)
 
 
 def _kind(value: Any) -> str:
@@ -79,7 +74,12 @@ def _kind(value: Any) -> str:
     return "number" if number else "text"
 
 
-def _converted(name: str, row: int, value: Any, kind: str) -> Value | None:
+def converted(name: str, row: int, value: Any, kind: str) -> Any:
+    """A value as a column of that type holds it.
+
+    Raises:
+        DataError: the type has no room for it; ``row`` counts from 0.
+    """
     if value is None:
         return None
     if kind == "text":
@@ -122,21 +122,15 @@ class CodedColumn:
     values: tuple[str, ...] = ()
 
     @classmethod
-    def build(cls, column: pa.ChunkedArray, kind: str) -> CodedColumn:
-        """Code an Arrow column of the type ``TYPES[kind]``."""
-        array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-        if isinstance(array, pa.ChunkedArray):  # what combine_chunks gives for no chunks in some versions
-            array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], TYPES[kind])
-        present = pc.is_valid(array).to_numpy(zero_copy_only=False)
-        if kind != "text":
-            filler = {"integer": 0, "number": 0.0, "boolean": False}[kind]
-            plain = pc.fill_null(array, filler).to_numpy(zero_copy_only=False)
-            return cls(kind, plain.astype(np.int8) if kind == "boolean" else plain, present)
-        coded = array.dictionary_encode()
-        values = coded.dictionary.to_pylist()
-        order = sorted(range(len(values)), key=values.__getitem__)
-        rank = np.empty(len(values) + 1, dtype=np.int32)
-        rank[order] = np.arange(len(values), dtype=np.int32)
-        rank[-1] = -1
-        codes = pc.fill_null(coded.indices, -1).to_numpy(zero_copy_only=False)
-        return cls(kind, rank[codes], present, tuple(values[i] for i in order))
+    def build(cls, column: Column, kind: str) -> CodedColumn:
+        """Code a column of that type."""
+        if isinstance(column, PlainColumn):
+            return cls(
+                kind, column.values.astype(np.int8) if kind == "boolean" else column.values, column.present
+            )
+        texts = column.tolist()
+        values = sorted({text for text in texts if text is not None})
+        rank: dict[str | None, int] = {text: at for at, text in enumerate(values)}
+        rank[None] = -1
+        codes = np.fromiter((rank[text] for text in texts), np.int32, len(texts))
+        return cls(kind, codes, column.present, tuple(values))

@@ -53,7 +53,7 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class Segment:
-    """Some rows: their vectors (.npy), their items (.parquet) and, where rows are gone, which (.npy)."""
+    """Some rows: their vectors (.npy), their items (.npz) and, where rows are gone, which (.npy)."""
 
     rows: int
     vectors: StoredFile

@@ -4,21 +4,24 @@ With ``q^`` and ``v^`` the int8 roundings of a query and an item (each its integ
 
     |q . v - q^ . v^| <= |q - q^| max|v^| + |q| max|v - v^| = bound.
 
-FAISS returns the ``F`` best rows by ``q^ . v^``; every other row scores at most the worst of them plus the
+The codes give the ``F`` best rows by ``q^ . v^``; every other row scores at most the worst of them plus the
 bound. Where that is below the ``width``-th best exact score found, nothing is missing; else ``F`` grows. The
-codes are a quarter of the bytes, and a scan is bound by bytes.
+codes are a quarter of the bytes, and a scan of one query is bound by bytes; queries that come together share
+them. On CPUs with AVX-512 VNNI a kernel of our own scans for 8 queries at once and scores what it found, on
+others FAISS scans for one after another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leanmatch import native
 from leanmatch.errors import MissingExtraError
 from leanmatch.types import Vectors
 
@@ -67,10 +70,101 @@ def faiss_module() -> Any:
     return faiss
 
 
+class Codes(Protocol):
+    """Rows in 8-bit codes, ``[-127, 127]``."""
+
+    def put(self, start: int, codes: NDArray[np.int8]) -> None:
+        """Take the codes of rows from ``start`` on; they come in order."""
+        ...
+
+    def best(
+        self,
+        queries: Vectors,
+        codes: NDArray[np.int8],
+        fetch: Sequence[int],
+        vectors: Vectors,
+        selection: Selection | None,
+    ) -> Iterator[tuple[NDArray[np.float64], Rows, float]]:
+        """For each query its best ``fetch`` rows by codes, with exact scores, in order.
+
+        The third value is the least sum of codes among them: no other row's is above it.
+        """
+        ...
+
+
+class NativeCodes:
+    """Our own kernel, for AVX-512 VNNI."""
+
+    def __init__(self, rows: int, dimension: int) -> None:
+        self._codes = native.load().scan.Codes(rows, dimension)
+
+    def put(self, start: int, codes: NDArray[np.int8]) -> None:
+        """See :class:`Codes`."""
+        self._codes.put(start, codes)
+
+    def best(
+        self,
+        queries: Vectors,
+        codes: NDArray[np.int8],
+        fetch: Sequence[int],
+        vectors: Vectors,
+        selection: Selection | None,
+    ) -> Iterator[tuple[NDArray[np.float64], Rows, float]]:
+        """See :class:`Codes`."""
+        shape = len(queries), max(fetch)
+        scores, rows = np.empty(shape), np.empty(shape, np.int64)
+        worst = np.empty(len(queries), np.int32)
+        keep = None if selection is None else selection.bitmap
+        rounding = 10.0**SCORE_DECIMALS
+        wanted = np.asarray(fetch, np.int32)
+        self._codes.search(codes, queries, wanted, vectors, keep, rounding, scores, rows, worst)
+        counts = np.minimum((rows >= 0).sum(axis=1), wanted).tolist()
+        for i, (count, least) in enumerate(zip(counts, worst.tolist(), strict=True)):
+            yield scores[i, :count], rows[i, :count], float(least)
+
+
+class FaissCodes:
+    """FAISS, for all other CPUs."""
+
+    def __init__(self, rows: int, dimension: int) -> None:
+        del rows
+        faiss = faiss_module()
+        self._codes = faiss.IndexScalarQuantizer(
+            dimension, faiss.ScalarQuantizer.QT_8bit_direct_signed, faiss.METRIC_INNER_PRODUCT
+        )
+
+    def put(self, start: int, codes: NDArray[np.int8]) -> None:
+        """See :class:`Codes`."""
+        del start
+        self._codes.add(codes.astype(np.float32))
+
+    def best(
+        self,
+        queries: Vectors,
+        codes: NDArray[np.int8],
+        fetch: Sequence[int],
+        vectors: Vectors,
+        selection: Selection | None,
+    ) -> Iterator[tuple[NDArray[np.float64], Rows, float]]:
+        """See :class:`Codes`."""
+        found = self._codes.search(codes.astype(np.float32), max(fetch), params=_parameters(selection))
+        for query, sums, labels in zip(queries, *found, strict=True):
+            rows = labels[labels >= 0]
+            scores = exact_scores(query, rows, vectors)
+            least = float(sums[len(rows) - 1]) if len(rows) else -np.inf
+            yield (*_ordered(scores, rows, len(rows)), least)
+
+
+def has_kernel() -> bool:
+    """Does :class:`NativeCodes` run here?"""
+    level = native.variants().get(native.load().scan.LEVEL)
+    return level is not None and level.runs
+
+
 class Scan:
     """Exact search over the rows of a matrix; build it with :meth:`build`."""
 
-    def __init__(self, vectors: Vectors, codes: Any, scale: float, residual: float, length: float) -> None:
+    def __init__(self, vectors: Vectors, codes: Codes, scale: float, residual: float, length: float) -> None:
         """Use :meth:`build`."""
         self.vectors = vectors
         self._codes, self._scale = codes, scale
@@ -79,16 +173,14 @@ class Scan:
     @classmethod
     def build(cls, vectors: Vectors) -> Scan:
         """Quantize the rows. ``vectors``: float32 ``(rows, dimension)``, finite, kept without a copy."""
-        faiss = faiss_module()
+        vectors = np.asarray(vectors)  # of a mapped file the plain array: indexing numpy.memmap is slow
         peak = max((float(np.abs(part).max()) for part in _parts(vectors)), default=0.0)
         scale = 127.0 / peak if peak > 0 else 1.0
-        codes = faiss.IndexScalarQuantizer(
-            vectors.shape[1], faiss.ScalarQuantizer.QT_8bit_direct_signed, faiss.METRIC_INNER_PRODUCT
-        )
+        codes: Codes = (NativeCodes if has_kernel() else FaissCodes)(*vectors.shape)
         residual = length = 0.0
-        for part in _parts(vectors):
+        for number, part in enumerate(_parts(vectors)):
             rounded = np.rint(part * np.float32(scale))
-            codes.add(rounded)
+            codes.put(number * _ROWS_AT_ONCE, rounded.astype(np.int8))
             rounded /= np.float32(scale)
             length = max(length, float(np.linalg.norm(rounded, axis=1).max()))
             residual = max(residual, float(np.linalg.norm(part - rounded, axis=1).max()))
@@ -131,12 +223,7 @@ class Scan:
             cut = np.partition(rough, len(rough) - width)[len(rough) - width]
             slack = 1e-5 * max(1.0, float(np.abs(rough).max()))
             rows = rows[rough >= cut - slack]
-        scores = self._exact(query, rows)
-        return _ordered(scores, rows, width)
-
-    def _exact(self, query: Vectors, rows: Rows) -> NDArray[np.float64]:
-        exact: NDArray[np.float64] = self.vectors[rows].astype(np.float64) @ query.astype(np.float64)
-        return exact
+        return _ordered(exact_scores(query, rows, self.vectors), rows, width)
 
     def _scan(
         self, queries: Vectors, widths: Sequence[int], selection: Selection | None
@@ -148,24 +235,29 @@ class Scan:
         lost = np.linalg.norm(queries - rounded / scales, axis=1) * 1.001 + 1e-6
         bounds = lost * self._length + np.linalg.norm(queries, axis=1) * 1.001 * self._residual
         units = 1.0 / (scales[:, 0].astype(np.float64) * self._scale)
+        codes = rounded.astype(np.int8)
         out: list[tuple[NDArray[np.float64], Rows]] = [(np.zeros(0), np.zeros(0, np.int64))] * len(queries)
-        open_ = list(range(len(queries)))
-        fetch = min(total, max(widths, default=0) + _MARGIN)
+        open_ = list(range(len(queries))) if total else []
+        fetch = [min(total, width + _MARGIN) for width in widths]
         while open_:
-            rough, found = self._codes.search(rounded[open_], fetch, params=_parameters(selection))
+            wanted = [fetch[i] for i in open_]
+            found = self._codes.best(queries[open_], codes[open_], wanted, self.vectors, selection)
             left = []
-            for i, values, labels in zip(open_, rough, found, strict=True):
+            for i, (scores, rows, least) in zip(open_, found, strict=True):
                 width = min(widths[i], total)
-                rows = labels[labels >= 0]
-                scores = self._exact(queries[i], rows)
-                result = _ordered(scores, rows, width)
-                unseen = float(values[len(rows) - 1]) * units[i] + bounds[i] if len(rows) else -np.inf
-                if fetch >= total or unseen < result[0][-1] - _TIE_SLACK:
-                    out[i] = result
+                if fetch[i] >= total or least * units[i] + bounds[i] < scores[width - 1] - _TIE_SLACK:
+                    out[i] = scores[:width], rows[:width]
                 else:
                     left.append(i)
-            open_, fetch = left, min(total, 4 * fetch)
+                    fetch[i] = min(total, 4 * fetch[i])
+            open_ = left
         return out
+
+
+def exact_scores(query: Vectors, rows: Rows, vectors: Vectors) -> NDArray[np.float64]:
+    """Inner products of a query with rows, in float64."""
+    scores: NDArray[np.float64] = vectors[rows].astype(np.float64) @ query.astype(np.float64)
+    return scores
 
 
 def _parts(vectors: Vectors) -> list[Vectors]:

@@ -1,36 +1,38 @@
 """Segments of a catalogue: writing them, and reading their rows back.
 
-Items are Parquet with the columns ``id``, ``text``, ``key`` (the text's hash) and ``meta.NAME`` for each
-metadata column; vectors are float32 ``.npy``; rows that are gone are an int64 ``.npy`` of row numbers.
+Items are one ``.npz``: identifiers, texts, the texts' hashes and the metadata columns, in the arrays of
+:mod:`leanmatch.index.table`; vectors are float32 ``.npy``; rows that are gone are an int64 ``.npy`` of row
+numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from leanmatch.errors import FormatError
-from leanmatch.index.columns import TYPES
+from leanmatch.errors import FormatError, MissingExtraError
+from leanmatch.index.columns import column_of, infer_type
 from leanmatch.index.manifest import Manifest, Segment, StoredFile, store_file
-from leanmatch.index.staging import KEY_BYTES
+from leanmatch.index.table import Column, Items, PlainColumn, TextColumn
 from leanmatch.types import Vectors
 
-META = "meta."
+OLD_SUFFIX = ".parquet"
+"""Of items in catalogues of the first development versions."""
+
+_META = "meta."
 
 
 @dataclass(frozen=True)
 class SegmentRows:
-    """A segment in memory: its items as Arrow, its vectors mapped from the file, and which rows are alive."""
+    """A segment in memory: its items, its vectors mapped from the file, and which rows are alive."""
 
     segment: Segment
-    items: pa.Table
+    items: Items
     vectors: Vectors
     alive: NDArray[np.bool_]
 
@@ -40,33 +42,7 @@ class SegmentRows:
         return np.flatnonzero(self.alive)
 
 
-def items_table(
-    ids: Sequence[str], texts: Sequence[str], keys: Sequence[bytes], columns: Mapping[str, pa.Array]
-) -> pa.Table:
-    """Rows in the form that a segment stores."""
-    return pa.table(
-        {
-            "id": pa.array(ids, pa.large_string()),
-            "text": pa.array(texts, pa.large_string()),
-            "key": pa.array(keys, pa.binary(KEY_BYTES)),
-            **{META + name: array for name, array in columns.items()},
-        }
-    )
-
-
-def with_columns(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
-    """The table with exactly these metadata columns: absent ones empty, integers widened where needed."""
-    arrays = {name: table.column(name) for name in ("id", "text", "key")}
-    for name, kind in columns.items():
-        wanted = TYPES[kind]
-        if META + name in table.column_names:
-            arrays[META + name] = table.column(META + name).cast(wanted)
-        else:
-            arrays[META + name] = pa.nulls(table.num_rows, wanted)
-    return pa.table(arrays)
-
-
-def write_segment(folder: Path, name: str, items: pa.Table, vectors: Vectors) -> Segment:
+def write_segment(folder: Path, name: str, items: Items, vectors: Vectors) -> Segment:
     """Write a segment's two files."""
 
     def write_vectors(path: Path) -> None:
@@ -74,13 +50,72 @@ def write_segment(folder: Path, name: str, items: pa.Table, vectors: Vectors) ->
             np.save(stream, np.ascontiguousarray(vectors, dtype=np.float32))
 
     def write_items(path: Path) -> None:
-        pq.write_table(items, path, compression="zstd", compression_level=1)
+        with path.open("wb") as stream:
+            np.savez(stream, **_arrays(items))
 
     return Segment(
-        rows=items.num_rows,
+        rows=len(items),
         vectors=store_file(folder, f"{name}-vectors.npy", write_vectors),
-        items=store_file(folder, f"{name}-items.parquet", write_items),
+        items=store_file(folder, f"{name}-items.npz", write_items),
     )
+
+
+def _arrays(items: Items) -> dict[str, Any]:
+    """A segment's arrays by their names in the file; columns are numbered, their names are one array."""
+    columns = dict(items.columns)
+    names = TextColumn.of(list(columns))
+    every: dict[str, Column] = {"id": items.ids, "text": items.texts, "names": names}
+    every |= {f"column{number}": column for number, column in enumerate(columns.values())}
+    out: dict[str, Any] = {"key": items.keys}
+    for name, column in every.items():
+        out[f"{name}.present"] = np.packbits(column.present)
+        if isinstance(column, TextColumn):
+            out |= {f"{name}.offsets": column.offsets, f"{name}.data": column.data}
+        else:
+            out[f"{name}.values"] = column.values
+    return out
+
+
+def _read_items(path: Path) -> Items:
+    if path.suffix == OLD_SUFFIX:
+        return _read_parquet(path)
+    with np.load(path, allow_pickle=False) as stored:
+        rows = len(stored["key"])
+
+        def column(name: str, length: int = rows) -> Column:
+            present = np.unpackbits(stored[f"{name}.present"], count=length).astype(np.bool_)
+            if f"{name}.values" in stored:
+                values: PlainColumn = PlainColumn(stored[f"{name}.values"], present)
+                return values
+            return TextColumn(stored[f"{name}.offsets"], stored[f"{name}.data"], present)
+
+        names = column("names", len(stored["names.offsets"]) - 1).tolist()
+        columns = {str(name): column(f"column{number}") for number, name in enumerate(names)}
+        ids, texts = column("id"), column("text")
+        if not (isinstance(ids, TextColumn) and isinstance(texts, TextColumn)):
+            raise ValueError("identifiers or texts are no texts")
+        return Items(ids, texts, stored["key"], columns)
+
+
+def _read_parquet(path: Path) -> Items:
+    """What development versions before 0.1 wrote.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow.parquet as pq
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("pyarrow", "data", "a catalogue of a development version") from error
+    with pq.ParquetFile(path) as file:
+        table = file.read()
+    found = {name: table.column(name).to_pylist() for name in table.column_names}
+    columns = {
+        name[len(_META) :]: column_of(name[len(_META) :], values, infer_type(values))
+        for name, values in found.items()
+        if name.startswith(_META)
+    }
+    return Items.of(found["id"], found["text"], found["key"], columns)
 
 
 def write_dead(folder: Path, name: str, rows: NDArray[np.int64]) -> StoredFile:
@@ -102,7 +137,7 @@ def read_segments(folder: Path, manifest: Manifest) -> list[SegmentRows]:
     """
     out = []
     for segment in manifest.segments:
-        items = _read(folder, segment.items, _parquet)
+        items = _read(folder, segment.items, _read_items)
         vectors = _read(folder, segment.vectors, _mapped)
         alive = np.ones(segment.rows, dtype=bool)
         if segment.dead is not None:
@@ -112,21 +147,16 @@ def read_segments(folder: Path, manifest: Manifest) -> list[SegmentRows]:
         if (
             vectors.dtype != np.float32
             or vectors.shape != expected
-            or items.num_rows != segment.rows
+            or len(items) != segment.rows
             or int(alive.sum()) != segment.rows - segment.dead_rows
         ):
             raise FormatError(
                 f"{folder / segment.vectors.name} has shape {vectors.shape}, {segment.items.name} "
-                f"{items.num_rows} rows; {expected} is expected",
+                f"{len(items)} rows; {expected} is expected",
                 remedy="restore the files, or index the items anew",
             )
-        out.append(SegmentRows(segment, with_columns(items, manifest.columns), vectors, alive))
+        out.append(SegmentRows(segment, items.with_columns(manifest.columns), vectors, alive))
     return out
-
-
-def _parquet(path: Path) -> pa.Table:
-    with pq.ParquetFile(path) as file:  # read_table() would first load the dataset library
-        return file.read()
 
 
 def _mapped(path: Path) -> Vectors:
@@ -144,7 +174,7 @@ def _read(folder: Path, file: StoredFile, reader: Any) -> Any:
         return reader(path)
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, EOFError, IndexError, pa.ArrowException) as error:
+    except (OSError, ValueError, KeyError, EOFError, IndexError, zipfile.BadZipFile) as error:
         raise FormatError(
             f"{path} is damaged ({type(error).__name__}: {error})"[:300],
             remedy="restore it, or index the items anew",

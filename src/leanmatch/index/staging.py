@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from leanmatch.errors import ModelError
 from leanmatch.files import atomic_file
 from leanmatch.index.manifest import STAGING, ModelIdentity
+from leanmatch.index.table import KEY_BYTES
 from leanmatch.types import EncodeFunction, Vectors
 
-KEY_BYTES = 16
 CHUNK_TEXTS = 1_024
 """How many texts a kill may lose."""
 

@@ -6,16 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from leanmatch.errors import ModelError, UsageError
 from leanmatch.index.approximate import EXACT_LIMIT, Tuned, build_approximate, check_kind, write_index
 from leanmatch.index.changes import Change, Item
-from leanmatch.index.columns import column_array
+from leanmatch.index.columns import converted
 from leanmatch.index.lock import writer_lock
 from leanmatch.index.manifest import (
     MANIFEST,
@@ -29,15 +27,13 @@ from leanmatch.index.manifest import (
     write_manifest,
 )
 from leanmatch.index.segments import (
-    META,
     SegmentRows,
-    items_table,
     read_segments,
-    with_columns,
     write_dead,
     write_segment,
 )
 from leanmatch.index.staging import Progress, Staging
+from leanmatch.index.table import Items, joined_items
 from leanmatch.types import EncodeFunction, Vectors
 
 MOST_SEGMENTS = 12
@@ -108,9 +104,9 @@ class Transaction:
     def places(self) -> dict[str, tuple[int, int]]:
         """Identifier to segment and row, of the items that are alive."""
         return {
-            name: (number, row)
+            str(name): (number, row)
             for number, segment in enumerate(self._segments)
-            for row, name in enumerate(segment.items.column("id").to_pylist())
+            for row, name in enumerate(segment.items.ids.tolist())
             if segment.alive[row]
         }
 
@@ -119,34 +115,29 @@ class Transaction:
         return {
             key: segment.vectors[row]
             for segment in self._segments
-            for row, key in enumerate(segment.items.column("key").to_pylist())
+            for row, key in enumerate(segment.items.key_list())
             if keys is None or key in keys
         }
 
     def is_same(self, item: Item, place: tuple[int, int], columns: dict[str, str]) -> bool:
-        stored = self._row(place)
-        if stored["text"] != item.text:
+        stored, row = self._segments[place[0]].items, place[1]
+        if stored.texts[row] != item.text:
             return False
         for name, kind in columns.items():
-            new = column_array(name, [item.metadata.get(name)], kind)[0].as_py()
-            if new != stored.get(META + name):
+            new = converted(name, 0, item.metadata.get(name), kind)
+            if new != (stored.columns[name][row] if name in stored.columns else None):
                 return False
         return True
 
     def patched(self, item: Item, place: tuple[int, int]) -> Item:
-        stored = self._row(place)
-        old = {name[len(META) :]: value for name, value in stored.items() if name.startswith(META)}
+        items = self._segments[place[0]].items
+        old = {name: column[place[1]] for name, column in items.columns.items()}
         return Item(item.id, item.text, {**old, **item.metadata})
 
-    def _row(self, place: tuple[int, int]) -> dict[str, Any]:
-        items = self._segments[place[0]].items
-        return {name: items.column(name)[place[1]].as_py() for name in items.column_names}
-
-    def live_table(self, columns: dict[str, str] | None = None) -> pa.Table:
+    def live_items(self, columns: dict[str, str] | None = None) -> Items:
         """The items that are alive, in their order."""
         wanted = columns if columns is not None else dict(self.required().columns)
-        parts = [with_columns(one.items.filter(pa.array(one.alive)), wanted) for one in self._segments]
-        return pa.concat_tables(parts) if parts else items_table([], [], [], {})
+        return joined_items([one.items.where(one.alive) for one in self._segments], wanted)
 
     def live_vectors(self) -> Vectors:
         parts = [np.asarray(one.vectors[one.alive]) for one in self._segments]
@@ -154,20 +145,20 @@ class Transaction:
 
     def encode(
         self,
-        table: pa.Table,
+        table: Items,
         keys: Sequence[bytes],
         encoder: EncodeFunction,
         identity: ModelIdentity,
         known: Callable[[bytes], Vectors | None],
     ) -> tuple[Vectors, int]:
-        texts: list[str] = table.column("text").to_pylist()
+        texts = [str(text) for text in table.texts.tolist()]
         return Staging(self._folder, identity).encode(
             texts, keys, encoder, known, keep=len(texts) > _SMALL, progress=self._options.progress
         )
 
     def append(
         self,
-        table: pa.Table | None,
+        table: Items | None,
         vectors: Vectors | None,
         gone: Sequence[tuple[int, int]],
         columns: dict[str, str],
@@ -178,15 +169,16 @@ class Transaction:
         alive = [segment.alive.copy() for segment in self._segments]
         for number, row in gone:
             alive[number][row] = False
-        if self._scattered(alive, 0 if table is None else table.num_rows):
+        if self._scattered(alive, 0 if table is None else len(table)):
             self._options.say("rewriting the catalogue as one segment")
             self._segments = [
                 SegmentRows(one.segment, one.items, one.vectors, mask)
                 for one, mask in zip(self._segments, alive, strict=True)
             ]
-            whole, stored = self.live_table(columns), self.live_vectors()
+            whole, stored = self.live_items(columns), self.live_vectors()
             if table is not None and vectors is not None:
-                whole, stored = pa.concat_tables([whole, table]), np.concatenate([stored, vectors])
+                whole = joined_items([whole, table], columns)
+                stored = np.concatenate([stored, vectors])
             return self.rewrite(whole, stored, manifest.model, columns, change)
         segments = []
         for number, (one, mask) in enumerate(zip(self._segments, alive, strict=True)):
@@ -205,7 +197,7 @@ class Transaction:
 
     def rewrite(
         self,
-        table: pa.Table,
+        table: Items,
         vectors: Vectors,
         identity: ModelIdentity,
         columns: dict[str, str],

@@ -7,11 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from leanmatch.errors import DataError, UsageError
 from leanmatch.index.changes import Change, Item, checked_items
-from leanmatch.index.columns import column_array, infer_type, widened
+from leanmatch.index.columns import column_of, infer_type, widened
 from leanmatch.index.identity import identity_of
 from leanmatch.index.manifest import (
     LOCK,
@@ -21,10 +19,8 @@ from leanmatch.index.manifest import (
     read_manifest,
     store_file,
 )
-from leanmatch.index.segments import (
-    items_table,
-)
 from leanmatch.index.staging import text_key
+from leanmatch.index.table import Items
 from leanmatch.index.transaction import Transaction, WriteOptions, is_ours
 from leanmatch.types import EncodeFunction
 
@@ -149,8 +145,8 @@ def rebuild_catalogue(
     identity = identity_of(encoder)
     with Transaction.opened(Path(folder), options or WriteOptions()) as writer:
         manifest = writer.required()
-        table = writer.live_table()
-        keys: list[bytes] = table.column("key").to_pylist()
+        table = writer.live_items()
+        keys = table.key_list()
         same = manifest.model.fingerprint == identity.fingerprint
         known = writer.vectors_by_key() if same else {}
         vectors, encoded = writer.encode(table, keys, encoder, identity, known.get)
@@ -204,10 +200,10 @@ def _joined(columns: Any, items: Sequence[Item]) -> dict[str, str]:
     return out
 
 
-def _as_table(items: Sequence[Item], columns: dict[str, str]) -> tuple[pa.Table, list[bytes]]:
+def _as_table(items: Sequence[Item], columns: dict[str, str]) -> tuple[Items, list[bytes]]:
     keys = [text_key(item.text) for item in items]
-    arrays = {
-        name: column_array(name, [item.metadata.get(name) for item in items], kind)
+    found = {
+        name: column_of(name, [item.metadata.get(name) for item in items], kind)
         for name, kind in columns.items()
     }
-    return items_table([item.id for item in items], [item.text for item in items], keys, arrays), keys
+    return Items.of([item.id for item in items], [item.text for item in items], keys, found), keys

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leanmatch.errors import UsageError
+from leanmatch.errors import MissingExtraError, UsageError
 from leanmatch.metrics.names import RetrievalMetric
 
 
@@ -88,8 +88,10 @@ def per_query(
     """
     if judgements.n_queries == 0 or not metrics:
         return np.zeros((judgements.n_queries, len(metrics)))
-    import ir_measures
-
+    try:
+        import ir_measures
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("ir-measures", "data", "a ranking metric") from error
     measures = [_measure(metric) for metric in metrics]
     columns: dict[Any, list[int]] = {}
     for column, measure in enumerate(measures):

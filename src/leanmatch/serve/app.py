@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,8 +13,6 @@ import numpy as np
 from leanmatch import __version__
 from leanmatch.errors import MissingExtraError
 from leanmatch.index.changes import Item
-from leanmatch.index.filters import Filter, filter_from_json
-from leanmatch.index.filtertext import parse_filter
 from leanmatch.serve.options import ServeOptions
 
 try:
@@ -26,7 +24,9 @@ except ModuleNotFoundError as error:
     raise MissingExtraError("fastapi", "serve", "the server") from error
 
 from leanmatch.serve import schemas
-from leanmatch.serve.engine import Answer, Embed, Recommend
+from leanmatch.serve.accesslog import AccessLog
+from leanmatch.serve.engine import Embed
+from leanmatch.serve.matching import check_texts, note, recommend_direct
 from leanmatch.serve.metrics import CONTENT_TYPE, Metrics
 from leanmatch.serve.middleware import Gate
 from leanmatch.serve.problems import RefusedError, documented, install
@@ -40,8 +40,8 @@ PAGE_POLICY = (
 )
 
 
-def create_app(options: ServeOptions, *, encoder: Any = None) -> FastAPI:
-    """The ASGI application.
+def create_app(options: ServeOptions, *, encoder: Any = None) -> Gate:
+    """The ASGI application: FastAPI behind the gate that every request passes.
 
     Args:
         options: see :class:`ServeOptions`.
@@ -49,22 +49,23 @@ def create_app(options: ServeOptions, *, encoder: Any = None) -> FastAPI:
     """
     metrics = Metrics()
     service = Service(options, metrics, encoder)
+    access = AccessLog()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.start()
         yield
         await service.stop()
+        access.flush()
 
     app = FastAPI(title="leanmatch", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
     install(app)
-    app.add_middleware(Gate, options=options, metrics=metrics)
     _add_matching(app, service)
     _add_items(app, service)
     _add_insight(app, service)
     _add_page(app)
-    return app
+    return Gate(app, options, metrics, access, {"/v1/recommend": recommend_direct(service)})
 
 
 def _add_matching(app: FastAPI, service: Service) -> None:
@@ -72,29 +73,9 @@ def _add_matching(app: FastAPI, service: Service) -> None:
     common = documented(400, 401, 413, 422, 429, 500, 503)
 
     @app.post("/v1/recommend", response_model=schemas.RecommendResponse, responses=common, tags=["matching"])
-    async def recommend(body: schemas.RecommendRequest, request: Request) -> Response:
+    async def recommend(body: schemas.RecommendRequest) -> Response:
         """The items that match each text best."""
-        _check_texts(body.texts, service)
-        if body.k > limits.results:
-            raise RefusedError(400, f"k is {body.k}; at most {limits.results} is served here", param="k")
-        job = Recommend(
-            body.texts, body.k, _filter(body.filter), body.exclude, body.exclude_self, body.explain
-        )
-        if job.filter is not None:
-            service.catalogue.select(job.filter)  # a filter that does not fit is refused before it waits
-        _note(request, service, body.texts)
-        metrics.texts.labels("recommend").inc(len(body.texts))
-        answer: Answer = await service.ask(job)
-        return JSONResponse(
-            {
-                "model": service.model,
-                "generation": answer.generation,
-                "results": [
-                    {"text": text, "recommendations": found}
-                    for text, found in zip(body.texts, answer.results, strict=True)
-                ],
-            }
-        )
+        raise AssertionError(f"the gate answers this path, see matching.py: {body!r:.80}")
 
     @app.post(
         "/v1/embeddings",
@@ -116,8 +97,8 @@ def _add_matching(app: FastAPI, service: Service) -> None:
             raise RefusedError(400, f"this model has {dimension} dimensions", param="dimensions")
         texts, tokens = _inputs(body.input)
         if texts:
-            _check_texts(texts, service)
-            _note(request, service, texts)
+            check_texts(texts, service)
+            note(request.scope["state"], service, texts)
             vectors = await service.ask(Embed(texts))
         else:
             if len(tokens) > limits.request_texts:
@@ -254,29 +235,6 @@ def _add_page(app: FastAPI) -> None:
         return await page.get_response("docs.html", request.scope)
 
     app.mount("/", page, name="page")
-
-
-def _filter(value: dict[str, Any] | str | None) -> Filter | None:
-    if value is None:
-        return None
-    return parse_filter(value) if isinstance(value, str) else filter_from_json(value)
-
-
-def _check_texts(texts: Sequence[str], service: Service) -> None:
-    limits = service.options.limits
-    if len(texts) > limits.request_texts:
-        raise RefusedError(
-            400, f"{len(texts)} texts; at most {limits.request_texts} a request", param="texts"
-        )
-    longest = max(map(len, texts))
-    if longest > limits.text_characters:
-        raise RefusedError(400, f"a text has {longest:,} characters; at most {limits.text_characters:,}")
-
-
-def _note(request: Request, service: Service, texts: Sequence[str]) -> None:
-    request.scope["state"]["texts"] = len(texts)
-    if service.options.log_texts:
-        request.scope["state"]["queries"] = list(texts)
 
 
 def _inputs(value: Any) -> tuple[list[str], list[list[int]]]:

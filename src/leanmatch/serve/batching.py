@@ -65,14 +65,14 @@ class Batcher:
         """Jobs that wait for a batch."""
         return len(self._queue)
 
-    async def submit(self, job: Weighed) -> Any:
-        """The job's answer. Cancelling takes the job out, unless its batch runs already."""
+    def submit(self, job: Weighed) -> asyncio.Future[Any]:
+        """The job's answer, to be awaited. Cancelling takes the job out, unless its batch runs already."""
         if self._closed:
             raise RuntimeError("the batcher is closed")
         waiting = _Waiting(job, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
         self._arrived.set()
-        return await waiting.answer
+        return waiting.answer
 
     async def close(self) -> None:
         """Finish what was accepted, then stop."""

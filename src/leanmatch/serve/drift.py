@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import time
 import unicodedata
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,9 @@ from leanmatch.types import JsonValue
 
 REFERENCE = "reference"
 LIVE_QUERIES = 2_000
+NOTED_A_SECOND = 100
+"""More queries than this are sampled."""
+
 ENOUGH = 100
 """Fewer live queries than this are not judged."""
 
@@ -264,7 +268,7 @@ def build_reference(
 def catalogue_reference(catalogue: Catalogue, counter: TokenCounter) -> Reference:
     """A makeshift where no training texts were given: the items among themselves."""
     column = category_column(catalogue)
-    texts: list[str] = catalogue.texts.to_pylist()
+    texts = catalogue.texts
     rows = list(range(0, len(texts), max(1, len(texts) // 1_000)))[:1_000]
     queries: list[Query] = []
     for start in range(0, len(rows), 64):
@@ -342,6 +346,20 @@ class Monitor:
         self.reference = reference
         self._queries: deque[Query] = deque(maxlen=LIVE_QUERIES)
         self._lock = Lock()
+        self._room, self._since = float(LIVE_QUERIES), time.monotonic()
+
+    def wants(self, queries: int) -> bool:
+        """Are these to be noted? Of a fast stream only :data:`NOTED_A_SECOND` a second, evenly in time, are.
+
+        A query is read once more for its unknown tokens and words, which takes as long as answering it.
+        """
+        now = time.monotonic()
+        self._room = min(float(LIVE_QUERIES), self._room + (now - self._since) * NOTED_A_SECOND)
+        self._since = now
+        if self._room < queries:
+            return False
+        self._room -= queries
+        return True
 
     def add(self, queries: Sequence[Query]) -> None:
         """Take note of queries."""

@@ -1,21 +1,21 @@
-"""What a batch does: encode all its texts at once, then search or explain for each request."""
+"""What a batch does: encode all its texts at once, search for all of them at once, or explain pairs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from leanmatch.index import Catalogue
+from leanmatch.index.catalogue import Found
 from leanmatch.index.filters import Filter
+from leanmatch.serve.explaining import Effects, Explainer
 from leanmatch.types import Vectors
 
 EXPLAINED_RESULTS = 10
 """So many of a text's results are explained; each word of each costs a pass through the model."""
-
-EXPLAINED_WORDS = 48
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,6 @@ class Recommend:
     filter: Filter | None = None
     exclude: Sequence[str] = ()
     exclude_self: bool = True
-    explain: bool = False
 
     @property
     def weight(self) -> int:
@@ -47,23 +46,55 @@ class Recommend:
         return len(self.texts)
 
 
+@dataclass(frozen=True)
+class Explain:
+    """Queries and the items found for each, to the words that carried each match."""
+
+    pairs: Sequence[tuple[str, Sequence[str]]]
+
+    @property
+    def weight(self) -> int:
+        """Number of queries."""
+        return len(self.pairs)
+
+
 Job = Embed | Recommend
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A :class:`Recommend` job's results: for each text a list of plain documents, best first."""
+    """A :class:`Recommend` job's results: what was found for each text, in rows of this generation."""
 
-    generation: int
-    results: list[list[dict[str, Any]]]
-    paths: list[str] = field(default_factory=list)
+    catalogue: Catalogue
+    found: list[Found]
+
+    def documents(self) -> list[list[bytes]]:
+        """For each text its items as JSON without the braces, best first."""
+        document = self.catalogue.document
+        return [
+            [
+                b'"rank":%d,"score":%.6f,%b' % (rank, score, document(row))
+                for rank, (row, score) in enumerate(
+                    zip(one.rows.tolist(), one.scores.tolist(), strict=True), start=1
+                )
+            ]
+            for one in self.found
+        ]
+
+    def pairs(self, texts: Sequence[str]) -> list[tuple[str, list[str]]]:
+        """Each text with its first items, as they are explained."""
+        return [
+            (text, [self.catalogue.text(row) for row in one.rows[:EXPLAINED_RESULTS].tolist()])
+            for text, one in zip(texts, self.found, strict=True)
+        ]
 
 
 class Engine:
-    """An encoder and the current generation of a catalogue. :meth:`run` is for one thread."""
+    """An encoder and the current generation of a catalogue; each method is for one thread."""
 
     def __init__(self, encoder: Any, catalogue: Catalogue, threads: int | None = None) -> None:
         self.encoder, self.catalogue = encoder, catalogue
+        self.explainer: Explainer | None = None  # made at the first use: most servers are never asked
         self._threads = threads
 
     def encode(self, texts: Sequence[str]) -> Vectors:
@@ -81,53 +112,49 @@ class Engine:
             for text in job.texts:
                 rows.setdefault(text, len(rows))
         vectors = self.encode(list(rows))
-        found: list[Any] = []
-        for job in jobs:
-            own = vectors[[rows[text] for text in job.texts]]
-            try:
-                found.append(own if isinstance(job, Embed) else self._recommend(catalogue, job, own))
-            except Exception as error:  # one request's fault is not its neighbours'
-                found.append(error)
-        return found
+        out: list[Any] = [None] * len(jobs)
+        wanted: list[tuple[int, Recommend, list[set[int]]]] = []
+        for at, job in enumerate(jobs):
+            if isinstance(job, Embed):
+                out[at] = vectors[[rows[text] for text in job.texts]]
+                continue
+            try:  # one request's fault is not its neighbours'
+                wanted.append((at, job, _excluded(catalogue, job)))
+            except Exception as error:
+                out[at] = error
+        found = iter(self._search(catalogue, vectors, rows, wanted) if wanted else ())
+        for at, job, _ in wanted:
+            out[at] = Answer(catalogue, [next(found) for _ in job.texts])
+        return out
 
-    def _recommend(self, catalogue: Catalogue, job: Recommend, vectors: Vectors) -> Answer:
-        banned = {row for row in map(catalogue.row, job.exclude) if row is not None}
-        exclude = [banned | set(catalogue.same_as(text) if job.exclude_self else ()) for text in job.texts]
-        found = catalogue.search(vectors, job.k, filters=[job.filter] * len(job.texts), exclude=exclude)
-        results = [
-            [
-                {
-                    "rank": rank,
-                    "score": round(float(score), 6),
-                    "id": catalogue.ids[row],
-                    "text": catalogue.text(row),
-                    "metadata": catalogue.metadata(row),
-                }
-                for rank, (row, score) in enumerate(zip(one.rows.tolist(), one.scores, strict=True), start=1)
-            ]
-            for one in found
-        ]
-        if job.explain:
-            for text, documents in zip(job.texts, results, strict=True):
-                self._explain(text, documents[:EXPLAINED_RESULTS])
-        return Answer(catalogue.manifest.generation, results, [one.plan.path for one in found])
+    def explain(self, jobs: Sequence[Explain]) -> list[list[list[tuple[Effects, Effects]]]]:
+        """For each job and each of its queries, the effects of both sides' words for each item."""
+        if self.explainer is None:
+            self.explainer = Explainer(self.encoder, self._threads)
+        found = iter(self.explainer.explain([pair for job in jobs for pair in job.pairs]))
+        return [[next(found) for _ in job.pairs] for job in jobs]
 
-    def _explain(self, text: str, documents: list[dict[str, Any]]) -> None:
-        """Add to each result the words of both sides with their effect on the score."""
-        from leanmatch.interventions import importance
+    @staticmethod
+    def _search(
+        catalogue: Catalogue,
+        vectors: Vectors,
+        rows: dict[str, int],
+        wanted: Sequence[tuple[int, Recommend, list[set[int]]]],
+    ) -> list[Found]:
+        """One search for all texts of all jobs."""
+        return catalogue.search(
+            vectors[[rows[text] for _, job, _ in wanted for text in job.texts]],
+            [job.k for _, job, _ in wanted for _ in job.texts],
+            filters=[job.filter for _, job, _ in wanted for _ in job.texts],
+            exclude=[rows_ for _, _, excluded in wanted for rows_ in excluded],
+        )
 
-        if not documents:
-            return
-        items = [document["text"] for document in documents]
-        found = importance(self.encode, [text] * len(items), items, max_units=EXPLAINED_WORDS, level="text")
-        for document in documents:
-            document["explanation"] = {"query": [], "item": []}
-        for pair, side, (start, end), effect in zip(
-            found.pair.tolist(),
-            found.side.tolist(),
-            found.offsets.tolist(),
-            found.effects.tolist(),
-            strict=True,
-        ):
-            words = documents[pair]["explanation"]["item" if side else "query"]
-            words.append({"start": start, "end": end, "importance": round(effect, 6)})
+
+def _excluded(catalogue: Catalogue, job: Recommend) -> list[set[int]]:
+    """Rows that each text of a job leaves out; a filter that does not fit the columns is refused here."""
+    if job.filter is not None:
+        catalogue.select(job.filter)
+    banned = {row for row in map(catalogue.row, job.exclude) if row is not None}
+    if not job.exclude_self:
+        return [banned] * len(job.texts)
+    return [banned.union(catalogue.same_as(text)) for text in job.texts]

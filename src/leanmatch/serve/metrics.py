@@ -69,10 +69,17 @@ class Metrics:
             **every,
         )
 
+        self._children: dict[tuple[str, str, int], tuple[Any, Any]] = {}
+
     def request(self, method: str, path: str, status: int, seconds: float) -> None:
         """Count one answered request."""
-        self._requests.labels(method, path, str(status)).inc()
-        self._seconds.labels(path).observe(seconds)
+        key = method, path, status
+        children = self._children.get(key)
+        if children is None:  # looking labels up takes longer than counting
+            count, histogram = self._requests.labels(method, path, str(status)), self._seconds.labels(path)
+            children = self._children[key] = (count, histogram)
+        children[0].inc()
+        children[1].observe(seconds)
 
     def render(self) -> bytes:
         """The text that Prometheus reads."""

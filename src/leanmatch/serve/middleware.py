@@ -1,19 +1,21 @@
 """What every request passes: an id, a key, a size, a place under the bound; and what is written about it.
 
-Plain ASGI, before anything is parsed, so that a refusal costs next to nothing.
+Plain ASGI, before anything is parsed, so that a refusal costs next to nothing. Requests that come by the
+thousand are answered from here as well, past the framework (:mod:`leanmatch.serve.matching`).
 """
 
 from __future__ import annotations
 
 import hmac
 import json
-import logging
 import re
+import secrets
 import time
-import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
+from leanmatch.serve.accesslog import AccessLog
 from leanmatch.serve.metrics import Metrics
 from leanmatch.serve.options import ServeOptions
 from leanmatch.serve.problems import error_body
@@ -31,15 +33,50 @@ KNOWN_PATHS = frozenset(
     | {"/health", "/metrics", "/docs", "/openapi.json", "/"}
 )
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}")
+_MORE = ("texts", "queries", "error")
+"""What a request's line in the log says besides, where it is in the request's state."""
 
-log = logging.getLogger("leanmatch.serve")
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer as bytes; ``headers`` besides its type and length."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+    @classmethod
+    def of(cls, status: int, document: Any, headers: Mapping[str, str] | None = None) -> Reply:
+        """A document as JSON."""
+        raw = tuple((name.encode(), value.encode()) for name, value in (headers or {}).items())
+        return cls(status, json.dumps(document, ensure_ascii=False).encode(), raw)
+
+
+Direct = Callable[[bytes, dict[bytes, bytes], dict[str, Any]], Awaitable[Reply]]
+"""A body, headers by their names in small letters, and the request's state, to an answer."""
 
 
 class Gate:
-    """The outermost layer of the application."""
+    """The outermost layer of the application.
 
-    def __init__(self, app: App, options: ServeOptions, metrics: Metrics) -> None:
+    Args:
+        app: what is behind it.
+        options: limits and keys.
+        metrics: told of every request.
+        access: where a line is written about every request.
+        direct: by path, what answers POST in place of ``app``.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        options: ServeOptions,
+        metrics: Metrics,
+        access: AccessLog,
+        direct: Mapping[str, Direct],
+    ) -> None:
         self._app, self._options, self._metrics = app, options, metrics
+        self._access, self._direct = access, direct
         self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,80 +85,104 @@ class Gate:
             await self._app(scope, receive, send)
             return
         begin = time.perf_counter()
-        headers = {name.lower(): value for name, value in scope["headers"]}
-        given = headers.get(b"x-request-id", b"").decode("latin-1")
-        name = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        path, status = scope["path"], 500
+        headers = dict(scope["headers"])  # ASGI: names in small letters
+        given = headers.get(b"x-request-id")
+        name = given.decode("latin-1") if given is not None else ""
+        if given is None or not _REQUEST_ID.fullmatch(name):
+            name = secrets.token_hex(16)
+        path, method = scope["path"], scope["method"]
         state: dict[str, Any] = scope.setdefault("state", {})
+        post = method == "POST"
+        bounded = post and path in BOUNDED
+        refusal = self._refusal(path, headers, bounded)
+        if refusal is not None:
+            status = refusal.status
+            await _send(refusal, name, send)
+            self._note(name, method, path, status, begin, state)
+        else:
+            self._under_way += bounded
+            self._metrics.under_way.set(self._under_way)
+            direct = self._direct.get(path) if post else None
+            status = 500  # where the application fails and says so to its server
+            try:
+                if direct is None:
+                    status = await self._pass_on(scope, receive, send, name)
+                else:
+                    reply = await self._answer(direct, receive, headers, state)
+                    status = reply.status
+                    await _send(reply, name, send)
+            finally:
+                self._under_way -= bounded
+                self._note(name, method, path, status, begin, state)
 
+    def _note(
+        self, name: str, method: str, path: str, status: int, begin: float, state: dict[str, Any]
+    ) -> None:
+        seconds = time.perf_counter() - begin
+        label = (
+            path if path in KNOWN_PATHS else "/v1/items/{id}" if path.startswith("/v1/items/") else "other"
+        )
+        self._metrics.request(method, label, status, seconds)
+        more = {key: state[key] for key in _MORE if key in state}
+        self._access.add(name, method, path, status, seconds, more)
+
+    async def _answer(
+        self, direct: Direct, receive: Receive, headers: dict[bytes, bytes], state: dict[str, Any]
+    ) -> Reply:
+        size = _Size(receive, self._options.limits.body_bytes)
+        try:
+            message = await size.counted()
+            body = message.get("body", b"")
+            while message.get("more_body"):
+                message = await size.counted()
+                body += message.get("body", b"")
+        except _TooLargeError:
+            return self._too_large()
+        return await direct(body, headers, state)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, name: str) -> int:
+        """Let the application answer; the status that it answered with."""
+        status = 500
         size = _Size(receive, self._options.limits.body_bytes)
 
         async def answered(message: Message) -> None:
+            nonlocal status
             if size.exceeded:  # whatever the application makes of a body that broke off
                 raise _TooLargeError
-            await passed(message)
-
-        async def passed(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", []), (b"x-request-id", name.encode("latin-1"))]
             await send(message)
 
-        bounded = path in BOUNDED and scope["method"] == "POST"
-        refusal = self._refusal(path, headers, bounded)
-        if refusal is not None:
-            await _answer(passed, *refusal)
-        else:
-            self._under_way += bounded
-            self._metrics.under_way.set(self._under_way)
-            try:
-                await self._app(scope, size.counted, answered)
-            except _TooLargeError:
-                await _answer(passed, *self._too_large())
-            finally:
-                self._under_way -= bounded
-        seconds = time.perf_counter() - begin
-        label = (
-            path if path in KNOWN_PATHS else "/v1/items/{id}" if path.startswith("/v1/items/") else "other"
-        )
-        self._metrics.request(scope["method"], label, status, seconds)
-        line = {
-            "time": round(time.time(), 3),
-            "request": name,
-            "method": scope["method"],
-            "path": path,
-            "status": status,
-            "ms": round(seconds * 1000, 2),
-        }
-        for key in ("texts", "queries", "error"):
-            if key in state:
-                line[key] = state[key]
-        log.info(json.dumps(line, ensure_ascii=False))
+        try:
+            await self._app(scope, size.counted, answered)
+        except _TooLargeError:
+            reply = self._too_large()
+            status = reply.status
+            await _send(reply, name, send)
+        return status
 
-    def _refusal(
-        self, path: str, headers: dict[bytes, bytes], bounded: bool
-    ) -> tuple[int, str, dict[str, str]] | None:
+    def _refusal(self, path: str, headers: dict[bytes, bytes], bounded: bool) -> Reply | None:
         options = self._options
         if path.startswith("/v1/"):
             writes = path.startswith(WRITES)
             keys = options.write_keys if writes else (*options.api_keys, *options.write_keys)
             if writes and not keys:
-                return 403, "this server does not change items: it was started without --write-key", {}
+                return _error(403, "this server does not change items: it was started without --write-key")
             if (writes or options.api_keys) and not _has_key(headers, keys):
                 challenge = {"www-authenticate": "Bearer"}
-                return 401, "a key is needed: Authorization: Bearer KEY", challenge
+                return _error(401, "a key is needed: Authorization: Bearer KEY", challenge)
         if bounded and self._under_way >= options.limits.waiting:
             self._metrics.refused.inc()
-            return 429, "too many requests are under way; try again in a moment", {"retry-after": "1"}
+            return _error(429, "too many requests are under way; try again in a moment", {"retry-after": "1"})
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > options.limits.body_bytes:
             return self._too_large()
         return None
 
-    def _too_large(self) -> tuple[int, str, dict[str, str]]:
+    def _too_large(self) -> Reply:
         most = self._options.limits.body_bytes
-        return 413, f"the request is larger than {most:,} bytes", {"connection": "close"}
+        return _error(413, f"the request is larger than {most:,} bytes", {"connection": "close"})
 
 
 class _Size:
@@ -155,9 +216,16 @@ def _has_key(headers: dict[bytes, bytes], keys: tuple[str, ...]) -> bool:
     return bool(sum(hmac.compare_digest(given, key.encode()) for key in keys))
 
 
-async def _answer(send: Send, status: int, message: str, headers: dict[str, str]) -> None:
-    body = json.dumps(error_body(status, message)).encode()
-    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-    raw += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": raw})
-    await send({"type": "http.response.body", "body": body})
+def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> Reply:
+    return Reply.of(status, error_body(status, message), headers)
+
+
+async def _send(reply: Reply, name: str, send: Send) -> None:
+    headers = [
+        *reply.headers,
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(reply.body)),
+        (b"x-request-id", name.encode("latin-1")),
+    ]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -55,26 +56,43 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorResponse} for status in statuses}
 
 
+Said = tuple[int, dict[str, Any], dict[str, str] | None]
+"""Status, document and headers of an error."""
+
+
+def said(error: Exception) -> Said:
+    """What an error of the application is answered with."""
+    if isinstance(error, RefusedError):
+        body = error_body(error.status, error.message, param=error.param, code=error.code)
+        return error.status, body, error.headers
+    if isinstance(error, LeanmatchError):
+        status = 400 if isinstance(error, UsageError | DataError) else 500
+        message = error.problem if error.remedy is None else f"{error.problem}; {error.remedy}"
+        return status, error_body(status, message), None
+    return 500, error_body(500, f"the server failed ({type(error).__name__})"), None
+
+
+def invalid(details: Mapping[str, Any]) -> Said:
+    """What a body or parameter that the schema refuses is answered with; ``details`` are pydantic's."""
+    where = ".".join(str(part) for part in details["loc"] if part != "body")
+    message = f"{where}: {details['msg']}" if where else str(details["msg"])
+    return 422, error_body(422, message, param=where or None), None
+
+
 def install(app: FastAPI) -> None:
     """Make every error of the application take the form."""
 
-    @app.exception_handler(RefusedError)
-    async def refused(_: Request, error: RefusedError) -> JSONResponse:
-        body = error_body(error.status, error.message, param=error.param, code=error.code)
-        return JSONResponse(body, error.status, headers=error.headers)
+    def answer(_: Request, error: Exception) -> JSONResponse:
+        status, body, headers = said(error)
+        return JSONResponse(body, status, headers=headers)
+
+    for kind in (RefusedError, LeanmatchError, Exception):
+        app.add_exception_handler(kind, answer)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body")
-        message = f"{where}: {first['msg']}" if where else str(first["msg"])
-        return JSONResponse(error_body(422, message, param=where or None), 422)
-
-    @app.exception_handler(LeanmatchError)
-    async def ours(_: Request, error: LeanmatchError) -> JSONResponse:
-        status = 400 if isinstance(error, UsageError | DataError) else 500
-        message = error.problem if error.remedy is None else f"{error.problem}; {error.remedy}"
-        return JSONResponse(error_body(status, message), status)
+    async def refused(_: Request, error: RequestValidationError) -> JSONResponse:
+        status, body, _headers = invalid(error.errors()[0])
+        return JSONResponse(body, status)
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> JSONResponse:
@@ -82,7 +100,3 @@ def install(app: FastAPI) -> None:
         return JSONResponse(
             error_body(error.status_code, str(error.detail)), error.status_code, headers=headers
         )
-
-    @app.exception_handler(Exception)
-    async def unexpected(_: Request, error: Exception) -> JSONResponse:
-        return JSONResponse(error_body(500, f"the server failed ({type(error).__name__})"), 500)

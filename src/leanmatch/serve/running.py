@@ -44,6 +44,7 @@ def run_server(options: ServeOptions, say: Callable[[str], None] = lambda _: Non
     common: dict[str, Any] = {
         "log_level": "warning",
         "access_log": False,
+        "proxy_headers": False,  # no answer depends on who asks
         "server_header": False,
         "timeout_graceful_shutdown": GRACE_SECONDS,
         "backlog": 2048,

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from leanmatch.errors import LeanmatchError
 from leanmatch.index import Catalogue, Item, WriteOptions, delete_items, read_manifest, upsert_items
@@ -19,12 +18,17 @@ from leanmatch.index.changes import Change
 from leanmatch.index.encoders import encoder_for
 from leanmatch.serve.batching import Batcher
 from leanmatch.serve.drift import REFERENCE, Monitor, Reference, TokenCounter, catalogue_reference, observe
-from leanmatch.serve.engine import Answer, Engine, Job, Recommend
+from leanmatch.serve.engine import Answer, Embed, Engine, Explain, Job, Recommend
+from leanmatch.serve.explaining import Effects
 from leanmatch.serve.metrics import Metrics
 from leanmatch.serve.options import ServeOptions
 from leanmatch.serve.problems import RefusedError
+from leanmatch.serve.suggestions import Suggester
+from leanmatch.types import Vectors
 
-SUGGESTIONS = 8
+EXPLAINED_TOGETHER = 16
+"""Queries that one pass explains."""
+
 WRITER_PATIENCE_SECONDS = 30.0
 
 log = logging.getLogger("leanmatch.serve")
@@ -41,7 +45,7 @@ class Service:
         self._given = encoder
         self._engine: Engine | None = None
         self._counter = TokenCounter(None)
-        self._lowered: pa.Array | None = None
+        self._suggester: Suggester | None = None
         self._side = ThreadPoolExecutor(2, thread_name_prefix="leanmatch-side")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="leanmatch-write")
         self._batcher = Batcher(
@@ -49,6 +53,9 @@ class Service:
             most=options.limits.batch_texts,
             window_seconds=options.limits.window_ms / 1000,
             watch=self._watch,
+        )
+        self._explaining = Batcher(  # apart, so that nobody waits behind an explanation
+            self._explain, most=EXPLAINED_TOGETHER, window_seconds=0.0
         )
         self._tasks: list[asyncio.Task[None]] = []
         self.failed: LeanmatchError | None = None
@@ -77,6 +84,7 @@ class Service:
     def start(self) -> None:
         """Begin to load."""
         self._batcher.start()
+        self._explaining.start()
         self._tasks.append(asyncio.create_task(self._load_and_follow()))
 
     async def stop(self) -> None:
@@ -86,23 +94,37 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._batcher.close()
+        await self._explaining.close()
         self._writer.shutdown(wait=True)
         self._side.shutdown(wait=True, cancel_futures=True)
 
-    async def ask(self, job: Job) -> Any:
-        """The answer to a job, through the queue.
+    async def ask(self, job: Embed) -> Vectors:
+        """Vectors, through the queue.
 
         Raises:
             RefusedError: 503, after the time-out or while not ready.
         """
         _ = self.engine
-        limit = self.options.limits.timeout_seconds
-        try:
-            return await asyncio.wait_for(self._batcher.submit(job), limit)
-        except TimeoutError as error:
-            raise RefusedError(
-                503, f"no answer within {limit:g} seconds", headers={"retry-after": "2"}
-            ) from error
+        with _late(self.options.limits.timeout_seconds):
+            async with asyncio.timeout(self.options.limits.timeout_seconds):
+                vectors: Vectors = await self._batcher.submit(job)
+                return vectors
+
+    async def recommend(
+        self, job: Recommend, explain: bool = False
+    ) -> tuple[Answer, list[list[tuple[Effects, Effects]]] | None]:
+        """What is found, through the queue; with the effect of each word of the first results on request.
+
+        Raises:
+            RefusedError: 503, after the time-out or while not ready.
+        """
+        _ = self.engine
+        with _late(self.options.limits.timeout_seconds):
+            async with asyncio.timeout(self.options.limits.timeout_seconds):
+                answer: Answer = await self._batcher.submit(job)
+                if not explain:
+                    return answer, None
+                return answer, await self._explaining.submit(Explain(answer.pairs(job.texts)))
 
     async def change(self, items: Sequence[Item], deleted: Sequence[str]) -> Change:
         """Write to the catalogue; the new generation answers the next request here."""
@@ -198,12 +220,11 @@ class Service:
         if manifest.model.fingerprint != engine.catalogue.manifest.model.fingerprint:
             engine_encoder = encoder_for(manifest, None)
             fresh = Engine(engine_encoder, Catalogue.open(engine.catalogue.folder), self.options.threads)
-            engine.encoder, engine.catalogue = fresh.encoder, fresh.catalogue
+            engine.encoder, engine.catalogue, engine.explainer = fresh.encoder, fresh.catalogue, None
         else:
             catalogue = Catalogue.open(engine.catalogue.folder)
             catalogue.same_as("")  # made now, so that no request waits for it
             engine.catalogue = catalogue
-        self._lowered = None
         self._show(engine.catalogue)
         log.info(
             json.dumps(
@@ -220,37 +241,45 @@ class Service:
         self.metrics.batch_wait.observe(waited)
 
     def _run(self, jobs: Sequence[Job]) -> list[Any]:
-        engine = self.engine
-        answers = engine.run(jobs)
+        answers = self.engine.run(jobs)
+        paths: Counter[str] = Counter()
         for job, answer in zip(jobs, answers, strict=True):
             if isinstance(answer, Answer) and isinstance(job, Recommend):
-                for path in answer.paths:
-                    self.metrics.searches.labels(path).inc()
-                self._note(engine.catalogue, job, answer)
+                paths.update(one.plan.path for one in answer.found)
+                self._note(job, answer)
+        for path, count in paths.items():
+            self.metrics.searches.labels(path).inc(count)
         return answers
 
-    def _note(self, catalogue: Catalogue, job: Recommend, answer: Answer) -> None:
+    def _explain(self, jobs: Sequence[Explain]) -> list[Any]:
+        return list(self.engine.explain(jobs))
+
+    def _note(self, job: Recommend, answer: Answer) -> None:
         """Queries without a filter tell about drift; a filter would change what the best item is."""
         monitor = self.monitor
-        if monitor is None or job.filter is not None:
+        if monitor is None or job.filter is not None or not monitor.wants(len(job.texts)):
             return
-        best = [(one[0]["score"], one[0]["metadata"]) if one else None for one in answer.results]
-        monitor.add(observe(catalogue, self._counter, job.texts, monitor.reference.column, best))
+        best = [
+            (float(one.scores[0]), answer.catalogue.metadata(int(one.rows[0]))) if len(one.rows) else None
+            for one in answer.found
+        ]
+        monitor.add(observe(answer.catalogue, self._counter, job.texts, monitor.reference.column, best))
 
     def _suggest(self, typed: str) -> list[str]:
-        wanted = " ".join(typed.split()).casefold()
-        catalogue = self.catalogue
-        if not wanted:
-            return []
-        lowered = self._lowered
-        if lowered is None or len(lowered) != len(catalogue):
-            lowered = self._lowered = pc.utf8_lower(catalogue.texts)
-        places = pc.find_substring(lowered, wanted)
-        rows = pc.indices_nonzero(pc.greater_equal(places, 0)).to_pylist()
-        ranked = sorted(
-            rows[:5_000], key=lambda row: (places[row].as_py() > 0, len(lowered[row].as_py()), row)
-        )
-        return list(dict.fromkeys(catalogue.text(row) for row in ranked[: 2 * SUGGESTIONS]))[:SUGGESTIONS]
+        catalogue, suggester = self.catalogue, self._suggester
+        if suggester is None or suggester.catalogue is not catalogue:
+            suggester = self._suggester = Suggester(catalogue)
+        return suggester(typed)
+
+
+@contextmanager
+def _late(seconds: float) -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        raise RefusedError(
+            503, f"no answer within {seconds:g} seconds", headers={"retry-after": "2"}
+        ) from error
 
 
 class _Identified:

@@ -1,0 +1,28 @@
+// Inner products of 8-bit codes with several queries at once, and which of them may be among the best.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace leanmatch {
+namespace scan {
+
+constexpr int kLanes = 16;  // rows of a group: one of each 32-bit lane
+constexpr int kDepth = 4;   // neighbouring inputs that one instruction multiplies
+
+// What has been found for a query so far: `count` rows whose sum is above `above`.
+struct Candidates {
+    int32_t above;
+    int32_t count;
+    int32_t* rows;
+    int32_t* sums;
+};
+
+// Rows [16 * first, 16 * last) of codes that are packed as [group][input / 4][row of the group][4], stored as code
+// + 128. Each query has 4 * steps int8 codes, `queries` one after another. Rows whose sum over the stored codes is
+// above the query's bar are appended (there must be room for all); `keep`, a bit a row, leaves rows out.
+void groups_vnni(const uint8_t* packed, int steps, int first, int last, const int8_t* queries, int count,
+                 const uint8_t* keep, Candidates* found);
+
+}  // namespace scan
+}  // namespace leanmatch

@@ -1,0 +1,73 @@
+"""Values of any kind as the texts that tables hold."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from typing import Any
+
+from leanmatch.data.problems import Problem
+
+
+def columns_as_texts(
+    columns: Mapping[str, Any], lines: Sequence[int]
+) -> tuple[dict[str, list[str | None]], list[int], list[Problem]]:
+    """Columns as texts, the empty text being none.
+
+    Args:
+        columns: sequences or Arrow arrays by name, all of one length.
+        lines: the line of each row in its file.
+
+    Returns:
+        the columns and lines of the good rows, and what is wrong with the others.
+    """
+    problems: list[Problem] = []
+    texts: dict[str, list[str | None]] = {}
+    for name, values in columns.items():
+        listed = values.to_pylist() if hasattr(values, "to_pylist") else values
+        texts[name] = [
+            one_text(name, value, line, problems, False) or None
+            for value, line in zip(listed, lines, strict=True)
+        ]
+    if not problems:
+        return texts, list(lines), []
+    bad = {problem.line for problem in problems}
+    kept = [i for i, line in enumerate(lines) if line not in bad]
+    return (
+        {name: [values[i] for i in kept] for name, values in texts.items()},
+        [lines[i] for i in kept],
+        problems,
+    )
+
+
+def one_text(name: str, value: Any, line: int, problems: list[Problem], required: bool) -> str | None:
+    """A value as text; None where there is none or where it cannot be one, which becomes a problem."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            problems.append(
+                Problem(line, name, value, "the text has half of a surrogate pair", "store the text as UTF-8")
+            )
+            return None
+        return value
+    if required:
+        remedy = "put the value in quotes where it is meant as text"
+        problems.append(Problem(line, name, value, f"text is needed, not {type(value).__name__}", remedy))
+        return None
+    return _as_text(value)
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, date | datetime):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    try:
+        return json.dumps(value, ensure_ascii=False, sort_keys=True)
+    except (TypeError, ValueError):
+        return str(value)

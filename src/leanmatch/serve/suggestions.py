@@ -1,0 +1,38 @@
+"""Item texts that hold what someone has typed so far."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from leanmatch.index import Catalogue
+
+SUGGESTIONS = 8
+
+_MOST_ROWS = 5_000
+_BETWEEN = "\0"
+
+
+class Suggester:
+    """Looks what was typed up in all texts of a catalogue, in one string that is made once."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.catalogue = catalogue
+        folded = [text.casefold() for text in catalogue.texts]
+        self._all = _BETWEEN.join(folded)
+        self._ends = np.cumsum([len(text) + 1 for text in folded]) if folded else np.zeros(0, np.int64)
+
+    def __call__(self, typed: str) -> list[str]:
+        """Texts that hold it up to case: those that begin with it first, then the shorter ones."""
+        wanted = " ".join(typed.split()).casefold()
+        if not wanted or _BETWEEN in wanted:
+            return []
+        found: list[tuple[bool, int, int]] = []  # ranked: does it stand at the beginning, length, row
+        at = self._all.find(wanted)
+        while at >= 0 and len(found) < _MOST_ROWS:
+            row = int(np.searchsorted(self._ends, at, side="right"))
+            begin = int(self._ends[row - 1]) if row else 0
+            end = int(self._ends[row])
+            found.append((at > begin, end - begin, row))
+            at = self._all.find(wanted, end)
+        texts = (self.catalogue.text(row) for _, _, row in sorted(found)[: 2 * SUGGESTIONS])
+        return list(dict.fromkeys(texts))[:SUGGESTIONS]
