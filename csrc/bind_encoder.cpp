@@ -151,6 +151,7 @@ Model read_model(const nb::dict& fields) {
         model.inner = nb::cast<std::size_t>(fields["inner"]);
         model.activation = parse<Activation>(kActivations, nb::cast<std::string>(fields["activation"]));
     }
+    if (present(fields, "rounds_attention")) model.rounds_attention = nb::cast<bool>(fields["rounds_attention"]);
     if (present(fields, "relative_bias")) {
         const auto array = nb::cast<Array<float, 2>>(fields["relative_bias"]);
         require(array.shape(1) % 2 == 1, "relative attention bias needs an odd number of columns");
@@ -295,8 +296,15 @@ void bind_encoder(nb::module_& module) {
     });
     // qkv (length, 3, width): out[from:to] = attention of the one head; bias (2 length - 1) or None.
     module.def("op_attention", [](const std::string& level, const Array<float, 3>& qkv, const nb::object& bias,
-                                  std::size_t from, std::size_t to, const InOut<2>& out) {
+                                  std::size_t from, std::size_t to, const InOut<2>& out, bool bf16) {
         const std::size_t length = qkv.shape(0), width = qkv.shape(2);
+        auto* attention = choose_ops(level)->attention;
+        if (bf16) {
+            require(leanmatch::linear::has_bf16() && width % 32 == 0, "no bfloat16 attention here, or not of this width");
+#if defined(__x86_64__) || defined(_M_X64)
+            attention = attention_bf16;
+#endif
+        }
         require(qkv.shape(1) == 3 && out.shape(0) == length && out.shape(1) == width, "qkv (L, 3, w) and out (L, w)");
         require(from <= to && to <= length, "queries out of range");
         std::vector<float> biases;
@@ -306,7 +314,8 @@ void bind_encoder(nb::module_& module) {
         scratch.reserve(attention_scratch(length, width));
         const float* q = qkv.data();
         const float* centre = biases.empty() ? nullptr : biases.data() + (length - 1);
-        choose_ops(level)->attention({q, q + width, q + 2 * width, out.data(), centre, 3 * width, width, length, width, from,
-                                      to, 1.0f / std::sqrt(float(width)), scratch.data()});
-    }, nb::arg("level"), nb::arg("qkv"), nb::arg("bias").none(), nb::arg("from_row"), nb::arg("to_row"), nb::arg("out"));
+        attention({q, q + width, q + 2 * width, out.data(), centre, 3 * width, width, length, width, from, to,
+                   1.0f / std::sqrt(float(width)), scratch.data()});
+    }, nb::arg("level"), nb::arg("qkv"), nb::arg("bias").none(), nb::arg("from_row"), nb::arg("to_row"), nb::arg("out"),
+       nb::arg("bf16") = false);
 }

@@ -148,6 +148,11 @@ Encoder::Encoder(Model model) : model_(std::move(model)) {
     if (!m.relative_bias.empty())
         require(m.relative_span > 0 && m.relative_bias.size() == m.heads * (2 * m.relative_span - 1),
                 "relative attention bias: wrong size");
+    attention_ = m.ops->attention;
+#if defined(__x86_64__) || defined(_M_X64)
+    const bool wide = m.ops == &ops_avx512();
+    if (m.rounds_attention && wide && linear::has_bf16() && m.width / m.heads % 32 == 0) attention_ = attention_bf16;
+#endif
     require(!m.pooling.empty(), "no pooling");
     dimension_ = m.width * m.pooling.size();
     for (const Head& head : m.post) {

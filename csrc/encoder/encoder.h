@@ -89,6 +89,7 @@ struct Model {
     std::size_t relative_span = 0;
     std::vector<Pooling> pooling;      // concatenated
     std::vector<Head> post;
+    bool rounds_attention = false;     // bfloat16 products in attention where the CPU has them (attention_bf16.cpp)
     const Ops* ops = nullptr;
     linear::Isa isa = linear::Isa::portable;
 };
@@ -145,6 +146,7 @@ private:
 
     Model model_;
     Tuning tuning_;
+    void (*attention_)(const Attention&) = nullptr;
     std::size_t dimension_ = 0;
     mutable std::atomic<State*> state_{nullptr};
 };

@@ -201,7 +201,7 @@ void Encoder::attend(const Batch& batch, std::size_t first, std::size_t last, st
             one.bias = m.relative_bias.empty()
                            ? nullptr
                            : m.relative_bias.data() + head * (2 * m.relative_span - 1) + (m.relative_span - 1);
-            m.ops->attention(one);
+            attention_(one);
         }
     }
 }

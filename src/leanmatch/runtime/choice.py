@@ -33,6 +33,9 @@ TOKENS = (4, 16, 64)
 FROM = (0, 10, 32)
 """The fewest tokens that each of :data:`TOKENS` stands for."""
 
+ROUNDED = ("dense_bf16", "dense_i8", "dense_sparse_i8")
+"""Paths whose activations are rounded to bfloat16 or to 8 bits."""
+
 WORTH = 1.15
 FILE_NAME = "runtime-choices.json"
 _SECONDS = 0.0006  # at each of TOKENS, for each path
@@ -112,6 +115,11 @@ class Chooser:
             )
         )
         return [(start, packed[path], by_name[path].input_factor) for start, path in runs]
+
+    @property
+    def rounds(self) -> bool:
+        """Does a layer compute with rounded activations? Then attention may as well."""
+        return any(path in ROUNDED for choice in self.choices for _, path in choice.runs)
 
     def save(self) -> None:
         """Keep new measurements; where the folder cannot be written they are made again next time."""

@@ -100,6 +100,7 @@ def load_native(folder: Path, *, name: str, weights: str = "stored") -> Encoder:
                 )
             if weights == "int8" and not compressed:
                 fields["words"] = _int8_words(source, layout, fields["words"])
+        fields["rounds_attention"] = chooser.rounds
         fields["pooling"] = list(layout.pooling)
         fields["post"] = build_heads(layout, source if compressed else None, level)
         graph = module.Encoder(fields)
