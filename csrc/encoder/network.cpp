@@ -125,7 +125,7 @@ void Encoder::project(const std::vector<Layer>& layers, const float* x, std::siz
         const Linear& layer = *choice.linear;
         const std::size_t width = std::size_t(layer.outputs());
         float* out = y + i * total * width + row * width;
-        if (layers.size() == 1 || !layer.takes_quantized() || !choice.input_factor.empty()) {
+        if (layers.size() == 1 || !layer.takes_quantized() || layer.own_rows() || !choice.input_factor.empty()) {
             layer.run(scaled(choice, x, tokens, own), tokens, out, {}, own.scratch.data());
             continue;
         }

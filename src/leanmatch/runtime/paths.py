@@ -214,7 +214,9 @@ def _sparse_int8_path(factors: QuantizedDenseSparse) -> Path:
             factors.values_q,
             factors.values_scale,
         )
-        return native.load().linear.dense_sparse_i8(level, *map(np.ascontiguousarray, arrays), bias)
+        return native.load().linear.dense_sparse_i8(
+            level, *map(np.ascontiguousarray, arrays), bias, 128, None, 0
+        )
 
     return Path("dense_sparse_i8", pack, 3e-2)
 
