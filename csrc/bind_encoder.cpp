@@ -164,6 +164,21 @@ Model read_model(const nb::dict& fields) {
     return model;
 }
 
+// float32 (blocks, 3 width + inner), see Encoder::input_ranges.
+nb::object input_ranges(const Encoder& encoder, const Array<std::int32_t, 1>& ids, const Array<std::int64_t, 1>& offsets) {
+    require(offsets.size() >= 1, "offsets must hold at least the starting 0");
+    require(offsets.data()[offsets.size() - 1] == std::int64_t(ids.size()), "the last offset must be the number of ids");
+    const std::size_t blocks = encoder.model().blocks.size(), columns = 3 * encoder.model().width + encoder.model().inner;
+    auto out = std::make_unique<float[]>(blocks * columns + 1);
+    {
+        nb::gil_scoped_release release;
+        encoder.input_ranges({ids.data(), offsets.data(), offsets.size() - 1, nullptr}, out.get());
+    }
+    float* data = out.release();
+    const nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<float*>(p); });
+    return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(data, {blocks, columns}, owner));
+}
+
 nb::object encode(const Encoder& encoder, const Array<std::int32_t, 1>& ids, const Array<std::int64_t, 1>& offsets,
                   int threads) {
     require(offsets.size() >= 1, "offsets must hold at least the starting 0");
@@ -266,6 +281,8 @@ void bind_encoder(nb::module_& module) {
         .def("__init__", [](Encoder* self, const nb::dict& fields) { new (self) Encoder(read_model(fields)); })
         .def("encode", &encode, nb::arg("ids"), nb::arg("offsets"), nb::arg("threads"),
              "int32 ids of all texts, int64 offsets (texts + 1): float32 (texts, dimension).")
+        .def("input_ranges", &input_ranges, nb::arg("ids"), nb::arg("offsets"),
+             "float32 (blocks, 3 width + inner): largest size of each input of q, k and v, out, up and down.")
         .def_prop_ro("dimension", &Encoder::dimension)
         .def_prop_ro("bytes", &Encoder::bytes)
         .def_prop_ro("most_tokens", [](const Encoder& e) { return e.most_tokens() >> 31 ? std::size_t(0) : e.most_tokens(); },

@@ -213,6 +213,11 @@ void Encoder::check(const Batch& batch) const {
     }
 }
 
+void Encoder::input_ranges(const Batch& batch, float* ranges) const {
+    std::vector<float> out(batch.texts * dimension_);
+    run({batch.ids, batch.offsets, batch.texts, out.data(), ranges}, 1);
+}
+
 void Encoder::run(const Batch& batch, int threads) const {
     check(batch);
     if (batch.texts == 0) return;
@@ -234,7 +239,7 @@ void Encoder::run(const Batch& batch, int threads) const {
         offsets[i + 1] = offsets[i] + std::int64_t(count);
     }
     std::vector<float> out(batch.texts * dimension_);
-    const Batch sorted{ids.data(), offsets.data(), batch.texts, out.data()};
+    const Batch sorted{ids.data(), offsets.data(), batch.texts, out.data(), batch.ranges};
 
     std::unique_lock<std::mutex> pool(here.pool_lock, std::defer_lock);
     if (threads > 1 && !pool.try_lock()) threads = 1;

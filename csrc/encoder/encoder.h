@@ -99,6 +99,7 @@ struct Batch {
     const std::int64_t* offsets;   // (texts + 1), ascending from 0
     std::size_t texts;
     float* out;                    // (texts, dimension)
+    float* ranges = nullptr;       // see Encoder::input_ranges; one thread only
 };
 
 struct Tuning {
@@ -125,6 +126,10 @@ public:
     // Safe from several threads: a call that finds the pool busy runs on the caller's thread alone.
     // Throws std::invalid_argument for ids, offsets or lengths out of range.
     void run(const Batch& batch, int threads) const;
+
+    // Raises ranges (blocks, 3 width + inner) to the largest size of each input of each block's linear layers: q, k and v,
+    // out, up, down, one after the other. Runs on one thread.
+    void input_ranges(const Batch& batch, float* ranges) const;
 
 private:
     struct State;
