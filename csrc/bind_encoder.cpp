@@ -151,6 +151,7 @@ Model read_model(const nb::dict& fields) {
         model.inner = nb::cast<std::size_t>(fields["inner"]);
         model.activation = parse<Activation>(kActivations, nb::cast<std::string>(fields["activation"]));
     }
+    if (present(fields, "rounds_attention")) model.rounds_attention = nb::cast<bool>(fields["rounds_attention"]);
     if (present(fields, "relative_bias")) {
         const auto array = nb::cast<Array<float, 2>>(fields["relative_bias"]);
         require(array.shape(1) % 2 == 1, "relative attention bias needs an odd number of columns");
@@ -161,6 +162,21 @@ Model read_model(const nb::dict& fields) {
         model.pooling.push_back(parse<Pooling>(kPooling, nb::cast<std::string>(one)));
     for (nb::handle one : nb::cast<nb::list>(fields["post"])) model.post.push_back(read_head(nb::cast<nb::dict>(one)));
     return model;
+}
+
+// float32 (blocks, 3 width + inner), see Encoder::input_ranges.
+nb::object input_ranges(const Encoder& encoder, const Array<std::int32_t, 1>& ids, const Array<std::int64_t, 1>& offsets) {
+    require(offsets.size() >= 1, "offsets must hold at least the starting 0");
+    require(offsets.data()[offsets.size() - 1] == std::int64_t(ids.size()), "the last offset must be the number of ids");
+    const std::size_t blocks = encoder.model().blocks.size(), columns = 3 * encoder.model().width + encoder.model().inner;
+    auto out = std::make_unique<float[]>(blocks * columns + 1);
+    {
+        nb::gil_scoped_release release;
+        encoder.input_ranges({ids.data(), offsets.data(), offsets.size() - 1, nullptr}, out.get());
+    }
+    float* data = out.release();
+    const nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<float*>(p); });
+    return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(data, {blocks, columns}, owner));
 }
 
 nb::object encode(const Encoder& encoder, const Array<std::int32_t, 1>& ids, const Array<std::int64_t, 1>& offsets,
@@ -265,6 +281,8 @@ void bind_encoder(nb::module_& module) {
         .def("__init__", [](Encoder* self, const nb::dict& fields) { new (self) Encoder(read_model(fields)); })
         .def("encode", &encode, nb::arg("ids"), nb::arg("offsets"), nb::arg("threads"),
              "int32 ids of all texts, int64 offsets (texts + 1): float32 (texts, dimension).")
+        .def("input_ranges", &input_ranges, nb::arg("ids"), nb::arg("offsets"),
+             "float32 (blocks, 3 width + inner): largest size of each input of q, k and v, out, up and down.")
         .def_prop_ro("dimension", &Encoder::dimension)
         .def_prop_ro("bytes", &Encoder::bytes)
         .def_prop_ro("most_tokens", [](const Encoder& e) { return e.most_tokens() >> 31 ? std::size_t(0) : e.most_tokens(); },
@@ -295,8 +313,15 @@ void bind_encoder(nb::module_& module) {
     });
     // qkv (length, 3, width): out[from:to] = attention of the one head; bias (2 length - 1) or None.
     module.def("op_attention", [](const std::string& level, const Array<float, 3>& qkv, const nb::object& bias,
-                                  std::size_t from, std::size_t to, const InOut<2>& out) {
+                                  std::size_t from, std::size_t to, const InOut<2>& out, bool bf16) {
         const std::size_t length = qkv.shape(0), width = qkv.shape(2);
+        auto* attention = choose_ops(level)->attention;
+        if (bf16) {
+            require(leanmatch::linear::has_bf16() && width % 32 == 0, "no bfloat16 attention here, or not of this width");
+#if defined(__x86_64__) || defined(_M_X64)
+            attention = attention_bf16;
+#endif
+        }
         require(qkv.shape(1) == 3 && out.shape(0) == length && out.shape(1) == width, "qkv (L, 3, w) and out (L, w)");
         require(from <= to && to <= length, "queries out of range");
         std::vector<float> biases;
@@ -306,7 +331,8 @@ void bind_encoder(nb::module_& module) {
         scratch.reserve(attention_scratch(length, width));
         const float* q = qkv.data();
         const float* centre = biases.empty() ? nullptr : biases.data() + (length - 1);
-        choose_ops(level)->attention({q, q + width, q + 2 * width, out.data(), centre, 3 * width, width, length, width, from,
-                                      to, 1.0f / std::sqrt(float(width)), scratch.data()});
-    }, nb::arg("level"), nb::arg("qkv"), nb::arg("bias").none(), nb::arg("from_row"), nb::arg("to_row"), nb::arg("out"));
+        attention({q, q + width, q + 2 * width, out.data(), centre, 3 * width, width, length, width, from, to,
+                   1.0f / std::sqrt(float(width)), scratch.data()});
+    }, nb::arg("level"), nb::arg("qkv"), nb::arg("bias").none(), nb::arg("from_row"), nb::arg("to_row"), nb::arg("out"),
+       nb::arg("bf16") = false);
 }

@@ -93,19 +93,20 @@ void run(const Packed& packed, const In<float, 2>& x, const Out<float, 2>& y, co
     layer.run(x.data(), T, y.data(), epilogue, scratch_for(layer.scratch_bytes(T)));
 }
 
-// Quantized rows as three arrays: values (T, stride), scale (T,), zero (T,).
+// Quantized rows as four arrays: values (T, stride), scale (T,), zero (T,), scale of the head (T,).
 template <class U8, class F32, class I32>
-int rows_of(const U8& values, const F32& scale, const I32& zero, int n) {
+int rows_of(const U8& values, const F32& scale, const I32& zero, const F32& head_scale, int n) {
     require(values.shape(1) >= lin::quantized_stride(n), "values has fewer columns than quantized_stride(n)");
-    require(scale.shape(0) == values.shape(0) && zero.shape(0) == values.shape(0),
-            "values, scale and zero differ in rows");
+    require(scale.shape(0) == values.shape(0) && zero.shape(0) == values.shape(0) &&
+                head_scale.shape(0) == values.shape(0),
+            "values, scales and zero differ in rows");
     require(values.shape(0) < (1u << 31), "there are more than 2^31 - 1 rows");
     return static_cast<int>(values.shape(0));
 }
 
 void quantize(const std::string& level, const In<float, 2>& x, const Out<std::uint8_t, 2>& values,
               const Out<float, 1>& scale, const Out<std::int32_t, 1>& zero) {
-    const int T = rows_of(values, scale, zero, axis(x, 1));
+    const int T = rows_of(values, scale, zero, scale, axis(x, 1));
     require(x.shape(0) == values.shape(0), "x and values differ in rows");
     const lin::Isa isa = lin::isa_from_name(level.c_str());
     nb::gil_scoped_release release;
@@ -113,16 +114,27 @@ void quantize(const std::string& level, const In<float, 2>& x, const Out<std::ui
                        {values.data(), scale.data(), zero.data(), values.shape(1)});
 }
 
+void quantize_for(const Packed& packed, const In<float, 2>& x, const Out<std::uint8_t, 2>& values,
+                  const Out<float, 1>& scale, const Out<std::int32_t, 1>& zero, const Out<float, 1>& head_scale) {
+    const lin::Linear& layer = packed.get();
+    require(layer.takes_quantized(), "this path takes fp32 activations only");
+    require(x.shape(1) == std::size_t(layer.inputs()), "x has not as many columns as there are inputs");
+    const int T = rows_of(values, scale, zero, head_scale, axis(x, 1));
+    require(x.shape(0) == values.shape(0), "x and values differ in rows");
+    nb::gil_scoped_release release;
+    layer.quantize(x.data(), T, {values.data(), scale.data(), zero.data(), values.shape(1), head_scale.data()});
+}
+
 void run_quantized(const Packed& packed, const Out<std::uint8_t, 2>& values, const Out<float, 1>& scale,
-                   const Out<std::int32_t, 1>& zero, const Out<float, 2>& y, const std::string& activation,
-                   const Residual& residual) {
+                   const Out<std::int32_t, 1>& zero, const Out<float, 1>& head_scale, const Out<float, 2>& y,
+                   const std::string& activation, const Residual& residual) {
     const lin::Linear& layer = packed.get();
     require(layer.takes_quantized(), "this path takes fp32 activations only");
     const lin::Epilogue epilogue = epilogue_of(layer, y, activation, residual);
-    const int T = rows_of(values, scale, zero, layer.inputs());
+    const int T = rows_of(values, scale, zero, head_scale, layer.inputs());
     require(y.shape(0) == values.shape(0), "values and y have not the same number of rows");
     nb::gil_scoped_release release;
-    layer.run_quantized({values.data(), scale.data(), zero.data(), values.shape(1)}, T, y.data(), epilogue,
+    layer.run_quantized({values.data(), scale.data(), zero.data(), values.shape(1), head_scale.data()}, T, y.data(), epilogue,
                         scratch_for(layer.scratch_bytes(T)));
 }
 
@@ -157,10 +169,10 @@ double measure(const Packed& packed, const In<float, 2>& x, const Out<float, 2>&
     if (!quantized) return seconds_per_call(repeats, [&] { layer.run(x.data(), T, y.data(), epilogue, scratch); });
     const std::size_t stride = lin::quantized_stride(layer.inputs());
     lin::Buffer<std::uint8_t> values(stride * std::size_t(T));
-    lin::Buffer<float> scale{std::size_t(T)};
+    lin::Buffer<float> scale{std::size_t(T)}, head_scale{std::size_t(T)};
     lin::Buffer<std::int32_t> zero{std::size_t(T)};
-    const lin::QuantizedRows rows{values.data(), scale.data(), zero.data(), stride};
-    lin::quantize_rows(layer.isa(), x.data(), T, layer.inputs(), rows);
+    const lin::QuantizedRows rows{values.data(), scale.data(), zero.data(), stride, head_scale.data()};
+    layer.quantize(x.data(), T, rows);
     return seconds_per_call(repeats, [&] { layer.run_quantized(rows, T, y.data(), epilogue, scratch); });
 }
 
@@ -178,8 +190,11 @@ void bind_linear(nb::module_& native) {
         .def("run", &run, nb::arg("x"), nb::arg("y"), nb::arg("activation"), nb::arg("residual").none())
         .def("measure", &measure, nb::arg("x"), nb::arg("y"), nb::arg("activation"), nb::arg("quantized"),
              nb::arg("repeats"))
-        .def("run_quantized", &run_quantized, nb::arg("values"), nb::arg("scale"), nb::arg("zero"), nb::arg("y"),
-             nb::arg("activation"), nb::arg("residual").none());
+        .def_prop_ro("own_rows", [](const Packed& p) { return p.get().own_rows(); })
+        .def("quantize", &quantize_for, nb::arg("x"), nb::arg("values"), nb::arg("scale"), nb::arg("zero"),
+             nb::arg("head_scale"))
+        .def("run_quantized", &run_quantized, nb::arg("values"), nb::arg("scale"), nb::arg("zero"),
+             nb::arg("head_scale"), nb::arg("y"), nb::arg("activation"), nb::arg("residual").none());
 
     module.def("has_bf16", &lin::has_bf16, "Whether dense_bf16 runs here, from level avx512 on.");
     module.def("quantized_stride", &lin::quantized_stride, nb::arg("n"));
@@ -242,17 +257,20 @@ void bind_linear(nb::module_& native) {
         "dense_sparse_i8",
         [](const std::string& level, const In<std::int8_t, 3>& atoms_q, const In<float, 2>& atoms_scale,
            const In<std::uint16_t, 3>& indices, const In<std::int8_t, 3>& values_q,
-           const In<float, 1>& values_scale, const Bias& bias) {
+           const In<float, 1>& values_scale, const Bias& bias, int zero, const std::optional<In<std::int32_t, 1>>& order,
+           int head) {
             const Factors f = factors_of(atoms_q, indices, values_q);
             require(atoms_scale.shape(0) == atoms_q.shape(0) && atoms_scale.shape(1) == atoms_q.shape(1),
                     "atoms_scale has not one element per atom");
             require(values_scale.shape(0) == values_q.shape(0), "values_scale has not one element per row");
+            require(!order || order->shape(0) == atoms_q.shape(0), "order has not one element per block");
             return Packed{lin::pack_dense_sparse_i8(
                 lin::isa_from_name(level.c_str()), atoms_q.data(), atoms_scale.data(), indices.data(),
-                values_q.data(), values_scale.data(), bias_of(bias, indices.shape(0)), f.m, f.n, f.b, f.r, f.k)};
+                values_q.data(), values_scale.data(), bias_of(bias, indices.shape(0)), f.m, f.n, f.b, f.r, f.k,
+                {zero, order ? order->data() : nullptr, head})};
         },
         nb::arg("level"), nb::arg("atoms_q"), nb::arg("atoms_scale"), nb::arg("indices"), nb::arg("values_q"),
-        nb::arg("values_scale"), nb::arg("bias").none());
+        nb::arg("values_scale"), nb::arg("bias").none(), nb::arg("zero"), nb::arg("order").none(), nb::arg("head"));
     module.def(
         "low_rank",
         [](Packed& left, Packed& right) {

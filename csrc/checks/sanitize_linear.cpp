@@ -49,10 +49,10 @@ std::vector<float> run(const Linear& layer, int T, const std::vector<float>& x, 
     if (layer.takes_quantized()) {
         const std::size_t stride = quantized_stride(layer.inputs());
         std::vector<std::uint8_t> values(sz(T) * stride);
-        std::vector<float> scale(sz(T)), again(y.size());
+        std::vector<float> scale(sz(T)), head_scale(sz(T)), again(y.size());
         std::vector<std::int32_t> zero(sz(T));
-        const QuantizedRows rows{values.data(), scale.data(), zero.data(), stride};
-        quantize_rows(layer.isa(), x.data(), T, layer.inputs(), rows);
+        const QuantizedRows rows{values.data(), scale.data(), zero.data(), stride, head_scale.data()};
+        layer.quantize(x.data(), T, rows);
         layer.run_quantized(rows, T, again.data(), epilogue, scratch.get());
         if (!y.empty() &&
             std::memcmp(again.data(), y.data(), y.size() * sizeof(float)) != 0)  // bits: NaN equals NaN
@@ -84,6 +84,10 @@ std::vector<LinearPtr> layers(Isa isa, const Size& s, unsigned seed) {
                                         s.r, s.k));
     out.push_back(pack_dense_sparse_i8(isa, atoms_q.data(), atoms_scale.data(), indices.data(), values_q.data(),
                                        ones.data(), bias.data(), s.m, n, s.b, s.r, s.k));
+    std::vector<std::int32_t> order(sz(s.blocks));
+    for (int i = 0; i < s.blocks; i++) order[sz(i)] = s.blocks - 1 - i;
+    out.push_back(pack_dense_sparse_i8(isa, atoms_q.data(), atoms_scale.data(), indices.data(), values_q.data(),
+                                       ones.data(), nullptr, s.m, n, s.b, s.r, s.k, {100, order.data(), s.blocks / 2}));
     out.push_back(pack_low_rank(pack_dense_i8(isa, weight.data(), bias.data(), s.m, n),
                                 pack_dense_f32(isa, std::vector<float>(sz(n) * 3, 0.1f).data(), nullptr, n, 3)));
     out.push_back(isa >= Isa::avx512 && has_bf16() ? pack_dense_bf16(isa, weight.data(), bias.data(), s.m, n)

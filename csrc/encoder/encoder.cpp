@@ -148,6 +148,11 @@ Encoder::Encoder(Model model) : model_(std::move(model)) {
     if (!m.relative_bias.empty())
         require(m.relative_span > 0 && m.relative_bias.size() == m.heads * (2 * m.relative_span - 1),
                 "relative attention bias: wrong size");
+    attention_ = m.ops->attention;
+#if defined(__x86_64__) || defined(_M_X64)
+    const bool wide = m.ops == &ops_avx512();
+    if (m.rounds_attention && wide && linear::has_bf16() && m.width / m.heads % 32 == 0) attention_ = attention_bf16;
+#endif
     require(!m.pooling.empty(), "no pooling");
     dimension_ = m.width * m.pooling.size();
     for (const Head& head : m.post) {
@@ -208,6 +213,11 @@ void Encoder::check(const Batch& batch) const {
     }
 }
 
+void Encoder::input_ranges(const Batch& batch, float* ranges) const {
+    std::vector<float> out(batch.texts * dimension_);
+    run({batch.ids, batch.offsets, batch.texts, out.data(), ranges}, 1);
+}
+
 void Encoder::run(const Batch& batch, int threads) const {
     check(batch);
     if (batch.texts == 0) return;
@@ -229,7 +239,7 @@ void Encoder::run(const Batch& batch, int threads) const {
         offsets[i + 1] = offsets[i] + std::int64_t(count);
     }
     std::vector<float> out(batch.texts * dimension_);
-    const Batch sorted{ids.data(), offsets.data(), batch.texts, out.data()};
+    const Batch sorted{ids.data(), offsets.data(), batch.texts, out.data(), batch.ranges};
 
     std::unique_lock<std::mutex> pool(here.pool_lock, std::defer_lock);
     if (threads > 1 && !pool.try_lock()) threads = 1;

@@ -89,6 +89,7 @@ struct Model {
     std::size_t relative_span = 0;
     std::vector<Pooling> pooling;      // concatenated
     std::vector<Head> post;
+    bool rounds_attention = false;     // bfloat16 products in attention where the CPU has them (attention_bf16.cpp)
     const Ops* ops = nullptr;
     linear::Isa isa = linear::Isa::portable;
 };
@@ -98,6 +99,7 @@ struct Batch {
     const std::int64_t* offsets;   // (texts + 1), ascending from 0
     std::size_t texts;
     float* out;                    // (texts, dimension)
+    float* ranges = nullptr;       // see Encoder::input_ranges; one thread only
 };
 
 struct Tuning {
@@ -125,6 +127,10 @@ public:
     // Throws std::invalid_argument for ids, offsets or lengths out of range.
     void run(const Batch& batch, int threads) const;
 
+    // Raises ranges (blocks, 3 width + inner) to the largest size of each input of each block's linear layers: q, k and v,
+    // out, up, down, one after the other. Runs on one thread.
+    void input_ranges(const Batch& batch, float* ranges) const;
+
 private:
     struct State;
     State& state() const;  // the pool and workspaces of this process: made again after a fork
@@ -145,6 +151,7 @@ private:
 
     Model model_;
     Tuning tuning_;
+    void (*attention_)(const Attention&) = nullptr;
     std::size_t dimension_ = 0;
     mutable std::atomic<State*> state_{nullptr};
 };

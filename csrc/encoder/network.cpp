@@ -125,7 +125,7 @@ void Encoder::project(const std::vector<Layer>& layers, const float* x, std::siz
         const Linear& layer = *choice.linear;
         const std::size_t width = std::size_t(layer.outputs());
         float* out = y + i * total * width + row * width;
-        if (layers.size() == 1 || !layer.takes_quantized() || !choice.input_factor.empty()) {
+        if (layers.size() == 1 || !layer.takes_quantized() || layer.own_rows() || !choice.input_factor.empty()) {
             layer.run(scaled(choice, x, tokens, own), tokens, out, {}, own.scratch.data());
             continue;
         }
@@ -201,7 +201,7 @@ void Encoder::attend(const Batch& batch, std::size_t first, std::size_t last, st
             one.bias = m.relative_bias.empty()
                            ? nullptr
                            : m.relative_bias.data() + head * (2 * m.relative_span - 1) + (m.relative_span - 1);
-            m.ops->attention(one);
+            attention_(one);
         }
     }
 }
@@ -217,8 +217,15 @@ void Encoder::run_group(const Batch& batch, std::size_t first, std::size_t last,
         float* x = shared.x.data() + row * w;
         m.ops->layer_norm(x, one.gamma.data(), one.beta.data(), one.eps, count, w, x);
     };
+    const auto record = [&](std::size_t step, int part, const float* x, std::size_t count) {
+        if (batch.ranges == nullptr) return;
+        const std::size_t width = part == 3 ? m.inner : w, block = std::size_t(m.order[step]);
+        float* most = batch.ranges + block * (3 * w + m.inner) + std::size_t(part) * w;
+        for (std::size_t i = 0; i < count * width; ++i) most[i % width] = std::max(most[i % width], std::fabs(x[i]));
+    };
     embed(batch, first, last, from, to, shared, own);
     const auto project_tile = [&](std::size_t step, std::size_t row, std::size_t count) {
+        record(step, 0, shared.x.data() + row * w, count);
         project(m.blocks[std::size_t(m.order[step])].qkv, shared.x.data() + row * w, total, row, int(count),
                 shared.qkv[step % 2].data(), own);
     };
@@ -231,10 +238,13 @@ void Encoder::run_group(const Batch& batch, std::size_t first, std::size_t last,
         for (std::size_t row = from; row < to; row += tile) {
             const std::size_t count = std::min(tile, to - row);
             float* x = shared.x.data() + row * w;
+            record(step, 1, shared.mixed.data() + row * w, count);
             apply(block.out, shared.mixed.data() + row * w, int(count), x, {linear::Activation::none, x}, own);
             norm(block.attention_norm, row, count);
+            record(step, 2, x, count);
             apply(block.up, x, int(count), own.inner.data(), {fused(m.activation), nullptr}, own);
             if (!is_fused(m.activation)) m.ops->activate(m.activation, count * m.inner, own.inner.data());
+            record(step, 3, own.inner.data(), count);
             apply(block.down, own.inner.data(), int(count), x, {linear::Activation::none, x}, own);
             norm(block.output_norm, row, count);
             if (step + 1 < m.order.size()) project_tile(step + 1, row, count);

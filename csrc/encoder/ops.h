@@ -66,16 +66,18 @@ struct Ops {
     void (*normalize)(std::size_t width, float floor, float* x);
 };
 
-// Floats of scratch that one head needs: the keys transposed and the scores of four queries, each padded to a vector.
+// Floats of scratch that one head needs: the keys (and values) packed, and some queries with their scores, padded to a vector.
 inline std::size_t attention_scratch(std::size_t length, std::size_t width) {
     const std::size_t padded = (length + 63) / 64 * 64;
-    return padded * (width + 4) + 64;
+    return padded * (width + 8) + 4 * width + 64;
 }
 
 const Ops& ops_portable();
 #if defined(__x86_64__) || defined(_M_X64)
 const Ops& ops_avx2();
 const Ops& ops_avx512();
+// Ops::attention with bfloat16 products, where linear::has_bf16() and the width is a multiple of 32.
+void attention_bf16(const Attention& head);
 #endif
 
 }  // namespace encoder

@@ -13,7 +13,7 @@ class IntegerLinear : public Linear {
 public:
     std::size_t scratch_bytes(int T) const override {
         const std::size_t tile = std::size_t(std::min(T, kTile));
-        return rounded(tile * quantized_stride(n_)) + 2 * rounded(tile * sizeof(float)) + kernel_scratch(T);
+        return rounded(tile * quantized_stride(n_)) + 3 * rounded(tile * sizeof(float)) + kernel_scratch(T);
     }
 
     bool takes_quantized() const override { return true; }
@@ -26,17 +26,18 @@ public:
         rows.values = pieces.take<std::uint8_t>(tile * rows.stride);
         rows.scale = pieces.take<float>(tile);
         rows.zero = pieces.take<std::int32_t>(tile);
+        rows.head_scale = pieces.take<float>(tile);
         for (int t = 0; t < T; t += kTile) {
             const int count = std::min(T - t, kTile);
-            quantize_rows(isa_, x + std::size_t(t) * std::size_t(n_), count, n_, rows);
-            apply({rows.values, rows.scale, rows.zero, rows.stride}, count, y + std::size_t(t) * std::size_t(m_),
+            quantize(x + std::size_t(t) * std::size_t(n_), count, rows);
+            apply({rows.values, rows.scale, rows.zero, rows.stride, rows.head_scale}, count, y + std::size_t(t) * std::size_t(m_),
                   epilogue, t, pieces.rest());
         }
     }
 
     void run_quantized(const QuantizedRows& x, int T, float* y, const Epilogue& epilogue,
                        void* scratch) const override {
-        apply({x.values, x.scale, x.zero, x.stride}, T, y, epilogue, 0, scratch);
+        apply({x.values, x.scale, x.zero, x.stride, x.head_scale}, T, y, epilogue, 0, scratch);
     }
 
 protected:

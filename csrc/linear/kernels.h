@@ -41,6 +41,7 @@ struct Quantized {
     const float* scale;
     const int32_t* zero;
     size_t stride;
+    const float* head_scale;  // dense_sparse_i8 with a head only
 };
 
 // Lanes are tokens. Blocks are taken `chunk` at a time, so that their z stays in the first-level cache.
@@ -63,16 +64,21 @@ struct SparseI8 {
     int quads;              // groups of 4 nonzeros per row and table
     int steps;              // ceil(b / 4)
     int shift;              // int32 to int16 in stage 1
+    int zero;               // zero point of the inputs
+    int head;               // the first tables, whose inputs and z have scales of their own
+    float limit;            // most that a unit of the head's sums may be of the others'
     bool shared;            // every unit lies within one block
+    bool scaled;            // atoms differ in scale
     float atom_unit;        // what one unit of the shifted, scaled z is worth, for x of scale 1
+    int b, blocks, head_blocks;
+    const int32_t* column;  // (blocks,) first input of each block, in the order of the tables
     const int8_t* atoms;    // [unit][step][4 sums][16 lanes][4]
     const int32_t* offset;  // [unit][128-bit lane]: first input of its block
-    const int16_t*
-        atom_sums;  // [unit][64]: sum of an atom's codes times 2^(8 - shift); order: what packing to int16 gives
-    const int16_t* atom_scale;  // [unit][64]: atom's scale over the largest one, 15 bits; the same order
+    const int32_t* first;   // [unit][4 sums][16 lanes]: half a unit of the shift, less the zero point's part
+    const int16_t* atom_scale;  // [unit][64]: atom's scale over the largest one, 15 bits; order: what packing gives
     const uint8_t* codes;       // [panel of 4 row groups][table][quad][row group][64 indices, 64 values]
-    const int32_t* start;       // padded: -128 * sum of a row's values
-    const float* scale;         // padded
+    const int32_t *start, *head_start;  // padded: -128 * sum of a row's values, those of the head apart
+    const float* scale;                 // padded
 };
 
 #define LEANMATCH_F32(isa)                                                                             \
@@ -96,6 +102,8 @@ LEANMATCH_QUANTIZE(vnni)
 
 void dense_bf16_avx512(const Dense& w, const float* x, int T, float* y, const Tail& tail, uint16_t* scratch);
 
+void quantize_tables_vbmi(const SparseI8& w, const float* x, int T, uint8_t* values, float* scale, float* head_scale,
+                          size_t stride);
 size_t dense_sparse_i8_scratch(const SparseI8& w, int T);
 void dense_sparse_i8_vbmi(const SparseI8& w, const Quantized& x, int T, float* y, const Tail& tail, void* scratch);
 

@@ -71,6 +71,8 @@ void quantize_rows(Isa isa, const float* x, int T, int n, const QuantizedRows& o
     quantize_rows_portable(x, T, n, out.values, out.scale, out.zero, out.stride);
 }
 
+void Linear::quantize(const float* x, int T, const QuantizedRows& out) const { quantize_rows(isa_, x, T, n_, out); }
+
 void Linear::run_quantized(const QuantizedRows&, int, float*, const Epilogue&, void*) const {
     throw std::logic_error(std::string(path_) + " takes fp32 activations only");
 }
@@ -93,6 +95,8 @@ public:
     }
 
     bool takes_quantized() const override { return right_->takes_quantized(); }
+    bool own_rows() const override { return right_->own_rows(); }
+    void quantize(const float* x, int T, const QuantizedRows& out) const override { right_->quantize(x, T, out); }
 
     void run(const float* x, int T, float* y, const Epilogue& epilogue, void* scratch) const override {
         tiles(T, y, epilogue, scratch, [&](int t, int count, float* middle, void* rest) {
@@ -103,7 +107,8 @@ public:
     void run_quantized(const QuantizedRows& x, int T, float* y, const Epilogue& epilogue,
                        void* scratch) const override {
         tiles(T, y, epilogue, scratch, [&](int t, int count, float* middle, void* rest) {
-            right_->run_quantized({x.values + std::size_t(t) * x.stride, x.scale + t, x.zero + t, x.stride}, count,
+            right_->run_quantized({x.values + std::size_t(t) * x.stride, x.scale + t, x.zero + t, x.stride,
+                                   x.head_scale ? x.head_scale + t : nullptr}, count,
                                   middle, Epilogue{}, rest);
         });
     }

@@ -26,11 +26,12 @@
 // bound: int32 is exact for n <= 66311, and packing refuses more. Second stage of dense_sparse_i8: |sum c (z -
 // 128)| <= 127 * 128 * B k, exact for B k <= 132104.
 //
-// dense_sparse_i8 at level avx512_vbmi_vnni: D_i u of stage 1 is int32, exact; shifted to int16 with rounding (the
-// shift is the smallest that the atoms' absolute sums allow, at most 8), less the zero point's part (rounded to
-// the same unit), times the atom's scale over the largest one (15 bits), then brought to 8 bits with one scale per
-// token, from the exact maximum over all blocks. Atoms of about equal norm use the 8 bits best; the factorization
-// is free to balance them. Other levels decode the factors to fp32 and run dense_sparse_f32: on AVX2 int8 with
+// dense_sparse_i8 at level avx512_vbmi_vnni rounds its own inputs (`quantize`): the zero point is one number for the layer
+// (`TableInputs`), the step of a token the smallest that holds its range. D_i (u - zero) of stage 1 is int32, exact;
+// shifted to int16 with rounding (the shift is the smallest that the atoms' absolute sums allow, at most 8), times the
+// atom's scale over the largest one (15 bits; left out where all are equal), then brought to 8 bits with one scale per
+// token, from the exact maximum over all blocks. The first blocks of the order given (the head: those whose inputs go
+// far out) have steps and scales of their own for each token; their sums are brought to the others' unit in between. Other levels decode the factors to fp32 and run dense_sparse_f32: on AVX2 int8 with
 // free supports costs more instructions than fp32 (two unpacks, two vpmaddwd and two vpaddd against four fused
 // multiply-adds for 2 nonzeros x 16 tokens). `Linear::path` and `Linear::isa` say what runs.
 //
@@ -70,6 +71,7 @@ struct QuantizedRows {
     float* scale;        // (T,)
     std::int32_t* zero;  // (T,)
     std::size_t stride;  // quantized_stride(n) or more
+    float* head_scale = nullptr;  // (T,), written and read by dense_sparse_i8 with a head only
 };
 
 std::size_t quantized_stride(int n);  // n + 3 rounded up to 64
@@ -97,6 +99,10 @@ public:
     // Whether `run_quantized` exists: the integer paths. Then x must have been quantized with
     // `quantized_max(isa())`.
     virtual bool takes_quantized() const { return false; }
+    // Rows as this layer takes them: `quantize_rows` for dense_i8, its own way for dense_sparse_i8 (then other layers'
+    // rows give wrong numbers, though nothing worse).
+    virtual void quantize(const float* x, int T, const QuantizedRows& out) const;
+    virtual bool own_rows() const { return false; }  // is that its own way?
     virtual void run_quantized(const QuantizedRows& x, int T, float* y, const Epilogue& epilogue,
                                void* scratch) const;
 
@@ -119,10 +125,18 @@ LinearPtr pack_dense_i8(Isa isa, const std::int8_t* q, const float* scale, const
 LinearPtr pack_dense_i8(Isa isa, const float* weight, const float* bias, int m, int n);
 LinearPtr pack_dense_sparse_f32(Isa isa, const float* atoms, const std::uint16_t* indices, const float* values,
                                 const float* bias, int m, int n, int b, int r, int k);
+// How dense_sparse_i8 rounds its inputs: zero point (1 to 254), order of the blocks (B indices; null: as they are), and how
+// many of them are the head (rounded up to whole tables; at least one table must be left).
+struct TableInputs {
+    int zero = 128;
+    const std::int32_t* order = nullptr;
+    int head = 0;
+};
 // atoms = atoms_q * atoms_scale[..., None] (B, r); values = values_q * values_scale[:, None, None] (m,).
 LinearPtr pack_dense_sparse_i8(Isa isa, const std::int8_t* atoms_q, const float* atoms_scale,
                                const std::uint16_t* indices, const std::int8_t* values_q,
-                               const float* values_scale, const float* bias, int m, int n, int b, int r, int k);
+                               const float* values_scale, const float* bias, int m, int n, int b, int r, int k,
+                               const TableInputs& inputs = {});
 // left (m, q) of right (q, n); the bias belongs to left.
 LinearPtr pack_low_rank(LinearPtr left, LinearPtr right);
 

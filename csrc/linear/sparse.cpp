@@ -1,5 +1,6 @@
 // Packing and running dense-sparse factors: fp32, and int8 where the table fits registers (sparse_i8.cpp).
 #include <algorithm>
+#include <vector>
 
 #include "checks.h"
 #include "sparse.h"
@@ -96,20 +97,32 @@ LinearPtr pack_dense_sparse_f32(Isa isa, const float* atoms, const std::uint16_t
 
 LinearPtr pack_dense_sparse_i8(Isa isa, const std::int8_t* atoms_q, const float* atoms_scale,
                                const std::uint16_t* indices, const std::int8_t* values_q,
-                               const float* values_scale, const float* bias, int m, int n, int b, int r, int k) {
+                               const float* values_scale, const float* bias, int m, int n, int b, int r, int k,
+                               const TableInputs& inputs) {
     require_isa(isa);
     require_factors(indices, m, n, b, r, k);
     require(r <= 128, "dense_sparse_i8 holds at most 128 atoms per block, got r=" + std::to_string(r));
     const std::size_t blocks = std::size_t(n / b), terms = blocks * std::size_t(k);
     require(terms <= 132104,
             "int8 sums of " + std::to_string(terms) + " nonzeros per row may overflow int32; at most 132104");
+    require(inputs.zero >= 1 && inputs.zero <= 254, "the zero point must be 1 to 254, got " + std::to_string(inputs.zero));
+    require(inputs.head >= 0 && inputs.head <= n / b, "the head has 0 to " + std::to_string(n / b) + " blocks, got " +
+                                                          std::to_string(inputs.head));
+    if (inputs.order) {
+        std::vector<bool> seen(blocks);
+        for (std::size_t i = 0; i < blocks; i++) {
+            const std::int32_t at = inputs.order[i];
+            require(at >= 0 && std::size_t(at) < blocks && !seen[std::size_t(at)], "the order must name every block once");
+            seen[std::size_t(at)] = true;
+        }
+    }
     const std::size_t atoms_size = std::size_t(n) * std::size_t(r), values_size = std::size_t(m) * terms;
     require(std::find(atoms_q, atoms_q + atoms_size, std::int8_t(-128)) == atoms_q + atoms_size &&
                 std::find(values_q, values_q + values_size, std::int8_t(-128)) == values_q + values_size,
             "the code -128 is not symmetric: codes are -127 to 127");
 #if defined(LEANMATCH_X86_KERNELS)
     if (isa == Isa::avx512_vbmi_vnni && n <= kLargestInt8Inputs && b <= 256)
-        return make_table_linear(atoms_q, atoms_scale, indices, values_q, values_scale, bias, m, n, b, r, k);
+        return make_table_linear(atoms_q, atoms_scale, indices, values_q, values_scale, bias, m, n, b, r, k, inputs);
 #endif
     Buffer<float> atoms(atoms_size), values(values_size);
     for (std::size_t i = 0; i < atoms_size; i++) atoms[i] = float(atoms_q[i]) * atoms_scale[i / std::size_t(b)];

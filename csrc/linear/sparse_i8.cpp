@@ -38,7 +38,7 @@ class TableLinear final : public IntegerLinear {
 public:
     TableLinear(const std::int8_t* atoms_q, const float* atoms_scale, const std::uint16_t* indices,
                 const std::int8_t* values_q, const float* values_scale, const float* bias, int m, int n, int b,
-                int r, int k)
+                int r, int k, const TableInputs& inputs)
         : IntegerLinear("dense_sparse_i8", Isa::avx512_vbmi_vnni, m, n),
           blocks_(n / b),
           fold_(best_fold(r, k, blocks_)),
@@ -48,14 +48,30 @@ public:
           rows_((m + 15) / 16 * 16),
           atoms_(sz(units_) * sz(steps_) * 256),
           offset_(sz(units_) * 4),
-          atom_sums_(sz(units_) * 64),
+          first_(sz(units_) * 64),
           atom_scale_(sz(units_) * 64),
           codes_(sz(rows_) * sz(tables_) * sz(fold_.quads) * 8),
           start_(sz(rows_)),
+          head_start_(sz(rows_)),
+          column_(sz(blocks_)),
+          order_(sz(blocks_)),
           scale_(sz(rows_)),
           bias_(sz(rows_)) {
         std::copy(values_scale, values_scale + m, scale_.data());
         if (bias) std::copy(bias, bias + m, bias_.data());
+        int head = (inputs.head + fold_.blocks - 1) / fold_.blocks;
+        if (head >= tables_) head = tables_ - 1;
+        for (int i = 0; i < blocks_; i++) {
+            order_[sz(i)] = inputs.order ? inputs.order[i] : i;
+            column_[sz(i)] = order_[sz(i)] * b;
+        }
+        weights_.zero = inputs.zero;
+        weights_.head = head;
+        weights_.b = b;
+        weights_.blocks = blocks_;
+        weights_.head_blocks = head * fold_.blocks;
+        // Sums of the head stay below 2^30 in the others' unit.
+        weights_.limit = head ? float(1 << 30) / (16256.0f * 4.0f * float(head) * float(fold_.quads)) : 1.0f;
         pack_atoms(atoms_q, atoms_scale, b, r);
         pack_codes(indices, values_q, k);
         weights_.m = m;
@@ -67,7 +83,9 @@ public:
         weights_.shared = fold_.blocks == 1 || fold_.stride == 64;
         weights_.atoms = atoms_.data();
         weights_.offset = offset_.data();
-        weights_.atom_sums = atom_sums_.data();
+        weights_.first = first_.data();
+        weights_.column = column_.data();
+        weights_.head_start = head_start_.data();
         weights_.atom_scale = atom_scale_.data();
         weights_.codes = codes_.data();
         weights_.start = start_.data();
@@ -75,8 +93,14 @@ public:
     }
 
     std::size_t bytes() const override {
-        return atoms_.bytes() + offset_.bytes() + atom_sums_.bytes() + atom_scale_.bytes() + codes_.bytes() +
-               start_.bytes() + scale_.bytes() + bias_.bytes();
+        return atoms_.bytes() + offset_.bytes() + first_.bytes() + atom_scale_.bytes() + codes_.bytes() +
+               start_.bytes() + head_start_.bytes() + column_.bytes() + order_.bytes() + scale_.bytes() + bias_.bytes();
+    }
+
+    bool own_rows() const override { return true; }
+    void quantize(const float* x, int T, const QuantizedRows& out) const override {
+        quantize_tables_vbmi(weights_, x, T, out.values, out.scale, out.head_scale, out.stride);
+        std::fill(out.zero, out.zero + T, weights_.zero);
     }
 
 protected:
@@ -87,7 +111,7 @@ protected:
     }
 
 private:
-    // Block and atom that slot `slot` of table `table` holds; false where it holds none.
+    // Block (by its place in the order) and atom that slot `slot` of table `table` holds; false where it holds none.
     bool at_slot(int table, int slot, int r, int& block, int& atom) const {
         block = table * fold_.blocks + slot / fold_.stride;
         atom = slot % fold_.stride;
@@ -103,24 +127,25 @@ private:
             for (int c = 0; c < b; c++) sum += std::abs(int(q[a * sz(b) + sz(c)]));
             most = std::max(most, sum);
         }
+        const long long reach = std::max(weights_.zero, 255 - weights_.zero);
         int shift = 0;
-        while (((255LL * most + (1LL << shift) / 2) >> shift) > 32766 || ((256LL * most) >> shift) > 32767)
-            shift++;
+        while (((reach * most + (1LL << shift) / 2) >> shift) > 32766) shift++;
         weights_.shift = shift;
-        weights_.atom_unit = largest * float(1 << shift) * (32768.0f / 32767.0f);
+        weights_.scaled = *std::min_element(scale, scale + count) != largest;
+        weights_.atom_unit = largest * float(1 << shift) * (weights_.scaled ? 32768.0f / 32767.0f : 1.0f);
         for (int unit = 0; unit < units_; unit++) {
             const int per_table = fold_.slots / 64, table = unit / per_table, base = unit % per_table * 64;
             for (int j = 0; j < 4; j++) {
                 int block, atom;
                 const bool any = at_slot(table, base + 16 * j, r, block, atom);
-                offset_[sz(unit) * 4 + sz(j)] = any ? block * b : 0;
+                offset_[sz(unit) * 4 + sz(j)] = any ? column_[sz(block)] : 0;
             }
             for (int g = 0; g < 4; g++)
                 for (int lane = 0; lane < 16; lane++) {
                     const int j = lane / 4, e = lane % 4, slot = base + 16 * j + 4 * g + e;
                     int block, atom;
                     if (!at_slot(table, slot, r, block, atom)) continue;
-                    const std::size_t a = sz(block) * sz(r) + sz(atom);
+                    const std::size_t a = sz(order_[sz(block)]) * sz(r) + sz(atom);
                     int sum = 0;
                     for (int c = 0; c < b; c++) {
                         const std::int8_t code = q[a * sz(b) + sz(c)];
@@ -130,7 +155,7 @@ private:
                     }
                     // packs(sum 0, sum 1): four lanes of each in turn; then the same of sums 2 and 3.
                     const std::size_t packed = sz(g / 2) * 32 + sz(j) * 8 + sz(g % 2) * 4 + sz(e);
-                    atom_sums_[sz(unit) * 64 + packed] = std::int16_t(sum * 256 / (1 << shift));
+                    first_[(sz(unit) * 4 + sz(g)) * 16 + sz(lane)] = (1 << shift) / 2 - weights_.zero * sum;
                     atom_scale_[sz(unit) * 64 + packed] =
                         largest > 0.0f ? std::int16_t(scale[a] / largest * 32767.0f + 0.5f) : std::int16_t(0);
                 }
@@ -148,10 +173,11 @@ private:
                             const int row = group * 16 + e / 4, term = quad * 4 + e % 4;
                             const int h = term / k, block = table * fold_.blocks + h;
                             if (row >= m_ || h >= fold_.blocks || block >= blocks_) continue;
-                            const std::size_t from = (sz(row) * sz(blocks_) + sz(block)) * sz(k) + sz(term % k);
+                            const std::size_t from =
+                                (sz(row) * sz(blocks_) + sz(order_[sz(block)])) * sz(k) + sz(term % k);
                             codes_[at + sz(e)] = std::uint8_t(h * fold_.stride + indices[from]);
                             codes_[at + 64 + sz(e)] = static_cast<std::uint8_t>(values[from]);
-                            start_[sz(row)] -= 128 * values[from];
+                            (table < weights_.head ? head_start_ : start_)[sz(row)] -= 128 * values[from];
                         }
     }
 
@@ -160,9 +186,10 @@ private:
     int tables_, units_, steps_, rows_;
     Buffer<std::int8_t> atoms_;
     Buffer<std::int32_t> offset_;
-    Buffer<std::int16_t> atom_sums_, atom_scale_;
+    Buffer<std::int32_t> first_;
+    Buffer<std::int16_t> atom_scale_;
     Buffer<std::uint8_t> codes_;
-    Buffer<std::int32_t> start_;
+    Buffer<std::int32_t> start_, head_start_, column_, order_;
     Buffer<float> scale_, bias_;
     SparseI8 weights_{};
 };
@@ -171,9 +198,9 @@ private:
 
 LinearPtr make_table_linear(const std::int8_t* atoms_q, const float* atoms_scale, const std::uint16_t* indices,
                             const std::int8_t* values_q, const float* values_scale, const float* bias, int m,
-                            int n, int b, int r, int k) {
+                            int n, int b, int r, int k, const TableInputs& inputs) {
     return std::make_unique<TableLinear>(atoms_q, atoms_scale, indices, values_q, values_scale, bias, m, n, b, r,
-                                         k);
+                                         k, inputs);
 }
 
 #endif

@@ -15,6 +15,7 @@
 // vpacksswb; 12: vpmulhrsw, vpmaddwd, vpabsw, vpsrad by a register, vpmultishiftqb, vpermt2b. The tail of stage 1
 // is written after this table.
 #include <immintrin.h>
+#include <math.h>
 #include <string.h>
 
 #include "kernels.h"
@@ -51,10 +52,10 @@ inline __m512i inputs(const uint8_t* u, const int32_t* offset) {
 struct Area {         // scratch of a tile of tokens
     int16_t* wide;    // z in 16 bits: [group of tokens][unit][token of the group][64]
     uint8_t* tables;  // z in 8 bits: [group of tokens][table][token of the group][slots]
-    int16_t *zero, *largest,
-        *factor;  // 32 numbers a token: zero point * 2^7; largest |z| so far; from 16 to 8 bits
+    int16_t *largest, *factor;  // 32 numbers a token: largest |z| so far; from 16 to 8 bits. Those of the head: `tile` tokens on
     int32_t* sums;
-    float* unit;
+    float *unit, *ratio;  // of a token's sums; of the head's unit to it
+    int tile;
 };
 
 // T tokens in groups of nearly equal size, kTokens at most, so that no group is left with a token or two.
@@ -71,16 +72,17 @@ inline void groups_of(int T, F each) {
 
 // From four sums to 64 z in int16, scaled; `largest` keeps the token's largest absolute value for each lane.
 struct Tail16 {
-    __m512i shift, sums0, sums1, scale0, scale1;
+    __m512i shift, scale0, scale1;
 };
-inline void finish(const Tail16& k, __m512i (&sum)[4], const int16_t* zero_point, int16_t* largest, int16_t* out) {
+template <bool kScaled>
+inline void finish(const Tail16& k, __m512i (&sum)[4], int16_t* largest, int16_t* out) {
     LEANMATCH_UNROLL
     for (int g = 0; g < 4; g++) sum[g] = _mm512_srav_epi32(sum[g], k.shift);
-    const __m512i zero16 = at(zero_point);
-    __m512i z0 = _mm512_subs_epi16(_mm512_packs_epi32(sum[0], sum[1]), _mm512_mulhrs_epi16(k.sums0, zero16));
-    __m512i z1 = _mm512_subs_epi16(_mm512_packs_epi32(sum[2], sum[3]), _mm512_mulhrs_epi16(k.sums1, zero16));
-    z0 = _mm512_mulhrs_epi16(z0, k.scale0);
-    z1 = _mm512_mulhrs_epi16(z1, k.scale1);
+    __m512i z0 = _mm512_packs_epi32(sum[0], sum[1]), z1 = _mm512_packs_epi32(sum[2], sum[3]);
+    if (kScaled) {
+        z0 = _mm512_mulhrs_epi16(z0, k.scale0);
+        z1 = _mm512_mulhrs_epi16(z1, k.scale1);
+    }
     const __m512i below = _mm512_sub_epi16(_mm512_setzero_si512(), _mm512_min_epi16(z0, z1));
     const __m512i above = _mm512_max_epi16(_mm512_max_epi16(z0, z1), at(largest));
     _mm512_store_si512(largest, _mm512_max_epi16(above, below));
@@ -90,11 +92,10 @@ inline void finish(const Tail16& k, __m512i (&sum)[4], const int16_t* zero_point
 
 // Stage 1 of a tile of tokens. kSteps: ceil(b / 4) up to 4, where all atoms of a unit fit 16 registers and tokens
 // go by one at a time, each token's tail beside the next one's multiplies; 0: any other, atoms from memory.
-template <bool kShared, int kSteps, class Groups>
+template <bool kShared, int kSteps, bool kScaled, class Groups>
 void analyse(const SparseI8& w, const Quantized& x, int token, const Area& area, Groups groups) {
     const int units = w.tables * (w.slots / 64);
     const int steps = kSteps ? kSteps : w.steps;
-    const __m512i half = _mm512_set1_epi32((1 << w.shift) / 2);
     const int8_t* atoms = w.atoms;
     for (int i = 0; i < units; i++, atoms += steps * 256) {
         __m512i a[kSteps ? kSteps : 1][4];
@@ -103,14 +104,17 @@ void analyse(const SparseI8& w, const Quantized& x, int token, const Area& area,
             LEANMATCH_UNROLL
             for (int g = 0; g < 4; g++) a[s][g] = at(atoms + (s * 4 + g) * 64);
         }
-        const int16_t *sums = w.atom_sums + size_t(i) * 64, *scale = w.atom_scale + size_t(i) * 64;
-        const Tail16 constants{_mm512_set1_epi32(w.shift), at(sums), at(sums + 32), at(scale), at(scale + 32)};
+        const int32_t* first = w.first + size_t(i) * 64;
+        const __m512i start[4] = {at(first), at(first + 16), at(first + 32), at(first + 48)};
+        const int16_t* scale = w.atom_scale + size_t(i) * 64;
+        const Tail16 constants{_mm512_set1_epi32(w.shift), at(scale), at(scale + 32)};
+        int16_t* largest = area.largest + (i < w.head * (w.slots / 64) ? area.tile * 32 : 0);
         const int32_t* offset = w.offset + size_t(i) * 4;
         groups([&](int t, int size) {
             int16_t* out = area.wide + (size_t(t) * size_t(units) + size_t(i) * size_t(size)) * 64;
             for (int end = t + size; t < end; t++, out += 64) {
                 const uint8_t* u = x.values + size_t(token + t) * x.stride;
-                __m512i sum[4] = {half, half, half, half};
+                __m512i sum[4] = {start[0], start[1], start[2], start[3]};
                 if (kSteps) {
                     LEANMATCH_UNROLL
                     for (int s = 0; s < kSteps; s++) {
@@ -125,17 +129,35 @@ void analyse(const SparseI8& w, const Quantized& x, int token, const Area& area,
                         for (int g = 0; g < 4; g++) dpbusd(sum[g], v, at(atoms + (s * 4 + g) * 64));
                     }
                 }
-                finish(constants, sum, area.zero + t * 32, area.largest + t * 32, out);
+                finish<kScaled>(constants, sum, largest + t * 32, out);
             }
         });
     }
 }
 
+template <bool kShared, int kSteps, class Groups>
+void analyse(const SparseI8& w, const Quantized& x, int token, const Area& area, Groups groups) {
+    if (w.scaled) analyse<kShared, kSteps, true>(w, x, token, area, groups);
+    else analyse<kShared, kSteps, false>(w, x, token, area, groups);
+}
+
+// The factor that brings |z| to 127 at most (of 2^15; 32767 leaves |z| <= 127 as it is), and what it divided by.
+struct Rounding {
+    int factor;
+    float back;
+};
+inline Rounding rounding_of(const int16_t* largest) {
+    const __m512i each = at(largest), low = _mm512_and_si512(each, _mm512_set1_epi32(0xffff));
+    const int most = _mm512_reduce_max_epi32(_mm512_max_epi32(low, _mm512_srli_epi32(each, 16)));
+    const int factor = most <= 127 ? 32767 : 127 * 32768 / most;
+    return {factor, most <= 127 ? 1.0f : 32768.0f / float(factor)};
+}
+
 template <bool kWide>
 void analyse_tile(const SparseI8& w, const Quantized& x, int token, int T, const Area& area) {
     for (int t = 0; t < T; t++) {
-        _mm512_store_si512(area.zero + t * 32, _mm512_set1_epi16(short(x.zero[token + t] << 7)));
         _mm512_store_si512(area.largest + t * 32, _mm512_setzero_si512());
+        _mm512_store_si512(area.largest + (area.tile + t) * 32, _mm512_setzero_si512());
     }
     const auto groups = [&](auto each) { groups_of<kWide>(T, each); };
     if (!w.shared) analyse<false, 0>(w, x, token, area, groups);
@@ -143,13 +165,20 @@ void analyse_tile(const SparseI8& w, const Quantized& x, int token, int T, const
     else if (w.steps == 2) analyse<true, 2>(w, x, token, area, groups);
     else analyse<true, 0>(w, x, token, area, groups);
     for (int t = 0; t < T; t++) {
-        const __m512i largest = at(area.largest + t * 32);
-        const __m512i low = _mm512_and_si512(largest, _mm512_set1_epi32(0xffff));
-        const int most = _mm512_reduce_max_epi32(_mm512_max_epi32(low, _mm512_srli_epi32(largest, 16)));
-        // |z| <= most times factor / 2^15 is at most 127; factor 32767 leaves |z| <= 127 as it is.
-        const int factor = most <= 127 ? 32767 : 127 * 32768 / most;
-        area.unit[t] = x.scale[token + t] * w.atom_unit * (most <= 127 ? 1.0f : 32768.0f / float(factor));
-        _mm512_store_si512(area.factor + t * 32, _mm512_set1_epi16(short(factor)));
+        Rounding rest = rounding_of(area.largest + t * 32);
+        float unit = x.scale[token + t] * w.atom_unit * rest.back;
+        if (w.head) {
+            const Rounding head = rounding_of(area.largest + (area.tile + t) * 32);
+            const float head_unit = x.head_scale[token + t] * w.atom_unit * head.back, least = head_unit / w.limit;
+            if (unit < least) {  // never where one is NaN
+                rest.factor = int(float(rest.factor) * (unit / least));
+                unit = least;
+            }
+            area.ratio[t] = unit > 0.0f ? head_unit / unit : 0.0f;
+            _mm512_store_si512(area.factor + (area.tile + t) * 32, _mm512_set1_epi16(short(head.factor)));
+        }
+        area.unit[t] = unit;
+        _mm512_store_si512(area.factor + t * 32, _mm512_set1_epi16(short(rest.factor)));
     }
 }
 
@@ -203,9 +232,27 @@ void panel_tokens(const SparseI8& w, const uint8_t* codes, int row, int first, i
     LEANMATCH_UNROLL
     for (int g = 0; g < G; g++) LEANMATCH_UNROLL
     for (int t = 0; t < TT; t++)
-        sum[t][g] = first == 0 ? at(w.start + row + g * 16) : at(saved + (t * kPanel + g) * 16);
-    pairs<G, TT, kWide, kFirst>(codes, area.tables + place_of_group, area.wide + place_of_group,
-                                area.factor + token * 32, count, w.quads, sum);
+        sum[t][g] = first == 0 ? at((w.head ? w.head_start : w.start) + row + g * 16)
+                               : at(saved + (t * kPanel + g) * 16);
+    const int left = w.head - first, head = left <= 0 ? 0 : left < count ? left : count;  // tables of the head here
+    if (head) {
+        pairs<G, TT, kWide, kFirst>(codes, area.tables + place_of_group, area.wide + place_of_group,
+                                    area.factor + (area.tile + token) * 32, head, w.quads, sum);
+        if (head == left) {  // the last of them: from the head's unit to the others'
+            LEANMATCH_UNROLL
+            for (int t = 0; t < TT; t++) {
+                const V ratio = set1(area.ratio[token + t]);
+                LEANMATCH_UNROLL
+                for (int g = 0; g < G; g++)
+                    sum[t][g] = _mm512_add_epi32(_mm512_cvtps_epi32(mul(_mm512_cvtepi32_ps(sum[t][g]), ratio)),
+                                                 at(w.start + row + g * 16));
+            }
+        }
+        codes += size_t(head) * size_t(G) * size_t(w.quads) * 128;
+    }
+    const size_t place_of_rest = place_of_group + size_t(head) * TT * size_t(w.slots);
+    pairs<G, TT, kWide, kFirst>(codes, area.tables + place_of_rest, area.wide + place_of_rest,
+                                area.factor + token * 32, count - head, w.quads, sum);
     const bool last = first + count == w.tables;
     if (last && !tail.activation && row + G * 16 <= w.m) {  // the same as below, without a way through memory
         LEANMATCH_UNROLL
@@ -282,11 +329,62 @@ int tile_tokens(const SparseI8& w, int T) {
     return T < tile ? T : tile;
 }
 
+// The pieces of 16 inputs or less of the blocks from .. to.
+template <class F>
+inline void pieces(const SparseI8& w, int from, int to, F each) {
+    if (w.b == kWidth) {
+        for (int i = from; i < to; i++) each(w.column[i], __mmask16(0xffff));
+        return;
+    }
+    for (int i = from; i < to; i++)
+        for (int c = 0; c < w.b; c += kWidth) each(w.column[i] + c, lanes_below(w.b - c));
+}
+
+// The step of those blocks: the smallest that takes all of x into 0 .. 255 with the layer's zero point. NaN where one of x
+// is no finite number.
+inline float step_of(const SparseI8& w, const float* x, int from, int to) {
+    __m512i size = _mm512_setzero_si512();
+    V low = zero(), high = zero();
+    pieces(w, from, to, [&](int j, __mmask16 mask) {
+        const V v = _mm512_maskz_loadu_ps(mask, x + j);
+        size = _mm512_max_epu32(size, _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7fffffff)));
+        low = vmin(low, v);
+        high = vmax(high, v);
+    });
+    if (_mm512_reduce_max_epu32(size) >= 0x7f800000u) return NAN;
+    const float up = _mm512_reduce_max_ps(high) / float(255 - w.zero), down = -_mm512_reduce_min_ps(low) / float(w.zero);
+    return up > down ? up : down;
+}
+
+inline void codes_at(const SparseI8& w, const float* x, int from, int to, float step, uint8_t* values) {
+    const V inverse = set1(step > 1e-32f ? 1.0f / step : 0.0f);
+    const __m512i offset = _mm512_set1_epi32(w.zero);
+    pieces(w, from, to, [&](int j, __mmask16 mask) {
+        const __m512i u = _mm512_add_epi32(_mm512_cvtps_epi32(mul(_mm512_maskz_loadu_ps(mask, x + j), inverse)), offset);
+        _mm_mask_storeu_epi8(values + j, mask, _mm512_cvtusepi32_epi8(_mm512_max_epi32(u, _mm512_setzero_si512())));
+    });
+}
+
 }  // namespace
+
+void quantize_tables_vbmi(const SparseI8& w, const float* x, int T, uint8_t* values, float* scale, float* head_scale,
+                          size_t stride) {
+    for (int t = 0; t < T; t++, x += w.n, values += stride) {
+        const float rest = step_of(w, x, w.head_blocks, w.blocks), head = w.head ? step_of(w, x, 0, w.head_blocks) : 0.0f;
+        const bool finite = rest == rest && head == head;
+        memset(values + w.n, 0, stride - size_t(w.n));
+        if (w.head) {
+            codes_at(w, x, 0, w.head_blocks, finite ? head : 0.0f, values);
+            head_scale[t] = !finite ? NAN : head > 1e-32f ? head : 0.0f;
+        }
+        codes_at(w, x, w.head_blocks, w.blocks, finite ? rest : 0.0f, values);
+        scale[t] = !finite ? NAN : rest > 1e-32f ? rest : 0.0f;
+    }
+}
 
 size_t dense_sparse_i8_scratch(const SparseI8& w, int T) {
     const size_t tile = size_t(tile_tokens(w, T)), slots = size_t(w.tables) * size_t(w.slots);
-    return tile * (3 * slots + 3 * 64 + kPanel * 64) + (tile + 15) / 16 * 64;
+    return tile * (3 * slots + 4 * 64 + kPanel * 64) + 2 * ((tile + 15) / 16 * 64);
 }
 
 void dense_sparse_i8_vbmi(const SparseI8& w, const Quantized& x, int T, float* y, const Tail& tail,
@@ -296,11 +394,12 @@ void dense_sparse_i8_vbmi(const SparseI8& w, const Quantized& x, int T, float* y
     Area area;
     area.wide = static_cast<int16_t*>(scratch);
     area.tables = reinterpret_cast<uint8_t*>(area.wide + size_t(tile) * slots);
-    area.zero = reinterpret_cast<int16_t*>(area.tables + size_t(tile) * slots);
-    area.largest = area.zero + size_t(tile) * 32;
-    area.factor = area.largest + size_t(tile) * 32;
-    area.sums = reinterpret_cast<int32_t*>(area.factor + size_t(tile) * 32);
+    area.tile = tile;
+    area.largest = reinterpret_cast<int16_t*>(area.tables + size_t(tile) * slots);
+    area.factor = area.largest + size_t(tile) * 64;
+    area.sums = reinterpret_cast<int32_t*>(area.factor + size_t(tile) * 64);
     area.unit = reinterpret_cast<float*>(area.sums + size_t(tile) * kPanel * 16);
+    area.ratio = area.unit + (tile + 15) / 16 * 16;
     for (int t = 0; t < T; t += tile) {
         const int count = T - t < tile ? T - t : tile;
         Tail here = tail;

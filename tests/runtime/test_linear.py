@@ -182,7 +182,7 @@ def test_dense_sparse_i8(level: str, rng: Rng, size: tuple[int, ...], spread: fl
     for tokens in TOKENS:
         x = normal(rng, tokens, blocks * b) + 0.3
         if tables:
-            rows = linear.quantize_rows(x, level=layer.level)
+            rows = layer.quantize_rows(x)
             expected = reference.expect_tables(
                 rows, atoms_q, atoms_scale, indices, values_q, values_scale, bias
             )
@@ -191,6 +191,112 @@ def test_dense_sparse_i8(level: str, rng: Rng, size: tuple[int, ...], spread: fl
         else:
             atoms, values = atoms_q * atoms_scale[..., None], values_q * values_scale[:, None, None]
             check(layer(x), reference.expect_dense_sparse(x, atoms, indices, values, bias))
+
+
+@pytest.mark.parametrize(("zero", "width"), [(128, 16), (16, 16), (200, 8), (100, 24)])
+def test_rows_of_tables(level: str, rng: Rng, zero: int, width: int) -> None:
+    """One zero point for the layer, the smallest step that holds a token's range, the head's apart."""
+    if level != "avx512_vbmi_vnni":
+        pytest.skip("no tables at this level")
+    order, shape = np.array([2, 0, 3, 1]), (4, 64, width)
+    parts = (
+        codes(rng, *shape),
+        np.ones(shape[:2]),
+        supports(rng, 20, 4, 64, 4),
+        codes(rng, 20, 4, 4),
+        np.ones(20),
+    )
+    layer = linear.dense_sparse_i8(*parts, zero=zero, order=order, head=1)
+    x = normal(rng, 9, 4 * width)
+    x[:, 2 * width] *= 100
+    x[3, :] = 0
+    x[5, 1] = 0.0
+    rows = layer.quantize_rows(x)
+    columns = np.arange(4 * width) // width == 2
+    assert (rows.zero == zero).all() and (rows.values[3, : 4 * width] == zero).all()
+    for scale, where in ((rows.scale, ~columns), (rows.head_scale, columns)):
+        part = x[:, where]
+        wanted = np.maximum(part.max(1, initial=0) / (255 - zero), -part.min(1, initial=0) / zero)
+        np.testing.assert_allclose(scale, wanted, rtol=1e-6)
+        back = scale[:, None] * (rows.values[:, : 4 * width][:, where].astype(float) - zero)
+        assert (np.abs(back - part) <= 0.501 * scale[:, None] + 1e-9).all()
+    with pytest.raises(UsageError, match="not quantized for this"):
+        linear.dense_sparse_i8(*parts)(rows)
+
+
+@pytest.mark.parametrize("size", SPARSE_SIZES)
+def test_tables_with_a_head(level: str, rng: Rng, size: tuple[int, ...]) -> None:
+    m, b, blocks, r, k = size
+    if level != "avx512_vbmi_vnni":
+        pytest.skip("no tables at this level")
+    atoms_q, values_q = codes(rng, blocks, r, b), codes(rng, m, blocks, k)
+    scales = np.full((blocks, r), 0.01, np.float32), np.abs(normal(rng, m)) / 50
+    indices, order = supports(rng, m, blocks, r, k), rng.permutation(blocks)
+    parts, head = (atoms_q, scales[0], indices, values_q, scales[1]), blocks // 2
+    layer = linear.dense_sparse_i8(*parts, zero=90, order=order, head=head)
+    fold = next((f for f in range(1, blocks + 1) if _head_of(layer, order, b, f)), 0)
+    for tokens in TOKENS:
+        x = normal(rng, tokens, blocks * b)
+        x[:, np.isin(np.arange(blocks * b) // b, order[:fold])] *= 30
+        rows = layer.quantize_rows(x)
+        expected = reference.expect_tables(rows, *parts, None, order[:fold])
+        check(layer(rows), expected, kind="i8")
+        np.testing.assert_array_equal(layer(x), layer(rows))
+    assert fold >= head or fold == 0 or blocks - fold <= blocks // 2
+
+
+def _head_of(layer: linear.PackedLinear, order: Any, b: int, count: int) -> bool:
+    """Are exactly the first ``count`` blocks the head? One far-off input moves only its own class's scale."""
+    x = np.ones((1, len(order) * b), np.float32)
+    inside, outside = x.copy(), x.copy()
+    inside[0, order[count - 1] * b] = 50
+    if count < len(order):
+        outside[0, order[count] * b] = 50
+    moved = layer.quantize_rows(inside).head_scale[0] > 10 * layer.quantize_rows(x).head_scale[0] > 0
+    return bool(moved and count < len(order) and layer.quantize_rows(outside).scale[0] > 0.1)
+
+
+def test_a_far_off_head_does_not_overflow(level: str, rng: Rng) -> None:
+    parts = (
+        codes(rng, 4, 64, 16),
+        np.ones((4, 64)),
+        supports(rng, 40, 4, 64, 4),
+        codes(rng, 40, 4, 4),
+        np.ones(40),
+    )
+    layer = linear.dense_sparse_i8(*parts, order=[1, 0, 2, 3], head=1)
+    x = normal(rng, 3, 64)
+    x[:, 16:32] *= np.float32([[1e3], [1e9], [1e20]])
+    exact = reference.expect_dense_sparse(
+        x, parts[0].astype(np.float32), parts[2], parts[3].astype(np.float32), None
+    ).sums
+    error = np.abs(layer(x) - exact).max(axis=1) / np.abs(exact).max(axis=1)
+    assert (error < 0.02).all()
+
+
+def test_the_head_keeps_the_others_fine(level: str, rng: Rng) -> None:
+    """Far-off inputs in one block: with a head for it the outputs are several times nearer to float64."""
+    if level != "avx512_vbmi_vnni":
+        pytest.skip("no tables at this level")
+    m, b, blocks, r, k = 384, 16, 24, 64, 4
+    parts = (
+        codes(rng, blocks, r, b),
+        np.ones((blocks, r)),
+        supports(rng, m, blocks, r, k),
+        codes(rng, m, blocks, k),
+        np.ones(m),
+    )
+    x = normal(rng, 20, blocks * b)
+    x[:, 5 * b + 3] *= 25
+    exact = reference.expect_dense_sparse(
+        x, parts[0].astype(np.float32), parts[2], parts[3].astype(np.float32), None
+    ).sums
+    order = [5, *(i for i in range(blocks) if i != 5)]
+    plain, apart = (
+        np.linalg.norm(linear.dense_sparse_i8(*parts, **options)(x) - exact)
+        for options in ({}, {"order": order, "head": 1})
+    )
+    assert apart < plain / 3
 
 
 def test_dense_sparse_i8_is_close_to_float64(level: str, rng: Rng) -> None:
@@ -317,6 +423,11 @@ def test_low_rank(level: str, rng: Rng) -> None:
     assert np.abs(int8(x) - exact).max() < 0.05 * np.abs(exact).max()
 
 
+def table(**options: Any) -> Any:
+    codes_of = np.ones((2, 3, 2), np.int8), np.ones((2, 3)), np.zeros((2, 2, 1), np.uint8)
+    return linear.dense_sparse_i8(*codes_of, np.ones((2, 2, 1), np.int8), np.ones(2), **options)
+
+
 Maker = Callable[[], Any]
 BAD: dict[str, tuple[type[Exception], str, Maker]] = {
     "activation": (
@@ -378,6 +489,10 @@ BAD: dict[str, tuple[type[Exception], str, Maker]] = {
             np.ones(2),
         ),
     ),
+    "zero": (DataError, "1 to 254, got 0", lambda: table(zero=0)),
+    "head": (DataError, "0 to 2 blocks, got 3", lambda: table(head=3)),
+    "order": (DataError, "every block once", lambda: table(order=[1, 1])),
+    "order's length": (DataError, "one element per block", lambda: table(order=[0])),
     "inner": (
         DataError,
         "left takes 3",

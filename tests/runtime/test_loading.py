@@ -21,7 +21,7 @@ from leanmatch.factorization import Dense, DenseSparse, LowRank
 from leanmatch.runtime import FallbackEncoder, FallbackWarning, load, runtime_choices
 from leanmatch.runtime.choice import FILE_NAME, Chooser, choices_file
 from leanmatch.runtime.loading import load_native
-from leanmatch.runtime.paths import best_level, paths, prepared
+from leanmatch.runtime.paths import Inputs, best_level, paths, prepared
 from leanmatch.runtime.tables import runtime_rows
 
 
@@ -173,7 +173,7 @@ def test_every_path_of_every_form_is_correct(level: str, kind: str, precision: s
     rng = np.random.default_rng(1)
     bias = rng.normal(size=40).astype(np.float32)
     ranges = np.abs(rng.normal(1, 1, size=48)).astype(np.float32)
-    found = paths(matrix, precision, level, ranges)
+    found = paths(matrix, precision, level, Inputs(ranges, measured=True))
     assert found and len({path.name for path in found}) == len(found)
     for tokens in (1, 5, 33):
         x = (rng.normal(size=(tokens, 48)) * ranges / 4).astype(np.float32)

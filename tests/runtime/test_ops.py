@@ -72,6 +72,24 @@ def test_attention(level: str, length: int, width: int) -> None:
     np.testing.assert_allclose(found[start:], wanted[start:], atol=2e-5, rtol=2e-5)
 
 
+@pytest.mark.parametrize("width", [32, 64])
+@pytest.mark.parametrize("length", [1, 2, 7, 16, 33, 63, 65, 130])
+def test_attention_in_bfloat16(length: int, width: int) -> None:
+    if not native.load().linear.has_bf16():
+        pytest.skip("no bfloat16 on this CPU")
+    rng = np.random.default_rng(length * 100 + width)
+    qkv = rng.normal(0, 1, (length, 3, width)).astype(np.float32)
+    bias = rng.normal(0, 2, 2 * length - 1).astype(np.float32) if length % 2 else None
+    exact, found = np.empty((length, width), np.float32), np.full((length, width), np.nan, np.float32)
+    native.load().op_attention("avx512", qkv, bias, 0, length, exact)
+    start = length // 3
+    native.load().op_attention("avx512", qkv, bias, start, length, found, bf16=True)
+    assert np.isnan(found[:start]).all(), "rows of other threads were written"
+    error = np.abs(found[start:] - exact[start:])
+    assert 0 < error.max() < 0.03 * max(1, np.abs(exact).max())
+    assert np.linalg.norm(error) < 0.006 * np.linalg.norm(exact[start:]) + 1e-3
+
+
 def test_attention_of_far_apart_scores(level: str) -> None:
     qkv = np.zeros((3, 3, 16), np.float32)
     qkv[0, 0], qkv[0, 1], qkv[1, 1] = 300, 300, -300  # scores of +-360000: one key takes all

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,13 +13,34 @@ from leanmatch import native
 from leanmatch.errors import ModelError
 from leanmatch.factorization import Dense, DenseSparse, Factors, IntMatrix, LowRank, QuantizedDenseSparse
 from leanmatch.runtime.architectures import Architecture, Sizes, relative_bias
+from leanmatch.runtime.paths import UNKNOWN, Inputs
 from leanmatch.runtime.weights import Floats, Weights, expect_vector
 
 Layer: TypeAlias = list[tuple[int, Any, "Floats | None"]]
 """What a linear layer runs: (fewest tokens, packed layer, factors of its inputs), ascending."""
 
-PackLayer: TypeAlias = Callable[[str, Factors, "Floats | None", "Floats | None"], Layer]
-"""Name, weight, bias and the range of each input (None: unknown) of a linear layer to what runs it."""
+PackLayer: TypeAlias = Callable[[str, Factors, "Floats | None", Inputs], Layer]
+"""Name, weight, bias and what is known of the inputs of a linear layer to what runs it."""
+
+ZEROS = {"gelu": 16, "gelu_tanh": 16, "silu": 24, "relu": 1}
+"""Zero points of inputs that come from an activation; its least value is about that many of 255 steps below zero
+where the largest is about 2.5."""
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What a build is told of the model.
+
+    Attributes:
+        max_tokens: longest text that will come (for relative attention biases).
+        apart: keep plain q, k and v apart: in 8 bits each balances its own columns against its inputs, which
+            halves the error (1 - cosine of 9e-4 against 5.6e-4 on MiniLM).
+        ranges: largest size of each input of a layer, as measured before; empty: not measured.
+    """
+
+    max_tokens: int | None = None
+    apart: bool = False
+    ranges: Mapping[str, Floats] = field(default_factory=dict)
 
 
 def build_transformer(
@@ -28,9 +49,7 @@ def build_transformer(
     sizes: Sizes,
     pack: PackLayer,
     level: str,
-    max_tokens: int | None,
-    *,
-    apart: bool = False,
+    known: Knowledge | None = None,
 ) -> dict[str, Any]:
     """The fields of ``_native.Encoder`` for a transformer; pooling and heads are still empty.
 
@@ -40,23 +59,22 @@ def build_transformer(
         sizes: sizes.
         pack: packs one linear layer.
         level: instruction-set level of the kernels beside the linear layers.
-        max_tokens: longest text that will come (for relative attention biases).
-        apart: keep plain q, k and v apart: in 8 bits each balances its own columns against its inputs, which
-            halves the error (1 - cosine of 9e-4 against 5.6e-4 on MiniLM).
+        known: more of it.
 
     Raises:
         ModelError: weights that are missing or do not fit.
     """
+    known = known or Knowledge()
     words = weights.matrix(architecture.words)
     embedded = words.shape[1]
     projection = None
     if architecture.projection is not None and weights.has(architecture.projection):
         projection = _linear(weights, architecture.projection, pack)
-    blocks = [_block(weights, architecture, sizes, index, pack, apart) for index in range(sizes.blocks)]
+    blocks = [_block(weights, architecture, sizes, index, pack, known) for index in range(sizes.blocks)]
     positions = _positions(weights, architecture, embedded)
     bias = None
     if architecture.relative_bias is not None:
-        span = max(positions.shape[0] if max_tokens is None else max_tokens, 1)
+        span = max(positions.shape[0] if known.max_tokens is None else known.max_tokens, 1)
         bias = relative_bias(weights.matrix(architecture.relative_bias).dense(), span)
     return {
         "level": level,
@@ -73,6 +91,16 @@ def build_transformer(
         "activation": sizes.activation,
         "relative_bias": bias,
     }
+
+
+def split_ranges(measured: Floats, architecture: Architecture, sizes: Sizes) -> dict[str, Floats]:
+    """``Encoder.input_ranges`` by the names of the layers (of the query for q, k and v)."""
+    names, ranges = architecture.names, {}
+    for index, row in enumerate(measured):
+        parts = np.split(row, np.arange(1, 4) * sizes.width)
+        for name, part in zip((names.query, names.out, names.up, names.down), parts, strict=True):
+            ranges[architecture.block.format(i=index) + name] = part
+    return ranges
 
 
 def build_static(words: Factors, level: str) -> dict[str, Any]:
@@ -108,7 +136,7 @@ def make_table(factors: Factors) -> Any:
 
 
 def _block(
-    weights: Weights, architecture: Architecture, sizes: Sizes, index: int, pack: PackLayer, apart: bool
+    weights: Weights, architecture: Architecture, sizes: Sizes, index: int, pack: PackLayer, known: Knowledge
 ) -> dict[str, Any]:
     prefix = architecture.block.format(i=index)
     names = architecture.names
@@ -117,11 +145,18 @@ def _block(
         before = architecture.block.format(i=index - 1) + names.output_norm
     attention_norm = _norm(weights, prefix + names.attention_norm, sizes.width, sizes.eps)
     inputs = [prefix + one for one in (names.query, names.key, names.value)]
+    out, up, down = (prefix + one for one in (names.out, names.up, names.down))
+
+    def seen(name: str, guess: Inputs) -> Inputs:
+        ranges = known.ranges.get(name)
+        return guess if ranges is None else replace(guess, ranges=ranges, measured=True)
+
+    guess = Inputs(_range(weights, before, sizes))
     return {
-        "qkv": _attention_inputs(weights, inputs, pack, _range(weights, before, sizes), apart),
-        "out": _linear(weights, prefix + names.out, pack),
-        "up": _linear(weights, prefix + names.up, pack, _norm_range(*attention_norm[:2])),
-        "down": _linear(weights, prefix + names.down, pack),
+        "qkv": _attention_inputs(weights, inputs, pack, seen(inputs[0], guess), known.apart),
+        "out": _linear(weights, out, pack, seen(out, UNKNOWN)),
+        "up": _linear(weights, up, pack, seen(up, Inputs(_norm_range(*attention_norm[:2])))),
+        "down": _linear(weights, down, pack, seen(down, Inputs(zero=ZEROS.get(sizes.activation, 128)))),
         "attention_norm": attention_norm,
         "output_norm": _norm(weights, prefix + names.output_norm, sizes.width, sizes.eps),
     }
@@ -143,16 +178,16 @@ def _norm_range(gamma: Floats, beta: Floats) -> Floats:
 
 
 def _attention_inputs(
-    weights: Weights, modules: list[str], pack: PackLayer, ranges: Floats | None, apart: bool
+    weights: Weights, modules: list[str], pack: PackLayer, known: Inputs, apart: bool
 ) -> list[Layer]:
     """q, k and v as one layer where their forms allow it, else as three."""
     parts = [weights.matrix(module) for module in modules]
     biases = [_bias(weights, module, part.shape[0]) for module, part in zip(modules, parts, strict=True)]
     stacked = None if apart and isinstance(parts[0], Dense) else stack(parts)
     if stacked is None:
-        return [pack(*layer, ranges) for layer in zip(modules, parts, biases, strict=True)]
+        return [pack(*layer, known) for layer in zip(modules, parts, biases, strict=True)]
     bias = _joined(biases, [part.shape[0] for part in parts])
-    return [pack(f"{modules[0]}+key+value", stacked, bias, ranges)]
+    return [pack(f"{modules[0]}+key+value", stacked, bias, known)]
 
 
 def stack(parts: list[Factors]) -> Factors | None:
@@ -202,9 +237,9 @@ def _equal(first: NDArray[Any], second: NDArray[Any]) -> bool:
     return first is second or (first.shape == second.shape and bool((first == second).all()))
 
 
-def _linear(weights: Weights, module: str, pack: PackLayer, ranges: Floats | None = None) -> Layer:
+def _linear(weights: Weights, module: str, pack: PackLayer, inputs: Inputs = UNKNOWN) -> Layer:
     factors = weights.matrix(module)
-    return pack(module, factors, _bias(weights, module, factors.shape[0]), ranges)
+    return pack(module, factors, _bias(weights, module, factors.shape[0]), inputs)
 
 
 def _bias(weights: Weights, module: str, length: int) -> Floats | None:

@@ -24,7 +24,7 @@ from leanmatch.errors import LeanmatchError, ModelError
 from leanmatch.factorization import Factors
 from leanmatch.files import write_json
 from leanmatch.runtime.build import Layer
-from leanmatch.runtime.paths import Path, describe, paths, prepared
+from leanmatch.runtime.paths import UNKNOWN, Inputs, Path, describe, paths, prepared
 from leanmatch.runtime.weights import Floats
 
 TOKENS = (4, 16, 64)
@@ -32,6 +32,9 @@ TOKENS = (4, 16, 64)
 
 FROM = (0, 10, 32)
 """The fewest tokens that each of :data:`TOKENS` stands for."""
+
+ROUNDED = ("dense_bf16", "dense_i8", "dense_sparse_i8")
+"""Paths whose activations are rounded to bfloat16 or to 8 bits."""
 
 WORTH = 1.15
 FILE_NAME = "runtime-choices.json"
@@ -75,25 +78,25 @@ class Chooser:
         self._precision = precision
         self._level = level
         self._file = file
-        self._known: dict[str, Times] = _read(file, self._machine())
+        self._known, self.ranges = _read(file, self._machine())
         self._measured = False
         self.choices: list[LayerChoice] = []
 
     def __call__(
-        self, name: str, factors: Factors, bias: Floats | None, ranges: Floats | None = None
+        self, name: str, factors: Factors, bias: Floats | None, inputs: Inputs = UNKNOWN
     ) -> Layer:
-        """Pack one layer; ``ranges`` as in :func:`leanmatch.runtime.paths.paths`.
+        """Pack one layer; ``inputs`` as in :func:`leanmatch.runtime.paths.paths`.
 
         Raises:
             ModelError: no path gives the right numbers.
         """
         factors = prepared(factors, self._precision)
-        candidates = paths(factors, self._precision, self._level, ranges)
+        candidates = paths(factors, self._precision, self._level, inputs)
         form = describe(factors)
         packed: dict[str, Any] = {}
         times: Times = {}
         if len(candidates) > 1:
-            times = self._times(form, candidates, factors, packed, bias, ranges)
+            times = self._times(form, candidates, factors, packed, bias, inputs)
             candidates = [path for path in candidates if path.name in times]
         runs = choose(times) if times else ((0, candidates[0].name),)
         by_name = {path.name: path for path in candidates}
@@ -113,12 +116,32 @@ class Chooser:
         )
         return [(start, packed[path], by_name[path].input_factor) for start, path in runs]
 
+    @property
+    def wants_ranges(self) -> bool:
+        """Would measured ranges of the inputs make a layer's rounding better, and are they not known yet?"""
+        runs = {path for choice in self.choices for _, path in choice.runs}
+        sparse = "dense_sparse_i8" in runs
+        return not self.ranges and (sparse or (self._precision == "int8" and "dense_i8" in runs))
+
+    def use_ranges(self, ranges: Mapping[str, Floats]) -> None:
+        """Start again with measured ranges, which are kept for the next load; paths stay chosen."""
+        self.ranges = {name: _short(values) for name, values in ranges.items()}
+        self._measured = True
+        self.choices = []
+
+    @property
+    def rounds(self) -> bool:
+        """Does a layer compute with rounded activations? Then attention may as well."""
+        return any(path in ROUNDED for choice in self.choices for _, path in choice.runs)
+
     def save(self) -> None:
         """Keep new measurements; where the folder cannot be written they are made again next time."""
         if self._file is None or not self._measured:
             return
         try:
-            write_json(self._file, {"machine": self._machine(), "microseconds": self._known})
+            ranges = {name: [float(one) for one in values] for name, values in self.ranges.items()}
+            kept = {"machine": self._machine(), "microseconds": self._known, "ranges": ranges}
+            write_json(self._file, kept)
         except OSError:
             return
 
@@ -129,13 +152,13 @@ class Chooser:
         factors: Factors,
         packed: dict[str, Any],
         bias: Floats | None,
-        ranges: Floats | None,
+        inputs: Inputs,
     ) -> Times:
         known = self._known.get(form)
         if known is None or not known or not set(known) <= {path.name for path in candidates}:
             for path in candidates:
                 packed[path.name] = path.pack(self._level, bias)
-            known = measure(form, candidates, packed, factors.dense(), bias, ranges)
+            known = measure(form, candidates, packed, factors.dense(), bias, inputs)
             self._known[form] = known
             self._measured = True
         return known
@@ -156,7 +179,7 @@ def measure(
     packed: Mapping[str, Any],
     weight: Floats,
     bias: Floats | None,
-    ranges: Floats | None = None,
+    inputs: Inputs = UNKNOWN,
 ) -> Times:
     """Time every correct path at :data:`TOKENS`.
 
@@ -166,8 +189,10 @@ def measure(
     time_layer = native.load().time_layer
     rng = np.random.default_rng(0)
     x = rng.standard_normal((max(TOKENS) + 1, weight.shape[1])).astype(np.float32)
-    if ranges is not None:  # four standard deviations
-        x *= ranges / 4
+    if inputs.ranges is not None:  # four standard deviations
+        x *= inputs.ranges / 4
+    if inputs.zero < 128:  # mostly positive
+        x = np.maximum(x, -x.max() * np.float32(inputs.zero / 255))
     expected = x @ weight.T
     y = np.empty(expected.shape, dtype=np.float32)
     times: Times = {}
@@ -228,18 +253,29 @@ def cpu_name() -> str:
     return platform.machine()
 
 
-def _read(file: FilePath | None, machine: dict[str, Any]) -> dict[str, Times]:
+def _short(values: Floats) -> Floats:
+    """With three digits, which is enough to sort by and keeps the file small."""
+    rounded: Floats = np.array([float(f"{one:.3g}") for one in values.tolist()], np.float32)
+    return rounded
+
+
+def _read(file: FilePath | None, machine: dict[str, Any]) -> tuple[dict[str, Times], dict[str, Floats]]:
     """Kept measurements of this machine; anything else counts as none and is measured again."""
     if file is None or not file.is_file():
-        return {}
+        return {}, {}
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
         if kept["machine"] != machine:
-            return {}
-        return {
+            return {}, {}
+        times = {
             str(form): {str(path): [float(one) for one in row] for path, row in times.items()}
             for form, times in kept["microseconds"].items()
             if all(len(row) == len(TOKENS) for row in times.values())
         }
+        ranges = {
+            str(name): np.array([float(one) for one in values], np.float32)
+            for name, values in kept["ranges"].items()
+        }
+        return times, ranges
     except (OSError, ValueError, TypeError, KeyError, AttributeError, LeanmatchError):
-        return {}
+        return {}, {}

@@ -52,12 +52,16 @@ class QuantizedRows:
         scale: float32 ``(T,)``.
         zero: int32 ``(T,)``.
         width: ``n``.
+        head_scale: float32 ``(T,)``, the scale of the head's columns (see :func:`dense_sparse_i8`).
+        layer: the only layer that takes them; None: any whose level they were made for.
     """
 
     values: NDArray[np.uint8]
     scale: Floats
     zero: NDArray[np.int32]
     width: int
+    head_scale: Floats
+    layer: PackedLinear | None = None
 
     def dequantize(self) -> Floats:
         """float32 ``(T, n)``."""
@@ -150,12 +154,34 @@ class PackedLinear:
         if isinstance(rows, QuantizedRows):
             if not self.takes_quantized:
                 raise UsageError(f"{self.path} takes floats", remedy="pass x as it was before quantize_rows")
-            self._packed.run_quantized(rows.values, rows.scale, rows.zero, y, activation, added)
+            if rows.layer is not (self if self._packed.own_rows else None):
+                raise UsageError(
+                    f"these rows were not quantized for this {self.path} layer",
+                    remedy="use its own quantize_rows",
+                )
+            arrays = rows.values, rows.scale, rows.zero, rows.head_scale
+            self._packed.run_quantized(*arrays, y, activation, added)
         else:
             if np.may_share_memory(rows, y):
                 raise DataError("out shares memory with x")
             self._packed.run(rows, y, activation, added)
         return y
+
+    def quantize_rows(self, x: ArrayLike) -> QuantizedRows:
+        """Quantize activations ``(T, n)`` as this layer does.
+
+        Raises:
+            UsageError: a path of floats.
+            DataError: a shape that does not fit.
+        """
+        if not self.takes_quantized:
+            raise UsageError(f"{self.path} takes floats", remedy="pass x as it is")
+        array = _floats("x", x, 2)
+        if array.shape[1] != self.shape[1]:
+            raise DataError(f"x must have n = {self.shape[1]} columns (found {array.shape[1]})")
+        rows = _empty_rows(*array.shape, layer=self if self._packed.own_rows else None)
+        self._packed.quantize(array, rows.values, rows.scale, rows.zero, rows.head_scale)
+        return rows
 
     def measure(
         self, x: ArrayLike, *, activation: str = "none", quantized: bool = False, repeats: int = 1
@@ -271,6 +297,9 @@ def dense_sparse_i8(
     bias: ArrayLike | None = None,
     *,
     level: str | None = None,
+    zero: int = 128,
+    order: ArrayLike | None = None,
+    head: int = 0,
 ) -> PackedLinear:
     """``W_i = S_i D_i`` in integers, at most 128 atoms a block.
 
@@ -282,6 +311,10 @@ def dense_sparse_i8(
         values_scale: ``(m,)``.
         bias: ``(m,)``.
         level: instruction-set level; below avx512_vbmi_vnni the factors are decoded for dense_sparse_f32.
+        zero: zero point of the inputs, 1 to 254: 128 where they lie about zero, lower where they are mostly positive.
+        order: the blocks in the order in which they are worked off.
+        head: how many of them, from the first on, have scales of their own for each token: those with the
+            inputs that go far out, so that the others' 8 bits are not spent on them.
     """
     support = _indices(indices)
     return PackedLinear(
@@ -294,6 +327,9 @@ def dense_sparse_i8(
             _codes("values_q", values_q, 3),
             _floats("values_scale", values_scale, 1),
             _bias(bias, support.shape[0]),
+            zero,
+            None if order is None else np.ascontiguousarray(order, np.int32),
+            head,
         )
     )
 
@@ -315,16 +351,20 @@ def quantize_rows(x: ArrayLike, *, level: str | None = None) -> QuantizedRows:
     ([85, 255, 0], [85])
     """
     array = _floats("x", x, 2)
-    tokens, width = array.shape
-    module = native.load().linear
-    rows = QuantizedRows(
-        np.empty((tokens, module.quantized_stride(width)), np.uint8),
+    rows = _empty_rows(*array.shape)
+    native.load().linear.quantize(resolve_level(level), array, rows.values, rows.scale, rows.zero)
+    return rows
+
+
+def _empty_rows(tokens: int, width: int, layer: PackedLinear | None = None) -> QuantizedRows:
+    return QuantizedRows(
+        np.empty((tokens, native.load().linear.quantized_stride(width)), np.uint8),
         np.empty(tokens, np.float32),
         np.empty(tokens, np.int32),
         width,
+        np.zeros(tokens, np.float32),
+        layer,
     )
-    module.quantize(resolve_level(level), array, rows.values, rows.scale, rows.zero)
-    return rows
 
 
 def measure_peaks(level: str | None = None) -> dict[str, float]:

@@ -102,28 +102,57 @@ def expect_tables(
     values_q: Array,
     values_scale: Array,
     bias: Array | None,
+    head: Array | None = None,
 ) -> Expected:
-    """dense_sparse_i8 with tables: the arithmetic that the header states, in integers."""
-    blocks, _, width = atoms_q.shape
-    most = int(np.abs(atoms_q.astype(np.int64)).sum(axis=2).max())
+    """dense_sparse_i8 with tables: the arithmetic that the header states, in integers.
+
+    ``head`` names the blocks with scales of their own; their sums are rounded once, to the others' unit.
+    """
+    blocks, nonzeros = indices.shape[1:]
+    head = np.zeros(0, int) if head is None else head
+    most, zero = (
+        int(np.abs(atoms_q.astype(np.int64)).sum(axis=2).max()),
+        int(rows.zero[0]) if len(rows.zero) else 128,
+    )
     shift = 0
-    while (255 * most + (1 << shift) // 2) >> shift > 32766 or (256 * most) >> shift > 32767:
+    while (max(zero, 255 - zero) * most + (1 << shift) // 2) >> shift > 32766:
         shift += 1
-    unit = np.float64(atoms_scale.max()) * 2.0**shift * 32768 / 32767
-    split = rows.values[:, : rows.width].astype(np.int64).reshape(len(rows.scale), blocks, width)
+    split = centred(rows).reshape(len(rows.scale), blocks, atoms_q.shape[2])
     z = (np.einsum("tic,irc->tir", split, atoms_q.astype(np.int64)) + (1 << shift) // 2) >> shift
-    sums = np.fix(atoms_q.astype(np.float64).sum(axis=2) * 256 / (1 << shift)).astype(np.int64)
-    z = np.clip(z - rounded_product(sums[None], rows.zero[:, None, None] << 7), -32768, 32767)
-    scale15 = np.floor(atoms_scale / atoms_scale.max() * np.float32(32767) + np.float32(0.5)).astype(np.int64)
-    z = rounded_product(z, scale15[None])
-    largest = np.abs(z).max(axis=(1, 2))
+    unit = np.float64(atoms_scale.max()) * 2.0**shift
+    if (atoms_scale != atoms_scale.max()).any():
+        unit *= 32768 / 32767
+        scale15 = np.floor(atoms_scale / atoms_scale.max() * np.float32(32767) + np.float32(0.5)).astype(
+            np.int64
+        )
+        z = rounded_product(z, scale15[None])
+    rest = np.setdiff1d(np.arange(blocks), head)
+    sums, units = _table_sums(z[:, rest], indices[:, rest], values_q[:, rest], rows.scale * unit)
+    slack = np.zeros(len(units))
+    if len(head):
+        of_head, head_units = _table_sums(
+            z[:, head], indices[:, head], values_q[:, head], rows.head_scale * unit
+        )
+        limit = 2**30 / (16256 * 4 * len(head) * -(-nonzeros // 4))
+        assert (units >= head_units / limit).all(), "the limit is not part of this reference"
+        ratio = np.divide(head_units, units, out=np.zeros_like(units), where=units > 0)
+        sums, slack = (
+            sums + of_head * ratio[:, None],
+            units * (0.5 + 1e-6 * np.abs(of_head * ratio[:, None]).max(initial=0)),
+        )
+    y = sums * units[:, None] * values_scale.astype(np.float64)
+    bound = slack[:, None] * values_scale.astype(np.float64)
+    b = np.zeros(len(indices)) if bias is None else bias.astype(np.float64)
+    return Expected(y + b, bound + 8 * EPS * (np.abs(y) + np.abs(b)))
+
+
+def _table_sums(z: Array, indices: Array, values_q: Array, unit: Array) -> tuple[Array, Array]:
+    """Sums of codes times z in 8 bits, and what a unit of them is worth, by token."""
+    largest = np.abs(z).max(axis=(1, 2), initial=0)
     factor = np.where(largest <= 127, 32767, 127 * 32768 // np.maximum(largest, 1))
     table = np.clip(rounded_product(z, factor[:, None, None]), -128, 127)
-    back = np.where(largest <= 127, 1.0, 32768 / factor)
-    y = np.zeros((len(rows.scale), len(indices)), np.int64)
-    for i in range(blocks):
+    y = np.zeros((len(z), len(indices)))
+    for i in range(z.shape[1]):
         for q in range(indices.shape[2]):
             y += values_q[:, i, q].astype(np.int64) * table[:, i, indices[:, i, q]]
-    sums = y * values_scale.astype(np.float64) * (rows.scale.astype(np.float64) * unit * back)[:, None]
-    b = np.zeros(len(indices)) if bias is None else bias.astype(np.float64)
-    return Expected(sums + b, 8 * EPS * (np.abs(sums) + np.abs(b)))
+    return y, unit.astype(np.float64) * np.where(largest <= 127, 1.0, 32768 / factor)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
+
+import numpy as np
 
 from leanmatch import native
 from leanmatch.errors import ModelError
@@ -12,14 +15,14 @@ from leanmatch.formats.artifact import is_artifact, read_artifact
 from leanmatch.formats.provenance import read_provenance
 from leanmatch.formats.reader import find_model
 from leanmatch.runtime.architectures import UnsupportedError, read_sizes
-from leanmatch.runtime.build import build_static, build_transformer, make_table
+from leanmatch.runtime.build import Knowledge, build_static, build_transformer, make_table, split_ranges
 from leanmatch.runtime.choice import Chooser, choices_file
 from leanmatch.runtime.encoder import Encoder
 from leanmatch.runtime.fallback import FallbackEncoder, fall_back
 from leanmatch.runtime.heads import build_heads
 from leanmatch.runtime.modules import Layout, read_json, read_layout
 from leanmatch.runtime.paths import best_level, check_precision, quantize_rows
-from leanmatch.runtime.tokenization import read_tokenizer
+from leanmatch.runtime.tokenization import TextTokenizer, pack, read_tokenizer
 from leanmatch.runtime.weights import (
     STOCK_FILE,
     CompressedWeights,
@@ -95,15 +98,21 @@ def load_native(folder: Path, *, name: str, weights: str = "stored") -> Encoder:
             else:
                 config = read_json(layout.transformer / "config.json")
                 architecture, sizes = read_sizes(config)
-                fields = build_transformer(
-                    source, architecture, sizes, chooser, level, layout.max_tokens, apart=weights == "int8"
-                )
+                known = Knowledge(layout.max_tokens, weights == "int8", chooser.ranges)
+                fields = build_transformer(source, architecture, sizes, chooser, level, known)
             if weights == "int8" and not compressed:
                 fields["words"] = _int8_words(source, layout, fields["words"])
-        fields["pooling"] = list(layout.pooling)
-        fields["post"] = build_heads(layout, source if compressed else None, level)
-        graph = module.Encoder(fields)
-        tokenizer = read_tokenizer(layout, config, graph.most_tokens or None)
+            fields["rounds_attention"] = chooser.rounds
+            fields["pooling"] = list(layout.pooling)
+            fields["post"] = build_heads(layout, source if compressed else None, level)
+            graph = module.Encoder(fields)
+            tokenizer = read_tokenizer(layout, config, graph.most_tokens or None)
+            if chooser.wants_ranges:
+                measured = graph.input_ranges(*_probe(tokenizer, fields["words"].rows))
+                chooser.use_ranges(split_ranges(measured, architecture, sizes))
+                known = replace(known, ranges=chooser.ranges)
+                again = build_transformer(source, architecture, sizes, chooser, level, known)
+                graph = module.Encoder(fields | {"blocks": again["blocks"]})
         provenance = read_provenance(folder)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         # A shape that does not fit its neighbours (std::invalid_argument), or JSON of another form.
@@ -122,6 +131,13 @@ def load_native(folder: Path, *, name: str, weights: str = "stored") -> Encoder:
         choices=chooser.choices,
         vocabulary=int(fields["words"].rows),
     )
+
+
+def _probe(tokenizer: TextTokenizer, vocabulary: int) -> tuple[Any, Any]:
+    """Texts of random words, whose far-off inputs are in the same places as those of real ones."""
+    rng = np.random.default_rng(0)
+    first = min(2000, vocabulary // 4)  # what comes before are marks and single letters
+    return pack([tokenizer.with_special(rng.integers(first, vocabulary, 22).tolist()) for _ in range(16)])
 
 
 def _said(weights: str) -> str:

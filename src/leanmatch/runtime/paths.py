@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from leanmatch import native
 from leanmatch.errors import UsageError
@@ -33,7 +34,28 @@ PRECISIONS: Mapping[str, str] = MappingProxyType(
 MOST_INT8_ATOMS = 128
 """Atoms a block that the integer dense-sparse kernel takes."""
 
+HEAD_BLOCKS = 12
+"""One of so many blocks of an integer dense-sparse layer has scales of its own: those with the far-off inputs."""
+
 PackPath = Callable[[str, "Floats | None"], Any]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is known of a layer's inputs.
+
+    Attributes:
+        ranges: about the largest size of each ``(n,)``; None: unknown.
+        measured: were they seen (else they are a guess from the LayerNorm in front)?
+        zero: zero point for 8 bits where one must do for all tokens: 128, or lower where they are mostly positive.
+    """
+
+    ranges: Floats | None = None
+    measured: bool = False
+    zero: int = 128
+
+
+UNKNOWN = Inputs()
 
 
 @dataclass(frozen=True)
@@ -101,15 +123,15 @@ def prepared(factors: Factors, precision: str) -> Factors:
     return factors.quantize() if precision == "int8" and isinstance(factors, DenseSparse) else factors
 
 
-def paths(factors: Factors, precision: str, level: str, ranges: Floats | None = None) -> list[Path]:
+def paths(factors: Factors, precision: str, level: str, inputs: Inputs = UNKNOWN) -> list[Path]:
     """Every way to run ``factors`` at that precision and level; the first is the plain one.
 
     Args:
         factors: the weight, as :func:`prepared` gives it.
         precision: a key of :data:`PRECISIONS`.
         level: instruction-set level.
-        ranges: about the largest size of each input ``(n,)``, where it is known: 8-bit layers of a stock
-            model then share the burden of far-off inputs with the weights (:func:`smoothing`).
+        inputs: what is known of the inputs: 8-bit layers of a stock model share the burden of far-off ones with
+            the weights (:func:`smoothing`), dense-sparse ones give their blocks scales of their own.
     """
     if precision == "float32":
         return _exact(factors)
@@ -117,14 +139,14 @@ def paths(factors: Factors, precision: str, level: str, ranges: Floats | None = 
         dense16 = partial(_pack_plain, "dense_bf16", factors.dense)
         return [Path("dense_bf16", dense16, 1e-2) for _ in range(has_bf16(level))] + _exact(factors)
     if isinstance(factors, QuantizedDenseSparse):
-        codes = [_sparse_int8_path(factors)] if factors.atom_count <= MOST_INT8_ATOMS else []
+        codes = [_sparse_int8_path(factors, inputs)] if factors.atom_count <= MOST_INT8_ATOMS else []
         dense = _int8_path(lambda: quantize_rows(factors.dense()))
         return [*codes, _sparse_float_path(factors.dequantize), dense]
     if isinstance(factors, LowRank):
         return [_low_rank_path(factors), _float_path(factors.dense)]
     if isinstance(factors, IntMatrix):
         return [_int8_path(lambda: one_scale(factors)), _float_path(factors.dense)]
-    smoothed = [_smoothed_path(factors.dense(), ranges)] if precision == "int8" else []
+    smoothed = [_smoothed_path(factors.dense(), inputs.ranges)] if precision == "int8" else []
     return [*smoothed, *_exact(factors)]
 
 
@@ -155,7 +177,7 @@ def smoothing(weight: Floats, ranges: Floats) -> Floats:
     """``s (n,)``: inputs are divided by it and columns of the weight multiplied, before both are rounded.
 
     ``s_j = range_j^a / max_i |w_ij|^(1 - a)``, ``a = 0.4``, geometric mean 1: SmoothQuant's balance (Xiao et
-    al., ICML 2023), with ranges from the LayerNorm in front instead of calibration data.
+    al., ICML 2023).
     """
     columns = np.abs(weight).max(axis=0)
     s = np.maximum(ranges, 1e-5) ** 0.4 / np.maximum(columns, 1e-5) ** 0.6
@@ -205,7 +227,19 @@ def _sparse_float_path(make: Callable[[], DenseSparse]) -> Path:
     return Path("dense_sparse_f32", pack, 1e-4)
 
 
-def _sparse_int8_path(factors: QuantizedDenseSparse) -> Path:
+def head_order(ranges: Floats, blocks: int) -> NDArray[np.int32]:
+    """Blocks by their largest input, falling: the first of them get scales of their own.
+
+    >>> head_order(np.array([1.0, 2.0, 9.0, 0.0], np.float32), 2).tolist()
+    [1, 0]
+    """
+    return np.argsort(-ranges.reshape(blocks, -1).max(axis=1), kind="stable").astype(np.int32)
+
+
+def _sparse_int8_path(factors: QuantizedDenseSparse, inputs: Inputs) -> Path:
+    order = head_order(inputs.ranges, factors.blocks) if inputs.measured and inputs.ranges is not None else None
+    head = 0 if order is None else factors.blocks // HEAD_BLOCKS
+
     def pack(level: str, bias: Floats | None) -> Any:
         arrays = (
             factors.atoms_q,
@@ -214,7 +248,9 @@ def _sparse_int8_path(factors: QuantizedDenseSparse) -> Path:
             factors.values_q,
             factors.values_scale,
         )
-        return native.load().linear.dense_sparse_i8(level, *map(np.ascontiguousarray, arrays), bias)
+        return native.load().linear.dense_sparse_i8(
+            level, *map(np.ascontiguousarray, arrays), bias, inputs.zero, order, head
+        )
 
     return Path("dense_sparse_i8", pack, 3e-2)
 
