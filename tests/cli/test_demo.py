@@ -133,7 +133,7 @@ def test_a_second_run_keeps_everything_and_shows_the_same(walked):
     console = Console(file=io.StringIO(), width=200)
     console.print(models_table(again))
     table = console.file.getvalue()
-    assert "compressed" in table and "(against trained)" in table and "out of distribution" in table
+    assert "compressed" in table and "against trained" in table and "out of distribution" in table
     steps = next_steps(again)
     assert (output / "report.html").resolve().as_uri() in steps
     assert f"leanmatch serve {output / 'catalogue'}" in steps and "http://127.0.0.1:8080/" in steps

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +41,7 @@ def served(catalogue: Path) -> Iterator[str]:
         address = re.search(r"http://\S+:\d+", "".join(said))
         if address is None:
             raise LeanmatchError(f"the server did not start; it said: {''.join(said)[-2000:]!r}")
+        _wait_until_ready(address[0], process)
         yield address[0]
     finally:
         process.terminate()
@@ -51,6 +54,22 @@ def served(catalogue: Path) -> Iterator[str]:
         finally:
             reader.join(STOP_SECONDS)
             process.stderr.close()
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[str]) -> None:
+    """Ask for its health until it is well; the model is being loaded meanwhile."""
+    end = time.monotonic() + START_SECONDS
+    answer = "nothing"
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=5):
+                return
+        except urllib.error.HTTPError as error:
+            answer = error.read().decode(errors="replace")
+        except OSError as error:  # it does not listen yet
+            answer = str(error)
+        time.sleep(0.05)
+    raise LeanmatchError(f"the server is not ready; it said: {answer!r:.500}")
 
 
 def _read(stream: IO[str], said: list[str], found: threading.Event) -> None:

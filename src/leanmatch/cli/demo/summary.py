@@ -61,8 +61,8 @@ def summarize(
             "attempts": len(compression["attempts"]),
         },
         "words": {
-            "gained": [one["word"] for one in words if one["low"] > 0][:MOST_WORDS],
-            "lost": [one["word"] for one in words if one["high"] < 0][:MOST_WORDS],
+            "gained": [one["word"] for one in words if one["low"] > 0 and _is_word(one)][:MOST_WORDS],
+            "lost": [one["word"] for one in words if one["high"] < 0 and _is_word(one)][:MOST_WORDS],
         },
         "index": results["index"],
         "server": results["serve"],
@@ -78,6 +78,10 @@ def summarize(
         "serve": f"leanmatch serve {output / 'catalogue'}",
         "address": ADDRESS,
     }
+
+
+def _is_word(found: Mapping[str, Any]) -> bool:
+    return any(character.isalnum() for character in found["word"])
 
 
 def _metrics(evaluation: Mapping[str, Any], *, of_rival: bool = False) -> dict[str, dict[str, Any]]:
@@ -112,23 +116,26 @@ def show(summary: Mapping[str, Any], console: Console) -> None:
 
 
 def models_table(summary: Mapping[str, Any]) -> Table:
-    """A row a model: quality, bytes, speed."""
+    """A column a model; rows: quality, bytes, speed."""
     from rich.table import Table
 
-    table = Table(title="quality in points (difference and its 95% interval), size, speed")
-    table.add_column("model")
-    for name in SLICES:
-        for metric in METRICS:
-            heading = f"{metric}\n{name}\n{summary['queries'][name]} queries"
-            table.add_column(heading, justify="right")
-    for heading in ("weights\nMB", "folder\nMB", f"texts/s\n{STOCK}", f"texts/s\n{OWN}"):
-        table.add_column(heading, justify="right")
+    table = Table(title="quality in points, difference and its 95% interval; size; speed")
+    table.add_column("")
     for name, model in summary["models"].items():
-        cells = [_cell(model["metrics"][part][metric]) for part in SLICES for metric in METRICS]
-        sizes = [f"{model[key] / 1e6:.1f}" for key in ("weights_bytes", "folder_bytes")]
-        speeds = [f"{model['texts_a_second'][engine]:,.0f}" for engine in (STOCK, OWN)]
-        against = f"\n(against {model['against']})" if "against" in model else ""
-        table.add_row(name + against, *cells, *sizes, *speeds)
+        against = f"\nagainst {model['against']}" if "against" in model else ""
+        table.add_column(name + against, justify="right")
+    models = list(summary["models"].values())
+    for part in SLICES:
+        for metric in METRICS:
+            cells = [_cell(model["metrics"][part][metric]) for model in models]
+            heading = f"{metric} {part}"
+            table.add_row(heading + (f"\n({summary['queries'][part]} queries)"), *cells)
+    table.add_section()
+    for key, heading in (("weights_bytes", "weights, MB"), ("folder_bytes", "whole folder, MB")):
+        table.add_row(heading, *(f"{model[key] / 1e6:.1f}" for model in models))
+    table.add_section()
+    for engine in (STOCK, OWN):
+        table.add_row(f"texts/s, {engine}", *(f"{model['texts_a_second'][engine]:,.0f}" for model in models))
     return table
 
 
