@@ -3,8 +3,8 @@
     python examples/duplicate_questions.py questions.csv -o model/
 
 ``questions.csv`` has two columns, ``anchor`` and ``positive``: two questions that ask the same. ITVReg is one
-loss in the place of ``MultipleNegativesRankingLoss``. Afterwards a question finds its duplicate, and the words
-say why.
+loss in the place of ``MultipleNegativesRankingLoss``. Afterwards a question finds its duplicate, and the
+words say why.
 """
 
 from __future__ import annotations
