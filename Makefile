@@ -21,7 +21,7 @@ SOURCES := CMakeLists.txt README.md LICENSE $(shell find src csrc -not -name '*.
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
 
-demo: $(PACKAGE_STAMP) ## train, compare and recommend on real text (minutes)
+demo: $(PACKAGE_STAMP) ## train, diagnose, compress, index and serve real text (minutes, then seconds)
 	$(BIN)/leanmatch demo
 
 test: $(PACKAGE_STAMP) ## tests and doctests of the installed package, with coverage

@@ -81,6 +81,17 @@ def test_evaluate_takes_it_like_any_model_on_its_test_rows(lean, pairs):
     assert found["slices"][0]["n_rows"] == 16, "the test rows, neither those learned from nor those judged on"
 
 
+def test_evaluate_measures_what_the_runtime_gives(lean, pairs, monkeypatch):
+    """The same numbers up to the runtime's rounding, and no encoder of torch is asked for them."""
+    ask = ("evaluate", lean[0], pairs, "--json", "--device", "cpu")
+    stock = json.loads(leanmatch(*ask).stdout)["slices"][0]["metrics"]["MRR@10"]["value"]
+    monkeypatch.setattr("leanmatch.formats.load_encoder", None)
+    result = leanmatch(*ask, "--runtime")
+    assert result.exit_code == 0, result.output
+    own = json.loads(result.stdout)["slices"][0]["metrics"]["MRR@10"]["value"]
+    assert own == pytest.approx(stock, abs=0.03)
+
+
 def test_inspect(lean, tmp_path):
     shown = leanmatch("inspect", lean[0])
     assert shown.exit_code == 0, shown.output

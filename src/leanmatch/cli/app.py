@@ -13,7 +13,7 @@ import typer
 from leanmatch import __version__
 from leanmatch.cli.compress import compress
 from leanmatch.cli.data import app as data_app
-from leanmatch.cli.demo import demo
+from leanmatch.cli.demo.command import demo
 from leanmatch.cli.diagnose import diagnose
 from leanmatch.cli.doctor import doctor
 from leanmatch.cli.evaluate import evaluate

@@ -48,6 +48,9 @@ def evaluate(
     propensity: Annotated[
         str, typer.Option(help="Constants of PSP: default, amazon or wikipedia.")
     ] = "default",
+    runtime: Annotated[
+        bool, typer.Option("--runtime", help="Encode as leanmatch serve does: with leanmatch's own runtime.")
+    ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts a forward pass.")] = 64,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     column: ColumnOption = None,
@@ -76,10 +79,10 @@ def evaluate(
             say(remark)
         names = labels(model, rival, by_base=against == "base")
         evaluation = run_evaluation(
-            _load(model, device, batch_size),
+            _load(model, device, batch_size, runtime),
             plan.table,
             options=plan.options,
-            against=None if rival is None else _load(rival, device, batch_size),
+            against=None if rival is None else _load(rival, device, batch_size, runtime),
             name=names[0],
             against_name=names[1],
             train_label_counts=plan.train,
@@ -90,10 +93,15 @@ def evaluate(
             _show(evaluation)
 
 
-def _load(model: str, device: str, batch_size: int) -> EncodeFunction:
+def _load(model: str, device: str, batch_size: int, runtime: bool) -> EncodeFunction:
+    say(f"loading {model}")
+    if runtime:
+        from leanmatch.runtime import load
+
+        own = load(model, fallback=False)
+        return lambda texts: own.encode(texts, batch_size=batch_size, show_progress=True)
     from leanmatch.formats import load_encoder
 
-    say(f"loading {model}")
     encoder = load_encoder(model, device=device)
     return lambda texts: encoder.encode(texts, batch_size=batch_size, show_progress=True)
 
