@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
+from pathlib import Path
 
 import pytest
 import typer
 
-from leanmatch.cli.common import print_json, reported_errors, stderr_console, stdout_console
+from leanmatch.cli.common import from_full_disk, print_json, reported_errors, stderr_console, stdout_console
 from leanmatch.errors import DataError, LeanmatchError, UsageError
 
 
@@ -55,3 +56,22 @@ def test_consoles(capsys: pytest.CaptureFixture[str]) -> None:
     stdout_console().print("result")
     stderr_console().print("progress")
     assert capsys.readouterr() == ("result\n", "progress\n")
+
+
+def test_a_library_that_meets_a_full_disk_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("this system has no /dev/full")
+    with pytest.raises(typer.Exit) as stop, reported_errors():
+        try:
+            full.write_bytes(b"x")
+        except OSError as error:  # as a library passes it on: without errno
+            raise RuntimeError("saving failed") from error
+    assert stop.value.exit_code == 1
+    assert "disk is full" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_recognized_in_each_librarys_words() -> None:
+    assert from_full_disk(RuntimeError("Error: I/O error: No space left on device (os error 28)"))
+    assert not from_full_disk(ValueError("another"))
+    assert not from_full_disk(None)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+FULL_DISK = ("No space left on device", "Disk quota exceeded", "file write failed")
+"""What safetensors, torch and ONNX say when a disk is full."""
 
 
 def stdout_console() -> Console:
@@ -56,3 +58,27 @@ def reported_errors() -> Iterator[None]:
             raise
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(EXIT_FAILED) from error
+    except Exception as error:
+        if not from_full_disk(error):
+            raise
+        typer.echo(
+            "error: a file could not be written: the disk is full, or the quota is used up; remedy: make room, "
+            "or name another place; then give the same command again",
+            err=True,
+        )
+        raise typer.Exit(EXIT_FAILED) from error
+
+
+def from_full_disk(error: BaseException | None) -> bool:
+    """Whether a library's own error says that the disk is full; such errors carry no ``errno``.
+
+    >>> from_full_disk(RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"))
+    True
+    >>> from_full_disk(RuntimeError("no"))
+    False
+    """
+    while error is not None:
+        if any(words in str(error) for words in FULL_DISK):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

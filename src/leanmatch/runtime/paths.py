@@ -237,7 +237,9 @@ def head_order(ranges: Floats, blocks: int) -> NDArray[np.int32]:
 
 
 def _sparse_int8_path(factors: QuantizedDenseSparse, inputs: Inputs) -> Path:
-    order = head_order(inputs.ranges, factors.blocks) if inputs.measured and inputs.ranges is not None else None
+    order = (
+        head_order(inputs.ranges, factors.blocks) if inputs.measured and inputs.ranges is not None else None
+    )
     head = 0 if order is None else factors.blocks // HEAD_BLOCKS
 
     def pack(level: str, bias: Floats | None) -> Any:
