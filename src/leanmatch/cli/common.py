@@ -62,8 +62,8 @@ def reported_errors() -> Iterator[None]:
         if not from_full_disk(error):
             raise
         typer.echo(
-            "error: a file could not be written: the disk is full, or the quota is used up; remedy: make room, "
-            "or name another place; then give the same command again",
+            "error: a file could not be written: the disk is full, or the quota is used up\n"
+            "  remedy: make room or name another place, then give the same command again",
             err=True,
         )
         raise typer.Exit(EXIT_FAILED) from error
