@@ -144,12 +144,16 @@ def _run(
 
 def _referenced(folder: Path, file: Path, encoder: Any) -> dict[str, Any]:
     """Make the profile that live queries are compared with; texts are the anchors of pairs, or lines."""
-    from leanmatch.data import read_pairs
     from leanmatch.index import Catalogue, put_extra
     from leanmatch.serve.drift import REFERENCE, build_reference
 
-    lines = file.suffix == ".txt"
-    texts = list(dict.fromkeys(_ids(file, None) if lines else read_pairs(file).anchors))
+    if file.suffix == ".txt":
+        found = _ids(file, None)
+    else:
+        from leanmatch.data import read_pairs
+
+        found = read_pairs(file).anchors
+    texts = list(dict.fromkeys(found))
     reference = build_reference(Catalogue.open(folder), encoder, texts, file.name)
     manifest = put_extra(folder, REFERENCE, reference.write, ".json")
     return {
