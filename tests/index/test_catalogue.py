@@ -31,6 +31,7 @@ from leanmatch.index import (
     upsert_items,
 )
 from leanmatch.index.lock import writer_lock
+from leanmatch.index.transaction import UnwritableError
 
 
 @pytest.fixture
@@ -331,3 +332,20 @@ def test_extras_stay_with_the_model(folder, encoder):
     assert (folder / file.name).read_text() == "{}" and read_manifest(folder).generation == 3
     rebuild_catalogue(folder, HashEncoder(name="hash-2"))
     assert not read_manifest(folder).extras and not (folder / file.name).exists()
+
+
+def test_a_full_disk_leaves_the_catalogue_and_says_so(tmp_path, encoder, monkeypatch):
+    folder = tmp_path / "c"
+    create_catalogue(folder, items_of_shop(20), encoder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def full(*_):
+        raise OSError("320 requested and 0 written")  # what numpy makes of a full disk
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(UnwritableError, match=r"0 written(.|\n)*make room"):
+        upsert_items(folder, [Item("new", "purple socks")], encoder)
+    monkeypatch.undo()
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    assert upsert_items(folder, [Item("new", "purple socks")], encoder).added == 1
+    assert Catalogue.open(folder).row("new") == 20

@@ -116,7 +116,7 @@ class Slow(WordEncoder):
         return super().__call__(texts)
     encode = __call__
 
-service.encoder_for = lambda manifest, model: Slow(dimension=24)
+service.encoder_for = lambda manifest, model, **_: Slow(dimension=24)
 from leanmatch.cli.app import app
 app({arguments!r}, prog_name="leanmatch")
 """

@@ -413,6 +413,7 @@ def test_the_page_asks_nobody_else(client):
     [
         ({"port": 70000}, "port is 70000"),
         ({"workers": 0}, "workers 0"),
+        ({"weights": "int3"}, "weights is 'int3'"),
         ({"api_keys": ("short",)}, "fewer than 8"),
     ],
 )

@@ -58,6 +58,9 @@ def index(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda, where torch encodes.")] = "auto",
+    weights: Annotated[
+        str, typer.Option("--weights", help="Precision of encoding: stored, float32, bfloat16 or int8.")
+    ] = "stored",
 ) -> None:
     """Make a catalogue of ITEMS, or change one; every change is all or nothing, also under kill -9."""
     with reported_errors():
@@ -89,7 +92,7 @@ def index(
                 columns,
                 options,
                 overwrite,
-                device,
+                {"device": device, "weights": weights},
             )
         if isinstance(change, dict):
             _show(change, as_json)
@@ -106,7 +109,7 @@ def _run(
     columns: tuple[str | None, list[str] | None],
     options: WriteOptions,
     overwrite: bool,
-    device: str,
+    how: dict[str, str],
 ) -> Change | dict[str, Any]:
     from leanmatch.index import (
         create_catalogue,
@@ -121,7 +124,7 @@ def _run(
     if not named:
         assert items is not None and model is not None
         return create_catalogue(
-            folder, _items(items, columns), open_encoder(model, device=device), options, overwrite=overwrite
+            folder, _items(items, columns), open_encoder(model, **how), options, overwrite=overwrite
         )
     manifest = read_manifest(folder)
     if named == ["--check"]:
@@ -129,27 +132,29 @@ def _run(
     if named == ["--rebuild"]:
         if model is None:
             raise UsageError("--rebuild needs a model", remedy="leanmatch index MODEL -o CATALOGUE --rebuild")
-        return rebuild_catalogue(folder, open_encoder(model, device=device), options)
+        return rebuild_catalogue(folder, open_encoder(model, **how), options)
     assert file is not None
     if named == ["--delete"]:
         return delete_items(folder, _ids(file, columns[0]), options)
     if named == ["--reference"]:
-        encoder = encoder_for(manifest, model, device=device)
+        encoder = encoder_for(manifest, model, **how)
         return _referenced(folder, file, encoder)
-    encoder = (
-        encoder_for(manifest, None, device=device) if model is None else open_encoder(model, device=device)
-    )
+    encoder = encoder_for(manifest, None, **how) if model is None else open_encoder(model, **how)
     return upsert_items(folder, _items(file, columns), encoder, options, patch=named == ["--update"])
 
 
 def _referenced(folder: Path, file: Path, encoder: Any) -> dict[str, Any]:
     """Make the profile that live queries are compared with; texts are the anchors of pairs, or lines."""
-    from leanmatch.data import read_pairs
     from leanmatch.index import Catalogue, put_extra
     from leanmatch.serve.drift import REFERENCE, build_reference
 
-    lines = file.suffix == ".txt"
-    texts = list(dict.fromkeys(_ids(file, None) if lines else read_pairs(file).anchors))
+    if file.suffix == ".txt":
+        found = _ids(file, None)
+    else:
+        from leanmatch.data import read_pairs
+
+        found = read_pairs(file).anchors
+    texts = list(dict.fromkeys(found))
     reference = build_reference(Catalogue.open(folder), encoder, texts, file.name)
     manifest = put_extra(folder, REFERENCE, reference.write, ".json")
     return {

@@ -26,6 +26,9 @@ def serve(
     threads: Annotated[
         int | None, typer.Option("--threads", help="Threads of encoding a process.", min=1)
     ] = None,
+    weights: Annotated[
+        str, typer.Option("--weights", help="Precision of encoding: stored, float32, bfloat16 or int8.")
+    ] = "stored",
     api_key: Annotated[
         list[str] | None,
         typer.Option("--api-key", help="Ask for this key; may be repeated.", envvar="LEANMATCH_API_KEY"),
@@ -67,6 +70,7 @@ def serve(
             port=port,
             workers=workers,
             threads=threads,
+            weights=weights,
             api_keys=tuple(api_key or ()),
             write_keys=tuple(write_key or ()),
             log_texts=log_texts,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from leanmatch.errors import MissingExtraError, ModelError
+from leanmatch.errors import MissingExtraError, ModelError, UsageError
 from leanmatch.index.identity import identity_of
 from leanmatch.index.manifest import Manifest
 
 
-def open_encoder(name_or_folder: str | Path, *, device: str = "auto") -> Any:
+def open_encoder(name_or_folder: str | Path, *, device: str = "auto", weights: str = "stored") -> Any:
     """An encoder: leanmatch's own runtime, which needs no torch, or sentence-transformers on request.
 
     What the runtime cannot run goes to sentence-transformers too, with a warning (:func:`leanmatch.load`).
@@ -18,21 +18,30 @@ def open_encoder(name_or_folder: str | Path, *, device: str = "auto") -> Any:
     Args:
         name_or_folder: a folder, a packaged model or a name on the hub.
         device: ``auto`` for the runtime, on the CPU; ``cpu`` or ``cuda`` for sentence-transformers there.
+        weights: precision of the runtime's layers, see :func:`leanmatch.load`.
 
     Raises:
+        UsageError: no such precision, or one for sentence-transformers.
         ModelError: no such model, or a damaged one.
         MissingExtraError: it needs sentence-transformers, which is not installed.
     """
     if device != "auto":
+        if weights != "stored":
+            raise UsageError(
+                f"weights {weights!r} with device {device!r}: only the runtime has a choice of precision",
+                remedy="leave one of --weights and --device out",
+            )
         from leanmatch.formats import load_encoder
 
         return load_encoder(name_or_folder, device)
     from leanmatch.runtime import load
 
-    return load(name_or_folder)
+    return load(name_or_folder, weights=weights)
 
 
-def encoder_for(manifest: Manifest, model: str | None, *, device: str = "auto") -> Any:
+def encoder_for(
+    manifest: Manifest, model: str | None, *, device: str = "auto", weights: str = "stored"
+) -> Any:
     """The encoder that a catalogue was made with, from where it lay then or from ``model``.
 
     Raises:
@@ -40,7 +49,7 @@ def encoder_for(manifest: Manifest, model: str | None, *, device: str = "auto") 
     """
     named = model or manifest.model.name
     try:
-        encoder = open_encoder(named, device=device)
+        encoder = open_encoder(named, device=device, weights=weights)
     except MissingExtraError:
         raise
     except ModelError as error:

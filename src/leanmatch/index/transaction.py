@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from leanmatch.errors import ModelError, UsageError
+from leanmatch.errors import LeanmatchError, ModelError, UsageError
 from leanmatch.index.approximate import EXACT_LIMIT, Tuned, build_approximate, check_kind, write_index
 from leanmatch.index.changes import Change, Item
 from leanmatch.index.columns import converted
@@ -67,6 +67,10 @@ class WriteOptions:
             raise UsageError(f"wait_seconds is {self.wait_seconds}", remedy="give 0 or more")
 
 
+class UnwritableError(LeanmatchError):
+    """The disk is full, or may not be written to."""
+
+
 class Transaction:
     """The catalogue while its lock is held."""
 
@@ -84,7 +88,14 @@ class Transaction:
         with writer_lock(folder, wait_seconds=options.wait_seconds):
             manifest = read_manifest(folder) if not new or (folder / MANIFEST).is_file() else None
             remove_strays(folder, manifest)
-            yield cls(folder, options, manifest)
+            try:
+                yield cls(folder, options, manifest)
+            except OSError as error:  # the manifest is written last: what it named before is whole
+                raise UnwritableError(
+                    f"{folder} could not be written ({error})",
+                    remedy="make room or correct the rights, then give the same command again: "
+                    "what was encoded is kept, and a catalogue that was there is as it was",
+                ) from error
 
     def required(self) -> Manifest:
         assert self.manifest is not None

@@ -43,6 +43,7 @@ class Service:
         self.status = "starting"
         self.monitor: Monitor | None = None
         self._given = encoder
+        self._named = "", ""  # a model as the manifest names it and as clients do
         self._engine: Engine | None = None
         self._counter = TokenCounter(None)
         self._suggester: Suggester | None = None
@@ -79,7 +80,10 @@ class Service:
     @property
     def model(self) -> str:
         """The model's name, as clients give it."""
-        return Path(self.catalogue.manifest.model.name).name
+        name = self.catalogue.manifest.model.name
+        if name != self._named[0]:
+            self._named = name, Path(name).name
+        return self._named[1]
 
     def start(self) -> None:
         """Begin to load."""
@@ -188,7 +192,7 @@ class Service:
         manifest = read_manifest(options.catalogue)
         encoder = self._given
         if encoder is None:
-            encoder = encoder_for(manifest, options.model)
+            encoder = encoder_for(manifest, options.model, weights=options.weights)
         engine = Engine(encoder, Catalogue.open(options.catalogue), options.threads)
         engine.run([Recommend(["warm-up"], 1)])
         return engine
@@ -218,7 +222,7 @@ class Service:
         if manifest.generation == engine.catalogue.manifest.generation:
             return
         if manifest.model.fingerprint != engine.catalogue.manifest.model.fingerprint:
-            engine_encoder = encoder_for(manifest, None)
+            engine_encoder = encoder_for(manifest, None, weights=self.options.weights)
             fresh = Engine(engine_encoder, Catalogue.open(engine.catalogue.folder), self.options.threads)
             engine.encoder, engine.catalogue, engine.explainer = fresh.encoder, fresh.catalogue, None
         else:
