@@ -82,9 +82,7 @@ class Chooser:
         self._measured = False
         self.choices: list[LayerChoice] = []
 
-    def __call__(
-        self, name: str, factors: Factors, bias: Floats | None, inputs: Inputs = UNKNOWN
-    ) -> Layer:
+    def __call__(self, name: str, factors: Factors, bias: Floats | None, inputs: Inputs = UNKNOWN) -> Layer:
         """Pack one layer; ``inputs`` as in :func:`leanmatch.runtime.paths.paths`.
 
         Raises:
