@@ -329,24 +329,25 @@ int tile_tokens(const SparseI8& w, int T) {
     return T < tile ? T : tile;
 }
 
-// The pieces of 16 inputs or less of the blocks from .. to.
+// The pieces of 16 inputs or less of the blocks from .. to: each(first input, how many).
 template <class F>
 inline void pieces(const SparseI8& w, int from, int to, F each) {
     if (w.b == kWidth) {
-        for (int i = from; i < to; i++) each(w.column[i], __mmask16(0xffff));
+        for (int i = from; i < to; i++) each(w.column[i], kWidth);
         return;
     }
     for (int i = from; i < to; i++)
-        for (int c = 0; c < w.b; c += kWidth) each(w.column[i] + c, lanes_below(w.b - c));
+        for (int c = 0; c < w.b; c += kWidth) each(w.column[i] + c, w.b - c);
 }
+inline V piece(const float* x, int count) { return count >= kWidth ? load(x) : load_part(x, count); }
 
 // The step of those blocks: the smallest that takes all of x into 0 .. 255 with the layer's zero point. NaN where one of x
 // is no finite number.
 inline float step_of(const SparseI8& w, const float* x, int from, int to) {
     __m512i size = _mm512_setzero_si512();
     V low = zero(), high = zero();
-    pieces(w, from, to, [&](int j, __mmask16 mask) {
-        const V v = _mm512_maskz_loadu_ps(mask, x + j);
+    pieces(w, from, to, [&](int j, int count) {
+        const V v = piece(x + j, count);
         size = _mm512_max_epu32(size, _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7fffffff)));
         low = vmin(low, v);
         high = vmax(high, v);
@@ -359,9 +360,11 @@ inline float step_of(const SparseI8& w, const float* x, int from, int to) {
 inline void codes_at(const SparseI8& w, const float* x, int from, int to, float step, uint8_t* values) {
     const V inverse = set1(step > 1e-32f ? 1.0f / step : 0.0f);
     const __m512i offset = _mm512_set1_epi32(w.zero);
-    pieces(w, from, to, [&](int j, __mmask16 mask) {
-        const __m512i u = _mm512_add_epi32(_mm512_cvtps_epi32(mul(_mm512_maskz_loadu_ps(mask, x + j), inverse)), offset);
-        _mm_mask_storeu_epi8(values + j, mask, _mm512_cvtusepi32_epi8(_mm512_max_epi32(u, _mm512_setzero_si512())));
+    pieces(w, from, to, [&](int j, int count) {
+        const __m512i u = _mm512_add_epi32(_mm512_cvtps_epi32(mul(piece(x + j, count), inverse)), offset);
+        const __m128i bytes = _mm512_cvtusepi32_epi8(_mm512_max_epi32(u, _mm512_setzero_si512()));
+        if (count >= kWidth) _mm_storeu_si128(reinterpret_cast<__m128i*>(values + j), bytes);
+        else _mm_mask_storeu_epi8(values + j, lanes_below(count), bytes);
     });
 }
 

@@ -32,6 +32,9 @@ inline V gelu_polynomial(V x, const float (&coefficients)[N], float limit) {
 template <bool kExact>
 inline V activate(V v, int activation) {
     if (activation == 1) return vmax(zero(), v);
+#if defined(LEANMATCH_TABLE_GELU)
+    if (activation == 2 && !kExact) return gelu_table(v);
+#endif
     if (activation == 2)
         return kExact ? gelu_polynomial(v, kGeluExact, 5.1f) : gelu_polynomial(v, kGeluShort, 4.0f);
     return v;

@@ -23,8 +23,8 @@ PackLayer: TypeAlias = Callable[[str, Factors, "Floats | None", Inputs], Layer]
 """Name, weight, bias and what is known of the inputs of a linear layer to what runs it."""
 
 ZEROS = {"gelu": 16, "gelu_tanh": 16, "silu": 24, "relu": 1}
-"""Zero points of inputs that come from an activation; its least value is about that many of 255 steps below zero
-where the largest is about 2.5."""
+"""Zero points of inputs that come from an activation: its least value is about that many of 255 steps below
+zero where the largest is about 2.5."""
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,7 @@ class PackedLinear:
         array = _floats("x", x, 2)
         if array.shape[1] != self.shape[1]:
             raise DataError(f"x must have n = {self.shape[1]} columns (found {array.shape[1]})")
-        rows = _empty_rows(*array.shape, layer=self if self._packed.own_rows else None)
+        rows = _empty_rows(len(array), self.shape[1], self if self._packed.own_rows else None)
         self._packed.quantize(array, rows.values, rows.scale, rows.zero, rows.head_scale)
         return rows
 
@@ -311,7 +311,7 @@ def dense_sparse_i8(
         values_scale: ``(m,)``.
         bias: ``(m,)``.
         level: instruction-set level; below avx512_vbmi_vnni the factors are decoded for dense_sparse_f32.
-        zero: zero point of the inputs, 1 to 254: 128 where they lie about zero, lower where they are mostly positive.
+        zero: zero point of the inputs, 1 to 254: 128 where they lie about zero, lower where most are above.
         order: the blocks in the order in which they are worked off.
         head: how many of them, from the first on, have scales of their own for each token: those with the
             inputs that go far out, so that the others' 8 bits are not spent on them.
@@ -351,7 +351,7 @@ def quantize_rows(x: ArrayLike, *, level: str | None = None) -> QuantizedRows:
     ([85, 255, 0], [85])
     """
     array = _floats("x", x, 2)
-    rows = _empty_rows(*array.shape)
+    rows = _empty_rows(array.shape[0], array.shape[1])
     native.load().linear.quantize(resolve_level(level), array, rows.values, rows.scale, rows.zero)
     return rows
 

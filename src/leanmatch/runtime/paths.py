@@ -35,7 +35,7 @@ MOST_INT8_ATOMS = 128
 """Atoms a block that the integer dense-sparse kernel takes."""
 
 HEAD_BLOCKS = 12
-"""One of so many blocks of an integer dense-sparse layer has scales of its own: those with the far-off inputs."""
+"""One of so many blocks of an integer dense-sparse layer has scales of its own: those of far-off inputs."""
 
 PackPath = Callable[[str, "Floats | None"], Any]
 
@@ -47,7 +47,8 @@ class Inputs:
     Attributes:
         ranges: about the largest size of each ``(n,)``; None: unknown.
         measured: were they seen (else they are a guess from the LayerNorm in front)?
-        zero: zero point for 8 bits where one must do for all tokens: 128, or lower where they are mostly positive.
+        zero: zero point for 8 bits where one must do for all tokens: 128, or lower where they are mostly
+            positive.
     """
 
     ranges: Floats | None = None
@@ -130,8 +131,8 @@ def paths(factors: Factors, precision: str, level: str, inputs: Inputs = UNKNOWN
         factors: the weight, as :func:`prepared` gives it.
         precision: a key of :data:`PRECISIONS`.
         level: instruction-set level.
-        inputs: what is known of the inputs: 8-bit layers of a stock model share the burden of far-off ones with
-            the weights (:func:`smoothing`), dense-sparse ones give their blocks scales of their own.
+        inputs: what is known of the inputs: 8-bit layers of a stock model share the burden of far-off ones
+            with the weights (:func:`smoothing`), dense-sparse ones give their blocks scales of their own.
     """
     if precision == "float32":
         return _exact(factors)
@@ -146,7 +147,7 @@ def paths(factors: Factors, precision: str, level: str, inputs: Inputs = UNKNOWN
         return [_low_rank_path(factors), _float_path(factors.dense)]
     if isinstance(factors, IntMatrix):
         return [_int8_path(lambda: one_scale(factors)), _float_path(factors.dense)]
-    smoothed = [_smoothed_path(factors.dense(), inputs.ranges)] if precision == "int8" else []
+    smoothed = [_smoothed_path(factors.dense(), inputs)] if precision == "int8" else []
     return [*smoothed, *_exact(factors)]
 
 
@@ -185,10 +186,10 @@ def smoothing(weight: Floats, ranges: Floats) -> Floats:
     return balanced
 
 
-def _smoothed_path(weight: Floats, ranges: Floats | None) -> Path:
-    if ranges is None:
+def _smoothed_path(weight: Floats, inputs: Inputs) -> Path:
+    if inputs.ranges is None or inputs.zero != 128:  # behind an activation it makes the error larger
         return _int8_path(lambda: quantize_rows(weight))
-    s = smoothing(weight, ranges)
+    s = smoothing(weight, inputs.ranges)
     return replace(_int8_path(lambda: quantize_rows(weight * s)), input_factor=np.float32(1) / s)
 
 

