@@ -15,7 +15,7 @@ PACKAGE = "leanmatch"
 # Lowest first. A module may import its own layer and those on lines above, not its neighbours on the line.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "types"),
-    ("files", "native"),
+    ("files", "lazy", "native"),
     ("data",),
     ("metrics",),
     ("interventions",),
@@ -145,6 +145,16 @@ def test_the_package_keeps_its_shape(repository: Path) -> None:
     root = repository / "src" / PACKAGE
     assert len(module_names(root)) > 5
     assert violations(root) == []
+
+
+def test_no_file_of_the_repository_is_long(repository: Path) -> None:
+    """Tests, benchmarks, scripts and C++ as well; `violations` looks at the package only."""
+    folders = ("tests", "benchmarks", "examples", "scripts", "csrc", "src")
+    files = [path for folder in folders for path in sorted((repository / folder).rglob("*"))]
+    code = [path for path in files if path.suffix in {".py", ".cpp", ".h", ".sh", ".js"}]
+    assert len(code) > 200
+    lengths = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in code}
+    assert {path: lines for path, lines in lengths.items() if lines > MOST_LINES} == {}
 
 
 CLEAN = {

@@ -5,8 +5,9 @@ The public names are loaded when they are first used, so that ``import leanmatch
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
+
+from leanmatch.lazy import find_name
 
 __version__ = "0.1.0"
 
@@ -50,10 +51,7 @@ __all__ = ["__version__", *_EXPORTS]  # noqa: PLE0604  (the keys are strings)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_EXPORTS[name]), name)
-    globals()[name] = value
+    value = globals()[name] = find_name(__name__, _EXPORTS, name)
     return value
 
 

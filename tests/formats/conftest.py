@@ -100,3 +100,14 @@ def provenance():
 def build_bert():
     """The builder itself, for tests that change the model."""
     return _build_bert
+
+
+@pytest.fixture(scope="session")
+def good_artifact(build_bert, tmp_path_factory):
+    """A compressed model on disk, with every form of factors; copy it before damaging it."""
+    from compressed_models import compressed
+
+    from leanmatch.formats import save_compressed
+
+    model = compressed(build_bert(tmp_path_factory.mktemp("bert")))
+    return save_compressed(model, tmp_path_factory.mktemp("hostile") / "good", {"base": "tiny"}).folder

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
-from leanmatch.errors import MissingExtraError
+from leanmatch.lazy import find_name
 
 _HOMES = {
     "Calibration": "calibration",
@@ -36,11 +35,4 @@ __all__ = [*_HOMES]  # noqa: PLE0604  (the keys are strings)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    except ModuleNotFoundError as error:
-        if error.name in ("torch", "sentence_transformers", "transformers"):
-            raise MissingExtraError(error.name, "train", "compression") from error
-        raise
+    return find_name(__name__, _HOMES, name, purpose="compression")

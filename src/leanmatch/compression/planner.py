@@ -50,7 +50,6 @@ BYTE_RUNGS = (2.0, 1.75, 1.5, 1.3, 1.15, 1.0)
 RECOVERED = 4.0
 """First guess of ``keep``: training wins back all but this part of what one shot loses."""
 MOST_ATTEMPTS = 3
-SURPLUS = 0
 TIE = 1e-12
 """Harm of a byte: between equally harmless choices the smaller one is taken."""
 
@@ -297,8 +296,7 @@ class Planner:
         folder = self.folder / f"attempt-{number}"
         folder.mkdir(exist_ok=True)
         model = copy.deepcopy(self.model)
-        surplus = SURPLUS if self.method == "stf" else 0
-        factorize(model, spec, calibration=self._calibration, surplus=surplus, progress=self.progress)
+        factorize(model, spec, calibration=self._calibration, progress=self.progress)
         done, result = folder / "final.pt", folder / "training.json"
         if done.exists():
             finalize(model)

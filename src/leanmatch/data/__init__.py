@@ -5,8 +5,9 @@ Names are imported when they are first used, so that ``import leanmatch.data`` c
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
+
+from leanmatch.lazy import find_name
 
 if TYPE_CHECKING:
     from leanmatch.data.check import PairReport as PairReport
@@ -68,6 +69,4 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return find_name(__name__, _HOMES, name)

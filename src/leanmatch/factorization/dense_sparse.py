@@ -67,7 +67,7 @@ class DenseSparse:
 
     @property
     def blocks(self) -> int:
-        """``B``."""
+        """``B``, the blocks of columns."""
         return int(self.atoms.shape[0])
 
     @property
@@ -183,7 +183,7 @@ class QuantizedDenseSparse:
 
     @property
     def blocks(self) -> int:
-        """``B``."""
+        """``B``, the blocks of columns."""
         return int(self.atoms_q.shape[0])
 
     @property

@@ -136,7 +136,7 @@ class LowRank:
 
     @property
     def rank(self) -> int:
-        """``q``."""
+        """``q``, the columns of ``left``."""
         return int(self.left.shape[1])
 
     def dense(self) -> Float:

@@ -14,7 +14,6 @@ to vectors, and no torch. What needs torch is loaded when it is first used.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from leanmatch.interventions.adapt import as_reader
@@ -25,6 +24,7 @@ from leanmatch.interventions.interactions import Interactions, interactions
 from leanmatch.interventions.names import INTERVENTIONS, SIDES, UNITS
 from leanmatch.interventions.results import TokenImportance
 from leanmatch.interventions.words import split_words
+from leanmatch.lazy import find_name
 
 if TYPE_CHECKING:
     from leanmatch.interventions.edits import Edited as Edited
@@ -54,6 +54,4 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _NEED_TORCH:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_NEED_TORCH[name]}"), name)
+    return find_name(__name__, _NEED_TORCH, name)

@@ -5,10 +5,9 @@ Importing this package is cheap: torch and sentence-transformers come with the f
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
-from leanmatch.errors import MissingExtraError
+from leanmatch.lazy import find_name
 from leanmatch.training.options import RegularizerOptions, ScheduleOptions, TrainOptions
 
 if TYPE_CHECKING:
@@ -43,11 +42,4 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
-    except ModuleNotFoundError as error:
-        if error.name in ("torch", "sentence_transformers", "transformers", "datasets", "accelerate"):
-            raise MissingExtraError(error.name, "train", "training") from error
-        raise
+    return find_name(__name__, _LAZY, name, purpose="training")

@@ -18,13 +18,14 @@ QUERIES = (
 )
 PACKAGES = ("numpy", "scipy", "scikit-learn", "pandas")
 KEEP = "99%"
-SPEED_TEXTS, QUICK_SPEED_TEXTS = 384, 64
+SPEED_TEXTS, QUICK_SPEED_TEXTS = 256, 64
 
 TRAINING = ("--max-steps", "24", "--lr", "5e-5", "--max-length", "48")
 QUICK_TRAINING = ("--max-steps", "3", "--batch-size", "16", "--lr", "5e-5", "--max-length", "48")
-COMPRESSION = ("--macs", "2.67x", "--minutes", "2")
+COMPRESSION = ("--macs", "2.67x", "--minutes", "1.5")
 QUICK_COMPRESSION = ("--macs", "2x", "--minutes", "0.1", "--batch-size", "16")
-QUICK_DIAGNOSIS = ("--max-rows", "200", "--max-pairs", "20", "--shown", "10")
+DIAGNOSIS = ("--budget", "80000")
+QUICK_DIAGNOSIS = ("--max-rows", "200", "--max-pairs", "20", "--shown", "10", "--budget", "5000")
 
 
 def road(output: Path, quick: bool) -> list[Stage]:
@@ -72,7 +73,7 @@ def road(output: Path, quick: bool) -> list[Stage]:
         Stage(
             "diagnose",
             "diagnose: what its scores hang on, and how training moved that",
-            ("diagnose", model, pairs, *(QUICK_DIAGNOSIS if quick else ()), "-o", report, "--json"),
+            ("diagnose", model, pairs, *(QUICK_DIAGNOSIS if quick else DIAGNOSIS), "-o", report, "--json"),
             needs=("train",),
             makes=(Path(report),),
         ),

@@ -168,6 +168,9 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
         found.append(
             f"the estimate is above {asked:.0%}, its interval is not: more held-out pairs would tell"
         )
+    tested = summary["models"]["compressed"]["metrics"]
+    kept = [f"{_kept(tested[part]['MRR@10']):.1%} {part}" for part in SLICES]
+    found.append(f"on the test pairs it keeps of the trained model's MRR@10: {', '.join(kept)}")
     words = summary["words"]
     for change, names in (("more", words["gained"]), ("less", words["lost"])):
         if names:
@@ -184,6 +187,11 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
         "median of 3 rounds"
     )
     return found
+
+
+def _kept(found: Mapping[str, float]) -> float:
+    before = found["value"] - found["difference"]
+    return found["value"] / before if before else 1.0
 
 
 def _answers(query: Mapping[str, Any]) -> Table:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
+
+from leanmatch.lazy import find_name
 
 if TYPE_CHECKING:
     from leanmatch.formats.artifact.contents import Artifact as Artifact
@@ -38,6 +39,4 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return find_name(__name__, _HOMES, name)

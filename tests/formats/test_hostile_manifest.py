@@ -1,248 +1,25 @@
-"""Damaged and hostile artifacts: always FormatError, never a crash, never a large allocation."""
+"""Damaged and hostile manifests and configurations: always FormatError, never a crash."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import struct
 import sys
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from compressed_models import compressed
+from hostile import FLOATS, INT6, LOW, PRUNED, QUERY, WORDS, Content, refused
 
 from leanmatch.errors import FormatError
-from leanmatch.formats import load_compressed, read_artifact, save_compressed, weights_sha256
-
-MOST_MEMORY = 48 * 2**20
-"""For an artifact of some 60 kB; a hostile size that is believed takes gigabytes."""
-
-STACK = "encoder.layer.0.attention.self"
-QUERY = f"{STACK}.query"
-FLOATS = "encoder.layer.0.output.dense"
-INT6 = "encoder.layer.0.attention.output.dense"
-INT4 = "encoder.layer.1.attention.self.value"
-PRUNED = "encoder.layer.1.intermediate.dense"
-LOW = "encoder.layer.1.attention.self.query"
-WORDS = "embeddings.word_embeddings"
-
-
-@pytest.fixture(scope="module")
-def good(build_bert, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("hostile") / "good"
-    model = compressed(build_bert(tmp_path_factory.mktemp("bert")))
-    return save_compressed(model, folder, {"base": "tiny"}).folder
+from leanmatch.formats import load_compressed, read_artifact
 
 
 @pytest.fixture
-def folder(good, tmp_path):
-    return Path(shutil.copytree(good, tmp_path / "m"))
-
-
-class Content:
-    """The parts of an artifact, to be changed; :meth:`write` makes sizes and fingerprints fit again."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.file = folder / "compressed.safetensors"
-        data = self.file.read_bytes()
-        size = struct.unpack("<Q", data[:8])[0]
-        self.header = json.loads(data[8 : 8 + size])
-        self.body = bytearray(data[8 + size :])
-        self.manifest = json.loads((folder / "leanmatch.json").read_text())
-        self.section = self.manifest["artifact"]
-        self.layers = self.section["layers"]
-
-    def array(self, name):
-        """A writable view of a tensor."""
-        entry = self.header[name]
-        dtype = {"U8": "u1", "I8": "i1", "F16": "<f2", "F32": "<f4", "I64": "<i8"}[entry["dtype"]]
-        start, stop = entry["data_offsets"]
-        return np.frombuffer(
-            self.body, dtype=dtype, count=(stop - start) // np.dtype(dtype).itemsize, offset=start
-        )
-
-    def drop(self, name):
-        """Remove a tensor and its bytes."""
-        start, stop = self.header.pop(name)["data_offsets"]
-        del self.body[start:stop]
-        for entry in self.header.values():
-            if entry["data_offsets"][0] >= stop:
-                entry["data_offsets"] = [place - (stop - start) for place in entry["data_offsets"]]
-
-    def add(self, name, dtype, shape, data):
-        self.header[name] = {
-            "dtype": dtype,
-            "shape": shape,
-            "data_offsets": [len(self.body), len(self.body) + len(data)],
-        }
-        self.body += data
-
-    def write(self, header=None):
-        text = json.dumps(self.header).encode() if header is None else header
-        self.file.write_bytes(struct.pack("<Q", len(text)) + text + bytes(self.body))
-        self.seal()
-
-    def seal(self):
-        self.section["bytes"]["weights"] = self.file.stat().st_size
-        self.manifest["weights_sha256"] = weights_sha256(self.folder)
-        (self.folder / "leanmatch.json").write_text(json.dumps(self.manifest))
-
-
-def refused(folder, message, load=read_artifact):
-    tracemalloc.start()
-    try:
-        with pytest.raises(FormatError, match=message) as caught:
-            load(folder)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < MOST_MEMORY, f"{peak:,} bytes were allocated"
-    assert len(str(caught.value)) < 2000
-
-
-def test_the_corpus_starts_from_a_good_one(folder):
-    content = Content(folder)
-    content.write()
-    assert len(read_artifact(folder).layers) == 14
-    assert len(load_compressed(folder, "cpu").encode(["usb dock"])[0]) == 32
-
-
-# ---- the file of tensors ----
-
-
-def header_of(size, text):
-    return struct.pack("<Q", size) + text
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b"", "has 0 bytes and says that 0"),
-        (b"\x10\0\0", "has 3 bytes"),
-        (header_of(2**63, b"{}"), "of them are its header"),
-        (header_of(1000, b"{}"), "of them are its header"),
-        (header_of(0, b""), "of them are its header"),
-        (header_of(2, b"[]"), "is no object"),
-        (header_of(2, b"{{"), "is not JSON"),
-        (header_of(2, b"\xff\xfe"), "is not JSON"),
-        (header_of(100_000, b"[" * 100_000), "is not JSON"),
-        (header_of(100_002, b'{"a":' + b"[" * 99_997), "is not JSON"),
-        (header_of(9, b'{"a":NaN}'), "NaN is not JSON"),
-        (header_of(11, b'{"a": null}'), "is None, not an object"),
-        (header_of(2, b"{}") + b"left over", "its tensors take 0 bytes, and 9 are there"),
-    ],
-)
-def test_headers(folder, data, message):
-    content = Content(folder)
-    content.file.write_bytes(data)
-    content.seal()
-    refused(folder, message)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"dtype": "F64"}, "dtype must be one of"),
-        ({"dtype": "BF16"}, "dtype must be one of"),
-        ({"dtype": None}, "dtype must be one of"),
-        ({"shape": [2**62, 2**62]}, "must be a whole number from 0 to"),
-        ({"shape": [-1, 4]}, "must be a whole number from 0"),
-        ({"shape": [1.5]}, "must be a whole number"),
-        ({"shape": [True]}, "must be a whole number"),
-        ({"shape": [1] * 50}, "not at most 4 sizes"),
-        ({"shape": "32"}, "not at most 4 sizes"),
-        ({"shape": [7]}, "takes 14 bytes"),
-        ({"data_offsets": [0]}, "data_offsets must be 2 numbers"),
-        ({"data_offsets": [-8, 0]}, "data_offsets"),
-        ({"data_offsets": [10**30, 10**30]}, "data_offsets"),
-        ({"extra": 1}, "unknown fields 'extra'"),
-    ],
-)
-def test_entries_of_the_header(folder, change, message):
-    content = Content(folder)
-    content.header["tensors/embeddings.LayerNorm.bias"] |= change
-    content.write()
-    refused(folder, message)
-
-
-def test_repeated_overlapping_and_gaping_tensors(folder):
-    content = Content(folder)
-    text = json.dumps(content.header)
-    content.write((text[:-1] + ", " + text[1:]).encode())
-    refused(folder, "stands there twice")
-    content.write()
-    content = Content(folder)
-    names = [
-        name for name, entry in content.header.items() if entry["dtype"] == "F16" and entry["shape"] == [32]
-    ]
-    content.header[names[0]]["data_offsets"] = content.header[names[1]]["data_offsets"]
-    content.write()
-    refused(folder, "overlap or leave gaps")
-
-
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
-def test_truncated(folder, share):
-    file = folder / "compressed.safetensors"
-    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
-    refused(folder, "bytes|data_offsets")
-
-
-def test_a_flipped_bit_is_seen(folder):
-    file = folder / "compressed.safetensors"
-    data = bytearray(file.read_bytes())
-    data[-5] ^= 4
-    file.write_bytes(data)
-    refused(folder, "is not the file that leanmatch.json was written for")
-
-
-def test_no_file_a_folder_and_a_pipe(folder):
-    file = folder / "compressed.safetensors"
-    file.unlink()
-    refused(folder, "there is no file")
-    file.mkdir()
-    refused(folder, "there is no file")
-    file.rmdir()
-    os.mkfifo(file)
-    refused(folder, "there is no file")
-
-
-# ---- values ----
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("stacks/{stack}/atoms_scale", float("nan"), "non-finite"),
-        (f"layers/{QUERY}/values_scale", float("inf"), "non-finite"),
-        (f"layers/{QUERY}/values_scale", 0.0, "values_scale must be above 0"),
-        (f"layers/{QUERY}/values_scale", -1.0, "values_scale must be above 0"),
-        (f"layers/{WORDS}/q_scale", float("nan"), "non-finite"),
-        (f"layers/{FLOATS}/values", float("nan"), "non-finite"),
-        (f"layers/{FLOATS}/atoms", float("-inf"), "non-finite"),
-        (f"layers/{FLOATS}/bias", float("nan"), "non-finite"),
-        ("tensors/embeddings.LayerNorm.weight", float("nan"), "non-finite"),
-        (f"layers/{QUERY}/values", -128, "values_q of 8 bits must lie between -127 and 127"),
-        (f"layers/{QUERY}/indices", 0xFF, "must be below the number of atoms, 12"),
-        (f"layers/{QUERY}/indices", 0x11, "must be distinct within a row and block"),
-        (f"layers/{INT6}/values", 0x20, "values_q of 6 bits must lie between -31 and 31"),
-        (f"layers/{INT4}/q", 0x88, "q of 4 bits must lie between -7 and 7"),
-    ],
-)
-def test_values_out_of_range(folder, name, value, message):
-    content = Content(folder)
-    stack = content.layers[QUERY]["stack"]
-    content.array(name.format(stack=stack))[0] = value
-    content.write()
-    refused(folder, message)
-
-
-# ---- leanmatch.json ----
+def folder(good_artifact, tmp_path):
+    return Path(shutil.copytree(good_artifact, tmp_path / "m"))
 
 
 @pytest.mark.parametrize(

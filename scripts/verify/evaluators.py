@@ -1,0 +1,169 @@
+"""MTEB's and BEIR's evaluators run our encoder on a small local corpus; our evaluation gives their numbers.
+
+    python scripts/verify/evaluators.py FOLDER_OF_A_MODEL
+
+The two adapters are all that is needed to run ``leanmatch.load`` in either.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import mteb
+import numpy as np
+import torch
+from beir.retrieval.evaluation import EvaluateRetrieval
+from beir.retrieval.search.dense import DenseRetrievalExactSearch
+from datasets import Dataset
+from mteb.abstasks.retrieval import AbsTaskRetrieval
+from mteb.abstasks.task_metadata import TaskMetadata
+from mteb.models.model_meta import ModelMeta
+
+import leanmatch
+from leanmatch import EvaluationOptions, evaluate, read_pairs
+
+METRICS = ("nDCG@10", "MRR@10", "Recall@10", "P@5")
+MOST = 1e-5
+"""MTEB and BEIR round to five decimals."""
+
+
+class ForMTEB:
+    """``leanmatch.load`` as an MTEB encoder."""
+
+    def __init__(self, model_name: str, revision: str | None = None, *, device: str | None = None, **_: Any):
+        self.encoder = leanmatch.load(model_name)
+        self.mteb_model_meta = ModelMeta.create_empty({"name": "leanmatch/local", "revision": "local"})
+
+    def encode(self, inputs: Any, **_: Any) -> np.ndarray:
+        return self.encoder.encode([text for batch in inputs for text in batch["text"]])
+
+    def similarity(self, first: Any, second: Any) -> torch.Tensor:
+        return torch.as_tensor(np.asarray(first)) @ torch.as_tensor(np.asarray(second)).T
+
+    def similarity_pairwise(self, first: Any, second: Any) -> torch.Tensor:
+        return (torch.as_tensor(np.asarray(first)) * torch.as_tensor(np.asarray(second))).sum(dim=1)
+
+
+class ForBEIR:
+    """``leanmatch.load`` as a BEIR model."""
+
+    def __init__(self, model: str) -> None:
+        self.encoder = leanmatch.load(model)
+
+    def encode_queries(self, queries: list[str], batch_size: int = 64, **_: Any) -> torch.Tensor:
+        return torch.from_numpy(self.encoder.encode(queries, batch_size=batch_size))
+
+    def encode_corpus(self, corpus: list[dict[str, str]], batch_size: int = 64, **_: Any) -> torch.Tensor:
+        texts = [f"{one.get('title', '')} {one['text']}".strip() for one in corpus]
+        return torch.from_numpy(self.encoder.encode(texts, batch_size=batch_size))
+
+
+def made_up_corpus() -> tuple[dict[str, str], dict[str, str], dict[str, dict[str, int]]]:
+    """Queries, documents and judgements: sentences of common words that share some."""
+    nouns = ["train", "river", "bread", "window", "garden", "engine", "violin", "market", "harbour", "letter"]
+    verbs = ["carries", "crosses", "paints", "repairs", "follows", "measures", "forgets", "opens"]
+    draw = random.Random(0)
+    corpus, queries, qrels = {}, {}, {}
+    for row in range(120):
+        words = draw.sample(nouns, 4)
+        corpus[f"d{row}"] = f"the {words[0]} {draw.choice(verbs)} the {words[1]} near the {words[2]} ({row})"
+        if row % 4 == 0:
+            queries[f"q{row}"] = f"which {words[0]} {draw.choice(verbs)} a {words[1]} or a {words[2]}?"
+            qrels[f"q{row}"] = {f"d{row}": 1, f"d{(row + 7) % 120}": 1}
+    return queries, corpus, qrels
+
+
+class MadeUp(AbsTaskRetrieval):
+    """A local task: nothing is downloaded."""
+
+    metadata = TaskMetadata(
+        name="MadeUpRetrieval",
+        description="Sentences of common words.",
+        reference=None,
+        dataset={"path": "local/made-up", "revision": "1"},
+        type="Retrieval",
+        category="t2t",
+        modalities=["text"],
+        eval_splits=["test"],
+        eval_langs=["eng-Latn"],
+        main_score="ndcg_at_10",
+        date=("2026-01-01", "2026-01-01"),
+        domains=["Written"],
+        task_subtypes=[],
+        license="cc0-1.0",
+        annotations_creators="derived",
+        dialect=[],
+        sample_creation="created",
+        bibtex_citation="",
+    )
+
+    def load_data(self, **_: Any) -> None:
+        queries, corpus, qrels = made_up_corpus()
+        self.dataset = {
+            "default": {
+                "test": {
+                    "corpus": Dataset.from_list(
+                        [{"id": k, "title": "", "text": v} for k, v in corpus.items()]
+                    ),
+                    "queries": Dataset.from_list([{"id": k, "text": v} for k, v in queries.items()]),
+                    "relevant_docs": qrels,
+                    "top_ranked": None,
+                }
+            }
+        }
+        self.data_loaded = True
+
+
+def ours(model: str) -> dict[str, float]:
+    queries, corpus, qrels = made_up_corpus()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "qrels").mkdir()
+        for file, texts in (("corpus", corpus), ("queries", queries)):
+            lines = [json.dumps({"_id": key, "title": "", "text": text}) for key, text in texts.items()]
+            (folder / f"{file}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        judged = [f"{q}\t{d}\t{grade}" for q, found in qrels.items() for d, grade in found.items()]
+        lines = ["query-id\tcorpus-id\tscore", *judged]
+        (folder / "qrels" / "test.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        table = read_pairs(folder)
+    options = EvaluationOptions(symmetric=False, metrics=METRICS)
+    found = evaluate(leanmatch.load(model), table, options=options)
+    return {metric: found.slices["overall"].metrics[metric].value for metric in METRICS}
+
+
+def from_mteb(model: str) -> dict[str, float]:
+    result = mteb.evaluate(
+        ForMTEB(model), [MadeUp()], cache=None, overwrite_strategy="always", show_progress_bar=False
+    )
+    scores = result.task_results[0].scores["test"][0]
+    names = ("ndcg_at_10", "mrr_at_10", "recall_at_10", "precision_at_5")
+    return dict(zip(METRICS, (float(scores[name]) for name in names), strict=True))
+
+
+def from_beir(model: str) -> dict[str, float]:
+    queries, corpus, qrels = made_up_corpus()
+    search = DenseRetrievalExactSearch(ForBEIR(model), batch_size=64)
+    retriever = EvaluateRetrieval(search, k_values=[5, 10], score_function="cos_sim")
+    results = retriever.retrieve({k: {"title": "", "text": v} for k, v in corpus.items()}, queries)
+    ndcg, _, recall, precision = retriever.evaluate(qrels, results, [5, 10])
+    mrr = retriever.evaluate_custom(qrels, results, [10], metric="mrr")
+    values = (ndcg["NDCG@10"], mrr["MRR@10"], recall["Recall@10"], precision["P@5"])
+    return dict(zip(METRICS, values, strict=True))
+
+
+def main(model: str) -> None:
+    own = ours(model)
+    assert 0.2 < own["nDCG@10"] < 0.999, f"the corpus tells nothing: {own}"
+    for name, theirs in (("MTEB", from_mteb(model)), ("BEIR", from_beir(model))):
+        for metric in METRICS:
+            print(f"{name}: {metric} {theirs[metric]:.5f}, leanmatch {own[metric]:.5f}")
+            assert abs(theirs[metric] - own[metric]) <= MOST, f"{name} and leanmatch differ in {metric}"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,82 @@
+"""Every public name of the package exists, is documented, and says what it takes."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import types
+
+import pytest
+
+import leanmatch
+
+SHORTEST = 10
+"""Characters of a docstring that says something."""
+
+PACKAGES = sorted(
+    name
+    for _, name, is_package in pkgutil.walk_packages(leanmatch.__path__, "leanmatch.")
+    if is_package and not name.startswith("leanmatch.cli")
+)
+
+
+def public_names(package: str) -> list[str]:
+    return [name for name in importlib.import_module(package).__all__ if not name.startswith("__")]
+
+
+def undocumented(name: str, value: object) -> list[str]:
+    """The name itself, or members of a class, without a docstring of their own."""
+    if not callable(value) or isinstance(value, types.GenericAlias) or not hasattr(value, "__name__"):
+        return []  # constants and type aliases are documented where they are defined
+    found = [name] if len(own_doc(value)) < SHORTEST else []
+    if inspect.isclass(value):
+        fields = getattr(value, "__dataclass_fields__", {})  # their defaults may be functions
+        for member, one in vars(value).items():
+            is_plain = inspect.isfunction(one) or isinstance(one, property | classmethod | staticmethod)
+            if member.startswith("_") or member in fields or not is_plain:
+                continue
+            if len(inherited_doc(value, member)) < SHORTEST:
+                found.append(f"{name}.{member}")
+    return found
+
+
+def own_doc(value: object) -> str:
+    text = value.__doc__ or ""
+    generated = inspect.isclass(value) and text.startswith(f"{value.__name__}(")  # by dataclass
+    return "" if generated else text
+
+
+def inherited_doc(value: type, member: str) -> str:
+    """The docstring of a method, or of what it overrides."""
+    return inspect.getdoc(getattr(value, member)) or ""
+
+
+def test_the_check_bites() -> None:
+    class Silent:
+        def method(self) -> None: ...
+
+    assert undocumented("Silent", Silent) == ["Silent", "Silent.method"]
+    assert undocumented("f", lambda: None) == ["f"]
+
+
+def test_the_walk_finds_the_packages() -> None:
+    assert {"leanmatch.data", "leanmatch.training.losses", "leanmatch.formats.artifact"} <= set(PACKAGES)
+
+
+@pytest.mark.parametrize("package", ["leanmatch", *PACKAGES])
+def test_every_public_name_is_documented(package: str) -> None:
+    module = importlib.import_module(package)
+    names = public_names(package)
+    assert [silent for name in names for silent in undocumented(name, getattr(module, name))] == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_package_says_what_it_is(package: str) -> None:
+    assert len(importlib.import_module(package).__doc__ or "") >= SHORTEST
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_an_unknown_name_is_an_attribute_error(package: str) -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        _ = importlib.import_module(package).nonsense
