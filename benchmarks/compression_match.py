@@ -77,8 +77,12 @@ class Match:
             and Path(self.options.save) / f"{name}-{contestant.layer.nonzeros}-{steps}-{seed}"
         )
         if folder:
-            provenance = {"base": self.options.model, "data": {"texts": sorted(TEXTS)}, "options": {"steps": steps}}
-            save_compressed(model, folder, provenance, spec=spec, overwrite=True)
+            origin = {
+                "base": self.options.model,
+                "data": {"texts": sorted(TEXTS)},
+                "options": {"steps": steps},
+            }
+            save_compressed(model, folder, origin, spec=spec, overwrite=True)
             result["folder_bytes"] = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
         result |= {
             "mac_ratio": cost.mac_ratio,
