@@ -33,10 +33,10 @@ x86_64 | amd64)
     ;;
 esac
 kernels=$objects
-for program in sanitize_linear sanitize_encoder; do
+for program in sanitize_linear sanitize_encoder fuzz_packing; do
     objects=$kernels
     compile "" "csrc/checks/$program.cpp"
     # shellcheck disable=SC2086
     "$compiler" $common $objects -pthread -o "$folder/$program"
-    "$folder/$program"
+    "$folder/$program" ${FUZZ_ROUNDS:+"$FUZZ_ROUNDS"}
 done

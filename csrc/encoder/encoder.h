@@ -103,7 +103,7 @@ struct Batch {
 };
 
 struct Tuning {
-    int group_tokens = 128;   // tokens of a group of whole texts
+    int group_tokens = 64;    // tokens of a group of whole texts
     int tile_tokens = 64;     // tokens that go through a run of token-local steps together
     int alone_tokens = 24;    // fewest tokens that are worth a thread of their own: below that, one that is not scheduled
                               // at once (a busy machine) costs many times what it could save

@@ -1,5 +1,6 @@
 // Packing and running dense-sparse factors: fp32, and int8 where the table fits registers (sparse_i8.cpp).
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "checks.h"
@@ -105,6 +106,9 @@ LinearPtr pack_dense_sparse_i8(Isa isa, const std::int8_t* atoms_q, const float*
     const std::size_t blocks = std::size_t(n / b), terms = blocks * std::size_t(k);
     require(terms <= 132104,
             "int8 sums of " + std::to_string(terms) + " nonzeros per row may overflow int32; at most 132104");
+    const std::size_t atom_count = blocks * std::size_t(r);
+    require(std::all_of(atoms_scale, atoms_scale + atom_count, [](float s) { return std::isfinite(s) && s >= 0.0f; }),
+            "a scale of an atom is negative or not finite");
     require(inputs.zero >= 1 && inputs.zero <= 254, "the zero point must be 1 to 254, got " + std::to_string(inputs.zero));
     require(inputs.head >= 0 && inputs.head <= n / b, "the head has 0 to " + std::to_string(n / b) + " blocks, got " +
                                                           std::to_string(inputs.head));

@@ -122,10 +122,13 @@ def _native(problems: list[dict[str, str]]) -> Report:
     from leanmatch import native
 
     out: Report = {"loaded": False, "path": None, "limit": os.environ.get(native.LIMIT_VARIABLE) or None}
-    out |= {"features": {}, "variants": {}}
+    out |= {"features": {}, "variants": {}, "kernels": {}}
     try:
         module = native.load()
         out |= {"loaded": True, "path": module.__file__, "features": native.cpu_features()}
+        from leanmatch.runtime.paths import kernel_levels
+
+        out["kernels"] = kernel_levels()
         out["variants"] = {
             name: {"runs": variant.runs, "why_not": variant.why_not, "needs": list(variant.needs)}
             for name, variant in native.variants().items()
@@ -194,6 +197,7 @@ def _rows(report: Report) -> list[tuple[str, str]]:
         rows.append(("LEANMATCH_CPU", native["limit"]))
     for name, variant in native["variants"].items():
         rows.append((f"  {name}", "runs" if variant["runs"] else f"no: {variant['why_not']}"))
+    rows += [(f"  kernel {family}", level) for family, level in native["kernels"].items()]
     for package in report["packages"]:
         extra = package["extra"]
         absent = f'not installed (pip install "leanmatch[{extra}]")' if extra else "MISSING"

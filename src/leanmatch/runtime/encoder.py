@@ -25,7 +25,7 @@ class Encoder:
     """A loaded model as a function from texts to float32 vectors. Make one with :func:`leanmatch.load`.
 
     Safe to call from several threads at once and after a fork. A call holds memory for one batch of token
-    ids and, per thread, for the activations of about 128 tokens (or of the longest text).
+    ids and, per thread, for the activations of about 64 tokens (or of the longest text).
 
     Attributes:
         name: the folder or name it was loaded from.

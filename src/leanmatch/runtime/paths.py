@@ -103,6 +103,29 @@ def has_bf16(level: str) -> bool:
     return bool(level.startswith("avx512") and native.load().linear.has_bf16())
 
 
+def kernel_levels() -> dict[str, str]:
+    """Which instruction set each family of kernels runs on here, found by packing a layer of each."""
+    level, module = best_level(), native.load().linear
+    one, code, index = np.ones((1, 1), np.float32), np.ones((1, 1), np.int8), np.zeros((1, 1, 1), np.uint16)
+    sparse = np.ones((1, 1, 1), np.float32), index, np.ones((1, 1, 1), np.float32)
+    coded = code[None], one, index, code[None], one[0]
+    bf16 = has_bf16(level)
+    return {
+        "dense float32": str(module.dense_f32(level, one, None).level),
+        "dense bfloat16": "avx512_bf16" if bf16 else "none: dense float32 runs",
+        "dense int8": str(module.dense_i8_codes(level, code, one[0], None).level),
+        "dense-sparse float32": str(module.dense_sparse_f32(level, *sparse, None).level),
+        "dense-sparse int8": _table_level(module.dense_sparse_i8(level, *coded, None, 128, None, 0)),
+        "attention": f"{level}, bfloat16 products where layers round" if bf16 else level,
+    }
+
+
+def _table_level(layer: Any) -> str:
+    return (
+        str(layer.level) if layer.path == "dense_sparse_i8" else f"none: decoded to float32 ({layer.level})"
+    )
+
+
 def describe(factors: Factors) -> str:
     """The form of a weight in a few words, the same for layers that cost the same.
 
