@@ -16,7 +16,7 @@ PACKAGE_STAMP := $(VENV)/.stamp-package
 SOURCES := CMakeLists.txt README.md LICENSE $(shell find src csrc -not -name '*.pyc' -not -name __pycache__)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench sanitize clean install
+.PHONY: help demo test lint docs bench sanitize verify audit dist clean install
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -42,6 +42,15 @@ bench: $(PACKAGE_STAMP) ## every benchmark in benchmarks/
 
 sanitize: ## C++ kernels under the address and undefined-behaviour sanitizers (needs only a compiler)
 	@scripts/sanitize.sh build/sanitize
+
+verify: $(PACKAGE_STAMP) ## other people's programs: older sentence-transformers, MTEB, BEIR, pytrec_eval, ranx (network)
+	@scripts/verify.sh $(BIN)/python build/verify
+
+audit: $(PACKAGE_STAMP) ## known weaknesses and licences of everything installed (network)
+	@scripts/audit.sh $(BIN)/python build/audit
+
+dist: $(PACKAGE_STAMP) ## sdist and wheel in dist/
+	$(BIN)/python -m build --no-isolation --outdir dist .
 
 install: $(PACKAGE_STAMP) ## only the set-up
 
