@@ -73,13 +73,13 @@ LinearPtr sparse(Isa isa) {
     const int m = size(), b = rarely() ? size() : draw(1, 20), blocks = draw(1, 9), k = rarely() ? size() : draw(1, 6);
     const int r = rarely() ? draw(-1, 300) : draw(1, 128), n = rarely() ? draw(0, 200) : b * blocks;
     const std::size_t atoms = sz(r < 0 ? 0 : r) * sz(n < 0 ? 0 : n) + 8;
-    const std::size_t of_row = sz(b > 0 && n > 0 ? n / b : 1) * sz(k < 0 ? 0 : k), values = sz(m < 0 ? 0 : m) * of_row;
+    const std::size_t of_row = sz(b > 0 && n >= b ? n / b : 1) * sz(k < 0 ? 0 : k), values = sz(m < 0 ? 0 : m) * of_row;
     const std::vector<float> atoms_scale = numbers(atoms), values_scale = numbers(sz(m < 0 ? 0 : m)), v = numbers(values);
     const std::vector<std::int8_t> atoms_q = codes(atoms), values_q = codes(values);
     std::vector<std::uint16_t> indices(values);
     for (std::uint16_t& one : indices) one = std::uint16_t(draw(0, r > 1 ? r - 1 : 0));
     if (rarely() && !indices.empty()) indices[sz(draw(0, int(indices.size()) - 1))] = std::uint16_t(draw(0, 65535));
-    const std::size_t count = sz(b > 0 && n > 0 ? n / b : 1);
+    const std::size_t count = sz(b > 0 && n >= b ? n / b : 1);
     std::vector<std::int32_t> order(count);
     for (std::size_t i = 0; i < count; i++) order[i] = std::int32_t(count - 1 - i);
     if (rarely()) order[sz(draw(0, int(count) - 1))] = draw(-3, int(count) + 3);

@@ -30,8 +30,14 @@ def sound(monkeypatch: pytest.MonkeyPatch) -> None:
     """An installation in which nothing is amiss, whatever this machine looks like."""
     monkeypatch.delenv(native.LIMIT_VARIABLE, raising=False)
     monkeypatch.setattr(native, "load", lambda: EXTENSION)
+    monkeypatch.setattr(module, "_kernels", lambda: {"dense": "quick"})
     monkeypatch.setattr(metadata, "version", lambda name: "1.2.3")
     monkeypatch.setattr(importlib, "import_module", ModuleType)
+
+
+def test_kernels_are_named_with_their_levels() -> None:
+    result = CliRunner().invoke(app, ["doctor"])
+    assert re.search(r"kernel dense-sparse int8 +(none|portable|avx)", result.stdout)
 
 
 def run(*arguments: str) -> tuple[int, Any]:

@@ -126,9 +126,7 @@ def _native(problems: list[dict[str, str]]) -> Report:
     try:
         module = native.load()
         out |= {"loaded": True, "path": module.__file__, "features": native.cpu_features()}
-        from leanmatch.runtime.paths import kernel_levels
-
-        out["kernels"] = kernel_levels()
+        out["kernels"] = _kernels()
         out["variants"] = {
             name: {"runs": variant.runs, "why_not": variant.why_not, "needs": list(variant.needs)}
             for name, variant in native.variants().items()
@@ -136,6 +134,12 @@ def _native(problems: list[dict[str, str]]) -> Report:
     except LeanmatchError as error:
         problems.append({"problem": error.problem, "remedy": error.remedy or ""})
     return out
+
+
+def _kernels() -> dict[str, str]:
+    from leanmatch.runtime.paths import kernel_levels
+
+    return kernel_levels()
 
 
 def _package(name: str, package: Package, full: bool, problems: list[dict[str, str]]) -> Report:
