@@ -70,6 +70,15 @@ def test_explanations_are_the_effect_of_deleting_a_word(client, encoder):
     assert "explanation" not in ask(client, text).json()["results"][0]["recommendations"][0]
 
 
+def test_a_query_that_was_explained_as_an_item_is_explained_again(client):
+    """Every vector that it needs is kept then: nothing is left to encode."""
+    asked = {"k": 40, "explain": True, "exclude_self": False}
+    first = ask(client, "thing number 7", **asked)
+    assert ids(first)[0][0] == "i7"  # the query is the text of an item
+    assert ask(client, "thing number 7", **asked).json() == first.json()
+    assert ids(ask(client, "thing number 7", filter="price > 1000", **asked)) == [[]]
+
+
 def test_embeddings_as_openai_has_them(client, encoder):
     def embed(input_, **more):
         return client.post("/v1/embeddings", json={"input": input_, "model": "hash-1", **more})

@@ -59,8 +59,13 @@ def index(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda, where torch encodes.")] = "auto",
     weights: Annotated[
-        str, typer.Option("--weights", help="Precision of encoding: stored, float32, bfloat16 or int8.")
-    ] = "stored",
+        str | None,
+        typer.Option(
+            "--weights",
+            help="Precision of encoding: stored (a new catalogue's default), float32, bfloat16 or int8; "
+            "changes keep the catalogue's.",
+        ),
+    ] = None,
 ) -> None:
     """Make a catalogue of ITEMS, or change one; every change is all or nothing, also under kill -9."""
     with reported_errors():
@@ -109,7 +114,7 @@ def _run(
     columns: tuple[str | None, list[str] | None],
     options: WriteOptions,
     overwrite: bool,
-    how: dict[str, str],
+    how: dict[str, Any],
 ) -> Change | dict[str, Any]:
     from leanmatch.index import (
         create_catalogue,
@@ -124,7 +129,7 @@ def _run(
     if not named:
         assert items is not None and model is not None
         return create_catalogue(
-            folder, _items(items, columns), open_encoder(model, **how), options, overwrite=overwrite
+            folder, _items(items, columns), open_encoder(model, **_named(how)), options, overwrite=overwrite
         )
     manifest = read_manifest(folder)
     if named == ["--check"]:
@@ -132,15 +137,24 @@ def _run(
     if named == ["--rebuild"]:
         if model is None:
             raise UsageError("--rebuild needs a model", remedy="leanmatch index MODEL -o CATALOGUE --rebuild")
-        return rebuild_catalogue(folder, open_encoder(model, **how), options)
+        return rebuild_catalogue(folder, open_encoder(model, **_named(how, manifest)), options)
     assert file is not None
     if named == ["--delete"]:
         return delete_items(folder, _ids(file, columns[0]), options)
     if named == ["--reference"]:
         encoder = encoder_for(manifest, model, **how)
         return _referenced(folder, file, encoder)
-    encoder = encoder_for(manifest, None, **how) if model is None else open_encoder(model, **how)
+    if model is None:
+        encoder = encoder_for(manifest, None, **how)
+    else:
+        encoder = open_encoder(model, **_named(how, manifest))
     return upsert_items(folder, _items(file, columns), encoder, options, patch=named == ["--update"])
+
+
+def _named(how: dict[str, Any], manifest: Manifest | None = None) -> dict[str, Any]:
+    """The precision where none was asked for: a catalogue keeps its own."""
+    own = "stored" if manifest is None or how["device"] != "auto" else manifest.model.precision
+    return {**how, "weights": how["weights"] or own}
 
 
 def _referenced(folder: Path, file: Path, encoder: Any) -> dict[str, Any]:
@@ -208,6 +222,7 @@ def _checked(folder: Path, manifest: Manifest) -> dict[str, Any]:
         "items": len(catalogue),
         "generation": manifest.generation,
         "model": manifest.model.name,
+        "weights": manifest.model.weights or "not recorded",
         "files": len(manifest.files),
         "bytes": sum(file.bytes for file in manifest.files),
     }

@@ -27,8 +27,12 @@ def serve(
         int | None, typer.Option("--threads", help="Threads of encoding a process.", min=1)
     ] = None,
     weights: Annotated[
-        str, typer.Option("--weights", help="Precision of encoding: stored, float32, bfloat16 or int8.")
-    ] = "stored",
+        str | None,
+        typer.Option(
+            "--weights",
+            help="Precision of encoding queries (stored, float32, bfloat16, int8); the items' own by default.",
+        ),
+    ] = None,
     api_key: Annotated[
         list[str] | None,
         typer.Option("--api-key", help="Ask for this key; may be repeated.", envvar="LEANMATCH_API_KEY"),

@@ -28,7 +28,10 @@ class Encoder:
         dimension: length of the vectors.
         provenance: what ``leanmatch.json`` says, None where there is none.
         folder: where its files lie, None for a model that is only in memory.
+        weights: ``torch``: sentence-transformers computes in float32.
     """
+
+    weights = "torch"
 
     def __init__(
         self,

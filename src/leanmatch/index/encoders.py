@@ -40,14 +40,23 @@ def open_encoder(name_or_folder: str | Path, *, device: str = "auto", weights: s
 
 
 def encoder_for(
-    manifest: Manifest, model: str | None, *, device: str = "auto", weights: str = "stored"
+    manifest: Manifest, model: str | None, *, device: str = "auto", weights: str | None = None
 ) -> Any:
     """The encoder that a catalogue was made with, from where it lay then or from ``model``.
+
+    Args:
+        manifest: the catalogue's.
+        model: the model's folder, where it has moved.
+        device: see :func:`open_encoder`.
+        weights: another precision than the items were encoded in, which is None. Its queries are compared
+            with those items all the same; what is written to the catalogue must have the items' own.
 
     Raises:
         ModelError: it is not there any more, or is another model now.
     """
     named = model or manifest.model.name
+    if weights is None:
+        weights = manifest.model.precision if device == "auto" else "stored"
     try:
         encoder = open_encoder(named, device=device, weights=weights)
     except MissingExtraError:

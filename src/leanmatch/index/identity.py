@@ -17,22 +17,23 @@ TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "sp
 
 
 def identity_of(encoder: Any) -> ModelIdentity:
-    """Name, fingerprints and dimension of an encoder.
+    """Name, fingerprints, dimension and precision of an encoder.
 
     It comes from the encoder's ``folder``, or from its attributes ``fingerprint`` and, where there is one,
-    ``tokenizer_fingerprint``.
+    ``tokenizer_fingerprint``; the precision from its attribute ``weights``.
 
     Raises:
         ModelError: the encoder has neither, or makes vectors of an odd shape.
     """
     name = str(getattr(encoder, "name", type(encoder).__name__))
-    folder = getattr(encoder, "folder", None)
+    folder, weights = getattr(encoder, "folder", None), str(getattr(encoder, "weights", ""))
     if folder is not None:
         return ModelIdentity(
             str(Path(folder).resolve()) if Path(name).exists() else name,
             model_fingerprint(folder),
             tokenizer_fingerprint(folder),
             dimension_of(encoder),
+            weights,
         )
     fingerprint = getattr(encoder, "fingerprint", None)
     if not isinstance(fingerprint, str) or not fingerprint:
@@ -41,7 +42,7 @@ def identity_of(encoder: Any) -> ModelIdentity:
             remedy="save the model to a folder and load it from there",
         )
     tokenizer = str(getattr(encoder, "tokenizer_fingerprint", ""))
-    return ModelIdentity(name, fingerprint, tokenizer, dimension_of(encoder))
+    return ModelIdentity(name, fingerprint, tokenizer, dimension_of(encoder), weights)
 
 
 def tokenizer_fingerprint(folder: str | Path) -> str:

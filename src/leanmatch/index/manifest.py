@@ -34,12 +34,33 @@ class ModelIdentity:
         fingerprint: SHA-256 over everything that decides its vectors.
         tokenizer: SHA-256 over the tokenizer's files, empty where there is none to name.
         dimension: length of the vectors.
+        weights: precision in which it ran (``float32``, ``bfloat16``, ``int8``, ``compressed``, ``torch``);
+            empty where its encoder does not say.
     """
 
     name: str
     fingerprint: str
     tokenizer: str
     dimension: int
+    weights: str = ""
+
+    @property
+    def precision(self) -> str:
+        """What ``weights=`` of :func:`leanmatch.load` gives these vectors again."""
+        return {"": "stored", "compressed": "stored", "torch": "float32"}.get(self.weights, self.weights)
+
+    def same_vectors(self, other: ModelIdentity) -> bool:
+        """Do both give a text the same vector: one model in one precision?"""
+        return self.fingerprint == other.fingerprint and _arithmetic(self) == _arithmetic(other)
+
+    def goes_with(self, other: ModelIdentity) -> bool:
+        """:meth:`same_vectors`, or one model of which one precision is not known."""
+        unknown = not self.weights or not other.weights
+        return self.fingerprint == other.fingerprint and (unknown or self.same_vectors(other))
+
+
+def _arithmetic(model: ModelIdentity) -> str:
+    return "float32" if model.weights == "torch" else model.weights
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class Staging:
 
     def __init__(self, folder: Path, model: ModelIdentity) -> None:
         self._root = folder / STAGING
-        self._folder = self._root / model.fingerprint[:32]
+        self._folder = self._root / f"{model.fingerprint[:32]}{'-' * bool(model.weights)}{model.weights}"
         self._dimension = model.dimension
         self._known: dict[bytes, Vectors] = {}
         self._chunks = 0

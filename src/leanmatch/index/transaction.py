@@ -110,6 +110,13 @@ class Transaction:
                 f"({identity.fingerprint[:12]}...): their vectors do not mix",
                 remedy="name that model, or encode all items anew: leanmatch index MODEL -o FOLDER --rebuild",
             )
+        if not manifest.model.goes_with(identity):
+            raise ModelError(
+                f"the catalogue's items were encoded in {manifest.model.weights}, not in {identity.weights}: "
+                "their vectors do not mix",
+                remedy="leave --weights and --device out to use the catalogue's own, or encode all items "
+                "anew: leanmatch index MODEL -o FOLDER --rebuild --weights PRECISION",
+            )
         return manifest
 
     def places(self) -> dict[str, tuple[int, int]]:
@@ -219,7 +226,7 @@ class Transaction:
         kind = self._options.kind or (old.kind if old is not None else "auto")
         segment = write_segment(self._folder, self._name, table, vectors)
         approximate = self._approximate(segment, vectors, kind)
-        same = old is not None and old.model.fingerprint == identity.fingerprint
+        same = old is not None and old.model.same_vectors(identity)
         extras: dict[str, StoredFile] = dict(old.extras) if old is not None and same else {}
         return self.switch(
             Manifest(self._generation, identity, columns, (segment,), kind, approximate, extras), change

@@ -55,7 +55,7 @@ def create_catalogue(
     target.mkdir(parents=True, exist_ok=True)
     with Transaction.opened(target, options or WriteOptions(), new=True) as writer:
         old = writer.manifest
-        same = old is not None and old.model.fingerprint == identity.fingerprint
+        same = old is not None and old.model.same_vectors(identity)
         known = writer.vectors_by_key() if same else {}
         columns = _inferred(incoming)
         table, keys = _as_table(incoming, columns)
@@ -140,14 +140,15 @@ def rebuild_catalogue(
 ) -> Change:
     """Encode a catalogue's items with another model; items and metadata stay, without their source file.
 
-    With the catalogue's own model no text is encoded: deleted rows go, and the search index is built anew.
+    With the catalogue's own model in its own precision no text is encoded: deleted rows go, and the search
+    index is built anew.
     """
     identity = identity_of(encoder)
     with Transaction.opened(Path(folder), options or WriteOptions()) as writer:
         manifest = writer.required()
         table = writer.live_items()
         keys = table.key_list()
-        same = manifest.model.fingerprint == identity.fingerprint
+        same = manifest.model.same_vectors(identity)
         known = writer.vectors_by_key() if same else {}
         vectors, encoded = writer.encode(table, keys, encoder, identity, known.get)
         change = Change(updated=len(keys), encoded=encoded, reused=len(keys) - encoded)

@@ -195,6 +195,7 @@ def _add_insight(app: FastAPI, service: Service) -> None:
         found = service.catalogue
         return {
             "model": service.model,
+            "weights": found.manifest.model.weights,
             "items": len(found),
             "generation": found.manifest.generation,
             "columns": found.facets(),

@@ -70,7 +70,9 @@ class Explainer:
         ]
 
     def _edited(self, texts: list[str]) -> dict[str, _Edited]:
-        readings = self._reader.read(texts, "word") if texts else []
+        if not texts:  # everything asked for was kept, the query as an item's text
+            return {}
+        readings = self._reader.read(texts, "word")
         sources: list[Any] = []
         starts = []
         for reading in readings:

@@ -51,7 +51,8 @@ class ServeOptions:
         host, port: where it listens.
         workers: processes; each holds the model and the catalogue, so one is best for batching.
         threads: of encoding in each process; None for the runtime's own choice.
-        weights: precision in which the runtime encodes queries, see :func:`leanmatch.load`.
+        weights: precision in which the runtime encodes queries, see :func:`leanmatch.load`; None for the one
+            that the items were encoded in. Another one goes with no ``write_keys``.
         api_keys: any of them is needed for ``/v1/`` where there are some.
         write_keys: any of them is needed to change items; without any, items cannot be changed.
         log_texts: write queries to the log.
@@ -64,7 +65,7 @@ class ServeOptions:
     port: int = 8080
     workers: int = 1
     threads: int | None = None
-    weights: str = "stored"
+    weights: str | None = None
     api_keys: tuple[str, ...] = ()
     write_keys: tuple[str, ...] = ()
     log_texts: bool = False
@@ -76,7 +77,7 @@ class ServeOptions:
             raise UsageError(f"port is {self.port}", remedy="give 0 to 65535")
         if self.workers < 1 or (self.threads is not None and self.threads < 1):
             raise UsageError(f"workers {self.workers}, threads {self.threads}", remedy="give 1 or more")
-        if self.weights not in PRECISIONS:
+        if self.weights is not None and self.weights not in PRECISIONS:
             raise UsageError(f"weights is {self.weights!r}", remedy=f"one of: {', '.join(PRECISIONS)}")
         if any(len(key) < 8 for key in (*self.api_keys, *self.write_keys)):
             raise UsageError("a key has fewer than 8 characters", remedy="give a longer one")

@@ -9,13 +9,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from leanmatch.errors import LeanmatchError
+from leanmatch.errors import LeanmatchError, ModelError
 from leanmatch.index import Catalogue, Item, WriteOptions, delete_items, read_manifest, upsert_items
 from leanmatch.index.changes import Change
 from leanmatch.index.encoders import encoder_for
+from leanmatch.index.manifest import Manifest
 from leanmatch.serve.batching import Batcher
 from leanmatch.serve.drift import REFERENCE, Monitor, Reference, TokenCounter, catalogue_reference, observe
 from leanmatch.serve.engine import Answer, Embed, Engine, Explain, Job, Recommend
@@ -192,10 +194,28 @@ class Service:
         manifest = read_manifest(options.catalogue)
         encoder = self._given
         if encoder is None:
-            encoder = encoder_for(manifest, options.model, weights=options.weights)
+            encoder = self._open(manifest, options.model)
         engine = Engine(encoder, Catalogue.open(options.catalogue), options.threads)
         engine.run([Recommend(["warm-up"], 1)])
         return engine
+
+    def _open(self, manifest: Manifest, model: str | None) -> Any:
+        """The encoder of queries.
+
+        Raises:
+            ModelError: see :func:`encoder_for`; or another precision than the items', with a write key.
+        """
+        encoder = encoder_for(manifest, model, weights=self.options.weights)
+        found, items = str(getattr(encoder, "weights", "")), manifest.model
+        if not items.goes_with(replace(items, weights=found)):
+            said = f"queries are encoded in {found}, the catalogue's items were in {items.weights}"
+            if self.options.write_keys:
+                raise ModelError(
+                    f"{said}: items that come over HTTP would not match the others",
+                    remedy="leave out --weights, or --write-key",
+                )
+            log.warning(json.dumps({"event": "precision", "message": said}))
+        return encoder
 
     def _warm(self, engine: Engine) -> None:
         """What need not be there for the first request."""
@@ -221,8 +241,8 @@ class Service:
         manifest = read_manifest(engine.catalogue.folder)
         if manifest.generation == engine.catalogue.manifest.generation:
             return
-        if manifest.model.fingerprint != engine.catalogue.manifest.model.fingerprint:
-            engine_encoder = encoder_for(manifest, None, weights=self.options.weights)
+        if not manifest.model.same_vectors(engine.catalogue.manifest.model):
+            engine_encoder = self._open(manifest, None)
             fresh = Engine(engine_encoder, Catalogue.open(engine.catalogue.folder), self.options.threads)
             engine.encoder, engine.catalogue, engine.explainer = fresh.encoder, fresh.catalogue, None
         else:
@@ -293,6 +313,7 @@ class _Identified:
         model = engine.catalogue.manifest.model
         self.name, self.fingerprint = model.name, model.fingerprint
         self.tokenizer_fingerprint, self.dimension = model.tokenizer, model.dimension
+        self.weights = str(getattr(engine.encoder, "weights", ""))
         self._engine = engine
 
     def __call__(self, texts: Sequence[str]) -> Any:
