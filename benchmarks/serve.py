@@ -266,7 +266,7 @@ def budget(folder, threads, rounds=40):
             engine.run([Recommend([text], 10) for text in some])
             marks.append(time.process_time())
             for name, begin, end in zip(
-                ("parse", "encode", "search", "documents", "engine whole"), marks, marks[1:], strict=True
+                ("parse", "encode", "search", "documents", "engine whole"), marks[:-1], marks[1:], strict=True
             ):
                 spent[name] += end - begin
         count = size * max(8, rounds * 8 // size)
