@@ -1,10 +1,12 @@
 """Load on `leanmatch serve` over loopback: start, latency at a steady rate, throughput, overload.
 
-    python benchmarks/serve.py MODEL [--items 50000] [--threads 1] [--json FILE]
+    python benchmarks/serve.py MODEL [--items 50000] [--threads 1] [--workers 1] [--client wrk] [--json FILE]
 
 The queries are made up, all different, and go through the real model. The item vectors are drawn (clusters
 on the sphere): what a search costs does not depend on where they come from, and encoding 50,000 texts would
-take most of the benchmark. The client runs in this process and shares the machine's cores with the server.
+take most of the benchmark. Throughput is measured with wrk (one thread) where it is installed, else with
+asyncio in this process, as the steady rate always is; the output says which. The client shares the machine's
+cores with the server.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import asyncio
 import json
 import os
 import random
+import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -27,7 +31,7 @@ from pathlib import Path
 
 import numpy as np
 
-from leanmatch.index import Item, create_catalogue, open_encoder
+from leanmatch.index import Catalogue, Item, create_catalogue, open_encoder
 
 WORDS = [
     "red",
@@ -186,6 +190,90 @@ def summary(statuses, taken, seconds):
     }
 
 
+WRK = r"""
+local words = {}
+for word in ("@WORDS@"):gmatch("%S+") do words[#words + 1] = word end
+function init(_)
+  math.randomseed(@SEED@)
+  wrk.method = "POST"
+  wrk.headers["content-type"] = "application/json"
+end
+function request()
+  local some = {}
+  for i = 1, math.random(4, 10) do some[i] = words[math.random(#words)] end
+  local text = table.concat(some, " ") .. " " .. math.random(0, 9999)
+  return wrk.format(nil, "/v1/recommend", nil, '{"texts": ["' .. text .. '"], "k": 10}')
+end
+function done(summary, latency, _)
+  local errors = summary.errors
+  local broken = errors.connect + errors.read + errors.write + errors.timeout
+  io.write(string.format("RESULT %d %d %d %d %d %d\n", summary.requests, errors.status, summary.duration,
+    latency:percentile(50), latency:percentile(99), broken))
+end
+"""
+
+
+def wrk(port, connections, seconds):
+    """:func:`closed_loop` by wrk; it tells good answers from others and no more."""
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write(WRK.replace("@WORDS@", " ".join(WORDS)).replace("@SEED@", str(time.time_ns() % 10**6)))
+        script.flush()
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", script.name]
+        done = subprocess.run(
+            [*command, f"http://127.0.0.1:{port}"], capture_output=True, text=True, check=True
+        )
+    line = next(one for one in done.stdout.splitlines() if one.startswith("RESULT"))
+    answers, refused, microseconds, p50, p99, broken = map(int, line.split()[1:])
+    good = answers - refused
+    return {
+        "statuses": {"200": good, **({"other": refused} if refused else {})},
+        "answers_per_second": round(good / microseconds * 1e6, 1),
+        "p50_ms": p50 / 1000,
+        "p99_ms": p99 / 1000,
+        "broken_connections": broken,
+    }
+
+
+def client_seconds():
+    """Processor time of this process and of the clients that it has started and waited for."""
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+def budget(folder, threads, rounds=40):
+    """Milliseconds of processor time a request, by what the server does, for a batch of 1 and of 64."""
+    from leanmatch.serve.engine import Answer, Engine, Recommend
+    from leanmatch.serve.matching import read_request
+
+    catalogue = Catalogue.open(folder)
+    engine = Engine(open_encoder(catalogue.manifest.model.name), catalogue, threads)
+    texts, out = phrases(77), {}
+    for size in (1, 64):
+        spent = Counter()
+        for _ in range(max(8, rounds * 8 // size)):
+            some = [next(texts) for _ in range(size)]
+            bodies = [request_of(text).partition(b"\r\n\r\n")[2] for text in some]
+            marks = [time.process_time()]
+            for body in bodies:
+                read_request(body, {b"content-type": b"application/json"})
+            marks.append(time.process_time())
+            vectors = engine.encode(some)
+            marks.append(time.process_time())
+            found = catalogue.search(vectors, [10] * size)
+            marks.append(time.process_time())
+            for one in found:
+                Answer(catalogue, [one]).documents()
+            marks.append(time.process_time())
+            engine.run([Recommend([text], 10) for text in some])
+            marks.append(time.process_time())
+            for name, begin, end in zip(
+                ("parse", "encode", "search", "documents", "engine whole"), marks[:-1], marks[1:], strict=True
+            ):
+                spent[name] += end - begin
+        count = size * max(8, rounds * 8 // size)
+        out[f"batch of {size}"] = {name: round(1000 * one / count, 3) for name, one in spent.items()}
+    return out
+
+
 class Server:
     """`leanmatch serve` in a process of its own."""
 
@@ -208,15 +296,37 @@ class Server:
                     raise SystemExit("the server ended") from None
             time.sleep(0.01)
 
+    def _processes(self):
+        """It and its workers."""
+        found = [self._process.pid]
+        for each in found:
+            found += map(int, Path(f"/proc/{each}/task/{each}/children").read_text().split())
+        return found
+
     def cpu_seconds(self):
         """Processor time that it has taken: what a request costs, however busy the machine is otherwise."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        ticks = 0
+        for each in self._processes():
+            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def memory_mb(self):
-        """Resident memory."""
-        lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
+        """Resident memory, of all its processes together."""
+        total = 0
+        for each in self._processes():
+            lines = Path(f"/proc/{each}/status").read_text().splitlines()
+            total += int(next(line for line in lines if line.startswith("VmRSS")).split()[1])
+        return total / 1024
+
+    def batches(self):
+        """Batches, and texts in them, so far."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics") as answer:
+            lines = answer.read().decode().splitlines()
+        return [
+            sum(float(line.split()[-1]) for line in lines if line.startswith(f"leanmatch_batch_texts_{one}"))
+            for one in ("count", "sum")
+        ]
 
     def stop(self):
         """Ask it to end."""
@@ -224,7 +334,7 @@ class Server:
         self._process.wait(60)
 
 
-def measure(folder, more, seconds, rounds=3):
+def measure(folder, more, seconds, rounds, client):
     """All phases against a fresh server; each round alternates them, medians are taken over rounds."""
     starts = []
     for _ in range(3):
@@ -234,20 +344,27 @@ def measure(folder, more, seconds, rounds=3):
             server.stop()
     asyncio.run(closed_loop(server.port, 8, 2))
     phases = {
-        "one at a time": lambda: closed_loop(server.port, 1, seconds),
-        "64 connections": lambda: closed_loop(server.port, 64, seconds),
-        "100 a second": lambda: steady(server.port, 100, seconds),
+        "one at a time": lambda: client(server.port, 1, seconds),
+        "64 connections": lambda: client(server.port, 64, seconds),
+        "100 a second": lambda: asyncio.run(steady(server.port, 100, seconds)),
     }
     rows = {name: [] for name in phases}
     for _ in range(rounds):
         for name, phase in phases.items():
-            begin = server.cpu_seconds()
-            row = asyncio.run(phase())
-            row["cpu_ms_each"] = 1000 * (server.cpu_seconds() - begin) / max(1, row["statuses"].get("200", 0))
+            before = server.cpu_seconds(), client_seconds(), *server.batches()
+            row = phase()
+            after = server.cpu_seconds(), client_seconds(), *server.batches()
+            server_s, client_s, batches, texts = (b - a for a, b in zip(before, after, strict=True))
+            answers = max(1, row["statuses"].get("200", 0))
+            row["cpu_ms_each"], row["client_cpu_ms_each"] = (
+                1000 * server_s / answers,
+                1000 * client_s / answers,
+            )
+            row["texts_a_batch"] = texts / max(1, batches)
             rows[name].append(row)
     asyncio.run(closed_loop(server.port, 1000, seconds / 2))  # memory is measured from the first overload on
     before = server.memory_mb()
-    overload = asyncio.run(closed_loop(server.port, 1000, 2 * seconds))
+    overload = asyncio.run(closed_loop(server.port, 1000, 2 * seconds))  # by asyncio: it tells statuses
     after = server.memory_mb()
     alive = asyncio.run(closed_loop(server.port, 1, 1))["statuses"]
     server.stop()
@@ -262,12 +379,14 @@ def measure(folder, more, seconds, rounds=3):
     }
 
 
+FIGURES = (
+    "answers_per_second", "p50_ms", "p99_ms", "cpu_ms_each", "client_cpu_ms_each", "texts_a_batch",
+)  # fmt: skip
+
+
 def median(rows):
     """Medians of the figures of several rounds; statuses are added up."""
-    out = {
-        key: round(float(np.median([row[key] for row in rows])), 2)
-        for key in ("answers_per_second", "p50_ms", "p99_ms", "cpu_ms_each")
-    }
+    out = {key: round(float(np.median([row[key] for row in rows])), 2) for key in FIGURES}
     statuses = Counter()
     for row in rows:
         statuses.update(row["statuses"])
@@ -280,6 +399,10 @@ def main():
     parser.add_argument("model")
     parser.add_argument("--items", type=int, default=50_000)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument(
+        "--client", choices=("wrk", "asyncio"), default="wrk" if shutil.which("wrk") else "asyncio"
+    )
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--catalogue", help="keep the catalogue here and use it again")
@@ -294,12 +417,17 @@ def main():
                 for n in range(options.items)
             ]
             create_catalogue(folder, items, DrawnItems(open_encoder(options.model)))
+        client = wrk if options.client == "wrk" else lambda *how: asyncio.run(closed_loop(*how))
+        threads = ["--threads", str(options.threads), "--workers", str(options.workers)]
         found = {
+            "client": options.client,
             "model": Path(options.model).name,
             "items": options.items,
             "cores": len(os.sched_getaffinity(0)),
             "threads": options.threads,
-            **measure(folder, ["--threads", str(options.threads)], options.seconds, options.rounds),
+            "workers": options.workers,
+            **measure(folder, threads, options.seconds, options.rounds, client),
+            "budget_cpu_ms": budget(folder, options.threads),
         }
     text = json.dumps(found, indent=2)
     print(text)

@@ -30,7 +30,7 @@ def serve(
         str | None,
         typer.Option(
             "--weights",
-            help="Precision of encoding queries (stored, float32, bfloat16, int8); the items' own by default.",
+            help="Precision of queries: stored, float32, bfloat16 or int8; by default that of the items.",
         ),
     ] = None,
     api_key: Annotated[
