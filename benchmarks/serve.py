@@ -248,8 +248,8 @@ def budget(folder, threads, rounds=40):
     engine = Engine(open_encoder(catalogue.manifest.model.name), catalogue, threads)
     texts, out = phrases(77), {}
     for size in (1, 64):
-        spent = Counter()
-        for _ in range(max(8, rounds * 8 // size)):
+        spent, batches = Counter(), max(8, rounds * 8 // size)
+        for _ in range(batches):
             some = [next(texts) for _ in range(size)]
             bodies = [request_of(text).partition(b"\r\n\r\n")[2] for text in some]
             marks = [time.process_time()]
@@ -269,8 +269,9 @@ def budget(folder, threads, rounds=40):
                 ("parse", "encode", "search", "documents", "engine whole"), marks[:-1], marks[1:], strict=True
             ):
                 spent[name] += end - begin
-        count = size * max(8, rounds * 8 // size)
-        out[f"batch of {size}"] = {name: round(1000 * one / count, 3) for name, one in spent.items()}
+        out[f"batch of {size}"] = {
+            name: round(1000 * one / (size * batches), 3) for name, one in spent.items()
+        }
     return out
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import copy
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from compression_methods import METHODS
 
 from leanmatch.compression import compressed_layers, default_spec, factorize
 from leanmatch.compression.blocks import blocks_of
+from leanmatch.compression.evidence import Evidence
 from leanmatch.compression.matrices import FactoredMatrix
 from leanmatch.compression.support import whitened_atoms
 
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
         model = copy.deepcopy(task.teacher)
         factorize(model, default_spec(model, contestant.layer), calibration_texts=task.texts[:1024])
         if steps:
-            task._train(model, replace(contestant), steps, 0)
+            task._train(model, contestant, steps, 0)
         halves = [gradients(task, model, part, options.texts // 2) for part in (0, 1)]
         inside, outside, agree, chance = compare(model, *halves)
         print(
@@ -67,30 +67,16 @@ def main(arguments: list[str] | None = None) -> None:
 
 def gradients(task: Match, model: Any, part: int, count: int) -> dict[str, torch.Tensor]:
     """Sums of ``dL/dW^`` over one set of texts."""
-    sums: dict[str, torch.Tensor] = {}
-
-    def listen(name: str) -> Any:
-        def hook(gradient: torch.Tensor) -> None:
-            sums[name] = sums.get(name, 0) + gradient.detach()
-
-        return hook
-
     matrices = factored(model)
-    plain = {name: matrix.weight for name, matrix in matrices.items()}
-
-    def decoded(name: str) -> torch.Tensor:
-        weight = plain[name]()
-        weight.register_hook(listen(name))
-        return weight
-
-    for name, matrix in matrices.items():
-        matrix.weight = lambda name=name: decoded(name)  # type: ignore[method-assign]
+    for matrix in matrices.values():
+        matrix.evidence = Evidence(matrix.shape, matrix.metric_or_identity())
     objective = task._objective(model.eval())
     rows = sorted(range(part * count, (part + 1) * count), key=lambda row: len(task.texts[row]))
     for start in range(0, count, task.options.batch):
         objective(rows[start : start + task.options.batch]).backward()
-    for matrix in matrices.values():
-        del matrix.weight
+    sums = {}
+    for name, matrix in matrices.items():
+        sums[name], matrix.evidence = matrix.evidence.total, None
     model.zero_grad()
     return sums
 
@@ -107,7 +93,7 @@ def compare(
         ortho = torch.linalg.qr(basis.transpose(2, 3)).Q
         parts = []
         for sums in (first, second):
-            total = blocks_of(sums[name].float(), matrix.width)  # (B, m, b)
+            total = blocks_of(sums[name], matrix.width)  # (B, m, b)
             white = torch.linalg.solve_triangular(metric.transpose(1, 2), total, upper=True, left=False)
             within = (ortho @ (ortho.transpose(2, 3) @ white[..., None]))[..., 0]
             outer = white - within

@@ -1,10 +1,9 @@
-"""The pictures of README.md: quality against size, and how the importance of words moved in the demo.
+"""The picture of README.md that shows how the importance of words moved in the demo.
 
     leanmatch demo
     python scripts/pictures.py --demo demo-output
 
-The first is drawn from the result files of benchmarks/compression.py, the second from what `leanmatch
-diagnose` found in the demo.
+The other one, quality against size, is made by benchmarks/compression_table.py.
 """
 
 from __future__ import annotations
@@ -21,12 +20,11 @@ BEFORE, AFTER = "#8a8f98", "#1f6fb4"
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Write both pictures."""
+    """Write the picture."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--demo", type=Path, default=ROOT / "demo-output")
-    parser.add_argument("--results", type=Path, default=ROOT / "docs/results/compression")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/pictures")
     options = parser.parse_args(arguments)
     import matplotlib
@@ -34,55 +32,11 @@ def main(arguments: list[str] | None = None) -> None:
     matplotlib.use("svg")
     matplotlib.rcParams.update({"svg.hashsalt": "leanmatch", "font.size": 10, "axes.spines.top": False})
     matplotlib.rcParams["axes.spines.right"] = False
-    options.out.mkdir(parents=True, exist_ok=True)
-    rows = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(options.results.glob("match-*"))]
-    draw_quality(rows, options.out / "quality.svg")
     found = options.demo / "stages" / "diagnose.json"
     if not found.exists():
         sys.exit(f"{found} is not there; remedy: run `leanmatch demo` first, or name its folder with --demo")
+    options.out.mkdir(parents=True, exist_ok=True)
     draw_drift(json.loads(found.read_text(encoding="utf-8"))["result"], options.out / "drift.svg")
-
-
-def draw_quality(rows: list[dict[str, Any]], path: Path) -> None:
-    """Share of the dense model's MRR@10 against the multiply-adds that are left, one point a method."""
-    import matplotlib.pyplot as plt
-
-    names = {
-        "stf": "dense-sparse (STF)",
-        "nm": "N:M pruning",
-        "svd": "SVD",
-        "int8": "int8 rounding",
-    }
-    figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
-    axes.axhline(100, color="0.75", linewidth=1, zorder=0)
-    for row in rows:
-        if row["method"] not in names or row["ratio"] != 2.67:
-            continue
-        metrics = [metric for metric in row["final"] if "MRR" in metric]
-        kept = sum(100 * row["final"][m]["mean"] / row["dense"][m]["mean"] for m in metrics) / len(metrics)
-        whole = row["whole"]
-        label = f"{names[row['method']]}, {row.get('folder_bytes', row['model_bytes']) / 1e6:.0f} MB"
-        axes.scatter(
-            row["byte_ratio"],
-            kept,
-            s=30 + 45 * row["mac_ratio"],
-            color=AFTER if row["method"] == "stf" else BEFORE,
-            edgecolor="white",
-        )
-        axes.annotate(
-            label + (" with embeddings" if whole else ""),
-            (row["byte_ratio"], kept),
-            textcoords="offset points",
-            xytext=(9, -4) if whole else (0, 9),
-            ha="left" if whole else "center",
-            fontsize=8.5,
-        )
-    axes.set_xlim(2.5, 12.5)
-    axes.set_ylim(86, 103)
-    axes.set_xlabel("times fewer bytes of the encoder than float32 (area: times fewer multiply-adds)")
-    axes.set_ylabel("MRR@10 kept, mean of 3 tables, %")
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
 
 
 def draw_drift(diagnosis: dict[str, Any], path: Path) -> None:

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from leanmatch.errors import LeanmatchError
 from leanmatch.types import JsonValue
@@ -87,6 +88,25 @@ def write_json(path: str | Path, value: JsonValue) -> None:
     with atomic_file(path) as temporary:
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def try_lock(path: Path) -> IO[bytes] | None:
+    """An open file with an exclusive lock, which the system drops when it is closed or its process ends.
+
+    None where another process holds it.
+    """
+    import fcntl
+
+    handle = path.open("ab")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        return None
+    except BaseException:
+        handle.close()
+        raise
+    return handle
 
 
 def _umask() -> int:

@@ -4,9 +4,11 @@ import gzip
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from leanmatch.data import ItemTable, read_items
+from leanmatch.data.fingerprints import table_fingerprint
 from leanmatch.errors import DataError
 
 
@@ -65,3 +67,10 @@ def test_errors(tmp_path: Path) -> None:
         ItemTable.from_columns(["a"], ["b"]).metadata(1)
     with pytest.raises(DataError, match="differ in length"):
         ItemTable.from_columns(["a"], [])
+
+
+def test_the_fingerprint_is_that_of_a_table_with_these_columns() -> None:
+    items = ItemTable.from_columns(["1", "b"], ["usb dock", "日本 \N{ROCKET}"])
+    text = pa.large_string()
+    table = pa.table({"id": pa.array(items.ids, text), "text": pa.array(items.texts, text)})
+    assert items.fingerprint() == table_fingerprint(table)

@@ -153,7 +153,9 @@ def _run(
 
 def _named(how: dict[str, Any], manifest: Manifest | None = None) -> dict[str, Any]:
     """The precision where none was asked for: a catalogue keeps its own."""
-    own = "stored" if manifest is None or how["device"] != "auto" else manifest.model.precision
+    from leanmatch.index.encoders import own_weights
+
+    own = "stored" if manifest is None else own_weights(manifest, how["device"])
     return {**how, "weights": how["weights"] or own}
 
 

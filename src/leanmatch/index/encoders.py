@@ -39,6 +39,11 @@ def open_encoder(name_or_folder: str | Path, *, device: str = "auto", weights: s
     return load(name_or_folder, weights=weights)
 
 
+def own_weights(manifest: Manifest, device: str) -> str:
+    """The ``weights`` that a catalogue's items were encoded with; sentence-transformers has no choice."""
+    return manifest.model.precision if device == "auto" else "stored"
+
+
 def encoder_for(
     manifest: Manifest, model: str | None, *, device: str = "auto", weights: str | None = None
 ) -> Any:
@@ -56,7 +61,7 @@ def encoder_for(
     """
     named = model or manifest.model.name
     if weights is None:
-        weights = manifest.model.precision if device == "auto" else "stored"
+        weights = own_weights(manifest, device)
     try:
         encoder = open_encoder(named, device=device, weights=weights)
     except MissingExtraError:

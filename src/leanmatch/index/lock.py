@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from leanmatch.errors import LeanmatchError
+from leanmatch.files import try_lock
 from leanmatch.index.manifest import LOCK
 
 _POLL_SECONDS = 0.02
@@ -22,20 +21,13 @@ def writer_lock(folder: Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
     Raises:
         LeanmatchError: another process holds it and did not let go within ``wait_seconds``.
     """
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        deadline = time.monotonic() + wait_seconds
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() >= deadline:
-                    raise LeanmatchError(
-                        f"another process is writing to the catalogue {folder}",
-                        remedy="wait until it is done, then run this again",
-                    ) from error
-                time.sleep(_POLL_SECONDS)
+    deadline = time.monotonic() + wait_seconds
+    while (handle := try_lock(folder / LOCK)) is None:
+        if time.monotonic() >= deadline:
+            raise LeanmatchError(
+                f"another process is writing to the catalogue {folder}",
+                remedy="wait until it is done, then run this again",
+            )
+        time.sleep(_POLL_SECONDS)
+    with handle:
         yield
-    finally:
-        os.close(descriptor)

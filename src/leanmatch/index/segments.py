@@ -80,13 +80,12 @@ def _read_items(path: Path) -> Items:
     if path.suffix == OLD_SUFFIX:
         return _read_parquet(path)
     with np.load(path, allow_pickle=False) as stored:
-        rows = len(stored["key"])
+        keys = stored["key"]  # each look into the file reads the array again
 
-        def column(name: str, length: int = rows) -> Column:
-            present = np.unpackbits(stored[f"{name}.present"], count=length).astype(np.bool_)
+        def column(name: str, rows: int = len(keys)) -> Column:
+            present = np.unpackbits(stored[f"{name}.present"], count=rows).astype(np.bool_)
             if f"{name}.values" in stored:
-                values: PlainColumn = PlainColumn(stored[f"{name}.values"], present)
-                return values
+                return PlainColumn(stored[f"{name}.values"], present)
             return TextColumn(stored[f"{name}.offsets"], stored[f"{name}.data"], present)
 
         names = column("names", len(stored["names.offsets"]) - 1).tolist()
@@ -94,7 +93,7 @@ def _read_items(path: Path) -> Items:
         ids, texts = column("id"), column("text")
         if not (isinstance(ids, TextColumn) and isinstance(texts, TextColumn)):
             raise ValueError("identifiers or texts are no texts")
-        return Items(ids, texts, stored["key"], columns)
+        return Items(ids, texts, keys, columns)
 
 
 def _read_parquet(path: Path) -> Items:

@@ -5,7 +5,7 @@ Nothing here needs more than numpy, and a million texts are three arrays, not a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,12 +72,13 @@ class TextColumn:
         np.cumsum(lengths[mask], out=offsets[1:])
         return TextColumn(offsets, self.data[np.repeat(mask, lengths)], self.present[mask])
 
-    def then(self, other: TextColumn) -> TextColumn:
-        """These values and then the other's."""
-        offsets = np.concatenate([self.offsets, other.offsets[1:] + self.offsets[-1]])
-        return TextColumn(
-            offsets, np.concatenate([self.data, other.data]), np.concatenate([self.present, other.present])
-        )
+    @classmethod
+    def joined(cls, parts: Sequence[TextColumn]) -> TextColumn:
+        """The values of one or more columns after one another."""
+        offsets = np.zeros(sum(map(len, parts)) + 1, np.int64)
+        np.cumsum(np.concatenate([np.diff(part.offsets) for part in parts]), out=offsets[1:])
+        data = np.concatenate([part.data for part in parts])
+        return cls(offsets, data, np.concatenate([part.present for part in parts]))
 
     def as_kind(self, kind: str) -> TextColumn:
         """Itself: texts are not turned into anything else."""
@@ -115,11 +116,11 @@ class PlainColumn:
         """The values at the rows where ``mask`` is true."""
         return PlainColumn(self.values[mask], self.present[mask])
 
-    def then(self, other: PlainColumn) -> PlainColumn:
-        """These values and then the other's."""
-        return PlainColumn(
-            np.concatenate([self.values, other.values]), np.concatenate([self.present, other.present])
-        )
+    @classmethod
+    def joined(cls, parts: Sequence[PlainColumn]) -> PlainColumn:
+        """The values of one or more columns of one type after one another."""
+        values = np.concatenate([part.values for part in parts])
+        return cls(values, np.concatenate([part.present for part in parts]))
 
     def as_kind(self, kind: str) -> PlainColumn:
         """The same numbers in a wider type."""
@@ -188,19 +189,15 @@ class Items:
 
 def joined_items(parts: Sequence[Items], kinds: Mapping[str, str]) -> Items:
     """Rows of several parts after one another, with these columns."""
-    if len(parts) == 1:
-        return parts[0].with_columns(kinds)
-    total = Items.of([], [], [], {name: empty_column(kind, 0) for name, kind in kinds.items()})
-    for part in (one.with_columns(kinds) for one in parts):
-        columns: dict[str, Any] = dict(part.columns)
-        total = Items(
-            total.ids.then(part.ids),
-            total.texts.then(part.texts),
-            np.concatenate([total.keys, part.keys]),
-            {name: column.then(columns[name]) for name, column in _any(total.columns)},
-        )
-    return total
-
-
-def _any(columns: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    return iter(columns.items())
+    if not parts:
+        return Items.of([], [], [], {name: empty_column(kind, 0) for name, kind in kinds.items()})
+    alike = [part.with_columns(kinds) for part in parts]
+    if len(alike) == 1:
+        return alike[0]
+    columns: dict[str, Any] = {name: [part.columns[name] for part in alike] for name in kinds}
+    return Items(
+        TextColumn.joined([part.ids for part in alike]),
+        TextColumn.joined([part.texts for part in alike]),
+        np.concatenate([part.keys for part in alike]),
+        {name: type(of_parts[0]).joined(of_parts) for name, of_parts in columns.items()},
+    )

@@ -6,9 +6,9 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,6 @@ class Service:
         self.status = "starting"
         self.monitor: Monitor | None = None
         self._given = encoder
-        self._named = "", ""  # a model as the manifest names it and as clients do
         self._engine: Engine | None = None
         self._counter = TokenCounter(None)
         self._suggester: Suggester | None = None
@@ -82,10 +81,7 @@ class Service:
     @property
     def model(self) -> str:
         """The model's name, as clients give it."""
-        name = self.catalogue.manifest.model.name
-        if name != self._named[0]:
-            self._named = name, Path(name).name
-        return self._named[1]
+        return Path(self.catalogue.manifest.model.name).name
 
     def start(self) -> None:
         """Begin to load."""
@@ -111,10 +107,9 @@ class Service:
             RefusedError: 503, after the time-out or while not ready.
         """
         _ = self.engine
-        with _late(self.options.limits.timeout_seconds):
-            async with asyncio.timeout(self.options.limits.timeout_seconds):
-                vectors: Vectors = await self._batcher.submit(job)
-                return vectors
+        async with _in_time(self.options.limits.timeout_seconds):
+            vectors: Vectors = await self._batcher.submit(job)
+            return vectors
 
     async def recommend(
         self, job: Recommend, explain: bool = False
@@ -125,12 +120,11 @@ class Service:
             RefusedError: 503, after the time-out or while not ready.
         """
         _ = self.engine
-        with _late(self.options.limits.timeout_seconds):
-            async with asyncio.timeout(self.options.limits.timeout_seconds):
-                answer: Answer = await self._batcher.submit(job)
-                if not explain:
-                    return answer, None
-                return answer, await self._explaining.submit(Explain(answer.pairs(job.texts)))
+        async with _in_time(self.options.limits.timeout_seconds):
+            answer: Answer = await self._batcher.submit(job)
+            if not explain:
+                return answer, None
+            return answer, await self._explaining.submit(Explain(answer.pairs(job.texts)))
 
     async def change(self, items: Sequence[Item], deleted: Sequence[str]) -> Change:
         """Write to the catalogue; the new generation answers the next request here."""
@@ -296,10 +290,11 @@ class Service:
         return suggester(typed)
 
 
-@contextmanager
-def _late(seconds: float) -> Iterator[None]:
+@asynccontextmanager
+async def _in_time(seconds: float) -> AsyncIterator[None]:
     try:
-        yield
+        async with asyncio.timeout(seconds):
+            yield
     except TimeoutError as error:
         raise RefusedError(
             503, f"no answer within {seconds:g} seconds", headers={"retry-after": "2"}

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from leanmatch.errors import LeanmatchError
-from leanmatch.files import atomic_file, write_json
+from leanmatch.files import atomic_file, try_lock, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,17 +116,13 @@ class WorkFolder:
 
 
 def _locked(path: Path) -> IO[bytes]:
-    """An open file with an exclusive lock, which the system drops when the process ends, however it ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = path.open("ab")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
+    handle = try_lock(path)
+    if handle is None:
         raise LeanmatchError(
             f"another process is training in {path.parent}",
             remedy="wait for it, or name another output",
-        ) from None
+        )
     return handle
 
 

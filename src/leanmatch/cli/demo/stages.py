@@ -191,14 +191,13 @@ def cpu_seconds() -> float:
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
     """Let no second process use the folder."""
-    import fcntl
+    from leanmatch.files import try_lock
 
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("ab") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LeanmatchError(
-                f"another demo is running in {folder.parent}", remedy="wait for it, or name another --output"
-            ) from None
+    handle = try_lock(folder / "lock")
+    if handle is None:
+        raise LeanmatchError(
+            f"another demo is running in {folder.parent}", remedy="wait for it, or name another --output"
+        )
+    with handle:
         yield

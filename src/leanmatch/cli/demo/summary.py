@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leanmatch.cli.demo.speed import OWN, STOCK
+from leanmatch.cli.demo.speed import OWN, ROUNDS, STOCK
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -184,7 +184,7 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
         found.append("the server's vectors are NOT those of the model in this process")
     found.append(
         f"speeds are of {summary['speed_texts']} texts of the catalogue, both engines on all cores, the "
-        "median of 3 rounds"
+        f"median of {ROUNDS} rounds"
     )
     return found
 
