@@ -84,8 +84,8 @@ def swept(
         here = slice(i * width, (i + 1) * width)
         own = moments[here, here]
         others = error @ moments[:, here] - error[:, here] @ own
-        target = weight[:, here] + np.linalg.solve(own, others.T).T
-        root = np.linalg.cholesky(own)
+        target = weight[:, here].astype(np.float64) + np.linalg.solve(own, others.T).T
+        root = np.linalg.cholesky(own).astype(np.float64)
         rows = None if metric.rows is None else metric.rows[:, i, None]
         found, _ = solve(
             np.ascontiguousarray(target, np.float32), BlockMetric(root[None], rows), start=part.atoms
