@@ -52,7 +52,7 @@ def _chosen(methods: tuple[str, ...]) -> Callable[[Runs], dict[str, Scores] | No
         per_query, place = {}, {}
         for method in methods:
             for average, slices in runs[method]["ranks"].items():
-                candidate = Candidate(WEIGHT[method], float(average))
+                candidate = Candidate((WEIGHT[method],), float(average))
                 per_query[candidate] = {name: _reciprocal(slices[name]) for name in ("valid", "shifted")}
                 place[candidate] = (method, average)
         method, average = place[choose(per_query, "MRR@10").candidate]
