@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import json
 import time
 import zlib
 from dataclasses import dataclass
@@ -28,9 +29,9 @@ from leanmatch.formats import load_matcher
 from leanmatch.metrics import RetrievalProbe
 from leanmatch.training import PairTableEvaluator, RegularizerOptions, ScheduleOptions, TrainOptions
 from leanmatch.training.adapters import add_lora, merge_lora
-from leanmatch.training.averaging import average_weights, snapshot
+from leanmatch.training.averaging import average_weights, mean_weights, snapshot
 from leanmatch.training.base_scores import FrozenBase
-from leanmatch.training.checkpoints import WorkFolder
+from leanmatch.training.checkpoints import WorkFolder, load_weights, save_weights
 from leanmatch.training.dataset import training_dataset
 from leanmatch.training.engine import train_stage
 from leanmatch.training.evaluator import encode_function
@@ -48,8 +49,11 @@ REGIMES = {
     "static": {"strong": (600, 64, 2e-2, None), "weak": (150, 64, 1e-2, None)},
     "minilm": {"strong": (100, 32, 2e-4, 48), "weak": (100, 32, 2e-5, 48)},
 }
-AVERAGES = {"static": (0.2, 0.4, 0.5, 0.6, 0.8, 1.0), "minilm": (0.4, 0.5, 0.6, 0.8, 1.0)}
-AVERAGED = ("plain", "itv")
+AVERAGES = {
+    "static": (0.2, 0.4, 0.5, 0.6, 0.8, 1.0, 1.2, 1.4),
+    "minilm": (0.4, 0.5, 0.6, 0.8, 1.0, 1.2, 1.4),
+}
+AVERAGED = ("plain", "itv", "soup")
 """On MiniLM, where ranking costs more than training, only these are averaged with the base."""
 # slice -> rows at most; None is all of them
 ROWS = {
@@ -72,6 +76,8 @@ def _itv(weight: float, **changes: Any) -> RegularizerOptions:
     return RegularizerOptions(kind="itv", weight=weight, **changes)
 
 
+SOUP = ("plain", "itv")
+"""The method ``soup`` is the mean of these runs' weights, as ``average="auto"`` tries it."""
 METHODS = {
     "plain": Method(RegularizerOptions(kind="none", weight=0.0)),
     "itv": Method(_itv(0.3)),
@@ -79,6 +85,7 @@ METHODS = {
     "mask": Method(RegularizerOptions(kind="mask", weight=0.0)),
     "early": Method(RegularizerOptions(kind="none", weight=0.0), early_stopping=2),
     "lora": Method(RegularizerOptions(kind="none", weight=0.0), lora_rank=8),
+    "soup": Method(RegularizerOptions(kind="itv", weight="auto")),
     "itv-one-sided": Method(_itv(0.3, matching="one-sided"), ablation=True),
     "itv-score": Method(_itv(0.3, matching="score"), ablation=True),
     "itv-diagonal": Method(_itv(0.3, pairs="diagonal"), ablation=True),
@@ -149,6 +156,39 @@ class Setup:
 
     def run(self, regime: str, name: str, method: Method) -> dict[str, Any]:
         """Train one method and rank with every average."""
+        if name == "soup":
+            runs = [self.train_one(regime, part, METHODS[part]) for part in SOUP]
+            trained = mean_weights([state for state, _ in runs])
+            report: dict[str, Any] = {"of": SOUP, "seconds": sum(r["seconds"] for _, r in runs)}
+        else:
+            trained, report = self.train_one(regime, name, method)
+        limit, tokens = self.model.max_seq_length, REGIMES[self.arguments.encoder][regime][3]
+        if tokens is not None:
+            self.model.max_seq_length = tokens
+        self.model.eval()
+        ranks = {"0": self.base_ranks}
+        encoder = self.arguments.encoder
+        averages = AVERAGES[encoder] if encoder == "static" or name in AVERAGED else (1.0,)
+        for average in averages:
+            self.model.load_state_dict(average_weights(self.start, trained, average))
+            ranks[f"{average:g}"] = self._ranks()
+        if tokens is not None:
+            self.model.max_seq_length = limit
+        return {
+            "encoder": self.arguments.encoder,
+            "setting": self.setting,
+            "regime": regime,
+            "seed": self.seed,
+            "method": name,
+            "training_rows": int((np.asarray(self.train.labels) == 1).sum()),
+            "shifted_slice": self.aside,
+            **report,
+            "mrr10": {a: {s: _mrr(r) for s, r in by.items()} for a, by in ranks.items()},
+            "ranks": {a: {s: _packed(r) for s, r in by.items()} for a, by in ranks.items()},
+        }
+
+    def train_one(self, regime: str, name: str, method: Method) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The weights of one training run, kept in the work folder, and what is to be reported of it."""
         steps, batch, lr, tokens = REGIMES[self.arguments.encoder][regime]
         options = TrainOptions(
             regularizer=method.regularizer,
@@ -165,6 +205,11 @@ class Setup:
                 early_stopping=method.early_stopping,
             ),
         )
+        place = f"{self.arguments.encoder}-{self.setting.replace('>', '-')}-{regime}-{self.seed}-{name}"
+        kept = self.arguments.work / "weights" / f"{place}.safetensors"
+        told = kept.with_suffix(".json")
+        if told.exists():
+            return load_weights(kept), json.loads(told.read_text())
         torch.manual_seed(self.seed)
         self.model.load_state_dict(self.start)
         limit = self.model.max_seq_length
@@ -174,8 +219,7 @@ class Setup:
             add_lora(self.model, method.lora_rank)
         loss = build_loss(self.model, self.base, options, float(method.regularizer.weight))
         folder = WorkFolder(
-            self.arguments.work
-            / f"{self.arguments.encoder}-{self.setting.replace('>', '-')}-{regime}-{self.seed}-{name}",
+            self.arguments.work / place,
             {"options": options.to_json(), "data": self.train.fingerprint()},
         )
         dataset, _ = training_dataset(self.train, options, None)
@@ -193,31 +237,20 @@ class Setup:
         seconds = time.perf_counter() - start
         merge_lora(self.model)
         trained = snapshot(self.model.state_dict())
-        self.model.eval()
-        ranks = {"0": self.base_ranks}
-        encoder = self.arguments.encoder
-        averages = AVERAGES[encoder] if encoder == "static" or name in AVERAGED else (1.0,)
-        for average in averages:
-            self.model.load_state_dict(average_weights(self.start, trained, average))
-            ranks[f"{average:g}"] = self._ranks()
         if tokens is not None:
             self.model.max_seq_length = limit
-        folder.remove()
-        return {
-            "encoder": self.arguments.encoder,
-            "setting": self.setting,
-            "regime": regime,
-            "seed": self.seed,
-            "method": name,
+        report = {
             "options": options.to_json(),
-            "training_rows": int((np.asarray(self.train.labels) == 1).sum()),
-            "shifted_slice": self.aside,
             "components": {k: round(float(v), 5) for k, v in loss.components.items()},
             "history": history,
             "seconds": round(seconds, 1),
-            "mrr10": {a: {s: _mrr(r) for s, r in by.items()} for a, by in ranks.items()},
-            "ranks": {a: {s: _packed(r) for s, r in by.items()} for a, by in ranks.items()},
         }
+        if name in SOUP:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            save_weights(kept, trained)
+            write_json(told, report)
+        folder.remove()
+        return trained, report
 
     def _ranks(self) -> dict[str, np.ndarray]:
         encode = encode_function(self.model)

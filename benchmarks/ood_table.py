@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from leanmatch.files import atomic_file
 from leanmatch.metrics.bootstrap import Interval, interval, resampled_ratios
-from leanmatch.training.selection import Candidate, choose
+from leanmatch.training.selection import SHARES, Candidate, choose
 
 Scores = NDArray[np.float64]
 Runs = dict[str, dict[str, Any]]  # method -> result file, of one setting, regime and seed
-WEIGHT = {"plain": 0.0, "itv": 0.3}
+WEIGHTS = {"plain": (0.0,), "itv": (0.3,), "soup": (0.0, 0.3)}
 
 
 def _reciprocal(packed: str) -> Scores:
@@ -43,16 +43,18 @@ def _at(method: str, average: str) -> Callable[[Runs], dict[str, Scores] | None]
     return pick
 
 
-def _chosen(methods: tuple[str, ...]) -> Callable[[Runs], dict[str, Scores] | None]:
+def _chosen(methods: tuple[str, ...], optional: str = "") -> Callable[[Runs], dict[str, Scores] | None]:
     """What ``weight`` and ``average`` auto choose, from validation slices alone."""
 
     def pick(runs: Runs) -> dict[str, Scores] | None:
         if not all(method in runs for method in methods):
             return None
         per_query, place = {}, {}
-        for method in methods:
+        for method in (*methods, optional) if optional in runs else methods:
             for average, slices in runs[method]["ranks"].items():
-                candidate = Candidate(WEIGHT[method], float(average))
+                if float(average) not in SHARES:
+                    continue
+                candidate = Candidate(WEIGHTS[method], float(average))
                 per_query[candidate] = {name: _reciprocal(slices[name]) for name in ("valid", "shifted")}
                 place[candidate] = (method, average)
         method, average = place[choose(per_query, "MRR@10").candidate]
@@ -76,7 +78,8 @@ ROWS: dict[str, Callable[[Runs], dict[str, Scores] | None]] = {
     "ITVReg, diagonal": _at("itv-diagonal", "1"),
     "ITVReg, average 0.5": _at("itv", "0.5"),
     "ITVReg, average auto": _chosen(("itv",)),
-    "**default: weight auto, average auto**": _chosen(("plain", "itv")),
+    "soup of plain and ITVReg": _at("soup", "1"),
+    "**default: weight auto, average auto**": _chosen(("plain", "itv"), "soup"),
 }
 DEFAULT = "**default: weight auto, average auto**"
 

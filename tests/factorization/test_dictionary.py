@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -10,8 +12,9 @@ from leanmatch.errors import DataError, UsageError
 from leanmatch.factorization import DenseSparse, pursuit
 from leanmatch.factorization import atoms as atoms_module
 from leanmatch.factorization.atoms import k_svd_atoms, least_squares_atoms, revive_atoms, weighted_values
-from leanmatch.factorization.calibration import Calibration
-from leanmatch.factorization.dictionary import UPDATES, DenseSparseOptions, dense_sparse
+from leanmatch.factorization.calibration import BlockMetric, Calibration
+from leanmatch.factorization.compensation import swept
+from leanmatch.factorization.dictionary import UPDATES, DenseSparseOptions, _learn, dense_sparse
 from leanmatch.factorization.orthonormal import OrthonormalOptions, orthonormal
 
 SMALL = DenseSparseOptions(width=8, atoms=20, nonzeros=2, iterations=12, beam=2, threads=1)
@@ -124,6 +127,41 @@ def test_moments_lower_the_weighted_error_and_compensation_more_so():
     assert plain.report.relative_error < weighted.report.relative_error
 
 
+@pytest.mark.parametrize("fisher", [None, np.random.default_rng(2).exponential(size=(120, 32)) ** 2])
+def test_every_sweep_lowers_the_error_of_all_blocks_together(fisher):
+    weight = normal(120, 32)
+    calibration = Calibration(moments=correlated_moments(32), fisher=fisher)
+    errors = []
+    for sweeps in range(4):
+        options = DenseSparseOptions(
+            **{**vars(SMALL), "iterations": 8, "compensate": True, "sweeps": sweeps, "beam": 2}
+        )
+        found = dense_sparse(weight, options, calibration)
+        damped = Calibration(moments=calibration.damped(), fisher=fisher)
+        errors.append(damped.error(weight, found.factors.dense()))
+    assert (np.diff(errors) < 0).all()
+    assert errors[2] < 0.92 * errors[0]
+
+
+def test_a_block_is_solved_given_the_errors_of_all_others():
+    """With as many nonzeros as columns the swept block ends at its best reply to a planted error."""
+    weight, calibration = normal(20, 16), Calibration(moments=correlated_moments(16))
+    moments = calibration.damped()
+    options = DenseSparseOptions(width=8, atoms=8, nonzeros=8, iterations=2)
+    exact = dense_sparse(weight, options).factors
+    wrong = dense_sparse(weight + np.eye(20, 16, 8, dtype=np.float32), options).factors
+    parts = [
+        DenseSparse(source.atoms[i : i + 1], source.indices[:, i : i + 1], source.values[:, i : i + 1])
+        for i, source in enumerate((exact, wrong))
+    ]
+    error = weight[:, 8:] - parts[1].dense()
+    found = swept(weight, parts, calibration, BlockMetric(), 8, partial(_learn, options=options))
+    reply = weight[:, :8] + error @ moments[8:, :8] @ np.linalg.inv(moments[:8, :8])
+    np.testing.assert_allclose(found[0].dense(), reply, atol=1e-3)
+    np.testing.assert_allclose(reply[12:], weight[12:, :8], atol=1e-3)  # rows without an error
+    assert np.abs(reply[:8] - weight[:8, :8]).max() > 0.1
+
+
 def test_fisher_rows_and_columns_count():
     weight = normal(120, 16)
     rng = np.random.default_rng(1)
@@ -182,6 +220,7 @@ def test_orthonormal_never_gets_worse(metric):
         ({"nonzeros": 65}, "from 1 to 64"),
         ({"atoms": 0}, "atoms must be from 1"),
         ({"beam": 0}, "beam must be at least 1"),
+        ({"sweeps": -1}, "sweeps must be at least 0"),
         ({"iterations": -1}, "iterations"),
         ({"update": "magic"}, "one of least-squares, k-svd"),
     ],

@@ -35,7 +35,7 @@ def test_round_trip():
         ({"regularizer": {"kind": "l2"}}, "one of itv, out, mask, none"),
         ({"regularizer": {"weight": "large"}}, "unknown weight 'large'"),
         ({"regularizer": {"weight": -1}}, "weight must be at least 0"),
-        ({"average": 1.5}, "average must be between 0 and 1"),
+        ({"average": 1.6}, "average must be between 0 and 1.5"),
         ({"average": "yes"}, "unknown average 'yes'"),
         ({"negatives": "hard"}, "one of given, mined, none"),
         ({"freeze_layers": 1, "lora_rank": 4}, "exclude one another"),

@@ -12,14 +12,14 @@ import training_models as models
 from leanmatch.data import PairTable
 from leanmatch.errors import LeanmatchError, ModelError, UsageError
 from leanmatch.training.adapters import add_lora, freeze_layers, merge_lora
-from leanmatch.training.averaging import average_weights, snapshot
+from leanmatch.training.averaging import average_weights, mean_weights, snapshot
 from leanmatch.training.checkpoints import MARKER, WorkFolder, last_checkpoint
 from leanmatch.training.dataset import training_dataset
 from leanmatch.training.engine import total_steps
 from leanmatch.training.features import chunks_by_length, encode_columns, take
 from leanmatch.training.negatives import fill_negatives, given_negatives, mined_negatives
 from leanmatch.training.options import ScheduleOptions, TrainOptions
-from leanmatch.training.selection import Candidate, choose
+from leanmatch.training.selection import SHARES, Candidate, choose, mixtures, search
 from leanmatch.training.shift import set_aside
 
 
@@ -147,7 +147,7 @@ class TestSelection:
         common = self.rng.random(n)
         spread = {share: self.rng.standard_normal(n) for share in means}
         return {
-            Candidate(1.0, share): {
+            Candidate((1.0,), share): {
                 "valid": mean + 0.1 * common + noise * (spread[share] - spread[share].mean())
             }
             for share, mean in means.items()
@@ -159,8 +159,8 @@ class TestSelection:
 
     def test_among_equals_the_one_nearest_to_the_base(self):
         flat = np.full(50, 0.25)
-        per_query = {Candidate(w, a): {"valid": flat} for w in (0.0, 0.3) for a in (0.8, 0.5, 1.0)}
-        assert choose(per_query, "MRR@10").candidate == Candidate(0.3, 0.5)
+        per_query = {Candidate((w,), a): {"valid": flat} for w in (0.0, 0.3) for a in (0.8, 0.5, 1.0)}
+        assert choose(per_query, "MRR@10").candidate == Candidate((0.3,), 0.5)
 
     def test_the_best_wins_by_however_little_and_its_gain_over_the_base_is_told(self):
         choice = choose(self.scores({0.0: 0.2, 0.5: 0.3, 1.0: 0.3005}, noise=0.3), "MRR@10")
@@ -170,13 +170,53 @@ class TestSelection:
     def test_both_slices_count(self):
         n = 500
         per_query = {
-            Candidate(1.0, 0.5): {"valid": np.full(n, 0.30), "shifted": np.full(n, 0.50)},
-            Candidate(1.0, 1.0): {"valid": np.full(n, 0.34), "shifted": np.full(n, 0.40)},
+            Candidate((1.0,), 0.5): {"valid": np.full(n, 0.30), "shifted": np.full(n, 0.50)},
+            Candidate((1.0,), 1.0): {"valid": np.full(n, 0.34), "shifted": np.full(n, 0.40)},
         }
         assert choose(per_query, "MRR@10").candidate.share == 0.5
         assert (
             choose({c: {"valid": s["valid"]} for c, s in per_query.items()}, "MRR@10").candidate.share == 1.0
         )
+
+    def test_beyond_the_trained_weights_only_where_it_is_clearly_better(self):
+        noise = 0.3 * (self.rng.standard_normal(400))
+        noise -= noise.mean()
+        for gain, share in ((0.001, 1.0), (0.1, 1.2)):
+            per_query = {
+                Candidate((0.0,), 1.0): {"valid": np.full(400, 0.5)},
+                Candidate((0.0,), 1.2): {"valid": 0.5 + gain + noise},
+            }
+            assert choose(per_query, "MRR@10").candidate.share == share
+
+    def test_the_search_climbs_and_stops(self):
+        def asked(best, shares=SHARES):
+            tried = []
+
+            def score(candidate):
+                tried.append(candidate.share)
+                return {"valid": np.array([-abs(candidate.share - best)])}
+
+            found = search((0.0, 0.3), shares, score)
+            assert list(found) == [Candidate((0.0, 0.3), share) for share in tried]
+            return tried
+
+        assert asked(1.0) == [1.0, 1.2, 0.8]
+        assert asked(1.2) == [1.0, 1.2, 1.4]
+        assert asked(9.0) == [1.0, 1.2, 1.4]
+        assert asked(0.6) == [1.0, 1.2, 0.8, 0.6, 0.4]
+        assert asked(0.0) == [1.0, 1.2, 0.8, 0.6, 0.4, 0.2]
+        assert asked(0.5, shares=(0.5,)) == [0.5]
+        assert asked(0.5, shares=(0.0,)) == [0.0]
+
+    def test_several_runs_are_averaged_too(self):
+        assert mixtures([0.0]) == [(0.0,)]
+        assert mixtures([0.0, 0.3]) == [(0.0,), (0.3,), (0.0, 0.3)]
+        slices = {"valid": np.full(9, 0.5)}
+        chosen = choose({Candidate((0.0, 0.3), 1.0): slices}, "MRR@10")
+        assert chosen.to_json()["weight"] == [0.0, 0.3] and "0 and 0.3 averaged" in chosen.reason
+        states = [{"w": torch.full((2,), value)} for value in (1.0, 2.0, 6.0)]
+        torch.testing.assert_close(mean_weights(states)["w"], torch.full((2,), 3.0))
+        assert mean_weights(states[:1])["w"] is states[0]["w"]
 
     def test_json(self):
         value = choose(self.scores({0.0: 0.1, 1.0: 0.5}), "MRR@10").to_json()

@@ -116,7 +116,8 @@ def factorize(
         tokenizer: for models that are no SentenceTransformer.
         calibration: statistics gathered before, instead of texts.
         surplus: nonzeros a row and block on top of ``nonzeros``, to be thinned out by :class:`STF`.
-        rounds: alternations of pursuit and atoms.
+        rounds: alternations of pursuit and atoms; below 10 it is a quick first look (no sweeps, see
+            :class:`~leanmatch.factorization.DenseSparseOptions`).
         seed: of the first atoms and of Fisher probes.
         progress: a bar on stderr.
 

@@ -32,6 +32,9 @@ from leanmatch.factorization.pruning import PruneOptions, prune
 if TYPE_CHECKING:
     from torch import Tensor
 
+SWEEPS = 2
+ROUGH = 10
+"""Fewer rounds than these are for a first look: blocks are not solved again once all others are known."""
 SAMPLE = 8192
 """Rows that atoms are learned from at most; embeddings have more, but no activation statistics."""
 
@@ -121,6 +124,7 @@ def _dense_sparse(
         nonzeros=min(layer.nonzeros + surplus, layer.atoms),
         iterations=rounds,
         compensate=layer.compensate and moment is not None,
+        sweeps=SWEEPS if rounds >= ROUGH else 0,
         seed=seed,
         threads=torch.get_num_threads(),
     )

@@ -111,6 +111,11 @@ class BlockMetric:
         turned: NDArray[np.float32] = np.einsum("mib,ibc->mic", blocks, self.roots).astype(np.float32)
         return turned.reshape(m, n)
 
+    def atoms_forward(self, atoms: NDArray[np.floating]) -> NDArray[np.float32]:
+        """``D_i L_i``: atoms as they are in the space in which pursuit works."""
+        turned = atoms if self.roots is None else atoms.astype(np.float64) @ self.roots
+        return np.ascontiguousarray(turned, np.float32)
+
     def atoms_back(self, atoms: NDArray[np.floating]) -> Doubles:
         """``D_i L_i^-1`` of atoms that were found for ``W_i L_i``."""
         if self.roots is None:

@@ -5,7 +5,7 @@ Source: Wortsman et al., *Robust fine-tuning of zero-shot models* (arXiv 2109.01
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from leanmatch.errors import ModelError
@@ -21,7 +21,7 @@ def average_weights(
 
     Args:
         base, trained: state dicts with the same names and shapes.
-        share: weight of the trained model, between 0 (base) and 1 (trained).
+        share: weight of the trained model: 0 is the base, 1 the trained model, above 1 goes on beyond it.
 
     Raises:
         ModelError: the two do not have the same tensors.
@@ -40,6 +40,18 @@ def average_weights(
         name: base[name].to(value.device).lerp(value, share) if value.is_floating_point() else value.clone()
         for name, value in trained.items()
     }
+
+
+def mean_weights(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of several state dicts of one model (a soup); one alone stays as it is.
+
+    Raises:
+        ModelError: they do not have the same tensors.
+    """
+    mean = dict(states[0])
+    for count, state in enumerate(states[1:], 2):
+        mean = average_weights(mean, state, 1 / count)
+    return mean
 
 
 def snapshot(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

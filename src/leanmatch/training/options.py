@@ -137,7 +137,8 @@ class TrainOptions:
         regularizer: see :class:`RegularizerOptions`.
         schedule: see :class:`ScheduleOptions`.
         average: share of the trained weights in the final model, ``average * trained + (1 - average) * base``
-            (WiSE-FT); ``auto`` chooses it on validation pairs, 1 keeps the trained weights.
+            (WiSE-FT); ``auto`` chooses it on validation pairs (and whether the runs that ``weight="auto"``
+            trains are averaged), 1 keeps the trained weights, above 1 (to 1.5) goes on beyond them.
         negatives: ``given`` uses negative columns and label-0 rows, ``mined`` mines hard negatives with the
             base model, ``none`` uses in-batch negatives only.
         negatives_per_anchor: how many given or mined negatives an anchor gets.
@@ -158,7 +159,7 @@ class TrainOptions:
         if isinstance(self.average, str):
             _choose("average", self.average, ("auto",))
         else:
-            _at_least("average", self.average, 0, high=1)
+            _at_least("average", self.average, 0, high=1.5)
         _choose("negatives", self.negatives, NEGATIVES)
         _at_least("negatives_per_anchor", self.negatives_per_anchor, 1)
         _at_least("freeze_layers", self.freeze_layers, 0)

@@ -13,7 +13,7 @@ import numpy as np
 from leanmatch.errors import ModelError, UsageError
 from leanmatch.metrics import RetrievalProbe
 from leanmatch.training.adapters import add_lora, freeze_layers, merge_lora
-from leanmatch.training.averaging import average_weights, snapshot
+from leanmatch.training.averaging import average_weights, mean_weights, snapshot
 from leanmatch.training.base_scores import FrozenBase
 from leanmatch.training.checkpoints import WorkFolder, load_weights, save_weights
 from leanmatch.training.dataset import training_dataset
@@ -21,7 +21,7 @@ from leanmatch.training.engine import process_state, train_stage
 from leanmatch.training.evaluator import PairTableEvaluator, encode_function
 from leanmatch.training.losses import ITVReg, MaskingLoss, OutReg, PlainLoss
 from leanmatch.training.parallel import wait_for_all
-from leanmatch.training.selection import SHARES, WEIGHTS, Candidate, Choice, choose
+from leanmatch.training.selection import SHARES, WEIGHTS, Candidate, Choice, choose, mixtures, search
 from leanmatch.training.shift import set_aside
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class TrainResult:
 
     Attributes:
         model: the ``SentenceTransformer``, with averaged weights and merged adapters.
-        weight: the regularizer's weight that was used.
+        weights: the regularizer's weight of every run whose weights are averaged in the model; mostly one.
         average: share of the trained weights.
         choice: what the automatic choices saw, or None where there was nothing to choose.
         remarks: sentences for the user.
@@ -52,7 +52,7 @@ class TrainResult:
     """
 
     model: Any
-    weight: float
+    weights: tuple[float, ...]
     average: float
     choice: Choice | None
     remarks: tuple[str, ...]
@@ -61,7 +61,7 @@ class TrainResult:
     def to_json(self) -> dict[str, Any]:
         """For provenance and ``--json``; the model itself is left out."""
         return {
-            "weight": self.weight,
+            "weight": list(self.weights) if len(self.weights) > 1 else self.weights[0],
             "average": self.average,
             "choice": self.choice.to_json() if self.choice else None,
             "remarks": list(self.remarks),
@@ -141,20 +141,21 @@ def _fit(
         remark(f"shifted validation slice: {aside.how}")
     start = snapshot(model.state_dict())
     finals, history = _train_all(model, start, train, slices.get("valid"), options, folder, remark)
-    choice, weight, share = None, next(iter(finals)), 1.0
+    choice, share = None, 1.0
+    weights: tuple[float, ...] = (next(iter(finals)),)
     if _chooses(options):
         choice = _choose(model, start, finals, slices, options)
-        weight, share = choice.candidate.weight, choice.candidate.share
+        weights, share = choice.candidate.weights, choice.candidate.share
         remark("chosen on validation pairs: " + choice.reason)
         if share == 0:
             remark("fine-tuning did not help on the validation slices: the result is the base model")
     elif not isinstance(options.average, str):
         share = float(options.average)
-    model.load_state_dict(average_weights(start, finals[weight], share))
+    model.load_state_dict(average_weights(start, mean_weights([finals[w] for w in weights]), share))
     if model.max_seq_length != limit:
         model.max_seq_length = limit
     model.eval()
-    return TrainResult(model, weight, share, choice, tuple(remarks), history)
+    return TrainResult(model, weights, share, choice, tuple(remarks), history)
 
 
 def _open_work(
@@ -290,20 +291,25 @@ def _choose(
 
     shares = SHARES if options.average == "auto" else (float(options.average),)
     per_query: dict[Candidate, dict[str, NDArray[np.float64]]] = {}
-    candidates = [Candidate(weight, share) for weight in finals for share in shares]
+    probes = {name: RetrievalProbe(table, METRIC) for name, table in slices.items()}
+    encode = encode_function(model)
     model.eval()
     disable = not process_state(options.schedule).is_main_process
-    probes = {name: RetrievalProbe(table, METRIC) for name, table in slices.items()}
-    at_base: dict[str, NDArray[np.float64]] = {}  # the same for every weight
-    for candidate in tqdm(candidates, desc="choosing on validation pairs", unit="model", disable=disable):
-        if candidate.share == 0 and at_base:
-            per_query[candidate] = at_base
-            continue
-        model.load_state_dict(average_weights(start, finals[candidate.weight], candidate.share))
-        encode = encode_function(model)
-        per_query[candidate] = {name: probe.per_query(encode) for name, probe in probes.items()}
-        if candidate.share == 0:
-            at_base = per_query[candidate]
+    with tqdm(desc="choosing on validation pairs", unit="model", disable=disable) as bar:
+        for mixture in mixtures(tuple(finals)):
+            trained = mean_weights([finals[weight] for weight in mixture])
+
+            def score(
+                candidate: Candidate, trained: dict[str, Tensor] = trained
+            ) -> dict[str, NDArray[np.float64]]:
+                model.load_state_dict(average_weights(start, trained, candidate.share))
+                bar.update()
+                return {name: probe.per_query(encode) for name, probe in probes.items()}
+
+            if 0.0 in shares and not per_query:  # the base is the same in every mixture
+                base = Candidate(mixture, 0.0)
+                per_query[base] = score(base)
+            per_query |= {c: dict(slices) for c, slices in search(mixture, shares, score).items()}
     return choose(per_query, METRIC)
 
 
