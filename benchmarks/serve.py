@@ -33,59 +33,12 @@ import numpy as np
 
 from leanmatch.index import Catalogue, Item, create_catalogue, open_encoder
 
-WORDS = [
-    "red",
-    "blue",
-    "green",
-    "small",
-    "large",
-    "wooden",
-    "steel",
-    "folding",
-    "electric",
-    "quiet",
-    "garden",
-    "kitchen",
-    "office",
-    "travel",
-    "winter",
-    "summer",
-    "light",
-    "heavy",
-    "cable",
-    "lamp",
-    "chair",
-    "table",
-    "bottle",
-    "charger",
-    "camera",
-    "printer",
-    "paper",
-    "drill",
-    "filter",
-    "cover",
-    "stand",
-    "case",
-    "holder",
-    "mount",
-    "adapter",
-    "speaker",
-    "keyboard",
-    "bicycle",
-    "tent",
-    "jacket",
-    "shoes",
-    "gloves",
-    "mirror",
-    "clock",
-    "frame",
-    "shelf",
-    "basket",
-    "brush",
-    "cleaner",
-    "with",
-    "for",
-]
+WORDS = (  # noqa: SIM905
+    "red blue green small large wooden steel folding electric quiet garden kitchen office travel "
+    "winter summer light heavy cable lamp chair table bottle charger camera printer paper drill "
+    "filter cover stand case holder mount adapter speaker keyboard bicycle tent jacket shoes gloves "
+    "mirror clock frame shelf basket brush cleaner with for"
+).split()
 
 
 class DrawnItems:
@@ -218,10 +171,16 @@ def wrk(port, connections, seconds):
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(WRK.replace("@WORDS@", " ".join(WORDS)).replace("@SEED@", str(time.time_ns() % 10**6)))
         script.flush()
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", script.name]
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s"]
         done = subprocess.run(
-            [*command, f"http://127.0.0.1:{port}"], capture_output=True, text=True, check=True
+            [*command, "-s", script.name, f"http://127.0.0.1:{port}"],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=seconds + 60,
         )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}: {done.stdout}{done.stderr}")
     line = next(one for one in done.stdout.splitlines() if one.startswith("RESULT"))
     answers, refused, microseconds, p50, p99, broken = map(int, line.split()[1:])
     good = answers - refused
@@ -232,6 +191,12 @@ def wrk(port, connections, seconds):
         "p99_ms": p99 / 1000,
         "broken_connections": broken,
     }
+
+
+def machine():
+    """The processor's name."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
 def client_seconds():
@@ -283,16 +248,25 @@ class Server:
             self.port = free.getsockname()[1]
         command = [sys.executable, "-m", "leanmatch", "serve", str(folder), "--port", str(self.port), *more]
         self._begin = time.perf_counter()
-        self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        nowhere = subprocess.DEVNULL  # not our pipes: who reads those waits for every process that holds them
+        self._process = subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=nowhere)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
 
     def seconds_to_ready(self):
         """From the start of the process until /health says 200."""
         while True:
+            if time.perf_counter() - self._begin > 120:
+                raise SystemExit("the server is not ready after two minutes")
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health") as answer:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5) as answer:
                     if answer.status == 200:
                         return time.perf_counter() - self._begin
-            except (urllib.error.URLError, ConnectionError):
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
                 if self._process.poll() is not None:
                     raise SystemExit("the server ended") from None
             time.sleep(0.01)
@@ -322,7 +296,7 @@ class Server:
 
     def batches(self):
         """Batches, and texts in them, so far."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics") as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=30) as answer:
             lines = answer.read().decode().splitlines()
         return [
             sum(float(line.split()[-1]) for line in lines if line.startswith(f"leanmatch_batch_texts_{one}"))
@@ -330,19 +304,30 @@ class Server:
         ]
 
     def stop(self):
-        """Ask it to end."""
+        """Ask it to end, and end it where it does not."""
         self._process.send_signal(signal.SIGTERM)
-        self._process.wait(60)
+        try:
+            self._process.wait(40)
+        except subprocess.TimeoutExpired:
+            for each in self._processes():
+                os.kill(each, signal.SIGKILL)
+            raise
 
 
 def measure(folder, more, seconds, rounds, client):
     """All phases against a fresh server; each round alternates them, medians are taken over rounds."""
     starts = []
     for _ in range(3):
-        server = Server(folder, more)
+        with Server(folder, more) as server:
+            starts.append(server.seconds_to_ready())
+    with Server(folder, more) as server:
         starts.append(server.seconds_to_ready())
-        if len(starts) < 3:
-            server.stop()
+        found = phases_of(server, seconds, rounds, client)
+    return {"seconds_to_ready": round(float(np.median(starts)), 2), **found}
+
+
+def phases_of(server, seconds, rounds, client):
+    """All phases against a server that is ready."""
     asyncio.run(closed_loop(server.port, 8, 2))
     phases = {
         "one at a time": lambda: client(server.port, 1, seconds),
@@ -363,20 +348,19 @@ def measure(folder, more, seconds, rounds, client):
             )
             row["texts_a_batch"] = texts / max(1, batches)
             rows[name].append(row)
-    asyncio.run(closed_loop(server.port, 1000, seconds / 2))  # memory is measured from the first overload on
+    calm = server.memory_mb()
+    asyncio.run(closed_loop(server.port, 1000, 2))  # memory is measured from the first overload on
     before = server.memory_mb()
     overload = asyncio.run(closed_loop(server.port, 1000, 2 * seconds))  # by asyncio: it tells statuses
     after = server.memory_mb()
     alive = asyncio.run(closed_loop(server.port, 1, 1))["statuses"]
-    server.stop()
     found = {name: median(each) for name, each in rows.items()}
     ratio = found["64 connections"]["answers_per_second"] / found["one at a time"]["answers_per_second"]
     return {
-        "seconds_to_ready": round(sorted(starts)[1], 2),
         **found,
         "ratio": round(ratio, 2),
         "1000 connections": overload
-        | {"memory_mb": [round(before, 1), round(after, 1)], "afterwards": alive},
+        | {"memory_mb": [round(one, 1) for one in (calm, before, after)], "afterwards": alive},
     }
 
 
@@ -404,7 +388,7 @@ def main():
     parser.add_argument(
         "--client", choices=("wrk", "asyncio"), default="wrk" if shutil.which("wrk") else "asyncio"
     )
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--seconds", type=int, default=5, help="of a phase")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--catalogue", help="keep the catalogue here and use it again")
     parser.add_argument("--json")
@@ -424,6 +408,10 @@ def main():
             "client": options.client,
             "model": Path(options.model).name,
             "items": options.items,
+            "date": time.strftime("%Y-%m-%d %H:%M"),
+            "machine": machine(),
+            "load_before": round(os.getloadavg()[0], 1),
+            "nice": os.nice(0),
             "cores": len(os.sched_getaffinity(0)),
             "threads": options.threads,
             "workers": options.workers,
@@ -433,6 +421,7 @@ def main():
     text = json.dumps(found, indent=2)
     print(text)
     if options.json:
+        Path(options.json).parent.mkdir(parents=True, exist_ok=True)
         Path(options.json).write_text(text + "\n", encoding="utf-8")
 
 

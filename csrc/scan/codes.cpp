@@ -12,7 +12,9 @@ namespace leanmatch {
 namespace scan {
 namespace {
 
-constexpr std::size_t kBlockBytes = 256 * 1024;  // codes that stay in the second cache while all queries see them
+constexpr std::size_t kBlockBytes = 64 * 1024;  // codes that stay in the second cache while all queries see them
+constexpr int kFirstGroups = 8;                  // of them, at the beginning
+constexpr int kLoose = 32;                       // candidates too many that are not worth a selection
 constexpr int kOffset = 128;                     // what stored codes are above codes
 
 using Key = std::int64_t;  // orders by sum, then by row, the lower row being the greater key
@@ -79,9 +81,13 @@ void Codes::search(const std::int8_t* queries, const float* exact, int count, co
     linear::Buffer<std::int8_t> padded(std::size_t(count) * std::size_t(steps_) * kDepth);
     std::vector<std::int32_t> offsets(static_cast<std::size_t>(count));
     std::vector<Candidates> found(static_cast<std::size_t>(count));
+    const auto room_for = [block](std::int32_t wanted) {
+        return std::size_t(wanted) + kLoose + std::size_t(block + 1) * kLanes;
+    };
     std::size_t room = 0;
-    for (int q = 0; q < count; q++) room += 2 * std::size_t(fetch[q]) + std::size_t(block) * kLanes;
-    std::vector<std::int32_t> memory(2 * room);
+    for (int q = 0; q < count; q++) room += room_for(fetch[q]);
+    static thread_local std::vector<std::int32_t> memory;  // kept: new pages at every search would cost more than it
+    if (memory.size() < 2 * room) memory.resize(2 * room);
     std::int32_t* next = memory.data();
     for (int q = 0; q < count; q++) {
         const std::int8_t* from = queries + std::size_t(q) * std::size_t(dimension_);
@@ -91,18 +97,20 @@ void Codes::search(const std::int8_t* queries, const float* exact, int count, co
             sum += from[j];
         }
         offsets[std::size_t(q)] = sum * kOffset;
-        const std::size_t own = 2 * std::size_t(fetch[q]) + std::size_t(block) * kLanes;
+        const std::size_t own = room_for(fetch[q]);
         found[std::size_t(q)] = {std::numeric_limits<std::int32_t>::min(), 0, next, next + own};
         next += 2 * own;
     }
     std::vector<Key> keys;
 #if defined(__x86_64__) || defined(_M_X64)
-    for (int first = 0; first < groups_; first += block) {
-        const int last = std::min(groups_, first + block);
+    // The first parts are small, so that every query has a bar before most rows are looked at.
+    for (int first = 0, size = kFirstGroups; first < groups_; size = std::min(block, 2 * size)) {
+        const int last = std::min(groups_, first + size);
         const std::uint8_t* bits = keep ? kept.data() : last == groups_ ? all_.data() : nullptr;
         groups_vnni(packed_.data(), steps_, first, last, padded.data(), count, bits, found.data());
         for (int q = 0; q < count; q++)
-            if (found[std::size_t(q)].count > 2 * fetch[q]) shrink(found[std::size_t(q)], fetch[q], keys);
+            if (found[std::size_t(q)].count > fetch[q] + kLoose) shrink(found[std::size_t(q)], fetch[q], keys);
+        first = last;
     }
 #else
     throw std::invalid_argument("this build has no kernel for it");
@@ -112,6 +120,7 @@ void Codes::search(const std::int8_t* queries, const float* exact, int count, co
         std::int32_t row;
     };
     std::vector<Scored> line;
+    std::vector<double> products;
     for (int q = 0; q < count; q++) {
         Candidates& mine = found[std::size_t(q)];
         shrink(mine, fetch[q], keys);
@@ -119,15 +128,13 @@ void Codes::search(const std::int8_t* queries, const float* exact, int count, co
         if (mine.count == fetch[q])
             worst[q] = *std::min_element(mine.sums, mine.sums + mine.count) - offsets[std::size_t(q)];
         const float* x = exact + std::size_t(q) * std::size_t(dimension_);
+        products.resize(std::size_t(mine.count));
+#if defined(__x86_64__) || defined(_M_X64)
+        products_vnni(x, vectors, dimension_, mine.rows, mine.count, products.data());
+#endif
         line.clear();
         for (std::int32_t i = 0; i < mine.count; i++) {
-            const float* v = vectors + std::size_t(mine.rows[i]) * std::size_t(dimension_);
-            double parts[4] = {0, 0, 0, 0};
-            int j = 0;
-            for (; j + 4 <= dimension_; j += 4)
-                for (int p = 0; p < 4; p++) parts[p] += double(x[j + p]) * double(v[j + p]);
-            for (; j < dimension_; j++) parts[0] += double(x[j]) * double(v[j]);
-            const double score = (parts[0] + parts[1]) + (parts[2] + parts[3]);
+            const double score = products[std::size_t(i)];
             line.push_back({std::nearbyint(score * rounding), score, mine.rows[i]});
         }
         std::sort(line.begin(), line.end(), [](const Scored& a, const Scored& b) {

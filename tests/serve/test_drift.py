@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import sys
 import time
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 
 from leanmatch.errors import FormatError
 from leanmatch.index import Catalogue
+from leanmatch.serve import languages
 from leanmatch.serve.drift import (
     Monitor,
     Reference,
@@ -141,3 +144,44 @@ def test_the_server_feeds_it(client):
     client.post("/v1/recommend", json={"texts": ["a"], "k": 1, "filter": "price < 3"})
     report = client.get("/v1/status").json()["drift"]
     assert report["queries"] == 6 and "items" in report["reference"]["source"]
+
+
+def test_a_shift_of_languages(catalogue, encoder):
+    pytest.importorskip("py3langid", reason="py3langid is not installed (extra serve)")
+    english = ["a red chair for the garden", "how do I reset my password", "the best shoes for women"]
+    german = [
+        "ein roter Stuhl für den Garten",
+        "wie kann ich mein Passwort ändern",
+        "die besten Schuhe für Damen",
+    ]
+    reference = build_reference(catalogue, encoder, english * 70, "made up")
+    assert reference.profile.languages == {"en": 210}
+    for texts, level in ((english, "steady"), (german, "strong")):
+        monitor = Monitor(reference)
+        ask(monitor, catalogue, encoder, texts * 50)
+        report, found = measures(monitor)
+        assert found["languages"]["level"] == level and report["languages_note"] is None
+        assert found["scripts"]["level"] == "steady"  # which cannot see it
+    assert {row["name"]: row["live"] for row in report["languages"]} == {"en": 0, "de": 1}
+
+
+def test_without_a_language_identifier(catalogue, encoder, reference, monkeypatch):
+    monkeypatch.setitem(sys.modules, "py3langid", None)
+    languages.identifier.cache_clear()
+    try:
+        monitor = Monitor(reference)
+        ask(monitor, catalogue, encoder, ["thing number 1"] * 100)
+        report, found = measures(monitor)
+        assert "languages" not in found and "py3langid is not installed" in report["languages_note"]
+    finally:
+        languages.identifier.cache_clear()
+
+
+def test_a_reference_from_before_languages(catalogue, encoder, reference, tmp_path):
+    pytest.importorskip("py3langid", reason="py3langid is not installed (extra serve)")
+    reference.write(tmp_path / "r.json")
+    document = json.loads((tmp_path / "r.json").read_text())
+    assert document.pop("languages")
+    (tmp_path / "r.json").write_text(json.dumps(document))
+    report, found = measures(Monitor(Reference.read(tmp_path / "r.json")))
+    assert "languages" not in found and "leanmatch index --reference" in report["languages_note"]

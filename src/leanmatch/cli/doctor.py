@@ -47,6 +47,7 @@ PACKAGES: dict[str, Package] = {
     "fastapi": Package("fastapi", "serve"),
     "httptools": Package("httptools", "serve"),
     "prometheus-client": Package("prometheus_client", "serve"),
+    "py3langid": Package("py3langid", "serve"),
     "uvicorn": Package("uvicorn", "serve"),
     "uvloop": Package("uvloop", "serve"),
     "httpx": Package("httpx", "client"),

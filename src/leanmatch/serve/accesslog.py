@@ -15,9 +15,11 @@ from collections.abc import Mapping
 from typing import Any
 
 EVERY_SECONDS = 0.1
-_KNOWN = 512
+MORE = ("texts", "queries", "error")
+"""What a line says besides, where it is in the request's state."""
 
 log = logging.getLogger("leanmatch.serve")
+_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class AccessLog:
@@ -26,7 +28,6 @@ class AccessLog:
     def __init__(self) -> None:
         self._lines: list[str] = []
         self._planned: asyncio.TimerHandle | None = None
-        self._quoted: dict[str, str] = {}
 
     def add(
         self,
@@ -35,18 +36,19 @@ class AccessLog:
         path: str,
         status: int,
         seconds: float,
-        more: Mapping[str, Any],
+        state: Mapping[str, Any],
     ) -> None:
-        """Take note of an answered request; ``more`` are further keys of its line."""
+        """Take note of an answered request; :data:`MORE` of its state stand in its line as well."""
         if not log.isEnabledFor(logging.INFO):
             return
         line = (
-            f'{{"time": {time.time():.3f}, "request": {self._quote(request, keep=False)}, '
-            f'"method": {self._quote(method)}, "path": {self._quote(path)}, '
+            f'{{"time": {time.time():.3f}, "request": {_json(request)}, '
+            f'"method": {_json(method)}, "path": {_json(path)}, '
             f'"status": {status}, "ms": {seconds * 1000:.2f}'
         )
-        for name, value in more.items():
-            line += f', "{name}": {json.dumps(value, ensure_ascii=False)}'
+        for name in MORE:
+            if name in state:
+                line += f', "{name}": {_json(state[name])}'
         self._lines.append(line + "}")
         if self._planned is None:
             self._planned = asyncio.get_running_loop().call_later(EVERY_SECONDS, self.flush)
@@ -59,11 +61,3 @@ class AccessLog:
         if self._lines:
             lines, self._lines = self._lines, []
             log.info("\n".join(lines))
-
-    def _quote(self, text: str, *, keep: bool = True) -> str:
-        found = self._quoted.get(text)
-        if found is None:
-            found = json.dumps(text, ensure_ascii=False)
-            if keep and len(self._quoted) < _KNOWN:
-                self._quoted[text] = found
-        return found

@@ -9,11 +9,11 @@ way is kept where requests enter (:mod:`leanmatch.serve.middleware`).
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 
@@ -30,11 +30,13 @@ Work = Callable[[Sequence[Any]], Sequence[Any]]
 """Jobs to answers, in order; an answer that is an exception is raised for its job alone."""
 
 
-@dataclass
 class _Waiting:
-    job: Any
-    answer: asyncio.Future[Any]
-    since: float = field(default_factory=time.perf_counter)
+    """A job in the queue."""
+
+    __slots__ = ("answer", "job", "since")
+
+    def __init__(self, job: Any, answer: asyncio.Future[Any], since: float) -> None:
+        self.job, self.answer, self.since = job, answer, since
 
 
 class Batcher:
@@ -46,15 +48,27 @@ class Batcher:
         *,
         most: int,
         window_seconds: float,
+        timeout_seconds: float = math.inf,
         watch: Callable[[int, float], None] = lambda texts, waited: None,
     ) -> None:
-        """``most``: texts in a batch (a larger job goes alone). ``watch``: told its texts and wait."""
+        """Nothing runs before :meth:`start`.
+
+        Args:
+            work: what a batch is done with.
+            most: texts in a batch (a larger job goes alone).
+            window_seconds: see above.
+            timeout_seconds: a job that has no answer by then gets a ``TimeoutError``.
+            watch: told a batch's texts, and how long its first job waited.
+        """
         self._work, self._most, self._window, self._watch = work, most, window_seconds, watch
         self._queue: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="leanmatch-batch")
         self._task: asyncio.Task[None] | None = None
         self._closed = False
+        self._timeout = timeout_seconds
+        self._open: deque[_Waiting] = deque()  # in the order of their ends; one timer serves them all
+        self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Begin to work, in the running event loop."""
@@ -69,8 +83,13 @@ class Batcher:
         """The job's answer, to be awaited. Cancelling takes the job out, unless its batch runs already."""
         if self._closed:
             raise RuntimeError("the batcher is closed")
-        waiting = _Waiting(job, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(job, loop.create_future(), time.perf_counter())
         self._queue.append(waiting)
+        if self._timeout < math.inf:
+            self._open.append(waiting)
+            if self._timer is None:
+                self._timer = loop.call_later(self._timeout, self._expire)
         self._arrived.set()
         return waiting.answer
 
@@ -80,6 +99,8 @@ class Batcher:
         self._arrived.set()
         if self._task is not None:
             await self._task
+        if self._timer is not None:
+            self._timer.cancel()
         self._thread.shutdown(wait=True)
 
     async def _run(self) -> None:
@@ -103,6 +124,8 @@ class Batcher:
                 answers = await loop.run_in_executor(self._thread, self._work, [one.job for one in batch])
             except BaseException as error:  # whatever it is, those who wait must hear of it
                 answers = [error] * len(batch)
+            while self._open and self._open[0].answer.done():
+                self._open.popleft()
             for one, answer in zip(batch, answers, strict=True):
                 if one.answer.done():
                     continue
@@ -110,6 +133,18 @@ class Batcher:
                     one.answer.set_exception(answer)
                 else:
                     one.answer.set_result(answer)
+
+    def _expire(self) -> None:
+        """Give up on what is too old, and come back when the next one will be."""
+        oldest = time.perf_counter() - self._timeout
+        while self._open and (self._open[0].answer.done() or self._open[0].since <= oldest):
+            late = self._open.popleft()
+            if not late.answer.done():
+                late.answer.set_exception(TimeoutError())
+        self._timer = None
+        if self._open:
+            wait = max(0.0, self._open[0].since - oldest)
+            self._timer = asyncio.get_running_loop().call_later(wait, self._expire)
 
     def _texts(self) -> int:
         return sum(one.job.weight for one in self._queue)

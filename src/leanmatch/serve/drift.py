@@ -5,7 +5,7 @@ once, from training pairs or other texts (``leanmatch index --reference``), and 
 live one is that of the last queries. They are compared by
 
 - the share of tokens that the tokenizer does not know, and of words that no reference text has;
-- the population stability index of scripts, of the best item's category and of its score,
+- the population stability index of scripts, of languages, of the best item's category and of its score,
   ``sum_i (p_i - q_i) ln(p_i / q_i)`` over bins, with 0.1 and 0.25 as the customary marks for a noticeable
   and a strong shift (Siddiqi, *Credit Risk Scorecards*, 2006).
 """
@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from leanmatch.data import normalized_text
 from leanmatch.errors import FormatError
 from leanmatch.index import Catalogue
+from leanmatch.serve.languages import ABSENT, UNKNOWN, gathered, identifier
 from leanmatch.types import JsonValue
 
 REFERENCE = "reference"
@@ -59,6 +60,7 @@ class Query:
     script: str
     score: float | None
     category: str | None
+    language: str | None = None
 
 
 @dataclass
@@ -71,6 +73,7 @@ class Profile:
     words: int = 0
     new_words: int = 0
     scripts: Counter[str] = field(default_factory=Counter)
+    languages: Counter[str] = field(default_factory=Counter)
     categories: Counter[str] = field(default_factory=Counter)
     scores: list[float] = field(default_factory=list)
 
@@ -115,6 +118,7 @@ class Reference:
             "unknown": profile.unknown,
             "held_out": self.held_out,
             "scripts": dict(profile.scripts),
+            "languages": dict(profile.languages),
             "categories": dict(profile.categories),
             "scores": [round(score, 5) for score in profile.scores],
             "vocabulary": base64.b64encode(self.vocabulary.astype("<i8").tobytes()).decode(),
@@ -137,6 +141,7 @@ class Reference:
                 tokens=int(found["tokens"]),
                 unknown=int(found["unknown"]),
                 scripts=Counter(found["scripts"]),
+                languages=Counter(found.get("languages", {})),  # older ones have none
                 categories=Counter(found["categories"]),
                 scores=[float(score) for score in found["scores"]],
             )
@@ -227,6 +232,7 @@ def observe(
     best: Sequence[tuple[float, Mapping[str, Any]] | None],
 ) -> list[Query]:
     """What is kept of queries; ``best`` is the score and metadata of each one's first item."""
+    language_of = identifier()
     return [
         Query(
             tokens=tokens,
@@ -235,6 +241,7 @@ def observe(
             script=script_of(text),
             score=first[0] if first else None,
             category=str(first[1].get(column, "")) if first and column else None,
+            language=language_of(text) if language_of is not None else None,
         )
         for text, (tokens, unknown), first in zip(texts, counter(texts), best, strict=True)
     ]
@@ -300,6 +307,8 @@ def profile_of(queries: Sequence[Query], vocabulary: NDArray[np.int64] | None = 
         profile.tokens += query.tokens
         profile.unknown += query.unknown
         profile.scripts[query.script] += 1
+        if query.language is not None:
+            profile.languages[query.language] += 1
         if query.category is not None:
             profile.categories[query.category] += 1
         if query.score is not None:
@@ -386,6 +395,9 @@ class Monitor:
             _share("new_words", "words no reference text has", reference.held_out, live.new_word_share)
         )
         measures.append(_index("scripts", "writing systems", stability_index(base.scripts, live.scripts)))
+        languages = gathered(base.languages, live.languages)
+        if base.languages and identifier() is not None:
+            measures.append(_index("languages", "languages", stability_index(*languages)))
         if base.categories:
             label = f"mix of {reference.column} among best results"
             measures.append(_index("categories", label, stability_index(base.categories, live.categories)))
@@ -402,6 +414,8 @@ class Monitor:
             "reference": {"source": reference.source, "queries": base.queries},
             "measures": measures,
             "scripts": _mix(base.scripts, live.scripts),
+            "languages": _mix(*languages),
+            "languages_note": ABSENT if identifier() is None else None if base.languages else UNKNOWN,
             "categories": _mix(base.categories, live.categories),
             "column": reference.column,
             "scores": {"reference": _quartiles(base.scores), "live": _quartiles(live.scores)},

@@ -23,6 +23,7 @@ from leanmatch.serve.schemas import RecommendRequest
 from leanmatch.serve.service import Service
 
 _read = TypeAdapter(RecommendRequest).validate_json
+_quoted = json.JSONEncoder(ensure_ascii=False).encode
 _JSON = b"application/json"
 
 
@@ -120,7 +121,7 @@ def read_filter(value: dict[str, Any] | str | None) -> Filter | None:
 
 
 def _text(text: str) -> bytes:
-    return json.dumps(text, ensure_ascii=False).encode()
+    return _quoted(text).encode()
 
 
 def _words(effects: Effects) -> bytes:

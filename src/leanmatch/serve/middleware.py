@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 from leanmatch.serve.accesslog import AccessLog
@@ -33,8 +34,6 @@ KNOWN_PATHS = frozenset(
     | {"/health", "/metrics", "/docs", "/openapi.json", "/"}
 )
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}")
-_MORE = ("texts", "queries", "error")
-"""What a request's line in the log says besides, where it is in the request's state."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +77,7 @@ class Gate:
         self._app, self._options, self._metrics = app, options, metrics
         self._access, self._direct = access, direct
         self._under_way = 0
+        self._prefix, self._numbers = secrets.token_hex(8), count()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it here."""
@@ -89,7 +89,7 @@ class Gate:
         given = headers.get(b"x-request-id")
         name = given.decode("latin-1") if given is not None else ""
         if given is None or not _REQUEST_ID.fullmatch(name):
-            name = secrets.token_hex(16)
+            name = f"{self._prefix}{next(self._numbers):016x}"
         path, method = scope["path"], scope["method"]
         state: dict[str, Any] = scope.setdefault("state", {})
         post = method == "POST"
@@ -119,12 +119,11 @@ class Gate:
         self, name: str, method: str, path: str, status: int, begin: float, state: dict[str, Any]
     ) -> None:
         seconds = time.perf_counter() - begin
-        label = (
-            path if path in KNOWN_PATHS else "/v1/items/{id}" if path.startswith("/v1/items/") else "other"
-        )
+        label = path
+        if path not in KNOWN_PATHS:
+            label = "/v1/items/{id}" if path.startswith("/v1/items/") else "other"
         self._metrics.request(method, label, status, seconds)
-        more = {key: state[key] for key in _MORE if key in state}
-        self._access.add(name, method, path, status, seconds, more)
+        self._access.add(name, method, path, status, seconds, state)
 
     async def _answer(
         self, direct: Direct, receive: Receive, headers: dict[bytes, bytes], state: dict[str, Any]

@@ -6,10 +6,10 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class Service:
             self._run,
             most=options.limits.batch_texts,
             window_seconds=options.limits.window_ms / 1000,
+            timeout_seconds=options.limits.timeout_seconds,
             watch=self._watch,
         )
         self._explaining = Batcher(  # apart, so that nobody waits behind an explanation
@@ -81,7 +82,7 @@ class Service:
     @property
     def model(self) -> str:
         """The model's name, as clients give it."""
-        return Path(self.catalogue.manifest.model.name).name
+        return _last_part(self.catalogue.manifest.model.name)
 
     def start(self) -> None:
         """Begin to load."""
@@ -107,9 +108,11 @@ class Service:
             RefusedError: 503, after the time-out or while not ready.
         """
         _ = self.engine
-        async with _in_time(self.options.limits.timeout_seconds):
+        try:
             vectors: Vectors = await self._batcher.submit(job)
-            return vectors
+        except TimeoutError as error:
+            raise self._late() from error
+        return vectors
 
     async def recommend(
         self, job: Recommend, explain: bool = False
@@ -120,11 +123,19 @@ class Service:
             RefusedError: 503, after the time-out or while not ready.
         """
         _ = self.engine
-        async with _in_time(self.options.limits.timeout_seconds):
+        end = asyncio.get_running_loop().time() + self.options.limits.timeout_seconds
+        try:
             answer: Answer = await self._batcher.submit(job)
             if not explain:
                 return answer, None
-            return answer, await self._explaining.submit(Explain(answer.pairs(job.texts)))
+            async with asyncio.timeout_at(end):
+                return answer, await self._explaining.submit(Explain(answer.pairs(job.texts)))
+        except TimeoutError as error:
+            raise self._late() from error
+
+    def _late(self) -> RefusedError:
+        seconds = self.options.limits.timeout_seconds
+        return RefusedError(503, f"no answer within {seconds:g} seconds", headers={"retry-after": "2"})
 
     async def change(self, items: Sequence[Item], deleted: Sequence[str]) -> Change:
         """Write to the catalogue; the new generation answers the next request here."""
@@ -290,15 +301,9 @@ class Service:
         return suggester(typed)
 
 
-@asynccontextmanager
-async def _in_time(seconds: float) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError as error:
-        raise RefusedError(
-            503, f"no answer within {seconds:g} seconds", headers={"retry-after": "2"}
-        ) from error
+@lru_cache(8)
+def _last_part(name: str) -> str:
+    return Path(name).name
 
 
 class _Identified:

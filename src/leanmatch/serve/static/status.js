@@ -17,6 +17,14 @@ function measureOf(one, enough) {
     enough ? make("span", { class: `level ${one.level}` }, LEVELS[one.level]) : null);
 }
 
+function languageOf(code) {
+  try {
+    return code === "other" ? "others" : new Intl.DisplayNames(["en"], { type: "language" }).of(code);
+  } catch {
+    return code;
+  }
+}
+
 function mixOf(title, rows) {
   if (rows.length < 2) return null;
   const cell = (share) => make("td", {}, meter(share, ""), make("span", {}, percent(share)));
@@ -43,7 +51,8 @@ function show(found) {
       level ? make("span", { class: `level ${level}` }, LEVELS[level]) : null),
     make("p", { class: "lead" }, lead),
     make("div", { class: "measures" }, ...drift.measures.map((one) => measureOf(one, drift.enough))),
-    ...[drift.column ? mixOf(`${drift.column} of the best result`, drift.categories) : null, mixOf("writing system", drift.scripts)].filter(Boolean));
+    ...[drift.column ? mixOf(`${drift.column} of the best result`, drift.categories) : null, mixOf("language", drift.languages.map((row) => ({ ...row, name: languageOf(row.name) }))), mixOf("writing system", drift.scripts),
+      drift.languages_note ? make("p", { class: "lead" }, drift.languages_note) : null].filter(Boolean));
 }
 
 export function statusPanel() {
