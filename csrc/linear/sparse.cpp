@@ -104,8 +104,8 @@ LinearPtr pack_dense_sparse_i8(Isa isa, const std::int8_t* atoms_q, const float*
     require_factors(indices, m, n, b, r, k);
     require(r <= 128, "dense_sparse_i8 holds at most 128 atoms per block, got r=" + std::to_string(r));
     const std::size_t blocks = std::size_t(n / b), terms = blocks * std::size_t(k);
-    require(terms <= 132104,
-            "int8 sums of " + std::to_string(terms) + " nonzeros per row may overflow int32; at most 132104");
+    require(terms <= 66311,
+            "int8 sums of " + std::to_string(terms) + " nonzeros per row may overflow int32; at most 66311");
     const std::size_t atom_count = blocks * std::size_t(r);
     require(std::all_of(atoms_scale, atoms_scale + atom_count, [](float s) { return std::isfinite(s) && s >= 0.0f; }),
             "a scale of an atom is negative or not finite");

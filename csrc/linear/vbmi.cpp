@@ -3,15 +3,15 @@
 // Stage 1, `analyse`: z = D_i x_i of 64 atoms is four sums of 16 lanes; x is broadcast four inputs at a time. The
 // atoms of a 64-slot unit are spread over the four sums so that packing to int16 and to int8, which works within
 // 128-bit lanes, gives slot order: lane 4 j + e of sum g is slot 16 j + 4 g + e. z stays int16 until the token's
-// largest value is known, then becomes uint8 with zero point 128. The tables of a group of tokens lie side by
-// side.
+// least and largest value are known, then becomes uint8 with a zero point of the token's own. The tables of a group
+// of tokens lie side by side.
 // Stage 2, `pairs`: a token's table of 64 (or 128) z is one (or two) registers; vpermb (vpermt2b) looks up
 // 16 rows x 4 nonzeros, vpdpbusd multiplies them by their int8 values and adds each row's four. 5 (4) tokens x 4
 // groups of 16 rows are in registers, so indices and values are loaded once for five tokens, tables once for 64
 // rows.
 //
 // What an instruction costs beside vpdpbusd on Zen 4, measured (12 of each a loop, cycles beyond the 12 of
-// vpdpbusd): nothing: vpsrad by an immediate, vpsravd, vpmaxsw, vpsubw, vpxord, conversions; 4: vpermb, vpackssdw,
+// vpdpbusd): nothing: vpsrad by an immediate, vpsravd, vpmaxsw, vpsubw, vpaddw, conversions; 4: vpermb, vpackssdw,
 // vpacksswb; 12: vpmulhrsw, vpmaddwd, vpabsw, vpsrad by a register, vpmultishiftqb, vpermt2b. The tail of stage 1
 // is written after this table.
 #include <immintrin.h>
@@ -52,9 +52,11 @@ inline __m512i inputs(const uint8_t* u, const int32_t* offset) {
 struct Area {         // scratch of a tile of tokens
     int16_t* wide;    // z in 16 bits: [group of tokens][unit][token of the group][64]
     uint8_t* tables;  // z in 8 bits: [group of tokens][table][token of the group][slots]
-    int16_t *largest, *factor;  // 32 numbers a token: largest |z| so far; from 16 to 8 bits. Those of the head: `tile` tokens on
+    int16_t* reach;     // 64 numbers a token: largest and least z of a lane so far. Those of the head: `tile` tokens on
+    int16_t* rounding;  // 64 numbers a token: factor from 16 to 8 bits and zero point of z. Those of the head: `tile` on
     int32_t* sums;
     float *unit, *ratio;  // of a token's sums; of the head's unit to it
+    float* middle;        // a token's zero point of z. That of the head: `tile` tokens on
     int tile;
 };
 
@@ -70,12 +72,12 @@ inline void groups_of(int T, F each) {
     }
 }
 
-// From four sums to 64 z in int16, scaled; `largest` keeps the token's largest absolute value for each lane.
+// From four sums to 64 z in int16, scaled; `reach` keeps the token's largest and least value for each lane.
 struct Tail16 {
     __m512i shift, scale0, scale1;
 };
 template <bool kScaled>
-inline void finish(const Tail16& k, __m512i (&sum)[4], int16_t* largest, int16_t* out) {
+inline void finish(const Tail16& k, __m512i (&sum)[4], int16_t* reach, int16_t* out) {
     LEANMATCH_UNROLL
     for (int g = 0; g < 4; g++) sum[g] = _mm512_srav_epi32(sum[g], k.shift);
     __m512i z0 = _mm512_packs_epi32(sum[0], sum[1]), z1 = _mm512_packs_epi32(sum[2], sum[3]);
@@ -83,9 +85,8 @@ inline void finish(const Tail16& k, __m512i (&sum)[4], int16_t* largest, int16_t
         z0 = _mm512_mulhrs_epi16(z0, k.scale0);
         z1 = _mm512_mulhrs_epi16(z1, k.scale1);
     }
-    const __m512i below = _mm512_sub_epi16(_mm512_setzero_si512(), _mm512_min_epi16(z0, z1));
-    const __m512i above = _mm512_max_epi16(_mm512_max_epi16(z0, z1), at(largest));
-    _mm512_store_si512(largest, _mm512_max_epi16(above, below));
+    _mm512_store_si512(reach, _mm512_max_epi16(_mm512_max_epi16(z0, z1), at(reach)));
+    _mm512_store_si512(reach + 32, _mm512_min_epi16(_mm512_min_epi16(z0, z1), at(reach + 32)));
     _mm512_store_si512(out, z0);
     _mm512_store_si512(out + 32, z1);
 }
@@ -104,17 +105,19 @@ void analyse(const SparseI8& w, const Quantized& x, int token, const Area& area,
             LEANMATCH_UNROLL
             for (int g = 0; g < 4; g++) a[s][g] = at(atoms + (s * 4 + g) * 64);
         }
-        const int32_t* first = w.first + size_t(i) * 64;
-        const __m512i start[4] = {at(first), at(first + 16), at(first + 32), at(first + 48)};
+        const int32_t* first = w.first + size_t(i) * (kZeros * 64);
         const int16_t* scale = w.atom_scale + size_t(i) * 64;
         const Tail16 constants{_mm512_set1_epi32(w.shift), at(scale), at(scale + 32)};
-        int16_t* largest = area.largest + (i < w.head * (w.slots / 64) ? area.tile * 32 : 0);
+        const bool head = i < w.head * (w.slots / 64);
+        int16_t* reach = area.reach + (head ? area.tile * 64 : 0);
+        const int byte = head ? 8 : 0;
         const int32_t* offset = w.offset + size_t(i) * 4;
         groups([&](int t, int size) {
             int16_t* out = area.wide + (size_t(t) * size_t(units) + size_t(i) * size_t(size)) * 64;
             for (int end = t + size; t < end; t++, out += 64) {
                 const uint8_t* u = x.values + size_t(token + t) * x.stride;
-                __m512i sum[4] = {start[0], start[1], start[2], start[3]};
+                const int32_t* start = first + w.start_of[(x.zero[token + t] >> byte) & 255];
+                __m512i sum[4] = {at(start), at(start + 16), at(start + 32), at(start + 48)};
                 if (kSteps) {
                     LEANMATCH_UNROLL
                     for (int s = 0; s < kSteps; s++) {
@@ -129,7 +132,7 @@ void analyse(const SparseI8& w, const Quantized& x, int token, const Area& area,
                         for (int g = 0; g < 4; g++) dpbusd(sum[g], v, at(atoms + (s * 4 + g) * 64));
                     }
                 }
-                finish<kScaled>(constants, sum, largest + t * 32, out);
+                finish<kScaled>(constants, sum, reach + t * 64, out);
             }
         });
     }
@@ -141,23 +144,38 @@ void analyse(const SparseI8& w, const Quantized& x, int token, const Area& area,
     else analyse<kShared, kSteps, false>(w, x, token, area, groups);
 }
 
-// The factor that brings |z| to 127 at most (of 2^15; 32767 leaves |z| <= 127 as it is), and what it divided by.
+// The factor that brings z from least .. largest to 255 steps (of 2^15; 32767 leaves z of 254 steps or less as it is), and
+// what it divided by.
 struct Rounding {
-    int factor;
+    int least, factor;
     float back;
 };
-inline Rounding rounding_of(const int16_t* largest) {
-    const __m512i each = at(largest), low = _mm512_and_si512(each, _mm512_set1_epi32(0xffff));
-    const int most = _mm512_reduce_max_epi32(_mm512_max_epi32(low, _mm512_srli_epi32(each, 16)));
-    const int factor = most <= 127 ? 32767 : 127 * 32768 / most;
-    return {factor, most <= 127 ? 1.0f : 32768.0f / float(factor)};
+inline int largest16(__m512i each) {
+    const __m512i low = _mm512_srai_epi32(_mm512_slli_epi32(each, 16), 16);
+    return _mm512_reduce_max_epi32(_mm512_max_epi32(low, _mm512_srai_epi32(each, 16)));
+}
+inline Rounding rounding_of(const int16_t* reach) {
+    const int most = largest16(at(reach));
+    // From -32768 on: the complement keeps the order and stays in 16 bits.
+    const int least = ~largest16(_mm512_xor_si512(at(reach + 32), _mm512_set1_epi32(-1)));
+    const int span = most - least, factor = span <= 254 ? 32767 : 254 * 32768 / span;
+    return {least, factor, span <= 254 ? 1.0f : 32768.0f / float(factor)};
+}
+// The zero point takes the least z to 0: then the largest is 255 at most.
+inline void keep_rounding(const Rounding& z, int16_t* rounding, float* middle) {
+    const int zero = -((z.least * z.factor + 0x4000) >> 15);  // as vpmulhrsw rounds
+    _mm512_store_si512(rounding, _mm512_set1_epi16(short(z.factor)));
+    _mm512_store_si512(rounding + 32, _mm512_set1_epi16(short(zero)));
+    *middle = float(zero);
 }
 
 template <bool kWide>
 void analyse_tile(const SparseI8& w, const Quantized& x, int token, int T, const Area& area) {
     for (int t = 0; t < T; t++) {
-        _mm512_store_si512(area.largest + t * 32, _mm512_setzero_si512());
-        _mm512_store_si512(area.largest + (area.tile + t) * 32, _mm512_setzero_si512());
+        for (int i = 0; i < 64; i += 32) {
+            _mm512_store_si512(area.reach + t * 64 + i, _mm512_setzero_si512());
+            _mm512_store_si512(area.reach + (area.tile + t) * 64 + i, _mm512_setzero_si512());
+        }
     }
     const auto groups = [&](auto each) { groups_of<kWide>(T, each); };
     if (!w.shared) analyse<false, 0>(w, x, token, area, groups);
@@ -165,30 +183,29 @@ void analyse_tile(const SparseI8& w, const Quantized& x, int token, int T, const
     else if (w.steps == 2) analyse<true, 2>(w, x, token, area, groups);
     else analyse<true, 0>(w, x, token, area, groups);
     for (int t = 0; t < T; t++) {
-        Rounding rest = rounding_of(area.largest + t * 32);
+        Rounding rest = rounding_of(area.reach + t * 64);
         float unit = x.scale[token + t] * w.atom_unit * rest.back;
         if (w.head) {
-            const Rounding head = rounding_of(area.largest + (area.tile + t) * 32);
+            const Rounding head = rounding_of(area.reach + (area.tile + t) * 64);
             const float head_unit = x.head_scale[token + t] * w.atom_unit * head.back, least = head_unit / w.limit;
             if (unit < least) {  // never where one is NaN
                 rest.factor = int(float(rest.factor) * (unit / least));
                 unit = least;
             }
             area.ratio[t] = unit > 0.0f ? head_unit / unit : 0.0f;
-            _mm512_store_si512(area.factor + (area.tile + t) * 32, _mm512_set1_epi16(short(head.factor)));
+            keep_rounding(head, area.rounding + (area.tile + t) * 64, area.middle + area.tile + t);
         }
         area.unit[t] = unit;
-        _mm512_store_si512(area.factor + t * 32, _mm512_set1_epi16(short(rest.factor)));
+        keep_rounding(rest, area.rounding + t * 64, area.middle + t);
     }
 }
 
 // kFirst: z is still int16; bring it to 8 bits, use it and keep it for the panels that follow. Done here, where
 // the multiplier is the limit, the traffic with the second-level cache costs nothing.
 template <int G, int TT, bool kWide, bool kFirst>
-inline void pairs(const uint8_t* codes, uint8_t* tables, const int16_t* wide, const int16_t* factor, int count,
+inline void pairs(const uint8_t* codes, uint8_t* tables, const int16_t* wide, const int16_t* rounding, int count,
                   int quads, __m512i (&sum)[TT][G]) {
     constexpr int slots = kWide ? 128 : 64, units = slots / 64;
-    const __m512i middle = _mm512_set1_epi8(char(0x80));
     for (int i = 0; i < count; i++, tables += TT * slots, wide += TT * slots) {
         __m512i low[TT], high[TT];
         LEANMATCH_UNROLL
@@ -198,9 +215,10 @@ inline void pairs(const uint8_t* codes, uint8_t* tables, const int16_t* wide, co
                 __m512i& table = h ? high[t] : low[t];
                 if (kFirst) {
                     const int16_t* z = wide + (h * TT + t) * 64;
-                    const __m512i z0 = _mm512_mulhrs_epi16(at(z), at(factor + t * 32));
-                    const __m512i z1 = _mm512_mulhrs_epi16(at(z + 32), at(factor + t * 32));
-                    table = _mm512_xor_si512(_mm512_packs_epi16(z0, z1), middle);
+                    const __m512i factor = at(rounding + t * 64), zero = at(rounding + t * 64 + 32);
+                    const __m512i z0 = _mm512_add_epi16(_mm512_mulhrs_epi16(at(z), factor), zero);
+                    const __m512i z1 = _mm512_add_epi16(_mm512_mulhrs_epi16(at(z + 32), factor), zero);
+                    table = _mm512_packus_epi16(z0, z1);
                     _mm512_store_si512(tables + t * slots + h * 64, table);
                 } else {
                     table = at(tables + t * slots + h * 64);
@@ -222,6 +240,11 @@ inline void pairs(const uint8_t* codes, uint8_t* tables, const int16_t* wide, co
     }
 }
 
+// Sums of codes times uint8 z, less the zero point's part.
+inline V without(__m512i sum, V middle, const float* codes) {
+    return _mm512_fnmadd_ps(middle, load(codes), _mm512_cvtepi32_ps(sum));
+}
+
 // `count` tables from `first` on, for one panel and TT tokens from `token` on of the tile.
 template <int G, int TT, bool kWide, bool kFirst>
 void panel_tokens(const SparseI8& w, const uint8_t* codes, int row, int first, int count, const Area& area,
@@ -232,27 +255,25 @@ void panel_tokens(const SparseI8& w, const uint8_t* codes, int row, int first, i
     LEANMATCH_UNROLL
     for (int g = 0; g < G; g++) LEANMATCH_UNROLL
     for (int t = 0; t < TT; t++)
-        sum[t][g] = first == 0 ? at((w.head ? w.head_start : w.start) + row + g * 16)
-                               : at(saved + (t * kPanel + g) * 16);
+        sum[t][g] = first == 0 ? _mm512_setzero_si512() : at(saved + (t * kPanel + g) * 16);
     const int left = w.head - first, head = left <= 0 ? 0 : left < count ? left : count;  // tables of the head here
     if (head) {
         pairs<G, TT, kWide, kFirst>(codes, area.tables + place_of_group, area.wide + place_of_group,
-                                    area.factor + (area.tile + token) * 32, head, w.quads, sum);
+                                    area.rounding + (area.tile + token) * 64, head, w.quads, sum);
         if (head == left) {  // the last of them: from the head's unit to the others'
             LEANMATCH_UNROLL
             for (int t = 0; t < TT; t++) {
-                const V ratio = set1(area.ratio[token + t]);
+                const V ratio = set1(area.ratio[token + t]), middle = set1(area.middle[area.tile + token + t]);
                 LEANMATCH_UNROLL
                 for (int g = 0; g < G; g++)
-                    sum[t][g] = _mm512_add_epi32(_mm512_cvtps_epi32(mul(_mm512_cvtepi32_ps(sum[t][g]), ratio)),
-                                                 at(w.start + row + g * 16));
+                    sum[t][g] = _mm512_cvtps_epi32(mul(without(sum[t][g], middle, w.head_sum + row + g * 16), ratio));
             }
         }
         codes += size_t(head) * size_t(G) * size_t(w.quads) * 128;
     }
     const size_t place_of_rest = place_of_group + size_t(head) * TT * size_t(w.slots);
     pairs<G, TT, kWide, kFirst>(codes, area.tables + place_of_rest, area.wide + place_of_rest,
-                                area.factor + token * 32, count - head, w.quads, sum);
+                                area.rounding + token * 64, count - head, w.quads, sum);
     const bool last = first + count == w.tables;
     if (last && !tail.activation && row + G * 16 <= w.m) {  // the same as below, without a way through memory
         LEANMATCH_UNROLL
@@ -261,7 +282,8 @@ void panel_tokens(const SparseI8& w, const uint8_t* codes, int row, int first, i
             const size_t place = size_t(token) * size_t(w.m) + size_t(row + g * 16);
             LEANMATCH_UNROLL
             for (int t = 0; t < TT; t++) {
-                V v = fma(mul(_mm512_cvtepi32_ps(sum[t][g]), scale), set1(area.unit[token + t]), bias);
+                const V exact = without(sum[t][g], set1(area.middle[token + t]), w.sum + row + g * 16);
+                V v = fma(mul(exact, scale), set1(area.unit[token + t]), bias);
                 if (tail.residual) v = add(v, load(tail.residual + place + size_t(t) * size_t(w.m)));
                 store(y + place + size_t(t) * size_t(w.m), v);
             }
@@ -281,7 +303,8 @@ void panel_tokens(const SparseI8& w, const uint8_t* codes, int row, int first, i
         const V scale = load(w.scale + output), bias = load(tail.bias + output);
         for (int t = 0; t < TT; t++) {
             const size_t place = size_t(token + t) * size_t(w.m) + size_t(output);
-            const V v = mul(_mm512_cvtepi32_ps(at(done + (t * kPanel + g) * 16)), scale);
+            const V middle = set1(area.middle[token + t]);
+            const V v = mul(without(at(done + (t * kPanel + g) * 16), middle, w.sum + output), scale);
             put<false>(y + place, tail.residual ? tail.residual + place : nullptr,
                        fma(v, set1(area.unit[token + t]), bias), tail.activation, w.m - output);
         }
@@ -341,9 +364,13 @@ inline void pieces(const SparseI8& w, int from, int to, F each) {
 }
 inline V piece(const float* x, int count) { return count >= kWidth ? load(x) : load_part(x, count); }
 
-// The step of those blocks: the smallest that takes all of x into 0 .. 255 with the layer's zero point. NaN where one of x
-// is no finite number.
-inline float step_of(const SparseI8& w, const float* x, int from, int to) {
+// How those blocks are rounded: with the zero point that takes all of x into 0 .. 255 by the smallest step. NaN where one of
+// x is no finite number.
+struct Steps {
+    float step;
+    int zero;
+};
+inline Steps steps_of(const SparseI8& w, const float* x, int from, int to) {
     __m512i size = _mm512_setzero_si512();
     V low = zero(), high = zero();
     pieces(w, from, to, [&](int j, int count) {
@@ -352,14 +379,18 @@ inline float step_of(const SparseI8& w, const float* x, int from, int to) {
         low = vmin(low, v);
         high = vmax(high, v);
     });
-    if (_mm512_reduce_max_epu32(size) >= 0x7f800000u) return NAN;
-    const float up = _mm512_reduce_max_ps(high) / float(255 - w.zero), down = -_mm512_reduce_min_ps(low) / float(w.zero);
-    return up > down ? up : down;
+    if (_mm512_reduce_max_epu32(size) >= 0x7f800000u) return {NAN, w.zeros[0]};
+    const V up = set1(_mm512_reduce_max_ps(high)), down = set1(-_mm512_reduce_min_ps(low));
+    const __mmask16 some = (1 << kZeros) - 1;
+    const V steps = vmax(mul(up, _mm512_maskz_loadu_ps(some, w.per_up)), mul(down, _mm512_maskz_loadu_ps(some, w.per_down)));
+    const float least = _mm512_mask_reduce_min_ps(some, steps);
+    const __mmask16 where = _mm512_mask_cmp_ps_mask(some, steps, set1(least), _CMP_EQ_OQ);
+    return {least, w.zeros[__builtin_ctz(where)]};
 }
 
-inline void codes_at(const SparseI8& w, const float* x, int from, int to, float step, uint8_t* values) {
-    const V inverse = set1(step > 1e-32f ? 1.0f / step : 0.0f);
-    const __m512i offset = _mm512_set1_epi32(w.zero);
+inline void codes_at(const SparseI8& w, const float* x, int from, int to, const Steps& by, uint8_t* values) {
+    const V inverse = set1(by.step > 1e-32f ? 1.0f / by.step : 0.0f);
+    const __m512i offset = _mm512_set1_epi32(by.zero);
     pieces(w, from, to, [&](int j, int count) {
         const __m512i u = _mm512_add_epi32(_mm512_cvtps_epi32(mul(piece(x + j, count), inverse)), offset);
         const __m128i bytes = _mm512_cvtusepi32_epi8(_mm512_max_epi32(u, _mm512_setzero_si512()));
@@ -370,24 +401,27 @@ inline void codes_at(const SparseI8& w, const float* x, int from, int to, float 
 
 }  // namespace
 
-void quantize_tables_vbmi(const SparseI8& w, const float* x, int T, uint8_t* values, float* scale, float* head_scale,
-                          size_t stride) {
+void quantize_tables_vbmi(const SparseI8& w, const float* x, int T, uint8_t* values, float* scale, int32_t* zero,
+                          float* head_scale, size_t stride) {
     for (int t = 0; t < T; t++, x += w.n, values += stride) {
-        const float rest = step_of(w, x, w.head_blocks, w.blocks), head = w.head ? step_of(w, x, 0, w.head_blocks) : 0.0f;
-        const bool finite = rest == rest && head == head;
+        Steps rest = steps_of(w, x, w.head_blocks, w.blocks), head{0.0f, 0};
+        if (w.head) head = steps_of(w, x, 0, w.head_blocks);
+        const bool finite = rest.step == rest.step && head.step == head.step;
+        if (!finite) rest.step = head.step = 0.0f;
         memset(values + w.n, 0, stride - size_t(w.n));
         if (w.head) {
-            codes_at(w, x, 0, w.head_blocks, finite ? head : 0.0f, values);
-            head_scale[t] = !finite ? NAN : head > 1e-32f ? head : 0.0f;
+            codes_at(w, x, 0, w.head_blocks, head, values);
+            head_scale[t] = !finite ? NAN : head.step > 1e-32f ? head.step : 0.0f;
         }
-        codes_at(w, x, w.head_blocks, w.blocks, finite ? rest : 0.0f, values);
-        scale[t] = !finite ? NAN : rest > 1e-32f ? rest : 0.0f;
+        codes_at(w, x, w.head_blocks, w.blocks, rest, values);
+        scale[t] = !finite ? NAN : rest.step > 1e-32f ? rest.step : 0.0f;
+        zero[t] = rest.zero | head.zero << 8;
     }
 }
 
 size_t dense_sparse_i8_scratch(const SparseI8& w, int T) {
     const size_t tile = size_t(tile_tokens(w, T)), slots = size_t(w.tables) * size_t(w.slots);
-    return tile * (3 * slots + 4 * 64 + kPanel * 64) + 2 * ((tile + 15) / 16 * 64);
+    return tile * (3 * slots + 8 * 64 + kPanel * 64) + 4 * ((tile + 15) / 16 * 64);
 }
 
 void dense_sparse_i8_vbmi(const SparseI8& w, const Quantized& x, int T, float* y, const Tail& tail,
@@ -398,11 +432,12 @@ void dense_sparse_i8_vbmi(const SparseI8& w, const Quantized& x, int T, float* y
     area.wide = static_cast<int16_t*>(scratch);
     area.tables = reinterpret_cast<uint8_t*>(area.wide + size_t(tile) * slots);
     area.tile = tile;
-    area.largest = reinterpret_cast<int16_t*>(area.tables + size_t(tile) * slots);
-    area.factor = area.largest + size_t(tile) * 64;
-    area.sums = reinterpret_cast<int32_t*>(area.factor + size_t(tile) * 64);
+    area.reach = reinterpret_cast<int16_t*>(area.tables + size_t(tile) * slots);
+    area.rounding = area.reach + size_t(tile) * 128;
+    area.sums = reinterpret_cast<int32_t*>(area.rounding + size_t(tile) * 128);
     area.unit = reinterpret_cast<float*>(area.sums + size_t(tile) * kPanel * 16);
     area.ratio = area.unit + (tile + 15) / 16 * 16;
+    area.middle = area.ratio + (tile + 15) / 16 * 16;
     for (int t = 0; t < T; t += tile) {
         const int count = T - t < tile ? T - t : tile;
         Tail here = tail;

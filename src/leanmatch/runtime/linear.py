@@ -50,7 +50,7 @@ class QuantizedRows:
     Attributes:
         values: uint8 ``(T, stride)``; columns from ``n`` on are zero.
         scale: float32 ``(T,)``.
-        zero: int32 ``(T,)``.
+        zero: int32 ``(T,)``; that of the head's columns is in bits 8 to 15.
         width: ``n``.
         head_scale: float32 ``(T,)``, the scale of the head's columns (see :func:`dense_sparse_i8`).
         layer: the only layer that takes them; None: any whose level they were made for.
@@ -65,7 +65,7 @@ class QuantizedRows:
 
     def dequantize(self) -> Floats:
         """float32 ``(T, n)``."""
-        codes = self.values[:, : self.width].astype(np.float32) - self.zero[:, None].astype(np.float32)
+        codes = self.values[:, : self.width].astype(np.float32) - (self.zero & 255)[:, None].astype(np.float32)
         return codes * self.scale[:, None]
 
 
@@ -311,7 +311,8 @@ def dense_sparse_i8(
         values_scale: ``(m,)``.
         bias: ``(m,)``.
         level: instruction-set level; below avx512_vbmi_vnni the factors are decoded for dense_sparse_f32.
-        zero: zero point of the inputs, 1 to 254: 128 where they lie about zero, lower where most are above.
+        zero: zero point of the inputs, 1 to 254: 128 where they lie about zero, lower where most are above. A
+            token takes this one or one near it (:func:`leanmatch.runtime.linear_reference.table_zeros`).
         order: the blocks in the order in which they are worked off.
         head: how many of them, from the first on, have scales of their own for each token: those with the
             inputs that go far out, so that the others' 8 bits are not spent on them.

@@ -47,12 +47,13 @@ class Inputs:
     Attributes:
         ranges: about the largest size of each ``(n,)``; None: unknown.
         measured: were they seen (else they are a guess from the LayerNorm in front)?
-        zero: zero point for 8 bits where one must do for all tokens: 128, or lower where they are mostly
-            positive.
+        middle: between the least and the largest value of each ``(n,)``; None: unknown.
+        zero: about which zero point 8 bits are taken: 128, or lower where the inputs are mostly positive.
     """
 
     ranges: Floats | None = None
     measured: bool = False
+    middle: Floats | None = None
     zero: int = 128
 
 
@@ -260,6 +261,21 @@ def head_order(ranges: Floats, blocks: int) -> NDArray[np.int32]:
     return np.argsort(-ranges.reshape(blocks, -1).max(axis=1), kind="stable").astype(np.int32)
 
 
+def turned(factors: QuantizedDenseSparse, middle: Floats) -> QuantizedDenseSparse:
+    """The same matrix with atoms and their values negated where the atom's product with ``middle`` is negative.
+
+    Products ``z = D_i x_i`` then lie more on one side of zero, and fewer of their 8 bits are spent on the
+    side where none is.
+    """
+    blocks = middle.reshape(factors.blocks, factors.width, 1)
+    products = (factors.atoms_q.astype(np.float32) @ blocks)[..., 0]
+    sign = np.where(products < 0, -1, 1).astype(np.int8)  # (B, r)
+    chosen = sign[np.arange(factors.blocks)[:, None], factors.indices]  # (m, B, k)
+    return replace(
+        factors, atoms_q=factors.atoms_q * sign[..., None], values_q=factors.values_q * chosen
+    )
+
+
 def _sparse_int8_path(factors: QuantizedDenseSparse, inputs: Inputs) -> Path:
     order = (
         head_order(inputs.ranges, factors.blocks) if inputs.measured and inputs.ranges is not None else None
@@ -267,12 +283,13 @@ def _sparse_int8_path(factors: QuantizedDenseSparse, inputs: Inputs) -> Path:
     head = 0 if order is None else factors.blocks // HEAD_BLOCKS
 
     def pack(level: str, bias: Floats | None) -> Any:
+        codes = factors if inputs.middle is None else turned(factors, inputs.middle)
         arrays = (
-            factors.atoms_q,
-            factors.atoms_scale,
-            factors.indices.astype(np.uint16),
-            factors.values_q,
-            factors.values_scale,
+            codes.atoms_q,
+            codes.atoms_scale,
+            codes.indices.astype(np.uint16),
+            codes.values_q,
+            codes.values_scale,
         )
         return native.load().linear.dense_sparse_i8(
             level, *map(np.ascontiguousarray, arrays), bias, inputs.zero, order, head
