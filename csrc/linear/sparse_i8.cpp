@@ -58,8 +58,8 @@ public:
           first_(sz(units_) * kZeros * 64),
           atom_scale_(sz(units_) * 64),
           codes_(sz(rows_) * sz(tables_) * sz(fold_.quads) * 8),
-          sum_(sz(rows_)),
-          head_sum_(sz(rows_)),
+          start_(8 * sz(rows_)),
+          head_start_(8 * sz(rows_)),
           column_(sz(blocks_)),
           order_(sz(blocks_)),
           scale_(sz(rows_)),
@@ -92,16 +92,16 @@ public:
         weights_.offset = offset_.data();
         weights_.first = first_.data();
         weights_.column = column_.data();
-        weights_.head_sum = head_sum_.data();
+        weights_.head_start = head_start_.data();
         weights_.atom_scale = atom_scale_.data();
         weights_.codes = codes_.data();
-        weights_.sum = sum_.data();
+        weights_.start = start_.data();
         weights_.scale = scale_.data();
     }
 
     std::size_t bytes() const override {
         return atoms_.bytes() + offset_.bytes() + first_.bytes() + atom_scale_.bytes() + codes_.bytes() +
-               sum_.bytes() + head_sum_.bytes() + column_.bytes() + order_.bytes() + scale_.bytes() + bias_.bytes();
+               start_.bytes() + head_start_.bytes() + column_.bytes() + order_.bytes() + scale_.bytes() + bias_.bytes();
     }
 
     bool own_rows() const override { return true; }
@@ -197,7 +197,8 @@ private:
                                 (sz(row) * sz(blocks_) + sz(order_[sz(block)])) * sz(k) + sz(term % k);
                             codes_[at + sz(e)] = std::uint8_t(h * fold_.stride + indices[from]);
                             codes_[at + 64 + sz(e)] = static_cast<std::uint8_t>(values[from]);
-                            (table < weights_.head ? head_sum_ : sum_)[sz(row)] += float(values[from]);
+                            std::int32_t* start = (table < weights_.head ? head_start_ : start_).data() + row;
+                            for (int i = 0; i < 8; i++) start[sz(i) * sz(rows_)] -= kTableZeros[i] * values[from];
                         }
     }
 
@@ -209,8 +210,8 @@ private:
     Buffer<std::int32_t> first_;
     Buffer<std::int16_t> atom_scale_;
     Buffer<std::uint8_t> codes_;
-    Buffer<std::int32_t> column_, order_;
-    Buffer<float> sum_, head_sum_, scale_, bias_;
+    Buffer<std::int32_t> start_, head_start_, column_, order_;
+    Buffer<float> scale_, bias_;
     SparseI8 weights_{};
 };
 

@@ -56,7 +56,7 @@ struct Area {         // scratch of a tile of tokens
     int16_t* rounding;  // 64 numbers a token: factor from 16 to 8 bits and zero point of z. Those of the head: `tile` on
     int32_t* sums;
     float *unit, *ratio;  // of a token's sums; of the head's unit to it
-    float* middle;        // a token's zero point of z. That of the head: `tile` tokens on
+    int32_t* start;       // a token's place in w.start. That of the head: `tile` tokens on
     int tile;
 };
 
@@ -144,10 +144,10 @@ void analyse(const SparseI8& w, const Quantized& x, int token, const Area& area,
     else analyse<kShared, kSteps, false>(w, x, token, area, groups);
 }
 
-// The factor that brings z from least .. largest to 255 steps (of 2^15; 32767 leaves z of 254 steps or less as it is), and
-// what it divided by.
+// The factor that brings z to 8 bits about the zero point that allows the largest one (of 2^15; 32767 leaves z that fits as it
+// is), and what it divided by.
 struct Rounding {
-    int least, factor;
+    int zero, factor;  // zero: place in kTableZeros
     float back;
 };
 inline int largest16(__m512i each) {
@@ -158,15 +158,19 @@ inline Rounding rounding_of(const int16_t* reach) {
     const int most = largest16(at(reach));
     // From -32768 on: the complement keeps the order and stays in 16 bits.
     const int least = ~largest16(_mm512_xor_si512(at(reach + 32), _mm512_set1_epi32(-1)));
-    const int span = most - least, factor = span <= 254 ? 32767 : 254 * 32768 / span;
-    return {least, factor, span <= 254 ? 1.0f : 32768.0f / float(factor)};
+    const __m256i zeros = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kTableZeros));
+    const __m256 up = _mm256_div_ps(_mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_set1_epi32(255), zeros)), _mm256_set1_ps(float(most > 1 ? most : 1)));
+    const __m256 down = _mm256_div_ps(_mm256_cvtepi32_ps(zeros), _mm256_set1_ps(float(least < -1 ? -least : 1)));
+    const __m256 room = _mm256_min_ps(up, down);
+    const float best = _mm512_mask_reduce_max_ps(0xff, _mm512_castps256_ps512(room));
+    const int at_zero = __builtin_ctz(_mm256_cmp_ps_mask(room, _mm256_set1_ps(best), _CMP_EQ_OQ));
+    const int factor = best >= 1.0f ? 32767 : int(best * 32768.0f);
+    return {at_zero, factor, best >= 1.0f ? 1.0f : 32768.0f / float(factor)};
 }
-// The zero point takes the least z to 0: then the largest is 255 at most.
-inline void keep_rounding(const Rounding& z, int16_t* rounding, float* middle) {
-    const int zero = -((z.least * z.factor + 0x4000) >> 15);  // as vpmulhrsw rounds
+inline void keep_rounding(const SparseI8& w, const Rounding& z, int16_t* rounding, int32_t* start) {
     _mm512_store_si512(rounding, _mm512_set1_epi16(short(z.factor)));
-    _mm512_store_si512(rounding + 32, _mm512_set1_epi16(short(zero)));
-    *middle = float(zero);
+    _mm512_store_si512(rounding + 32, _mm512_set1_epi16(short(kTableZeros[z.zero])));
+    *start = z.zero * ((w.m + 15) / 16 * 16);
 }
 
 template <bool kWide>
@@ -193,10 +197,10 @@ void analyse_tile(const SparseI8& w, const Quantized& x, int token, int T, const
                 unit = least;
             }
             area.ratio[t] = unit > 0.0f ? head_unit / unit : 0.0f;
-            keep_rounding(head, area.rounding + (area.tile + t) * 64, area.middle + area.tile + t);
+            keep_rounding(w, head, area.rounding + (area.tile + t) * 64, area.start + area.tile + t);
         }
         area.unit[t] = unit;
-        keep_rounding(rest, area.rounding + t * 64, area.middle + t);
+        keep_rounding(w, rest, area.rounding + t * 64, area.start + t);
     }
 }
 
@@ -240,22 +244,19 @@ inline void pairs(const uint8_t* codes, uint8_t* tables, const int16_t* wide, co
     }
 }
 
-// Sums of codes times uint8 z, less the zero point's part.
-inline V without(__m512i sum, V middle, const float* codes) {
-    return _mm512_fnmadd_ps(middle, load(codes), _mm512_cvtepi32_ps(sum));
-}
-
 // `count` tables from `first` on, for one panel and TT tokens from `token` on of the tile.
 template <int G, int TT, bool kWide, bool kFirst>
 void panel_tokens(const SparseI8& w, const uint8_t* codes, int row, int first, int count, const Area& area,
                   int token, float* y, const Tail& tail) {
     const size_t place_of_group = (size_t(token) * size_t(w.tables) + size_t(first) * TT) * size_t(w.slots);
     int32_t* saved = area.sums + size_t(token) * (kPanel * 16);
+    const int32_t* begin = w.head ? w.head_start : w.start;
+    const int from = token + (w.head ? area.tile : 0);
     __m512i sum[TT][G];
     LEANMATCH_UNROLL
     for (int g = 0; g < G; g++) LEANMATCH_UNROLL
     for (int t = 0; t < TT; t++)
-        sum[t][g] = first == 0 ? _mm512_setzero_si512() : at(saved + (t * kPanel + g) * 16);
+        sum[t][g] = first == 0 ? at(begin + area.start[from + t] + row + g * 16) : at(saved + (t * kPanel + g) * 16);
     const int left = w.head - first, head = left <= 0 ? 0 : left < count ? left : count;  // tables of the head here
     if (head) {
         pairs<G, TT, kWide, kFirst>(codes, area.tables + place_of_group, area.wide + place_of_group,
@@ -263,10 +264,12 @@ void panel_tokens(const SparseI8& w, const uint8_t* codes, int row, int first, i
         if (head == left) {  // the last of them: from the head's unit to the others'
             LEANMATCH_UNROLL
             for (int t = 0; t < TT; t++) {
-                const V ratio = set1(area.ratio[token + t]), middle = set1(area.middle[area.tile + token + t]);
+                const V ratio = set1(area.ratio[token + t]);
+                const int32_t* start = w.start + area.start[token + t] + row;
                 LEANMATCH_UNROLL
                 for (int g = 0; g < G; g++)
-                    sum[t][g] = _mm512_cvtps_epi32(mul(without(sum[t][g], middle, w.head_sum + row + g * 16), ratio));
+                    sum[t][g] = _mm512_add_epi32(_mm512_cvtps_epi32(mul(_mm512_cvtepi32_ps(sum[t][g]), ratio)),
+                                                 at(start + g * 16));
             }
         }
         codes += size_t(head) * size_t(G) * size_t(w.quads) * 128;
@@ -282,8 +285,7 @@ void panel_tokens(const SparseI8& w, const uint8_t* codes, int row, int first, i
             const size_t place = size_t(token) * size_t(w.m) + size_t(row + g * 16);
             LEANMATCH_UNROLL
             for (int t = 0; t < TT; t++) {
-                const V exact = without(sum[t][g], set1(area.middle[token + t]), w.sum + row + g * 16);
-                V v = fma(mul(exact, scale), set1(area.unit[token + t]), bias);
+                V v = fma(mul(_mm512_cvtepi32_ps(sum[t][g]), scale), set1(area.unit[token + t]), bias);
                 if (tail.residual) v = add(v, load(tail.residual + place + size_t(t) * size_t(w.m)));
                 store(y + place + size_t(t) * size_t(w.m), v);
             }
@@ -303,8 +305,7 @@ void panel_tokens(const SparseI8& w, const uint8_t* codes, int row, int first, i
         const V scale = load(w.scale + output), bias = load(tail.bias + output);
         for (int t = 0; t < TT; t++) {
             const size_t place = size_t(token + t) * size_t(w.m) + size_t(output);
-            const V middle = set1(area.middle[token + t]);
-            const V v = mul(without(at(done + (t * kPanel + g) * 16), middle, w.sum + output), scale);
+            const V v = mul(_mm512_cvtepi32_ps(at(done + (t * kPanel + g) * 16)), scale);
             put<false>(y + place, tail.residual ? tail.residual + place : nullptr,
                        fma(v, set1(area.unit[token + t]), bias), tail.activation, w.m - output);
         }
@@ -437,7 +438,7 @@ void dense_sparse_i8_vbmi(const SparseI8& w, const Quantized& x, int T, float* y
     area.sums = reinterpret_cast<int32_t*>(area.rounding + size_t(tile) * 128);
     area.unit = reinterpret_cast<float*>(area.sums + size_t(tile) * kPanel * 16);
     area.ratio = area.unit + (tile + 15) / 16 * 16;
-    area.middle = area.ratio + (tile + 15) / 16 * 16;
+    area.start = reinterpret_cast<int32_t*>(area.ratio + (tile + 15) / 16 * 16);
     for (int t = 0; t < T; t += tile) {
         const int count = T - t < tile ? T - t : tile;
         Tail here = tail;
