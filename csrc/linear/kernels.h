@@ -72,12 +72,13 @@ struct SparseI8 {
     bool shared;            // every unit lies within one block
     bool scaled;            // atoms differ in scale
     float atom_unit;        // what one unit of the shifted, scaled z is worth, for x of scale 1
-    int b, blocks, head_blocks;
-    const int32_t* column;  // (blocks,) first input of each block, in the order of the tables
+    const int32_t *runs, *head_runs;  // first input of each run of blocks and its end, as they lie; ends with two zeros
     const int8_t* atoms;    // [unit][step][4 sums][16 lanes][4]
     const int32_t* offset;  // [unit][128-bit lane]: first input of its block
     const int32_t* first;   // [unit][zero point][4 sums][16 lanes]: half a unit of the shift, less the zero point's part
     int32_t start_of[256];  // zero point to its place in `first` of a unit
+    bool choose;     // does a token choose its zero points of z?
+    int zero_count;  // zero points of the inputs that it may choose from
     int zeros[kZeros];
     float per_up[kZeros], per_down[kZeros];  // 1 / (255 - zero), 1 / zero
     const int16_t* atom_scale;  // [unit][64]: atom's scale over the largest one, 15 bits; order: what packing gives

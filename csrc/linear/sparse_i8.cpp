@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <vector>
 
 #include "integer.h"
 #include "sparse.h"
@@ -35,11 +36,12 @@ Fold best_fold(int r, int k, int blocks) {
 
 std::size_t sz(int i) { return static_cast<std::size_t>(i); }
 
-// The zero points that a token may choose from: about the given one, but never less than half of it.
+// The zero points of the inputs that a token may choose from: about the given one.
 std::array<int, kZeros> table_zeros(int zero) {
-    if (zero < 64) return {zero, (zero + 1) / 2, 3 * zero / 2 + 1, 5 * zero / 2 + 2, 160};
     return {zero, std::max(zero - 80, 1), std::max(zero - 40, 1), std::min(zero + 40, 254), std::min(zero + 80, 254)};
 }
+
+constexpr int kLeastChoice = 64;  // below it inputs lie on one side of zero
 
 class TableLinear final : public IntegerLinear {
 public:
@@ -55,12 +57,15 @@ public:
           rows_((m + 15) / 16 * 16),
           atoms_(sz(units_) * sz(steps_) * 256),
           offset_(sz(units_) * 4),
-          first_(sz(units_) * kZeros * 64),
+          zero_count_(inputs.choose && inputs.zero >= kLeastChoice ? kZeros : 1),
+          first_(sz(units_) * sz(zero_count_) * 64),
           atom_scale_(sz(units_) * 64),
           codes_(sz(rows_) * sz(tables_) * sz(fold_.quads) * 8),
           start_(8 * sz(rows_)),
           head_start_(8 * sz(rows_)),
           column_(sz(blocks_)),
+          runs_(2 * sz(blocks_) + 2),
+          head_runs_(2 * sz(blocks_) + 2),
           order_(sz(blocks_)),
           scale_(sz(rows_)),
           bias_(sz(rows_)) {
@@ -72,11 +77,11 @@ public:
             order_[sz(i)] = inputs.order ? inputs.order[i] : i;
             column_[sz(i)] = order_[sz(i)] * b;
         }
+        weights_.choose = inputs.choose;
+        weights_.zero_count = zero_count_;
         choose_zeros(inputs.zero);
         weights_.head = head;
-        weights_.b = b;
-        weights_.blocks = blocks_;
-        weights_.head_blocks = head * fold_.blocks;
+        find_runs(head * fold_.blocks, b);
         // Sums of the head stay below 2^30 in the others' unit.
         weights_.limit = head ? float(1 << 30) / (32385.0f * 4.0f * float(head) * float(fold_.quads)) : 1.0f;
         pack_atoms(atoms_q, atoms_scale, b, r);
@@ -91,7 +96,8 @@ public:
         weights_.atoms = atoms_.data();
         weights_.offset = offset_.data();
         weights_.first = first_.data();
-        weights_.column = column_.data();
+        weights_.runs = runs_.data();
+        weights_.head_runs = head_runs_.data();
         weights_.head_start = head_start_.data();
         weights_.atom_scale = atom_scale_.data();
         weights_.codes = codes_.data();
@@ -101,7 +107,7 @@ public:
 
     std::size_t bytes() const override {
         return atoms_.bytes() + offset_.bytes() + first_.bytes() + atom_scale_.bytes() + codes_.bytes() +
-               start_.bytes() + head_start_.bytes() + column_.bytes() + order_.bytes() + scale_.bytes() + bias_.bytes();
+               start_.bytes() + head_start_.bytes() + column_.bytes() + runs_.bytes() + head_runs_.bytes() + order_.bytes() + scale_.bytes() + bias_.bytes();
     }
 
     bool own_rows() const override { return true; }
@@ -124,10 +130,21 @@ private:
         return slot / fold_.stride < fold_.blocks && block < blocks_ && atom < r;
     }
 
+    void find_runs(int head_blocks, int b) {
+        std::vector<bool> is_head(sz(blocks_), false);
+        for (int i = 0; i < head_blocks; i++) is_head[sz(order_[sz(i)])] = true;
+        std::int32_t* end[2] = {runs_.data(), head_runs_.data()};
+        for (int i = 0; i < blocks_; i++) {
+            std::int32_t*& at = end[is_head[sz(i)] ? 1 : 0];
+            if (i == 0 || is_head[sz(i)] != is_head[sz(i - 1)]) at[0] = i * b, at += 2;
+            at[-1] = (i + 1) * b;
+        }
+    }
+
     void choose_zeros(int zero) {
         const std::array<int, kZeros> zeros = table_zeros(zero);
         std::fill(weights_.start_of, weights_.start_of + 256, 0);
-        for (int i = 0; i < kZeros; i++) {
+        for (int i = weights_.zero_count - 1; i >= 0; i--) {
             weights_.zeros[i] = zeros[sz(i)];
             weights_.per_up[i] = 1.0f / float(255 - zeros[sz(i)]);
             weights_.per_down[i] = 1.0f / float(zeros[sz(i)]);
@@ -144,7 +161,7 @@ private:
             for (int c = 0; c < b; c++) sum += std::abs(int(q[a * sz(b) + sz(c)]));
             most = std::max(most, sum);
         }
-        const auto ends = std::minmax_element(weights_.zeros, weights_.zeros + kZeros);
+        const auto ends = std::minmax_element(weights_.zeros, weights_.zeros + weights_.zero_count);
         const long long reach = std::max(*ends.second, 255 - *ends.first);
         int shift = 0;
         while (((reach * most + (1LL << shift) / 2) >> shift) > 32766) shift++;
@@ -173,8 +190,8 @@ private:
                     }
                     // packs(sum 0, sum 1): four lanes of each in turn; then the same of sums 2 and 3.
                     const std::size_t packed = sz(g / 2) * 32 + sz(j) * 8 + sz(g % 2) * 4 + sz(e);
-                    for (int i = 0; i < kZeros; i++)
-                        first_[((sz(unit) * kZeros + sz(i)) * 4 + sz(g)) * 16 + sz(lane)] =
+                    for (int i = 0; i < weights_.zero_count; i++)
+                        first_[((sz(unit) * sz(zero_count_) + sz(i)) * 4 + sz(g)) * 16 + sz(lane)] =
                             (1 << shift) / 2 - weights_.zeros[i] * sum;
                     atom_scale_[sz(unit) * 64 + packed] =
                         largest > 0.0f ? std::int16_t(scale[a] / largest * 32767.0f + 0.5f) : std::int16_t(0);
@@ -207,10 +224,11 @@ private:
     int tables_, units_, steps_, rows_;
     Buffer<std::int8_t> atoms_;
     Buffer<std::int32_t> offset_;
+    int zero_count_;
     Buffer<std::int32_t> first_;
     Buffer<std::int16_t> atom_scale_;
     Buffer<std::uint8_t> codes_;
-    Buffer<std::int32_t> start_, head_start_, column_, order_;
+    Buffer<std::int32_t> start_, head_start_, column_, runs_, head_runs_, order_;
     Buffer<float> scale_, bias_;
     SparseI8 weights_{};
 };

@@ -93,7 +93,7 @@ inline void finish(const Tail16& k, __m512i (&sum)[4], int16_t* reach, int16_t* 
 
 // Stage 1 of a tile of tokens. kSteps: ceil(b / 4) up to 4, where all atoms of a unit fit 16 registers and tokens
 // go by one at a time, each token's tail beside the next one's multiplies; 0: any other, atoms from memory.
-template <bool kShared, int kSteps, bool kScaled, class Groups>
+template <bool kShared, int kSteps, bool kScaled, bool kChoose, class Groups>
 void analyse(const SparseI8& w, const Quantized& x, int token, const Area& area, Groups groups) {
     const int units = w.tables * (w.slots / 64);
     const int steps = kSteps ? kSteps : w.steps;
@@ -105,7 +105,8 @@ void analyse(const SparseI8& w, const Quantized& x, int token, const Area& area,
             LEANMATCH_UNROLL
             for (int g = 0; g < 4; g++) a[s][g] = at(atoms + (s * 4 + g) * 64);
         }
-        const int32_t* first = w.first + size_t(i) * (kZeros * 64);
+        const int32_t* first = w.first + size_t(i) * size_t(w.zero_count) * 64;
+        const __m512i begin[4] = {at(first), at(first + 16), at(first + 32), at(first + 48)};
         const int16_t* scale = w.atom_scale + size_t(i) * 64;
         const Tail16 constants{_mm512_set1_epi32(w.shift), at(scale), at(scale + 32)};
         const bool head = i < w.head * (w.slots / 64);
@@ -116,8 +117,10 @@ void analyse(const SparseI8& w, const Quantized& x, int token, const Area& area,
             int16_t* out = area.wide + (size_t(t) * size_t(units) + size_t(i) * size_t(size)) * 64;
             for (int end = t + size; t < end; t++, out += 64) {
                 const uint8_t* u = x.values + size_t(token + t) * x.stride;
-                const int32_t* start = first + w.start_of[(x.zero[token + t] >> byte) & 255];
-                __m512i sum[4] = {at(start), at(start + 16), at(start + 32), at(start + 48)};
+                const int32_t* start = kChoose ? first + w.start_of[(x.zero[token + t] >> byte) & 255] : first;
+                __m512i sum[4];
+                LEANMATCH_UNROLL
+                for (int g = 0; g < 4; g++) sum[g] = kChoose ? at(start + g * 16) : begin[g];
                 if (kSteps) {
                     LEANMATCH_UNROLL
                     for (int s = 0; s < kSteps; s++) {
@@ -140,8 +143,13 @@ void analyse(const SparseI8& w, const Quantized& x, int token, const Area& area,
 
 template <bool kShared, int kSteps, class Groups>
 void analyse(const SparseI8& w, const Quantized& x, int token, const Area& area, Groups groups) {
-    if (w.scaled) analyse<kShared, kSteps, true>(w, x, token, area, groups);
-    else analyse<kShared, kSteps, false>(w, x, token, area, groups);
+    if (w.zero_count == 1) {
+        if (w.scaled) analyse<kShared, kSteps, true, false>(w, x, token, area, groups);
+        else analyse<kShared, kSteps, false, false>(w, x, token, area, groups);
+    } else {
+        if (w.scaled) analyse<kShared, kSteps, true, true>(w, x, token, area, groups);
+        else analyse<kShared, kSteps, false, true>(w, x, token, area, groups);
+    }
 }
 
 // The factor that brings z to 8 bits about the zero point that allows the largest one (of 2^15; 32767 leaves z that fits as it
@@ -154,16 +162,17 @@ inline int largest16(__m512i each) {
     const __m512i low = _mm512_srai_epi32(_mm512_slli_epi32(each, 16), 16);
     return _mm512_reduce_max_epi32(_mm512_max_epi32(low, _mm512_srai_epi32(each, 16)));
 }
-inline Rounding rounding_of(const int16_t* reach) {
+inline Rounding rounding_of(const int16_t* reach, bool choose) {
     const int most = largest16(at(reach));
     // From -32768 on: the complement keeps the order and stays in 16 bits.
     const int least = ~largest16(_mm512_xor_si512(at(reach + 32), _mm512_set1_epi32(-1)));
     const __m256i zeros = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kTableZeros));
     const __m256 up = _mm256_div_ps(_mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_set1_epi32(255), zeros)), _mm256_set1_ps(float(most > 1 ? most : 1)));
     const __m256 down = _mm256_div_ps(_mm256_cvtepi32_ps(zeros), _mm256_set1_ps(float(least < -1 ? -least : 1)));
+    const __mmask8 some = choose ? 0xff : 1;
     const __m256 room = _mm256_min_ps(up, down);
-    const float best = _mm512_mask_reduce_max_ps(0xff, _mm512_castps256_ps512(room));
-    const int at_zero = __builtin_ctz(_mm256_cmp_ps_mask(room, _mm256_set1_ps(best), _CMP_EQ_OQ));
+    const float best = _mm512_mask_reduce_max_ps(some, _mm512_castps256_ps512(room));
+    const int at_zero = __builtin_ctz(_mm256_mask_cmp_ps_mask(some, room, _mm256_set1_ps(best), _CMP_EQ_OQ));
     const int factor = best >= 1.0f ? 32767 : int(best * 32768.0f);
     return {at_zero, factor, best >= 1.0f ? 1.0f : 32768.0f / float(factor)};
 }
@@ -187,10 +196,10 @@ void analyse_tile(const SparseI8& w, const Quantized& x, int token, int T, const
     else if (w.steps == 2) analyse<true, 2>(w, x, token, area, groups);
     else analyse<true, 0>(w, x, token, area, groups);
     for (int t = 0; t < T; t++) {
-        Rounding rest = rounding_of(area.reach + t * 64);
+        Rounding rest = rounding_of(area.reach + t * 64, w.choose);
         float unit = x.scale[token + t] * w.atom_unit * rest.back;
         if (w.head) {
-            const Rounding head = rounding_of(area.reach + (area.tile + t) * 64);
+            const Rounding head = rounding_of(area.reach + (area.tile + t) * 64, w.choose);
             const float head_unit = x.head_scale[token + t] * w.atom_unit * head.back, least = head_unit / w.limit;
             if (unit < least) {  // never where one is NaN
                 rest.factor = int(float(rest.factor) * (unit / least));
@@ -253,10 +262,19 @@ void panel_tokens(const SparseI8& w, const uint8_t* codes, int row, int first, i
     const int32_t* begin = w.head ? w.head_start : w.start;
     const int from = token + (w.head ? area.tile : 0);
     __m512i sum[TT][G];
-    LEANMATCH_UNROLL
-    for (int g = 0; g < G; g++) LEANMATCH_UNROLL
-    for (int t = 0; t < TT; t++)
-        sum[t][g] = first == 0 ? at(begin + area.start[from + t] + row + g * 16) : at(saved + (t * kPanel + g) * 16);
+    if (first == 0 && !w.choose) {
+        LEANMATCH_UNROLL
+        for (int g = 0; g < G; g++) {
+            const __m512i start = at(begin + row + g * 16);
+            LEANMATCH_UNROLL
+            for (int t = 0; t < TT; t++) sum[t][g] = start;
+        }
+    } else {
+        LEANMATCH_UNROLL
+        for (int g = 0; g < G; g++) LEANMATCH_UNROLL
+        for (int t = 0; t < TT; t++)
+            sum[t][g] = first == 0 ? at(begin + area.start[from + t] + row + g * 16) : at(saved + (t * kPanel + g) * 16);
+    }
     const int left = w.head - first, head = left <= 0 ? 0 : left < count ? left : count;  // tables of the head here
     if (head) {
         pairs<G, TT, kWide, kFirst>(codes, area.tables + place_of_group, area.wide + place_of_group,
@@ -353,28 +371,24 @@ int tile_tokens(const SparseI8& w, int T) {
     return T < tile ? T : tile;
 }
 
-// The pieces of 16 inputs or less of the blocks from .. to: each(first input, how many).
+// The pieces of 16 inputs or less of the head's blocks or the others', as they lie: each(first input, how many).
 template <class F>
-inline void pieces(const SparseI8& w, int from, int to, F each) {
-    if (w.b == kWidth) {
-        for (int i = from; i < to; i++) each(w.column[i], kWidth);
-        return;
-    }
-    for (int i = from; i < to; i++)
-        for (int c = 0; c < w.b; c += kWidth) each(w.column[i] + c, w.b - c);
+inline void pieces(const SparseI8& w, bool head, F each) {
+    for (const int32_t* run = head ? w.head_runs : w.runs; run[0] < run[1]; run += 2)
+        for (int j = run[0]; j < run[1]; j += kWidth) each(j, run[1] - j);
 }
 inline V piece(const float* x, int count) { return count >= kWidth ? load(x) : load_part(x, count); }
 
-// How those blocks are rounded: with the zero point that takes all of x into 0 .. 255 by the smallest step. NaN where one of
+// How the head's blocks or the others are rounded: with the zero point that takes all of x into 0 .. 255 by the smallest step. NaN where one of
 // x is no finite number.
 struct Steps {
     float step;
     int zero;
 };
-inline Steps steps_of(const SparseI8& w, const float* x, int from, int to) {
+inline Steps steps_of(const SparseI8& w, const float* x, bool head) {
     __m512i size = _mm512_setzero_si512();
     V low = zero(), high = zero();
-    pieces(w, from, to, [&](int j, int count) {
+    pieces(w, head, [&](int j, int count) {
         const V v = piece(x + j, count);
         size = _mm512_max_epu32(size, _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7fffffff)));
         low = vmin(low, v);
@@ -382,17 +396,17 @@ inline Steps steps_of(const SparseI8& w, const float* x, int from, int to) {
     });
     if (_mm512_reduce_max_epu32(size) >= 0x7f800000u) return {NAN, w.zeros[0]};
     const V up = set1(_mm512_reduce_max_ps(high)), down = set1(-_mm512_reduce_min_ps(low));
-    const __mmask16 some = (1 << kZeros) - 1;
+    const __mmask16 some = __mmask16((1 << w.zero_count) - 1);
     const V steps = vmax(mul(up, _mm512_maskz_loadu_ps(some, w.per_up)), mul(down, _mm512_maskz_loadu_ps(some, w.per_down)));
     const float least = _mm512_mask_reduce_min_ps(some, steps);
     const __mmask16 where = _mm512_mask_cmp_ps_mask(some, steps, set1(least), _CMP_EQ_OQ);
     return {least, w.zeros[__builtin_ctz(where)]};
 }
 
-inline void codes_at(const SparseI8& w, const float* x, int from, int to, const Steps& by, uint8_t* values) {
+inline void codes_at(const SparseI8& w, const float* x, bool head, const Steps& by, uint8_t* values) {
     const V inverse = set1(by.step > 1e-32f ? 1.0f / by.step : 0.0f);
     const __m512i offset = _mm512_set1_epi32(by.zero);
-    pieces(w, from, to, [&](int j, int count) {
+    pieces(w, head, [&](int j, int count) {
         const __m512i u = _mm512_add_epi32(_mm512_cvtps_epi32(mul(piece(x + j, count), inverse)), offset);
         const __m128i bytes = _mm512_cvtusepi32_epi8(_mm512_max_epi32(u, _mm512_setzero_si512()));
         if (count >= kWidth) _mm_storeu_si128(reinterpret_cast<__m128i*>(values + j), bytes);
@@ -405,16 +419,16 @@ inline void codes_at(const SparseI8& w, const float* x, int from, int to, const 
 void quantize_tables_vbmi(const SparseI8& w, const float* x, int T, uint8_t* values, float* scale, int32_t* zero,
                           float* head_scale, size_t stride) {
     for (int t = 0; t < T; t++, x += w.n, values += stride) {
-        Steps rest = steps_of(w, x, w.head_blocks, w.blocks), head{0.0f, 0};
-        if (w.head) head = steps_of(w, x, 0, w.head_blocks);
+        Steps rest = steps_of(w, x, false), head{0.0f, 0};
+        if (w.head) head = steps_of(w, x, true);
         const bool finite = rest.step == rest.step && head.step == head.step;
         if (!finite) rest.step = head.step = 0.0f;
         memset(values + w.n, 0, stride - size_t(w.n));
         if (w.head) {
-            codes_at(w, x, 0, w.head_blocks, head, values);
+            codes_at(w, x, true, head, values);
             head_scale[t] = !finite ? NAN : head.step > 1e-32f ? head.step : 0.0f;
         }
-        codes_at(w, x, w.head_blocks, w.blocks, rest, values);
+        codes_at(w, x, false, rest, values);
         scale[t] = !finite ? NAN : rest.step > 1e-32f ? rest.step : 0.0f;
         zero[t] = rest.zero | head.zero << 8;
     }

@@ -93,11 +93,15 @@ def table_zeros(zero: int) -> list[int]:
     """The zero points that a token of a dense-sparse layer with tables may choose from.
 
     >>> table_zeros(128), table_zeros(16)
-    ([128, 48, 88, 168, 208], [16, 8, 25, 42, 160])
+    ([128, 48, 88, 168, 208], [16])
     """
     if zero < 64:
-        return [zero, (zero + 1) // 2, 3 * zero // 2 + 1, 5 * zero // 2 + 2, 160]
+        return [zero]
     return [zero, max(zero - 80, 1), max(zero - 40, 1), min(zero + 40, 254), min(zero + 80, 254)]
+
+
+PRODUCT_ZEROS = (128, 32, 52, 72, 90, 108, 148, 180)
+"""The same for the products ``z``."""
 
 
 def rounded_product(a: Array, b: Array) -> Array:
@@ -115,6 +119,7 @@ def expect_tables(
     bias: Array | None,
     head: Array | None = None,
     zero: int = 128,
+    choose: bool = False,
 ) -> Expected:
     """dense_sparse_i8 with tables: the arithmetic that the header states, in integers.
 
@@ -124,7 +129,7 @@ def expect_tables(
     blocks, nonzeros = indices.shape[1:]
     head = np.zeros(0, int) if head is None else head
     most = int(np.abs(atoms_q.astype(np.int64)).sum(axis=2).max())
-    zeros = table_zeros(zero)
+    zeros = table_zeros(zero) if choose else [zero]
     shift = 0
     while (max(max(zeros), 255 - min(zeros)) * most + (1 << shift) // 2) >> shift > 32766:
         shift += 1
@@ -140,11 +145,13 @@ def expect_tables(
         )
         z = rounded_product(z, scale15[None])
     rest = np.setdiff1d(np.arange(blocks), head)
-    sums, units = _table_sums(z[:, rest], indices[:, rest], values_q[:, rest], rows.scale * unit)
+    sums, units = _table_sums(
+        z[:, rest], indices[:, rest], values_q[:, rest], rows.scale * unit, choose
+    )
     slack = np.zeros(len(units))
     if len(head):
         of_head, head_units = _table_sums(
-            z[:, head], indices[:, head], values_q[:, head], rows.head_scale * unit
+            z[:, head], indices[:, head], values_q[:, head], rows.head_scale * unit, choose
         )
         limit = 2**30 / (32385 * 4 * len(head) * -(-nonzeros // 4))
         assert (units >= head_units / limit).all(), "the limit is not part of this reference"
@@ -159,17 +166,21 @@ def expect_tables(
     return Expected(y + b, bound + 8 * EPS * (np.abs(y) + np.abs(b)))
 
 
-def _table_sums(z: Array, indices: Array, values_q: Array, unit: Array) -> tuple[Array, Array]:
+def _table_sums(
+    z: Array, indices: Array, values_q: Array, unit: Array, choose: bool
+) -> tuple[Array, Array]:
     """Sums of codes times z in 8 bits, and what a unit of them is worth, by token."""
-    least = z.min(axis=(1, 2), initial=0)
-    span = z.max(axis=(1, 2), initial=0) - least
-    factor = np.where(span <= 254, 32767, 254 * 32768 // np.maximum(span, 1))
-    zero = -rounded_product(least, factor)[:, None, None]
-    table = rounded_product(z, factor[:, None, None]) + zero
-    assert table.min(initial=0) >= 0 and table.max(initial=0) <= 255
-    table -= zero
+    zeros = np.array(PRODUCT_ZEROS if choose else [128])
+    most = np.maximum(z.max(axis=(1, 2), initial=0), 1).astype(np.float32)[:, None]
+    least = np.maximum(-z.min(axis=(1, 2), initial=0), 1).astype(np.float32)[:, None]
+    room = np.minimum((255 - zeros).astype(np.float32) / most, zeros.astype(np.float32) / least)
+    zero, room = zeros[room.argmax(axis=1)], room.max(axis=1)
+    factor = np.where(room >= 1, 32767, (room * np.float32(32768)).astype(np.int64))
+    table = rounded_product(z, factor[:, None, None])
+    shifted = table + zero[:, None, None]
+    assert shifted.min(initial=0) >= 0 and shifted.max(initial=0) <= 255
     y = np.zeros((len(z), len(indices)))
     for i in range(z.shape[1]):
         for q in range(indices.shape[2]):
             y += values_q[:, i, q].astype(np.int64) * table[:, i, indices[:, i, q]]
-    return y, unit.astype(np.float64) * np.where(span <= 254, 1.0, 32768 / factor)
+    return y, unit.astype(np.float64) * np.where(room >= 1, 1.0, 32768 / factor)

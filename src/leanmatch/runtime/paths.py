@@ -116,7 +116,7 @@ def kernel_levels() -> dict[str, str]:
         "dense bfloat16": "avx512_bf16" if bf16 else "none: dense float32 runs",
         "dense int8": str(module.dense_i8_codes(level, code, one[0], None).level),
         "dense-sparse float32": str(module.dense_sparse_f32(level, *sparse, None).level),
-        "dense-sparse int8": _table_level(module.dense_sparse_i8(level, *coded, None, 128, None, 0)),
+        "dense-sparse int8": _table_level(module.dense_sparse_i8(level, *coded, None, 128, None, 0, False)),
         "attention": f"{level}, bfloat16 products where layers round" if bf16 else level,
     }
 
@@ -292,7 +292,7 @@ def _sparse_int8_path(factors: QuantizedDenseSparse, inputs: Inputs) -> Path:
             codes.values_scale,
         )
         return native.load().linear.dense_sparse_i8(
-            level, *map(np.ascontiguousarray, arrays), bias, inputs.zero, order, head
+            level, *map(np.ascontiguousarray, arrays), bias, inputs.zero, order, head, inputs.measured
         )
 
     return Path("dense_sparse_i8", pack, 3e-2)
