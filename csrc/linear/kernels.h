@@ -72,7 +72,9 @@ struct SparseI8 {
     bool shared;            // every unit lies within one block
     bool scaled;            // atoms differ in scale
     float atom_unit;        // what one unit of the shifted, scaled z is worth, for x of scale 1
-    const int32_t *runs, *head_runs;  // first input of each run of blocks and its end, as they lie; ends with two zeros
+    int runs;                 // of inputs of the head and of the others by turns, as they lie
+    const int32_t *run_ends;  // (runs,) where each ends and the next one begins
+    const int32_t *run_of_head;
     const int8_t* atoms;    // [unit][step][4 sums][16 lanes][4]
     const int32_t* offset;  // [unit][128-bit lane]: first input of its block
     const int32_t* first;   // [unit][zero point][4 sums][16 lanes]: half a unit of the shift, less the zero point's part

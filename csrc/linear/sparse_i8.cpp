@@ -64,8 +64,8 @@ public:
           start_(8 * sz(rows_)),
           head_start_(8 * sz(rows_)),
           column_(sz(blocks_)),
-          runs_(2 * sz(blocks_) + 2),
-          head_runs_(2 * sz(blocks_) + 2),
+          run_ends_(sz(blocks_)),
+          run_of_head_(sz(blocks_)),
           order_(sz(blocks_)),
           scale_(sz(rows_)),
           bias_(sz(rows_)) {
@@ -96,8 +96,8 @@ public:
         weights_.atoms = atoms_.data();
         weights_.offset = offset_.data();
         weights_.first = first_.data();
-        weights_.runs = runs_.data();
-        weights_.head_runs = head_runs_.data();
+        weights_.run_ends = run_ends_.data();
+        weights_.run_of_head = run_of_head_.data();
         weights_.head_start = head_start_.data();
         weights_.atom_scale = atom_scale_.data();
         weights_.codes = codes_.data();
@@ -107,7 +107,7 @@ public:
 
     std::size_t bytes() const override {
         return atoms_.bytes() + offset_.bytes() + first_.bytes() + atom_scale_.bytes() + codes_.bytes() +
-               start_.bytes() + head_start_.bytes() + column_.bytes() + runs_.bytes() + head_runs_.bytes() + order_.bytes() + scale_.bytes() + bias_.bytes();
+               start_.bytes() + head_start_.bytes() + column_.bytes() + run_ends_.bytes() + run_of_head_.bytes() + order_.bytes() + scale_.bytes() + bias_.bytes();
     }
 
     bool own_rows() const override { return true; }
@@ -133,12 +133,13 @@ private:
     void find_runs(int head_blocks, int b) {
         std::vector<bool> is_head(sz(blocks_), false);
         for (int i = 0; i < head_blocks; i++) is_head[sz(order_[sz(i)])] = true;
-        std::int32_t* end[2] = {runs_.data(), head_runs_.data()};
+        int runs = 0;
         for (int i = 0; i < blocks_; i++) {
-            std::int32_t*& at = end[is_head[sz(i)] ? 1 : 0];
-            if (i == 0 || is_head[sz(i)] != is_head[sz(i - 1)]) at[0] = i * b, at += 2;
-            at[-1] = (i + 1) * b;
+            if (i == 0 || is_head[sz(i)] != is_head[sz(i - 1)]) runs++;
+            run_ends_[sz(runs - 1)] = (i + 1) * b;
+            run_of_head_[sz(runs - 1)] = is_head[sz(i)];
         }
+        weights_.runs = runs;
     }
 
     void choose_zeros(int zero) {
@@ -228,7 +229,7 @@ private:
     Buffer<std::int32_t> first_;
     Buffer<std::int16_t> atom_scale_;
     Buffer<std::uint8_t> codes_;
-    Buffer<std::int32_t> start_, head_start_, column_, runs_, head_runs_, order_;
+    Buffer<std::int32_t> start_, head_start_, column_, run_ends_, run_of_head_, order_;
     Buffer<float> scale_, bias_;
     SparseI8 weights_{};
 };

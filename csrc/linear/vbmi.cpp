@@ -371,64 +371,71 @@ int tile_tokens(const SparseI8& w, int T) {
     return T < tile ? T : tile;
 }
 
-// The pieces of 16 inputs or less of the head's blocks or the others', as they lie: each(first input, how many).
-template <class F>
-inline void pieces(const SparseI8& w, bool head, F each) {
-    for (const int32_t* run = head ? w.head_runs : w.runs; run[0] < run[1]; run += 2)
-        for (int j = run[0]; j < run[1]; j += kWidth) each(j, run[1] - j);
-}
 inline V piece(const float* x, int count) { return count >= kWidth ? load(x) : load_part(x, count); }
 
-// How the head's blocks or the others are rounded: with the zero point that takes all of x into 0 .. 255 by the smallest step. NaN where one of
-// x is no finite number.
+// How the head's blocks or the others are rounded: with the zero point that takes all of x into 0 .. 255 by the smallest step.
+// NaN where one of x is no finite number.
 struct Steps {
     float step;
     int zero;
 };
-inline Steps steps_of(const SparseI8& w, const float* x, bool head) {
+
+struct Reach {
     __m512i size = _mm512_setzero_si512();
     V low = zero(), high = zero();
-    pieces(w, head, [&](int j, int count) {
-        const V v = piece(x + j, count);
+    void widen(const float* x, int count) {
+        const V v = piece(x, count);
         size = _mm512_max_epu32(size, _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7fffffff)));
         low = vmin(low, v);
         high = vmax(high, v);
-    });
-    if (_mm512_reduce_max_epu32(size) >= 0x7f800000u) return {NAN, w.zeros[0]};
-    const V up = set1(_mm512_reduce_max_ps(high)), down = set1(-_mm512_reduce_min_ps(low));
-    const __mmask16 some = __mmask16((1 << w.zero_count) - 1);
-    const V steps = vmax(mul(up, _mm512_maskz_loadu_ps(some, w.per_up)), mul(down, _mm512_maskz_loadu_ps(some, w.per_down)));
-    const float least = _mm512_mask_reduce_min_ps(some, steps);
-    const __mmask16 where = _mm512_mask_cmp_ps_mask(some, steps, set1(least), _CMP_EQ_OQ);
-    return {least, w.zeros[__builtin_ctz(where)]};
-}
+    }
+    Steps steps(const SparseI8& w) const {
+        if (_mm512_reduce_max_epu32(size) >= 0x7f800000u) return {NAN, w.zeros[0]};
+        const float most = _mm512_reduce_max_ps(high), least = -_mm512_reduce_min_ps(low);
+        Steps best{0.0f, w.zeros[0]};
+        for (int i = 0; i < w.zero_count; i++) {
+            const float up = most * w.per_up[i], down = least * w.per_down[i], step = up > down ? up : down;
+            if (i == 0 || step < best.step) best = {step, w.zeros[i]};
+        }
+        return best;
+    }
+};
 
-inline void codes_at(const SparseI8& w, const float* x, bool head, const Steps& by, uint8_t* values) {
-    const V inverse = set1(by.step > 1e-32f ? 1.0f / by.step : 0.0f);
-    const __m512i offset = _mm512_set1_epi32(by.zero);
-    pieces(w, head, [&](int j, int count) {
+inline void codes_at(const float* x, int from, int to, V inverse, __m512i offset, uint8_t* values) {
+    for (int j = from; j < to; j += kWidth) {
+        const int count = to - j;
         const __m512i u = _mm512_add_epi32(_mm512_cvtps_epi32(mul(piece(x + j, count), inverse)), offset);
         const __m128i bytes = _mm512_cvtusepi32_epi8(_mm512_max_epi32(u, _mm512_setzero_si512()));
         if (count >= kWidth) _mm_storeu_si128(reinterpret_cast<__m128i*>(values + j), bytes);
         else _mm_mask_storeu_epi8(values + j, lanes_below(count), bytes);
-    });
+    }
 }
+
+inline V inverse_of(const Steps& by) { return set1(by.step > 1e-32f ? 1.0f / by.step : 0.0f); }
 
 }  // namespace
 
 void quantize_tables_vbmi(const SparseI8& w, const float* x, int T, uint8_t* values, float* scale, int32_t* zero,
                           float* head_scale, size_t stride) {
     for (int t = 0; t < T; t++, x += w.n, values += stride) {
-        Steps rest = steps_of(w, x, false), head{0.0f, 0};
-        if (w.head) head = steps_of(w, x, true);
+        Reach others, of_head;  // all in the order of memory: runs of the one and of the other by turns
+        for (int run = 0, from = 0; run < w.runs; from = w.run_ends[run], run++)
+            if (w.run_of_head[run]) {
+                for (int j = from; j < w.run_ends[run]; j += kWidth) of_head.widen(x + j, w.run_ends[run] - j);
+            } else {
+                for (int j = from; j < w.run_ends[run]; j += kWidth) others.widen(x + j, w.run_ends[run] - j);
+            }
+        Steps rest = others.steps(w), head{0.0f, 0};
+        if (w.head) head = of_head.steps(w);
         const bool finite = rest.step == rest.step && head.step == head.step;
         if (!finite) rest.step = head.step = 0.0f;
+        const V inverse = inverse_of(rest), head_inverse = inverse_of(head);
+        const __m512i offset = _mm512_set1_epi32(rest.zero), head_offset = _mm512_set1_epi32(head.zero);
+        for (int run = 0, from = 0; run < w.runs; from = w.run_ends[run], run++)
+            if (w.run_of_head[run]) codes_at(x, from, w.run_ends[run], head_inverse, head_offset, values);
+            else codes_at(x, from, w.run_ends[run], inverse, offset, values);
         memset(values + w.n, 0, stride - size_t(w.n));
-        if (w.head) {
-            codes_at(w, x, true, head, values);
-            head_scale[t] = !finite ? NAN : head.step > 1e-32f ? head.step : 0.0f;
-        }
-        codes_at(w, x, false, rest, values);
+        if (w.head) head_scale[t] = !finite ? NAN : head.step > 1e-32f ? head.step : 0.0f;
         scale[t] = !finite ? NAN : rest.step > 1e-32f ? rest.step : 0.0f;
         zero[t] = rest.zero | head.zero << 8;
     }
