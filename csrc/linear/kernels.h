@@ -59,6 +59,7 @@ inline size_t sparse_f32_floats(const SparseF32& w, int tokens) {
 
 constexpr int kZeros = 5;  // zero points of the inputs that a token may choose from
 constexpr int kTableZeros[8] = {128, 32, 52, 72, 90, 108, 148, 180};  // the same for z; the first where all fit
+constexpr int kStartUnit = 128;
 
 // z of some blocks side by side makes one table of `slots` (64 or 128) bytes; a unit is 64 slots. See vbmi.cpp.
 struct SparseI8 {
@@ -85,7 +86,7 @@ struct SparseI8 {
     float per_up[kZeros], per_down[kZeros];  // 1 / (255 - zero), 1 / zero
     const int16_t* atom_scale;  // [unit][64]: atom's scale over the largest one, 15 bits; order: what packing gives
     const uint8_t* codes;       // [panel of 4 row groups][table][quad][row group][64 indices, 64 values]
-    const int32_t *start, *head_start;  // [place in kTableZeros][padded]: -zero * sum of a row's values, those of the head apart
+    const int32_t *start, *head_start;  // padded: less the sum of a row's values, as int16 + kStartUnit * int16; the head apart
     const float* scale;                 // padded
 };
 

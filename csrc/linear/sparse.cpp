@@ -96,6 +96,8 @@ LinearPtr pack_dense_sparse_f32(Isa isa, const float* atoms, const std::uint16_t
                                             bias, m, n, b, r, k);
 }
 
+constexpr std::size_t kMostTableTerms = 33024;  // 127 * terms in two int16, see sparse_i8.cpp
+
 LinearPtr pack_dense_sparse_i8(Isa isa, const std::int8_t* atoms_q, const float* atoms_scale,
                                const std::uint16_t* indices, const std::int8_t* values_q,
                                const float* values_scale, const float* bias, int m, int n, int b, int r, int k,
@@ -125,7 +127,7 @@ LinearPtr pack_dense_sparse_i8(Isa isa, const std::int8_t* atoms_q, const float*
                 std::find(values_q, values_q + values_size, std::int8_t(-128)) == values_q + values_size,
             "the code -128 is not symmetric: codes are -127 to 127");
 #if defined(LEANMATCH_X86_KERNELS)
-    if (isa == Isa::avx512_vbmi_vnni && n <= kLargestInt8Inputs && b <= 256)
+    if (isa == Isa::avx512_vbmi_vnni && n <= kLargestInt8Inputs && b <= 256 && terms <= kMostTableTerms)
         return make_table_linear(atoms_q, atoms_scale, indices, values_q, values_scale, bias, m, n, b, r, k, inputs);
 #endif
     Buffer<float> atoms(atoms_size), values(values_size);

@@ -61,8 +61,8 @@ public:
           first_(sz(units_) * sz(zero_count_) * 64),
           atom_scale_(sz(units_) * 64),
           codes_(sz(rows_) * sz(tables_) * sz(fold_.quads) * 8),
-          start_(8 * sz(rows_)),
-          head_start_(8 * sz(rows_)),
+          start_(sz(rows_)),
+          head_start_(sz(rows_)),
           column_(sz(blocks_)),
           run_ends_(sz(blocks_)),
           run_of_head_(sz(blocks_)),
@@ -86,6 +86,8 @@ public:
         weights_.limit = head ? float(1 << 30) / (32385.0f * 4.0f * float(head) * float(fold_.quads)) : 1.0f;
         pack_atoms(atoms_q, atoms_scale, b, r);
         pack_codes(indices, values_q, k);
+        for (Buffer<std::int32_t>* sums : {&start_, &head_start_})
+            for (std::size_t i = 0; i < sz(rows_); i++) (*sums)[i] = parted((*sums)[i]);
         weights_.m = m;
         weights_.n = n;
         weights_.tables = tables_;
@@ -128,6 +130,12 @@ private:
         block = table * fold_.blocks + slot / fold_.stride;
         atom = slot % fold_.stride;
         return slot / fold_.stride < fold_.blocks && block < blocks_ && atom < r;
+    }
+
+    // sum = low + kStartUnit * high, both int16: it is at most 127 * kMostTableTerms in size.
+    static std::int32_t parted(std::int32_t sum) {
+        const std::int32_t high = sum / kStartUnit, low = sum - high * kStartUnit;
+        return std::int32_t(std::uint32_t(high) << 16 | (std::uint32_t(low) & 0xffff));
     }
 
     void find_runs(int head_blocks, int b) {
@@ -215,8 +223,7 @@ private:
                                 (sz(row) * sz(blocks_) + sz(order_[sz(block)])) * sz(k) + sz(term % k);
                             codes_[at + sz(e)] = std::uint8_t(h * fold_.stride + indices[from]);
                             codes_[at + 64 + sz(e)] = static_cast<std::uint8_t>(values[from]);
-                            std::int32_t* start = (table < weights_.head ? head_start_ : start_).data() + row;
-                            for (int i = 0; i < 8; i++) start[sz(i) * sz(rows_)] -= kTableZeros[i] * values[from];
+                            (table < weights_.head ? head_start_ : start_)[sz(row)] -= values[from];
                         }
     }
 

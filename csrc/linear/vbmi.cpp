@@ -56,7 +56,7 @@ struct Area {         // scratch of a tile of tokens
     int16_t* rounding;  // 64 numbers a token: factor from 16 to 8 bits and zero point of z. Those of the head: `tile` on
     int32_t* sums;
     float *unit, *ratio;  // of a token's sums; of the head's unit to it
-    int32_t* start;       // a token's place in w.start. That of the head: `tile` tokens on
+    int32_t* zeros;       // a token's zero point of z and kStartUnit times it, in 16 bits each. That of the head: `tile` tokens on
     int tile;
 };
 
@@ -176,10 +176,10 @@ inline Rounding rounding_of(const int16_t* reach, bool choose) {
     const int factor = best >= 1.0f ? 32767 : int(best * 32768.0f);
     return {at_zero, factor, best >= 1.0f ? 1.0f : 32768.0f / float(factor)};
 }
-inline void keep_rounding(const SparseI8& w, const Rounding& z, int16_t* rounding, int32_t* start) {
+inline void keep_rounding(const Rounding& z, int16_t* rounding, int32_t* zeros) {
     _mm512_store_si512(rounding, _mm512_set1_epi16(short(z.factor)));
     _mm512_store_si512(rounding + 32, _mm512_set1_epi16(short(kTableZeros[z.zero])));
-    *start = z.zero * ((w.m + 15) / 16 * 16);
+    *zeros = kTableZeros[z.zero] * (1 + (kStartUnit << 16));
 }
 
 template <bool kWide>
@@ -206,10 +206,10 @@ void analyse_tile(const SparseI8& w, const Quantized& x, int token, int T, const
                 unit = least;
             }
             area.ratio[t] = unit > 0.0f ? head_unit / unit : 0.0f;
-            keep_rounding(w, head, area.rounding + (area.tile + t) * 64, area.start + area.tile + t);
+            keep_rounding(head, area.rounding + (area.tile + t) * 64, area.zeros + area.tile + t);
         }
         area.unit[t] = unit;
-        keep_rounding(w, rest, area.rounding + t * 64, area.start + t);
+        keep_rounding(rest, area.rounding + t * 64, area.zeros + t);
     }
 }
 
@@ -253,28 +253,25 @@ inline void pairs(const uint8_t* codes, uint8_t* tables, const int16_t* wide, co
     }
 }
 
+// sum - zero * (a row's sum of codes), which lies in two parts of 16 bits.
+inline __m512i less_zero(__m512i sum, int32_t zeros, __m512i parts) {
+    return _mm512_dpwssd_epi32(sum, _mm512_set1_epi32(zeros), parts);
+}
+
 // `count` tables from `first` on, for one panel and TT tokens from `token` on of the tile.
 template <int G, int TT, bool kWide, bool kFirst>
 void panel_tokens(const SparseI8& w, const uint8_t* codes, int row, int first, int count, const Area& area,
                   int token, float* y, const Tail& tail) {
     const size_t place_of_group = (size_t(token) * size_t(w.tables) + size_t(first) * TT) * size_t(w.slots);
     int32_t* saved = area.sums + size_t(token) * (kPanel * 16);
-    const int32_t* begin = w.head ? w.head_start : w.start;
-    const int from = token + (w.head ? area.tile : 0);
+    const int32_t* start = (w.head ? w.head_start : w.start) + row;
+    const int32_t* zeros = area.zeros + token + (w.head ? area.tile : 0);
     __m512i sum[TT][G];
-    if (first == 0 && !w.choose) {
-        LEANMATCH_UNROLL
-        for (int g = 0; g < G; g++) {
-            const __m512i start = at(begin + row + g * 16);
-            LEANMATCH_UNROLL
-            for (int t = 0; t < TT; t++) sum[t][g] = start;
-        }
-    } else {
-        LEANMATCH_UNROLL
-        for (int g = 0; g < G; g++) LEANMATCH_UNROLL
-        for (int t = 0; t < TT; t++)
-            sum[t][g] = first == 0 ? at(begin + area.start[from + t] + row + g * 16) : at(saved + (t * kPanel + g) * 16);
-    }
+    LEANMATCH_UNROLL
+    for (int g = 0; g < G; g++) LEANMATCH_UNROLL
+    for (int t = 0; t < TT; t++)
+        sum[t][g] = first == 0 ? less_zero(_mm512_setzero_si512(), zeros[t], at(start + g * 16))
+                               : at(saved + (t * kPanel + g) * 16);
     const int left = w.head - first, head = left <= 0 ? 0 : left < count ? left : count;  // tables of the head here
     if (head) {
         pairs<G, TT, kWide, kFirst>(codes, area.tables + place_of_group, area.wide + place_of_group,
@@ -283,11 +280,10 @@ void panel_tokens(const SparseI8& w, const uint8_t* codes, int row, int first, i
             LEANMATCH_UNROLL
             for (int t = 0; t < TT; t++) {
                 const V ratio = set1(area.ratio[token + t]);
-                const int32_t* start = w.start + area.start[token + t] + row;
                 LEANMATCH_UNROLL
                 for (int g = 0; g < G; g++)
-                    sum[t][g] = _mm512_add_epi32(_mm512_cvtps_epi32(mul(_mm512_cvtepi32_ps(sum[t][g]), ratio)),
-                                                 at(start + g * 16));
+                    sum[t][g] = less_zero(_mm512_cvtps_epi32(mul(_mm512_cvtepi32_ps(sum[t][g]), ratio)),
+                                          area.zeros[token + t], at(w.start + row + g * 16));
             }
         }
         codes += size_t(head) * size_t(G) * size_t(w.quads) * 128;
@@ -459,7 +455,7 @@ void dense_sparse_i8_vbmi(const SparseI8& w, const Quantized& x, int T, float* y
     area.sums = reinterpret_cast<int32_t*>(area.rounding + size_t(tile) * 128);
     area.unit = reinterpret_cast<float*>(area.sums + size_t(tile) * kPanel * 16);
     area.ratio = area.unit + (tile + 15) / 16 * 16;
-    area.start = reinterpret_cast<int32_t*>(area.ratio + (tile + 15) / 16 * 16);
+    area.zeros = reinterpret_cast<int32_t*>(area.ratio + (tile + 15) / 16 * 16);
     for (int t = 0; t < T; t += tile) {
         const int count = T - t < tile ? T - t : tile;
         Tail here = tail;

@@ -9,8 +9,10 @@ import pytest
 from test_linear import SPARSE_SIZES, TOKENS, check, codes, normal, supports
 
 from leanmatch.errors import UsageError
+from leanmatch.factorization import QuantizedDenseSparse
 from leanmatch.runtime import linear
 from leanmatch.runtime import linear_reference as reference
+from leanmatch.runtime.paths import turned
 
 try:
     linear.resolve_level("avx512_vbmi_vnni")
@@ -113,6 +115,29 @@ def test_not_finite(rng: Rng, bad: float, column: int) -> None:
     x[2, column] = bad
     y = layer(x)
     assert np.isnan(y[2]).all() and np.isfinite(np.delete(y, 2, axis=0)).all()
+
+
+def test_turned_atoms_are_the_same_matrix(rng: Rng) -> None:
+    """Products with the middle of the inputs are not negative; the matrix is that of before to the bit."""
+    atoms, scale, indices, values, row = parts(rng, 30, 8, 5, 20, 3)
+    rows = row.astype(np.float32)
+    factors = QuantizedDenseSparse(atoms, scale, indices.astype(np.uint8), values, rows)
+    middle = normal(rng, 40).astype(np.float32)
+    found = turned(factors, middle)
+    assert (found.atoms_q != factors.atoms_q).any(), "some must be turned"
+    assert (np.einsum("irc,ic->ir", found.atoms_q.astype(float), middle.reshape(5, 8)) >= 0).all()
+    np.testing.assert_array_equal(found.dense(), factors.dense())
+
+
+def test_choosing_zero_points_is_more_exact(rng: Rng) -> None:
+    """Inputs that lie on one side of zero: their 8 bits go to that side."""
+    factors = parts(rng, 384, 16, 24, 64, 4)
+    x = np.abs(normal(rng, 20, 384))
+    plain, chosen = (
+        np.linalg.norm(linear.dense_sparse_i8(*factors, choose=choose)(x) - exact(x, factors))
+        for choose in (False, True)
+    )
+    assert chosen < 0.95 * plain
 
 
 def test_the_head_keeps_the_others_fine(rng: Rng) -> None:

@@ -65,7 +65,9 @@ class QuantizedRows:
 
     def dequantize(self) -> Floats:
         """float32 ``(T, n)``."""
-        codes = self.values[:, : self.width].astype(np.float32) - (self.zero & 255)[:, None].astype(np.float32)
+        codes = self.values[:, : self.width].astype(np.float32) - (self.zero & 255)[:, None].astype(
+            np.float32
+        )
         return codes * self.scale[:, None]
 
 
@@ -316,8 +318,8 @@ def dense_sparse_i8(
         order: the blocks in the order in which they are worked off.
         head: how many of them, from the first on, have scales of their own for each token: those with the
             inputs that go far out, so that the others' 8 bits are not spent on them.
-        choose: each token takes those zero points, of its inputs (where ``zero`` is at least 64) and of ``z``,
-            that need the smallest steps: more exact, about 5% slower.
+        choose: each token takes those zero points, of its inputs (where ``zero`` is at least 64) and of
+            ``z``, that need the smallest steps: more exact, about 5% slower.
     """
     support = _indices(indices)
     return PackedLinear(

@@ -130,8 +130,9 @@ def expect_tables(
     head = np.zeros(0, int) if head is None else head
     most = int(np.abs(atoms_q.astype(np.int64)).sum(axis=2).max())
     zeros = table_zeros(zero) if choose else [zero]
+    reach = max(*zeros, 255 - min(zeros))
     shift = 0
-    while (max(max(zeros), 255 - min(zeros)) * most + (1 << shift) // 2) >> shift > 32766:
+    while (reach * most + (1 << shift) // 2) >> shift > 32766:
         shift += 1
     split = centred(rows).reshape(len(rows.scale), blocks, atoms_q.shape[2])
     if len(head):
@@ -145,9 +146,7 @@ def expect_tables(
         )
         z = rounded_product(z, scale15[None])
     rest = np.setdiff1d(np.arange(blocks), head)
-    sums, units = _table_sums(
-        z[:, rest], indices[:, rest], values_q[:, rest], rows.scale * unit, choose
-    )
+    sums, units = _table_sums(z[:, rest], indices[:, rest], values_q[:, rest], rows.scale * unit, choose)
     slack = np.zeros(len(units))
     if len(head):
         of_head, head_units = _table_sums(
@@ -166,9 +165,7 @@ def expect_tables(
     return Expected(y + b, bound + 8 * EPS * (np.abs(y) + np.abs(b)))
 
 
-def _table_sums(
-    z: Array, indices: Array, values_q: Array, unit: Array, choose: bool
-) -> tuple[Array, Array]:
+def _table_sums(z: Array, indices: Array, values_q: Array, unit: Array, choose: bool) -> tuple[Array, Array]:
     """Sums of codes times z in 8 bits, and what a unit of them is worth, by token."""
     zeros = np.array(PRODUCT_ZEROS if choose else [128])
     most = np.maximum(z.max(axis=(1, 2), initial=0), 1).astype(np.float32)[:, None]

@@ -37,6 +37,9 @@ MOST_INT8_ATOMS = 128
 HEAD_BLOCKS = 12
 """One of so many blocks of an integer dense-sparse layer has scales of its own: those of far-off inputs."""
 
+STANDS_OUT = 1.5
+"""So many times as far as the next block must the head's inputs reach, or the layer has none."""
+
 PackPath = Callable[[str, "Floats | None"], Any]
 
 
@@ -252,17 +255,24 @@ def _sparse_float_path(make: Callable[[], DenseSparse]) -> Path:
     return Path("dense_sparse_f32", pack, 1e-4)
 
 
-def head_order(ranges: Floats, blocks: int) -> NDArray[np.int32]:
-    """Blocks by their largest input, falling: the first of them get scales of their own.
+def find_head(ranges: Floats, blocks: int) -> tuple[NDArray[np.int32], int]:
+    """Blocks by their largest input, falling, and how many of them get scales of their own (the head).
 
-    >>> head_order(np.array([1.0, 2.0, 9.0, 0.0], np.float32), 2).tolist()
-    [1, 0]
+    >>> order, head = find_head(np.float32([1] * 9 + [5, 1, 0]), 12)
+    >>> order[:2].tolist(), head
+    ([9, 0], 1)
+    >>> find_head(np.ones(12, np.float32), 12)[1]
+    0
     """
-    return np.argsort(-ranges.reshape(blocks, -1).max(axis=1), kind="stable").astype(np.int32)
+    reach = ranges.reshape(blocks, -1).max(axis=1)
+    order = np.argsort(-reach, kind="stable").astype(np.int32)
+    head = blocks // HEAD_BLOCKS
+    stands_out = head > 0 and reach[order[0]] > STANDS_OUT * reach[order[head]]
+    return order, head if stands_out else 0
 
 
 def turned(factors: QuantizedDenseSparse, middle: Floats) -> QuantizedDenseSparse:
-    """The same matrix with atoms and their values negated where the atom's product with ``middle`` is negative.
+    """The same matrix, atoms and their values negated where the atom's product with ``middle`` is negative.
 
     Products ``z = D_i x_i`` then lie more on one side of zero, and fewer of their 8 bits are spent on the
     side where none is.
@@ -271,16 +281,13 @@ def turned(factors: QuantizedDenseSparse, middle: Floats) -> QuantizedDenseSpars
     products = (factors.atoms_q.astype(np.float32) @ blocks)[..., 0]
     sign = np.where(products < 0, -1, 1).astype(np.int8)  # (B, r)
     chosen = sign[np.arange(factors.blocks)[:, None], factors.indices]  # (m, B, k)
-    return replace(
-        factors, atoms_q=factors.atoms_q * sign[..., None], values_q=factors.values_q * chosen
-    )
+    return replace(factors, atoms_q=factors.atoms_q * sign[..., None], values_q=factors.values_q * chosen)
 
 
 def _sparse_int8_path(factors: QuantizedDenseSparse, inputs: Inputs) -> Path:
-    order = (
-        head_order(inputs.ranges, factors.blocks) if inputs.measured and inputs.ranges is not None else None
-    )
-    head = 0 if order is None else factors.blocks // HEAD_BLOCKS
+    order, head = None, 0
+    if inputs.measured and inputs.ranges is not None:
+        order, head = find_head(inputs.ranges, factors.blocks)
 
     def pack(level: str, bias: Floats | None) -> Any:
         codes = factors if inputs.middle is None else turned(factors, inputs.middle)
@@ -292,7 +299,7 @@ def _sparse_int8_path(factors: QuantizedDenseSparse, inputs: Inputs) -> Path:
             codes.values_scale,
         )
         return native.load().linear.dense_sparse_i8(
-            level, *map(np.ascontiguousarray, arrays), bias, inputs.zero, order, head, inputs.measured
+            level, *map(np.ascontiguousarray, arrays), bias, inputs.zero, order, head, head > 0
         )
 
     return Path("dense_sparse_i8", pack, 3e-2)
