@@ -16,7 +16,7 @@ PACKAGE_STAMP := $(VENV)/.stamp-package
 SOURCES := CMakeLists.txt README.md LICENSE $(shell find src csrc -not -name '*.pyc' -not -name __pycache__)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench sanitize verify audit dist clean install
+.PHONY: help demo test lint docs bench sanitize fuzz verify audit dist clean install
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -42,6 +42,10 @@ bench: $(PACKAGE_STAMP) ## every benchmark in benchmarks/
 
 sanitize: ## C++ kernels under the address and undefined-behaviour sanitizers (needs only a compiler)
 	@scripts/sanitize.sh build/sanitize
+
+fuzz: $(PACKAGE_STAMP) ## damaged model folders, FUZZ_ROUNDS of them (default 3000), from FUZZ_SEED
+	HF_HUB_OFFLINE=1 LEANMATCH_FUZZ_ROUNDS=$(or $(FUZZ_ROUNDS),3000) LEANMATCH_FUZZ_SEED=$(or $(FUZZ_SEED),1) \
+		$(BIN)/python -m pytest -q tests/runtime/test_fuzzed_artifact.py tests/runtime/test_loading.py -k "fuzz or damage"
 
 verify: $(PACKAGE_STAMP) ## other people's programs: older sentence-transformers, MTEB, BEIR, pytrec_eval, ranx (network)
 	@scripts/verify.sh $(BIN)/python build/verify

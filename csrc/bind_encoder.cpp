@@ -164,19 +164,19 @@ Model read_model(const nb::dict& fields) {
     return model;
 }
 
-// float32 (blocks, 3 width + inner), see Encoder::input_ranges.
+// float32 (2, blocks, 3 width + inner), see Encoder::input_ranges.
 nb::object input_ranges(const Encoder& encoder, const Array<std::int32_t, 1>& ids, const Array<std::int64_t, 1>& offsets) {
     require(offsets.size() >= 1, "offsets must hold at least the starting 0");
     require(offsets.data()[offsets.size() - 1] == std::int64_t(ids.size()), "the last offset must be the number of ids");
     const std::size_t blocks = encoder.model().blocks.size(), columns = 3 * encoder.model().width + encoder.model().inner;
-    auto out = std::make_unique<float[]>(blocks * columns + 1);
+    auto out = std::make_unique<float[]>(2 * blocks * columns + 1);
     {
         nb::gil_scoped_release release;
         encoder.input_ranges({ids.data(), offsets.data(), offsets.size() - 1, nullptr}, out.get());
     }
     float* data = out.release();
     const nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<float*>(p); });
-    return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(data, {blocks, columns}, owner));
+    return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<3>>(data, {2, blocks, columns}, owner));
 }
 
 nb::object encode(const Encoder& encoder, const Array<std::int32_t, 1>& ids, const Array<std::int64_t, 1>& offsets,

@@ -258,7 +258,7 @@ void bind_linear(nb::module_& native) {
         [](const std::string& level, const In<std::int8_t, 3>& atoms_q, const In<float, 2>& atoms_scale,
            const In<std::uint16_t, 3>& indices, const In<std::int8_t, 3>& values_q,
            const In<float, 1>& values_scale, const Bias& bias, int zero, const std::optional<In<std::int32_t, 1>>& order,
-           int head) {
+           int head, bool choose) {
             const Factors f = factors_of(atoms_q, indices, values_q);
             require(atoms_scale.shape(0) == atoms_q.shape(0) && atoms_scale.shape(1) == atoms_q.shape(1),
                     "atoms_scale has not one element per atom");
@@ -267,10 +267,10 @@ void bind_linear(nb::module_& native) {
             return Packed{lin::pack_dense_sparse_i8(
                 lin::isa_from_name(level.c_str()), atoms_q.data(), atoms_scale.data(), indices.data(),
                 values_q.data(), values_scale.data(), bias_of(bias, indices.shape(0)), f.m, f.n, f.b, f.r, f.k,
-                {zero, order ? order->data() : nullptr, head})};
+                {zero, order ? order->data() : nullptr, head, choose})};
         },
         nb::arg("level"), nb::arg("atoms_q"), nb::arg("atoms_scale"), nb::arg("indices"), nb::arg("values_q"),
-        nb::arg("values_scale"), nb::arg("bias").none(), nb::arg("zero"), nb::arg("order").none(), nb::arg("head"));
+        nb::arg("values_scale"), nb::arg("bias").none(), nb::arg("zero"), nb::arg("order").none(), nb::arg("head"), nb::arg("choose"));
     module.def(
         "low_rank",
         [](Packed& left, Packed& right) {

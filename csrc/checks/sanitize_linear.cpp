@@ -87,7 +87,7 @@ std::vector<LinearPtr> layers(Isa isa, const Size& s, unsigned seed) {
     std::vector<std::int32_t> order(sz(s.blocks));
     for (int i = 0; i < s.blocks; i++) order[sz(i)] = s.blocks - 1 - i;
     out.push_back(pack_dense_sparse_i8(isa, atoms_q.data(), atoms_scale.data(), indices.data(), values_q.data(),
-                                       ones.data(), nullptr, s.m, n, s.b, s.r, s.k, {100, order.data(), s.blocks / 2}));
+                                       ones.data(), nullptr, s.m, n, s.b, s.r, s.k, {100, order.data(), s.blocks / 2, true}));
     out.push_back(pack_low_rank(pack_dense_i8(isa, weight.data(), bias.data(), s.m, n),
                                 pack_dense_f32(isa, std::vector<float>(sz(n) * 3, 0.1f).data(), nullptr, n, 3)));
     out.push_back(isa >= Isa::avx512 && has_bf16() ? pack_dense_bf16(isa, weight.data(), bias.data(), s.m, n)

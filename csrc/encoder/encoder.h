@@ -127,8 +127,8 @@ public:
     // Throws std::invalid_argument for ids, offsets or lengths out of range.
     void run(const Batch& batch, int threads) const;
 
-    // Raises ranges (blocks, 3 width + inner) to the largest size of each input of each block's linear layers: q, k and v,
-    // out, up, down, one after the other. Runs on one thread.
+    // Widens ranges (2, blocks, 3 width + inner) to the least and the largest value of each input of each block's linear
+    // layers: q, k and v, out, up, down, one after the other. Runs on one thread.
     void input_ranges(const Batch& batch, float* ranges) const;
 
 private:

@@ -220,8 +220,13 @@ void Encoder::run_group(const Batch& batch, std::size_t first, std::size_t last,
     const auto record = [&](std::size_t step, int part, const float* x, std::size_t count) {
         if (batch.ranges == nullptr) return;
         const std::size_t width = part == 3 ? m.inner : w, block = std::size_t(m.order[step]);
-        float* most = batch.ranges + block * (3 * w + m.inner) + std::size_t(part) * w;
-        for (std::size_t i = 0; i < count * width; ++i) most[i % width] = std::max(most[i % width], std::fabs(x[i]));
+        const std::size_t columns = 3 * w + m.inner;
+        float* least = batch.ranges + block * columns + std::size_t(part) * w;
+        float* most = least + m.blocks.size() * columns;
+        for (std::size_t i = 0; i < count * width; ++i) {
+            least[i % width] = std::min(least[i % width], x[i]);
+            most[i % width] = std::max(most[i % width], x[i]);
+        }
     };
     embed(batch, first, last, from, to, shared, own);
     const auto project_tile = [&](std::size_t step, std::size_t row, std::size_t count) {

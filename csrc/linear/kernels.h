@@ -57,6 +57,10 @@ inline size_t sparse_f32_floats(const SparseF32& w, int tokens) {
     return (size_t(w.n) + size_t(w.m) + size_t(w.chunk) * size_t(w.r)) * size_t(tokens);
 }
 
+constexpr int kZeros = 5;  // zero points of the inputs that a token may choose from
+constexpr int kTableZeros[8] = {128, 32, 52, 72, 90, 108, 148, 180};  // the same for z; the first where all fit
+constexpr int kStartUnit = 128;
+
 // z of some blocks side by side makes one table of `slots` (64 or 128) bytes; a unit is 64 slots. See vbmi.cpp.
 struct SparseI8 {
     int m, n;
@@ -64,20 +68,25 @@ struct SparseI8 {
     int quads;              // groups of 4 nonzeros per row and table
     int steps;              // ceil(b / 4)
     int shift;              // int32 to int16 in stage 1
-    int zero;               // zero point of the inputs
     int head;               // the first tables, whose inputs and z have scales of their own
     float limit;            // most that a unit of the head's sums may be of the others'
     bool shared;            // every unit lies within one block
     bool scaled;            // atoms differ in scale
     float atom_unit;        // what one unit of the shifted, scaled z is worth, for x of scale 1
-    int b, blocks, head_blocks;
-    const int32_t* column;  // (blocks,) first input of each block, in the order of the tables
+    int runs;                 // of inputs of the head and of the others by turns, as they lie
+    const int32_t *run_ends;  // (runs,) where each ends and the next one begins
+    const int32_t *run_of_head;
     const int8_t* atoms;    // [unit][step][4 sums][16 lanes][4]
     const int32_t* offset;  // [unit][128-bit lane]: first input of its block
-    const int32_t* first;   // [unit][4 sums][16 lanes]: half a unit of the shift, less the zero point's part
+    const int32_t* first;   // [unit][zero point][4 sums][16 lanes]: half a unit of the shift, less the zero point's part
+    int32_t start_of[256];  // zero point to its place in `first` of a unit
+    bool choose;     // does a token choose its zero points of z?
+    int zero_count;  // zero points of the inputs that it may choose from
+    int zeros[kZeros];
+    float per_up[kZeros], per_down[kZeros];  // 1 / (255 - zero), 1 / zero
     const int16_t* atom_scale;  // [unit][64]: atom's scale over the largest one, 15 bits; order: what packing gives
     const uint8_t* codes;       // [panel of 4 row groups][table][quad][row group][64 indices, 64 values]
-    const int32_t *start, *head_start;  // padded: -128 * sum of a row's values, those of the head apart
+    const int32_t *start, *head_start;  // padded: less the sum of a row's values, as int16 + kStartUnit * int16; the head apart
     const float* scale;                 // padded
 };
 
@@ -102,8 +111,8 @@ LEANMATCH_QUANTIZE(vnni)
 
 void dense_bf16_avx512(const Dense& w, const float* x, int T, float* y, const Tail& tail, uint16_t* scratch);
 
-void quantize_tables_vbmi(const SparseI8& w, const float* x, int T, uint8_t* values, float* scale, float* head_scale,
-                          size_t stride);
+void quantize_tables_vbmi(const SparseI8& w, const float* x, int T, uint8_t* values, float* scale, int32_t* zero,
+                          float* head_scale, size_t stride);
 size_t dense_sparse_i8_scratch(const SparseI8& w, int T);
 void dense_sparse_i8_vbmi(const SparseI8& w, const Quantized& x, int T, float* y, const Tail& tail, void* scratch);
 

@@ -23,15 +23,15 @@
 // or whose range is below 1e-30, is taken as zero. A row with a NaN or an infinity gives NaN in all its outputs.
 //
 // Overflow. |sum_j q_j (u_j - zero)| <= 255 * 127 * n, and the partial sums sum_j q_j u_j stay below the same
-// bound: int32 is exact for n <= 66311, and packing refuses more. Second stage of dense_sparse_i8: |sum c (z -
-// 128)| <= 127 * 128 * B k, exact for B k <= 132104.
+// bound: int32 is exact for n <= 66311, and packing refuses more. Second stage of dense_sparse_i8: |sum c z| <=
+// 127 * 255 * B k, exact for B k <= 66311.
 //
 // dense_sparse_i8 at level avx512_vbmi_vnni rounds its own inputs (`quantize`): the zero point is one number for the layer
-// (`TableInputs`), the step of a token the smallest that holds its range. D_i (u - zero) of stage 1 is int32, exact;
+// or one of five near it (`TableInputs`), the step of a token the smallest that holds its range. D_i (u - zero) of stage 1 is int32, exact;
 // shifted to int16 with rounding (the shift is the smallest that the atoms' absolute sums allow, at most 8), times the
-// atom's scale over the largest one (15 bits; left out where all are equal), then brought to 8 bits with one scale per
-// token, from the exact maximum over all blocks. The first blocks of the order given (the head: those whose inputs go
-// far out) have steps and scales of their own for each token; their sums are brought to the others' unit in between. Other levels decode the factors to fp32 and run dense_sparse_f32: on AVX2 int8 with
+// atom's scale over the largest one (15 bits; left out where all are equal), then brought to 8 bits with one scale and
+// zero point per token, from the exact ends of its range over all blocks. The first blocks of the order given (the head: those whose inputs go
+// far out) have steps, scales and zero points of their own for each token; their sums are brought to the others' unit in between. Other levels decode the factors to fp32 and run dense_sparse_f32: on AVX2 int8 with
 // free supports costs more instructions than fp32 (two unpacks, two vpmaddwd and two vpaddd against four fused
 // multiply-adds for 2 nonzeros x 16 tokens). `Linear::path` and `Linear::isa` say what runs.
 //
@@ -69,7 +69,7 @@ struct Epilogue {
 struct QuantizedRows {
     std::uint8_t* values;
     float* scale;        // (T,)
-    std::int32_t* zero;  // (T,)
+    std::int32_t* zero;  // (T,); for dense_sparse_i8 with a head: that of the head in bits 8 to 15
     std::size_t stride;  // quantized_stride(n) or more
     float* head_scale = nullptr;  // (T,), written and read by dense_sparse_i8 with a head only
 };
@@ -125,12 +125,14 @@ LinearPtr pack_dense_i8(Isa isa, const std::int8_t* q, const float* scale, const
 LinearPtr pack_dense_i8(Isa isa, const float* weight, const float* bias, int m, int n);
 LinearPtr pack_dense_sparse_f32(Isa isa, const float* atoms, const std::uint16_t* indices, const float* values,
                                 const float* bias, int m, int n, int b, int r, int k);
-// How dense_sparse_i8 rounds its inputs: zero point (1 to 254), order of the blocks (B indices; null: as they are), and how
-// many of them are the head (rounded up to whole tables; at least one table must be left).
+// How dense_sparse_i8 rounds its inputs: zero points (about this one, 1 to 254), order of the blocks (B indices; null: as they are), and how
+// many of them are the head (rounded up to whole tables; at least one table must be left). choose: each token takes the zero
+// points, of its inputs and of z, that need the smallest steps; costs about 5% of the time.
 struct TableInputs {
     int zero = 128;
     const std::int32_t* order = nullptr;
     int head = 0;
+    bool choose = false;
 };
 // atoms = atoms_q * atoms_scale[..., None] (B, r); values = values_q * values_scale[:, None, None] (m,).
 LinearPtr pack_dense_sparse_i8(Isa isa, const std::int8_t* atoms_q, const float* atoms_scale,

@@ -96,6 +96,8 @@ LinearPtr pack_dense_sparse_f32(Isa isa, const float* atoms, const std::uint16_t
                                             bias, m, n, b, r, k);
 }
 
+constexpr std::size_t kMostTableTerms = 33024;  // 127 * terms in two int16, see sparse_i8.cpp
+
 LinearPtr pack_dense_sparse_i8(Isa isa, const std::int8_t* atoms_q, const float* atoms_scale,
                                const std::uint16_t* indices, const std::int8_t* values_q,
                                const float* values_scale, const float* bias, int m, int n, int b, int r, int k,
@@ -104,8 +106,8 @@ LinearPtr pack_dense_sparse_i8(Isa isa, const std::int8_t* atoms_q, const float*
     require_factors(indices, m, n, b, r, k);
     require(r <= 128, "dense_sparse_i8 holds at most 128 atoms per block, got r=" + std::to_string(r));
     const std::size_t blocks = std::size_t(n / b), terms = blocks * std::size_t(k);
-    require(terms <= 132104,
-            "int8 sums of " + std::to_string(terms) + " nonzeros per row may overflow int32; at most 132104");
+    require(terms <= 66311,
+            "int8 sums of " + std::to_string(terms) + " nonzeros per row may overflow int32; at most 66311");
     const std::size_t atom_count = blocks * std::size_t(r);
     require(std::all_of(atoms_scale, atoms_scale + atom_count, [](float s) { return std::isfinite(s) && s >= 0.0f; }),
             "a scale of an atom is negative or not finite");
@@ -125,7 +127,7 @@ LinearPtr pack_dense_sparse_i8(Isa isa, const std::int8_t* atoms_q, const float*
                 std::find(values_q, values_q + values_size, std::int8_t(-128)) == values_q + values_size,
             "the code -128 is not symmetric: codes are -127 to 127");
 #if defined(LEANMATCH_X86_KERNELS)
-    if (isa == Isa::avx512_vbmi_vnni && n <= kLargestInt8Inputs && b <= 256)
+    if (isa == Isa::avx512_vbmi_vnni && n <= kLargestInt8Inputs && b <= 256 && terms <= kMostTableTerms)
         return make_table_linear(atoms_q, atoms_scale, indices, values_q, values_scale, bias, m, n, b, r, k, inputs);
 #endif
     Buffer<float> atoms(atoms_size), values(values_size);

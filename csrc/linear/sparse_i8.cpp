@@ -1,6 +1,8 @@
 // Packing int8 dense-sparse factors for vbmi.cpp.
 #include <algorithm>
+#include <array>
 #include <cstdlib>
+#include <vector>
 
 #include "integer.h"
 #include "sparse.h"
@@ -34,6 +36,13 @@ Fold best_fold(int r, int k, int blocks) {
 
 std::size_t sz(int i) { return static_cast<std::size_t>(i); }
 
+// The zero points of the inputs that a token may choose from: about the given one.
+std::array<int, kZeros> table_zeros(int zero) {
+    return {zero, std::max(zero - 80, 1), std::max(zero - 40, 1), std::min(zero + 40, 254), std::min(zero + 80, 254)};
+}
+
+constexpr int kLeastChoice = 64;  // below it inputs lie on one side of zero
+
 class TableLinear final : public IntegerLinear {
 public:
     TableLinear(const std::int8_t* atoms_q, const float* atoms_scale, const std::uint16_t* indices,
@@ -48,12 +57,15 @@ public:
           rows_((m + 15) / 16 * 16),
           atoms_(sz(units_) * sz(steps_) * 256),
           offset_(sz(units_) * 4),
-          first_(sz(units_) * 64),
+          zero_count_(inputs.choose && inputs.zero >= kLeastChoice ? kZeros : 1),
+          first_(sz(units_) * sz(zero_count_) * 64),
           atom_scale_(sz(units_) * 64),
           codes_(sz(rows_) * sz(tables_) * sz(fold_.quads) * 8),
           start_(sz(rows_)),
           head_start_(sz(rows_)),
           column_(sz(blocks_)),
+          run_ends_(sz(blocks_)),
+          run_of_head_(sz(blocks_)),
           order_(sz(blocks_)),
           scale_(sz(rows_)),
           bias_(sz(rows_)) {
@@ -65,15 +77,17 @@ public:
             order_[sz(i)] = inputs.order ? inputs.order[i] : i;
             column_[sz(i)] = order_[sz(i)] * b;
         }
-        weights_.zero = inputs.zero;
+        weights_.choose = inputs.choose;
+        weights_.zero_count = zero_count_;
+        choose_zeros(inputs.zero);
         weights_.head = head;
-        weights_.b = b;
-        weights_.blocks = blocks_;
-        weights_.head_blocks = head * fold_.blocks;
+        find_runs(head * fold_.blocks, b);
         // Sums of the head stay below 2^30 in the others' unit.
-        weights_.limit = head ? float(1 << 30) / (16256.0f * 4.0f * float(head) * float(fold_.quads)) : 1.0f;
+        weights_.limit = head ? float(1 << 30) / (32385.0f * 4.0f * float(head) * float(fold_.quads)) : 1.0f;
         pack_atoms(atoms_q, atoms_scale, b, r);
         pack_codes(indices, values_q, k);
+        for (Buffer<std::int32_t>* sums : {&start_, &head_start_})
+            for (std::size_t i = 0; i < sz(rows_); i++) (*sums)[i] = parted((*sums)[i]);
         weights_.m = m;
         weights_.n = n;
         weights_.tables = tables_;
@@ -84,7 +98,8 @@ public:
         weights_.atoms = atoms_.data();
         weights_.offset = offset_.data();
         weights_.first = first_.data();
-        weights_.column = column_.data();
+        weights_.run_ends = run_ends_.data();
+        weights_.run_of_head = run_of_head_.data();
         weights_.head_start = head_start_.data();
         weights_.atom_scale = atom_scale_.data();
         weights_.codes = codes_.data();
@@ -94,13 +109,12 @@ public:
 
     std::size_t bytes() const override {
         return atoms_.bytes() + offset_.bytes() + first_.bytes() + atom_scale_.bytes() + codes_.bytes() +
-               start_.bytes() + head_start_.bytes() + column_.bytes() + order_.bytes() + scale_.bytes() + bias_.bytes();
+               start_.bytes() + head_start_.bytes() + column_.bytes() + run_ends_.bytes() + run_of_head_.bytes() + order_.bytes() + scale_.bytes() + bias_.bytes();
     }
 
     bool own_rows() const override { return true; }
     void quantize(const float* x, int T, const QuantizedRows& out) const override {
-        quantize_tables_vbmi(weights_, x, T, out.values, out.scale, out.head_scale, out.stride);
-        std::fill(out.zero, out.zero + T, weights_.zero);
+        quantize_tables_vbmi(weights_, x, T, out.values, out.scale, out.zero, out.head_scale, out.stride);
     }
 
 protected:
@@ -118,6 +132,35 @@ private:
         return slot / fold_.stride < fold_.blocks && block < blocks_ && atom < r;
     }
 
+    // sum = low + kStartUnit * high, both int16: it is at most 127 * kMostTableTerms in size.
+    static std::int32_t parted(std::int32_t sum) {
+        const std::int32_t high = sum / kStartUnit, low = sum - high * kStartUnit;
+        return std::int32_t(std::uint32_t(high) << 16 | (std::uint32_t(low) & 0xffff));
+    }
+
+    void find_runs(int head_blocks, int b) {
+        std::vector<bool> is_head(sz(blocks_), false);
+        for (int i = 0; i < head_blocks; i++) is_head[sz(order_[sz(i)])] = true;
+        int runs = 0;
+        for (int i = 0; i < blocks_; i++) {
+            if (i == 0 || is_head[sz(i)] != is_head[sz(i - 1)]) runs++;
+            run_ends_[sz(runs - 1)] = (i + 1) * b;
+            run_of_head_[sz(runs - 1)] = is_head[sz(i)];
+        }
+        weights_.runs = runs;
+    }
+
+    void choose_zeros(int zero) {
+        const std::array<int, kZeros> zeros = table_zeros(zero);
+        std::fill(weights_.start_of, weights_.start_of + 256, 0);
+        for (int i = weights_.zero_count - 1; i >= 0; i--) {
+            weights_.zeros[i] = zeros[sz(i)];
+            weights_.per_up[i] = 1.0f / float(255 - zeros[sz(i)]);
+            weights_.per_down[i] = 1.0f / float(zeros[sz(i)]);
+            weights_.start_of[zeros[sz(i)]] = i * 64;
+        }
+    }
+
     void pack_atoms(const std::int8_t* q, const float* scale, int b, int r) {
         const std::size_t count = sz(blocks_) * sz(r);
         const float largest = *std::max_element(scale, scale + count);
@@ -127,7 +170,8 @@ private:
             for (int c = 0; c < b; c++) sum += std::abs(int(q[a * sz(b) + sz(c)]));
             most = std::max(most, sum);
         }
-        const long long reach = std::max(weights_.zero, 255 - weights_.zero);
+        const auto ends = std::minmax_element(weights_.zeros, weights_.zeros + weights_.zero_count);
+        const long long reach = std::max(*ends.second, 255 - *ends.first);
         int shift = 0;
         while (((reach * most + (1LL << shift) / 2) >> shift) > 32766) shift++;
         weights_.shift = shift;
@@ -155,7 +199,9 @@ private:
                     }
                     // packs(sum 0, sum 1): four lanes of each in turn; then the same of sums 2 and 3.
                     const std::size_t packed = sz(g / 2) * 32 + sz(j) * 8 + sz(g % 2) * 4 + sz(e);
-                    first_[(sz(unit) * 4 + sz(g)) * 16 + sz(lane)] = (1 << shift) / 2 - weights_.zero * sum;
+                    for (int i = 0; i < weights_.zero_count; i++)
+                        first_[((sz(unit) * sz(zero_count_) + sz(i)) * 4 + sz(g)) * 16 + sz(lane)] =
+                            (1 << shift) / 2 - weights_.zeros[i] * sum;
                     atom_scale_[sz(unit) * 64 + packed] =
                         largest > 0.0f ? std::int16_t(scale[a] / largest * 32767.0f + 0.5f) : std::int16_t(0);
                 }
@@ -177,7 +223,7 @@ private:
                                 (sz(row) * sz(blocks_) + sz(order_[sz(block)])) * sz(k) + sz(term % k);
                             codes_[at + sz(e)] = std::uint8_t(h * fold_.stride + indices[from]);
                             codes_[at + 64 + sz(e)] = static_cast<std::uint8_t>(values[from]);
-                            (table < weights_.head ? head_start_ : start_)[sz(row)] -= 128 * values[from];
+                            (table < weights_.head ? head_start_ : start_)[sz(row)] -= values[from];
                         }
     }
 
@@ -186,10 +232,11 @@ private:
     int tables_, units_, steps_, rows_;
     Buffer<std::int8_t> atoms_;
     Buffer<std::int32_t> offset_;
+    int zero_count_;
     Buffer<std::int32_t> first_;
     Buffer<std::int16_t> atom_scale_;
     Buffer<std::uint8_t> codes_;
-    Buffer<std::int32_t> start_, head_start_, column_, order_;
+    Buffer<std::int32_t> start_, head_start_, column_, run_ends_, run_of_head_, order_;
     Buffer<float> scale_, bias_;
     SparseI8 weights_{};
 };

@@ -3,15 +3,15 @@
 // Stage 1, `analyse`: z = D_i x_i of 64 atoms is four sums of 16 lanes; x is broadcast four inputs at a time. The
 // atoms of a 64-slot unit are spread over the four sums so that packing to int16 and to int8, which works within
 // 128-bit lanes, gives slot order: lane 4 j + e of sum g is slot 16 j + 4 g + e. z stays int16 until the token's
-// largest value is known, then becomes uint8 with zero point 128. The tables of a group of tokens lie side by
-// side.
+// least and largest value are known, then becomes uint8 with a zero point of the token's own. The tables of a group
+// of tokens lie side by side.
 // Stage 2, `pairs`: a token's table of 64 (or 128) z is one (or two) registers; vpermb (vpermt2b) looks up
 // 16 rows x 4 nonzeros, vpdpbusd multiplies them by their int8 values and adds each row's four. 5 (4) tokens x 4
 // groups of 16 rows are in registers, so indices and values are loaded once for five tokens, tables once for 64
 // rows.
 //
 // What an instruction costs beside vpdpbusd on Zen 4, measured (12 of each a loop, cycles beyond the 12 of
-// vpdpbusd): nothing: vpsrad by an immediate, vpsravd, vpmaxsw, vpsubw, vpxord, conversions; 4: vpermb, vpackssdw,
+// vpdpbusd): nothing: vpsrad by an immediate, vpsravd, vpmaxsw, vpsubw, vpaddw, conversions; 4: vpermb, vpackssdw,
 // vpacksswb; 12: vpmulhrsw, vpmaddwd, vpabsw, vpsrad by a register, vpmultishiftqb, vpermt2b. The tail of stage 1
 // is written after this table.
 #include <immintrin.h>
@@ -52,9 +52,11 @@ inline __m512i inputs(const uint8_t* u, const int32_t* offset) {
 struct Area {         // scratch of a tile of tokens
     int16_t* wide;    // z in 16 bits: [group of tokens][unit][token of the group][64]
     uint8_t* tables;  // z in 8 bits: [group of tokens][table][token of the group][slots]
-    int16_t *largest, *factor;  // 32 numbers a token: largest |z| so far; from 16 to 8 bits. Those of the head: `tile` tokens on
+    int16_t* reach;     // 64 numbers a token: largest and least z of a lane so far. Those of the head: `tile` tokens on
+    int16_t* rounding;  // 64 numbers a token: factor from 16 to 8 bits and zero point of z. Those of the head: `tile` on
     int32_t* sums;
     float *unit, *ratio;  // of a token's sums; of the head's unit to it
+    int32_t* zeros;       // a token's zero point of z and kStartUnit times it, in 16 bits each. That of the head: `tile` tokens on
     int tile;
 };
 
@@ -70,12 +72,12 @@ inline void groups_of(int T, F each) {
     }
 }
 
-// From four sums to 64 z in int16, scaled; `largest` keeps the token's largest absolute value for each lane.
+// From four sums to 64 z in int16, scaled; `reach` keeps the token's largest and least value for each lane.
 struct Tail16 {
     __m512i shift, scale0, scale1;
 };
 template <bool kScaled>
-inline void finish(const Tail16& k, __m512i (&sum)[4], int16_t* largest, int16_t* out) {
+inline void finish(const Tail16& k, __m512i (&sum)[4], int16_t* reach, int16_t* out) {
     LEANMATCH_UNROLL
     for (int g = 0; g < 4; g++) sum[g] = _mm512_srav_epi32(sum[g], k.shift);
     __m512i z0 = _mm512_packs_epi32(sum[0], sum[1]), z1 = _mm512_packs_epi32(sum[2], sum[3]);
@@ -83,16 +85,15 @@ inline void finish(const Tail16& k, __m512i (&sum)[4], int16_t* largest, int16_t
         z0 = _mm512_mulhrs_epi16(z0, k.scale0);
         z1 = _mm512_mulhrs_epi16(z1, k.scale1);
     }
-    const __m512i below = _mm512_sub_epi16(_mm512_setzero_si512(), _mm512_min_epi16(z0, z1));
-    const __m512i above = _mm512_max_epi16(_mm512_max_epi16(z0, z1), at(largest));
-    _mm512_store_si512(largest, _mm512_max_epi16(above, below));
+    _mm512_store_si512(reach, _mm512_max_epi16(_mm512_max_epi16(z0, z1), at(reach)));
+    _mm512_store_si512(reach + 32, _mm512_min_epi16(_mm512_min_epi16(z0, z1), at(reach + 32)));
     _mm512_store_si512(out, z0);
     _mm512_store_si512(out + 32, z1);
 }
 
 // Stage 1 of a tile of tokens. kSteps: ceil(b / 4) up to 4, where all atoms of a unit fit 16 registers and tokens
 // go by one at a time, each token's tail beside the next one's multiplies; 0: any other, atoms from memory.
-template <bool kShared, int kSteps, bool kScaled, class Groups>
+template <bool kShared, int kSteps, bool kScaled, bool kChoose, class Groups>
 void analyse(const SparseI8& w, const Quantized& x, int token, const Area& area, Groups groups) {
     const int units = w.tables * (w.slots / 64);
     const int steps = kSteps ? kSteps : w.steps;
@@ -104,17 +105,22 @@ void analyse(const SparseI8& w, const Quantized& x, int token, const Area& area,
             LEANMATCH_UNROLL
             for (int g = 0; g < 4; g++) a[s][g] = at(atoms + (s * 4 + g) * 64);
         }
-        const int32_t* first = w.first + size_t(i) * 64;
-        const __m512i start[4] = {at(first), at(first + 16), at(first + 32), at(first + 48)};
+        const int32_t* first = w.first + size_t(i) * size_t(w.zero_count) * 64;
+        const __m512i begin[4] = {at(first), at(first + 16), at(first + 32), at(first + 48)};
         const int16_t* scale = w.atom_scale + size_t(i) * 64;
         const Tail16 constants{_mm512_set1_epi32(w.shift), at(scale), at(scale + 32)};
-        int16_t* largest = area.largest + (i < w.head * (w.slots / 64) ? area.tile * 32 : 0);
+        const bool head = i < w.head * (w.slots / 64);
+        int16_t* reach = area.reach + (head ? area.tile * 64 : 0);
+        const int byte = head ? 8 : 0;
         const int32_t* offset = w.offset + size_t(i) * 4;
         groups([&](int t, int size) {
             int16_t* out = area.wide + (size_t(t) * size_t(units) + size_t(i) * size_t(size)) * 64;
             for (int end = t + size; t < end; t++, out += 64) {
                 const uint8_t* u = x.values + size_t(token + t) * x.stride;
-                __m512i sum[4] = {start[0], start[1], start[2], start[3]};
+                const int32_t* start = kChoose ? first + w.start_of[(x.zero[token + t] >> byte) & 255] : first;
+                __m512i sum[4];
+                LEANMATCH_UNROLL
+                for (int g = 0; g < 4; g++) sum[g] = kChoose ? at(start + g * 16) : begin[g];
                 if (kSteps) {
                     LEANMATCH_UNROLL
                     for (int s = 0; s < kSteps; s++) {
@@ -129,7 +135,7 @@ void analyse(const SparseI8& w, const Quantized& x, int token, const Area& area,
                         for (int g = 0; g < 4; g++) dpbusd(sum[g], v, at(atoms + (s * 4 + g) * 64));
                     }
                 }
-                finish<kScaled>(constants, sum, largest + t * 32, out);
+                finish<kScaled>(constants, sum, reach + t * 64, out);
             }
         });
     }
@@ -137,27 +143,52 @@ void analyse(const SparseI8& w, const Quantized& x, int token, const Area& area,
 
 template <bool kShared, int kSteps, class Groups>
 void analyse(const SparseI8& w, const Quantized& x, int token, const Area& area, Groups groups) {
-    if (w.scaled) analyse<kShared, kSteps, true>(w, x, token, area, groups);
-    else analyse<kShared, kSteps, false>(w, x, token, area, groups);
+    if (w.zero_count == 1) {
+        if (w.scaled) analyse<kShared, kSteps, true, false>(w, x, token, area, groups);
+        else analyse<kShared, kSteps, false, false>(w, x, token, area, groups);
+    } else {
+        if (w.scaled) analyse<kShared, kSteps, true, true>(w, x, token, area, groups);
+        else analyse<kShared, kSteps, false, true>(w, x, token, area, groups);
+    }
 }
 
-// The factor that brings |z| to 127 at most (of 2^15; 32767 leaves |z| <= 127 as it is), and what it divided by.
+// The factor that brings z to 8 bits about the zero point that allows the largest one (of 2^15; 32767 leaves z that fits as it
+// is), and what it divided by.
 struct Rounding {
-    int factor;
+    int zero, factor;  // zero: place in kTableZeros
     float back;
 };
-inline Rounding rounding_of(const int16_t* largest) {
-    const __m512i each = at(largest), low = _mm512_and_si512(each, _mm512_set1_epi32(0xffff));
-    const int most = _mm512_reduce_max_epi32(_mm512_max_epi32(low, _mm512_srli_epi32(each, 16)));
-    const int factor = most <= 127 ? 32767 : 127 * 32768 / most;
-    return {factor, most <= 127 ? 1.0f : 32768.0f / float(factor)};
+inline int largest16(__m512i each) {
+    const __m512i low = _mm512_srai_epi32(_mm512_slli_epi32(each, 16), 16);
+    return _mm512_reduce_max_epi32(_mm512_max_epi32(low, _mm512_srai_epi32(each, 16)));
+}
+inline Rounding rounding_of(const int16_t* reach, bool choose) {
+    const int most = largest16(at(reach));
+    // From -32768 on: the complement keeps the order and stays in 16 bits.
+    const int least = ~largest16(_mm512_xor_si512(at(reach + 32), _mm512_set1_epi32(-1)));
+    const __m256i zeros = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kTableZeros));
+    const __m256 up = _mm256_div_ps(_mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_set1_epi32(255), zeros)), _mm256_set1_ps(float(most > 1 ? most : 1)));
+    const __m256 down = _mm256_div_ps(_mm256_cvtepi32_ps(zeros), _mm256_set1_ps(float(least < -1 ? -least : 1)));
+    const __mmask8 some = choose ? 0xff : 1;
+    const __m256 room = _mm256_min_ps(up, down);
+    const float best = _mm512_mask_reduce_max_ps(some, _mm512_castps256_ps512(room));
+    const int at_zero = __builtin_ctz(_mm256_mask_cmp_ps_mask(some, room, _mm256_set1_ps(best), _CMP_EQ_OQ));
+    const int factor = best >= 1.0f ? 32767 : int(best * 32768.0f);
+    return {at_zero, factor, best >= 1.0f ? 1.0f : 32768.0f / float(factor)};
+}
+inline void keep_rounding(const Rounding& z, int16_t* rounding, int32_t* zeros) {
+    _mm512_store_si512(rounding, _mm512_set1_epi16(short(z.factor)));
+    _mm512_store_si512(rounding + 32, _mm512_set1_epi16(short(kTableZeros[z.zero])));
+    *zeros = kTableZeros[z.zero] * (1 + (kStartUnit << 16));
 }
 
 template <bool kWide>
 void analyse_tile(const SparseI8& w, const Quantized& x, int token, int T, const Area& area) {
     for (int t = 0; t < T; t++) {
-        _mm512_store_si512(area.largest + t * 32, _mm512_setzero_si512());
-        _mm512_store_si512(area.largest + (area.tile + t) * 32, _mm512_setzero_si512());
+        for (int i = 0; i < 64; i += 32) {
+            _mm512_store_si512(area.reach + t * 64 + i, _mm512_setzero_si512());
+            _mm512_store_si512(area.reach + (area.tile + t) * 64 + i, _mm512_setzero_si512());
+        }
     }
     const auto groups = [&](auto each) { groups_of<kWide>(T, each); };
     if (!w.shared) analyse<false, 0>(w, x, token, area, groups);
@@ -165,30 +196,29 @@ void analyse_tile(const SparseI8& w, const Quantized& x, int token, int T, const
     else if (w.steps == 2) analyse<true, 2>(w, x, token, area, groups);
     else analyse<true, 0>(w, x, token, area, groups);
     for (int t = 0; t < T; t++) {
-        Rounding rest = rounding_of(area.largest + t * 32);
+        Rounding rest = rounding_of(area.reach + t * 64, w.choose);
         float unit = x.scale[token + t] * w.atom_unit * rest.back;
         if (w.head) {
-            const Rounding head = rounding_of(area.largest + (area.tile + t) * 32);
+            const Rounding head = rounding_of(area.reach + (area.tile + t) * 64, w.choose);
             const float head_unit = x.head_scale[token + t] * w.atom_unit * head.back, least = head_unit / w.limit;
             if (unit < least) {  // never where one is NaN
                 rest.factor = int(float(rest.factor) * (unit / least));
                 unit = least;
             }
             area.ratio[t] = unit > 0.0f ? head_unit / unit : 0.0f;
-            _mm512_store_si512(area.factor + (area.tile + t) * 32, _mm512_set1_epi16(short(head.factor)));
+            keep_rounding(head, area.rounding + (area.tile + t) * 64, area.zeros + area.tile + t);
         }
         area.unit[t] = unit;
-        _mm512_store_si512(area.factor + t * 32, _mm512_set1_epi16(short(rest.factor)));
+        keep_rounding(rest, area.rounding + t * 64, area.zeros + t);
     }
 }
 
 // kFirst: z is still int16; bring it to 8 bits, use it and keep it for the panels that follow. Done here, where
 // the multiplier is the limit, the traffic with the second-level cache costs nothing.
 template <int G, int TT, bool kWide, bool kFirst>
-inline void pairs(const uint8_t* codes, uint8_t* tables, const int16_t* wide, const int16_t* factor, int count,
+inline void pairs(const uint8_t* codes, uint8_t* tables, const int16_t* wide, const int16_t* rounding, int count,
                   int quads, __m512i (&sum)[TT][G]) {
     constexpr int slots = kWide ? 128 : 64, units = slots / 64;
-    const __m512i middle = _mm512_set1_epi8(char(0x80));
     for (int i = 0; i < count; i++, tables += TT * slots, wide += TT * slots) {
         __m512i low[TT], high[TT];
         LEANMATCH_UNROLL
@@ -198,9 +228,10 @@ inline void pairs(const uint8_t* codes, uint8_t* tables, const int16_t* wide, co
                 __m512i& table = h ? high[t] : low[t];
                 if (kFirst) {
                     const int16_t* z = wide + (h * TT + t) * 64;
-                    const __m512i z0 = _mm512_mulhrs_epi16(at(z), at(factor + t * 32));
-                    const __m512i z1 = _mm512_mulhrs_epi16(at(z + 32), at(factor + t * 32));
-                    table = _mm512_xor_si512(_mm512_packs_epi16(z0, z1), middle);
+                    const __m512i factor = at(rounding + t * 64), zero = at(rounding + t * 64 + 32);
+                    const __m512i z0 = _mm512_add_epi16(_mm512_mulhrs_epi16(at(z), factor), zero);
+                    const __m512i z1 = _mm512_add_epi16(_mm512_mulhrs_epi16(at(z + 32), factor), zero);
+                    table = _mm512_packus_epi16(z0, z1);
                     _mm512_store_si512(tables + t * slots + h * 64, table);
                 } else {
                     table = at(tables + t * slots + h * 64);
@@ -222,37 +253,44 @@ inline void pairs(const uint8_t* codes, uint8_t* tables, const int16_t* wide, co
     }
 }
 
+// sum - zero * (a row's sum of codes), which lies in two parts of 16 bits.
+inline __m512i less_zero(__m512i sum, int32_t zeros, __m512i parts) {
+    return _mm512_dpwssd_epi32(sum, _mm512_set1_epi32(zeros), parts);
+}
+
 // `count` tables from `first` on, for one panel and TT tokens from `token` on of the tile.
 template <int G, int TT, bool kWide, bool kFirst>
 void panel_tokens(const SparseI8& w, const uint8_t* codes, int row, int first, int count, const Area& area,
                   int token, float* y, const Tail& tail) {
     const size_t place_of_group = (size_t(token) * size_t(w.tables) + size_t(first) * TT) * size_t(w.slots);
     int32_t* saved = area.sums + size_t(token) * (kPanel * 16);
+    const int32_t* start = (w.head ? w.head_start : w.start) + row;
+    const int32_t* zeros = area.zeros + token + (w.head ? area.tile : 0);
     __m512i sum[TT][G];
     LEANMATCH_UNROLL
     for (int g = 0; g < G; g++) LEANMATCH_UNROLL
     for (int t = 0; t < TT; t++)
-        sum[t][g] = first == 0 ? at((w.head ? w.head_start : w.start) + row + g * 16)
+        sum[t][g] = first == 0 ? less_zero(_mm512_setzero_si512(), zeros[t], at(start + g * 16))
                                : at(saved + (t * kPanel + g) * 16);
     const int left = w.head - first, head = left <= 0 ? 0 : left < count ? left : count;  // tables of the head here
     if (head) {
         pairs<G, TT, kWide, kFirst>(codes, area.tables + place_of_group, area.wide + place_of_group,
-                                    area.factor + (area.tile + token) * 32, head, w.quads, sum);
+                                    area.rounding + (area.tile + token) * 64, head, w.quads, sum);
         if (head == left) {  // the last of them: from the head's unit to the others'
             LEANMATCH_UNROLL
             for (int t = 0; t < TT; t++) {
                 const V ratio = set1(area.ratio[token + t]);
                 LEANMATCH_UNROLL
                 for (int g = 0; g < G; g++)
-                    sum[t][g] = _mm512_add_epi32(_mm512_cvtps_epi32(mul(_mm512_cvtepi32_ps(sum[t][g]), ratio)),
-                                                 at(w.start + row + g * 16));
+                    sum[t][g] = less_zero(_mm512_cvtps_epi32(mul(_mm512_cvtepi32_ps(sum[t][g]), ratio)),
+                                          area.zeros[token + t], at(w.start + row + g * 16));
             }
         }
         codes += size_t(head) * size_t(G) * size_t(w.quads) * 128;
     }
     const size_t place_of_rest = place_of_group + size_t(head) * TT * size_t(w.slots);
     pairs<G, TT, kWide, kFirst>(codes, area.tables + place_of_rest, area.wide + place_of_rest,
-                                area.factor + token * 32, count - head, w.quads, sum);
+                                area.rounding + token * 64, count - head, w.quads, sum);
     const bool last = first + count == w.tables;
     if (last && !tail.activation && row + G * 16 <= w.m) {  // the same as below, without a way through memory
         LEANMATCH_UNROLL
@@ -329,65 +367,79 @@ int tile_tokens(const SparseI8& w, int T) {
     return T < tile ? T : tile;
 }
 
-// The pieces of 16 inputs or less of the blocks from .. to: each(first input, how many).
-template <class F>
-inline void pieces(const SparseI8& w, int from, int to, F each) {
-    if (w.b == kWidth) {
-        for (int i = from; i < to; i++) each(w.column[i], kWidth);
-        return;
-    }
-    for (int i = from; i < to; i++)
-        for (int c = 0; c < w.b; c += kWidth) each(w.column[i] + c, w.b - c);
-}
 inline V piece(const float* x, int count) { return count >= kWidth ? load(x) : load_part(x, count); }
 
-// The step of those blocks: the smallest that takes all of x into 0 .. 255 with the layer's zero point. NaN where one of x
-// is no finite number.
-inline float step_of(const SparseI8& w, const float* x, int from, int to) {
+// How the head's blocks or the others are rounded: with the zero point that takes all of x into 0 .. 255 by the smallest step.
+// NaN where one of x is no finite number.
+struct Steps {
+    float step;
+    int zero;
+};
+
+struct Reach {
     __m512i size = _mm512_setzero_si512();
     V low = zero(), high = zero();
-    pieces(w, from, to, [&](int j, int count) {
-        const V v = piece(x + j, count);
+    void widen(const float* x, int count) {
+        const V v = piece(x, count);
         size = _mm512_max_epu32(size, _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7fffffff)));
         low = vmin(low, v);
         high = vmax(high, v);
-    });
-    if (_mm512_reduce_max_epu32(size) >= 0x7f800000u) return NAN;
-    const float up = _mm512_reduce_max_ps(high) / float(255 - w.zero), down = -_mm512_reduce_min_ps(low) / float(w.zero);
-    return up > down ? up : down;
-}
+    }
+    Steps steps(const SparseI8& w) const {
+        if (_mm512_reduce_max_epu32(size) >= 0x7f800000u) return {NAN, w.zeros[0]};
+        const float most = _mm512_reduce_max_ps(high), least = -_mm512_reduce_min_ps(low);
+        Steps best{0.0f, w.zeros[0]};
+        for (int i = 0; i < w.zero_count; i++) {
+            const float up = most * w.per_up[i], down = least * w.per_down[i], step = up > down ? up : down;
+            if (i == 0 || step < best.step) best = {step, w.zeros[i]};
+        }
+        return best;
+    }
+};
 
-inline void codes_at(const SparseI8& w, const float* x, int from, int to, float step, uint8_t* values) {
-    const V inverse = set1(step > 1e-32f ? 1.0f / step : 0.0f);
-    const __m512i offset = _mm512_set1_epi32(w.zero);
-    pieces(w, from, to, [&](int j, int count) {
+inline void codes_at(const float* x, int from, int to, V inverse, __m512i offset, uint8_t* values) {
+    for (int j = from; j < to; j += kWidth) {
+        const int count = to - j;
         const __m512i u = _mm512_add_epi32(_mm512_cvtps_epi32(mul(piece(x + j, count), inverse)), offset);
         const __m128i bytes = _mm512_cvtusepi32_epi8(_mm512_max_epi32(u, _mm512_setzero_si512()));
         if (count >= kWidth) _mm_storeu_si128(reinterpret_cast<__m128i*>(values + j), bytes);
         else _mm_mask_storeu_epi8(values + j, lanes_below(count), bytes);
-    });
+    }
 }
+
+inline V inverse_of(const Steps& by) { return set1(by.step > 1e-32f ? 1.0f / by.step : 0.0f); }
 
 }  // namespace
 
-void quantize_tables_vbmi(const SparseI8& w, const float* x, int T, uint8_t* values, float* scale, float* head_scale,
-                          size_t stride) {
+void quantize_tables_vbmi(const SparseI8& w, const float* x, int T, uint8_t* values, float* scale, int32_t* zero,
+                          float* head_scale, size_t stride) {
     for (int t = 0; t < T; t++, x += w.n, values += stride) {
-        const float rest = step_of(w, x, w.head_blocks, w.blocks), head = w.head ? step_of(w, x, 0, w.head_blocks) : 0.0f;
-        const bool finite = rest == rest && head == head;
+        Reach others, of_head;  // all in the order of memory: runs of the one and of the other by turns
+        for (int run = 0, from = 0; run < w.runs; from = w.run_ends[run], run++)
+            if (w.run_of_head[run]) {
+                for (int j = from; j < w.run_ends[run]; j += kWidth) of_head.widen(x + j, w.run_ends[run] - j);
+            } else {
+                for (int j = from; j < w.run_ends[run]; j += kWidth) others.widen(x + j, w.run_ends[run] - j);
+            }
+        Steps rest = others.steps(w), head{0.0f, 0};
+        if (w.head) head = of_head.steps(w);
+        const bool finite = rest.step == rest.step && head.step == head.step;
+        if (!finite) rest.step = head.step = 0.0f;
+        const V inverse = inverse_of(rest), head_inverse = inverse_of(head);
+        const __m512i offset = _mm512_set1_epi32(rest.zero), head_offset = _mm512_set1_epi32(head.zero);
+        for (int run = 0, from = 0; run < w.runs; from = w.run_ends[run], run++)
+            if (w.run_of_head[run]) codes_at(x, from, w.run_ends[run], head_inverse, head_offset, values);
+            else codes_at(x, from, w.run_ends[run], inverse, offset, values);
         memset(values + w.n, 0, stride - size_t(w.n));
-        if (w.head) {
-            codes_at(w, x, 0, w.head_blocks, finite ? head : 0.0f, values);
-            head_scale[t] = !finite ? NAN : head > 1e-32f ? head : 0.0f;
-        }
-        codes_at(w, x, w.head_blocks, w.blocks, finite ? rest : 0.0f, values);
-        scale[t] = !finite ? NAN : rest > 1e-32f ? rest : 0.0f;
+        if (w.head) head_scale[t] = !finite ? NAN : head.step > 1e-32f ? head.step : 0.0f;
+        scale[t] = !finite ? NAN : rest.step > 1e-32f ? rest.step : 0.0f;
+        zero[t] = rest.zero | head.zero << 8;
     }
 }
 
 size_t dense_sparse_i8_scratch(const SparseI8& w, int T) {
     const size_t tile = size_t(tile_tokens(w, T)), slots = size_t(w.tables) * size_t(w.slots);
-    return tile * (3 * slots + 4 * 64 + kPanel * 64) + 2 * ((tile + 15) / 16 * 64);
+    return tile * (3 * slots + 8 * 64 + kPanel * 64) + 4 * ((tile + 15) / 16 * 64);
 }
 
 void dense_sparse_i8_vbmi(const SparseI8& w, const Quantized& x, int T, float* y, const Tail& tail,
@@ -398,11 +450,12 @@ void dense_sparse_i8_vbmi(const SparseI8& w, const Quantized& x, int T, float* y
     area.wide = static_cast<int16_t*>(scratch);
     area.tables = reinterpret_cast<uint8_t*>(area.wide + size_t(tile) * slots);
     area.tile = tile;
-    area.largest = reinterpret_cast<int16_t*>(area.tables + size_t(tile) * slots);
-    area.factor = area.largest + size_t(tile) * 64;
-    area.sums = reinterpret_cast<int32_t*>(area.factor + size_t(tile) * 64);
+    area.reach = reinterpret_cast<int16_t*>(area.tables + size_t(tile) * slots);
+    area.rounding = area.reach + size_t(tile) * 128;
+    area.sums = reinterpret_cast<int32_t*>(area.rounding + size_t(tile) * 128);
     area.unit = reinterpret_cast<float*>(area.sums + size_t(tile) * kPanel * 16);
     area.ratio = area.unit + (tile + 15) / 16 * 16;
+    area.zeros = reinterpret_cast<int32_t*>(area.ratio + (tile + 15) / 16 * 16);
     for (int t = 0; t < T; t += tile) {
         const int count = T - t < tile ? T - t : tile;
         Tail here = tail;

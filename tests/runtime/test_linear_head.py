@@ -9,8 +9,10 @@ import pytest
 from test_linear import SPARSE_SIZES, TOKENS, check, codes, normal, supports
 
 from leanmatch.errors import UsageError
+from leanmatch.factorization import QuantizedDenseSparse
 from leanmatch.runtime import linear
 from leanmatch.runtime import linear_reference as reference
+from leanmatch.runtime.paths import turned
 
 try:
     linear.resolve_level("avx512_vbmi_vnni")
@@ -38,41 +40,51 @@ def exact(x: Any, factors: tuple[Any, ...]) -> Any:
 
 
 @pytest.mark.parametrize(("zero", "width"), [(128, 16), (16, 16), (200, 8), (100, 24)])
-def test_rows(rng: Rng, zero: int, width: int) -> None:
-    """One zero point for the layer, the smallest step that holds a token's range, the head's apart."""
+@pytest.mark.parametrize("choose", [False, True])
+def test_rows(rng: Rng, zero: int, width: int, choose: bool) -> None:
+    """The zero point with the smallest step that holds a token's range, the head's apart."""
     factors = parts(rng, 20, width, 4, 64, 4)
-    layer = linear.dense_sparse_i8(*factors, zero=zero, order=[2, 0, 3, 1], head=1)
+    layer = linear.dense_sparse_i8(*factors, zero=zero, order=[2, 0, 3, 1], head=1, choose=choose)
     x = normal(rng, 9, 4 * width)
-    x[:, 2 * width] *= 100
+    x[:, 2 * width] = np.abs(x[:, 2 * width]) * 100
     x[3, :] = 0
+    x[4, :] = -np.abs(x[4, :])
     rows = layer.quantize_rows(x)
     columns = np.arange(4 * width) // width == 2
-    assert (rows.zero == zero).all() and (rows.values[3, : 4 * width] == zero).all()
-    for scale, where in ((rows.scale, ~columns), (rows.head_scale, columns)):
+    choice = np.array(reference.table_zeros(zero) if choose else [zero])
+    assert rows.zero[3] == zero | zero << 8 and (rows.values[3, : 4 * width] == zero).all()
+    parted = (rows.scale, rows.zero & 255, ~columns), (rows.head_scale, rows.zero >> 8, columns)
+    for scale, taken, where in parted:
         part = x[:, where]
-        wanted = np.maximum(part.max(1, initial=0) / (255 - zero), -part.min(1, initial=0) / zero)
-        np.testing.assert_allclose(scale, wanted, rtol=1e-6)
-        back = scale[:, None] * (rows.values[:, : 4 * width][:, where].astype(float) - zero)
+        high, low = (part.max(1, initial=0)[:, None], -part.min(1, initial=0)[:, None])
+        steps = np.maximum(high / (255 - choice), low / choice)
+        np.testing.assert_array_equal(taken, choice[steps.argmin(axis=1)])
+        np.testing.assert_allclose(scale, steps.min(axis=1), rtol=1e-6)
+        back = scale[:, None] * (rows.values[:, : 4 * width][:, where].astype(float) - taken[:, None])
         assert (np.abs(back - part) <= 0.501 * scale[:, None] + 1e-9).all()
+    other = len(set((rows.zero >> 8).tolist())) > 1
+    assert other == (choose and zero >= 64), "a one-sided head must choose another zero point"
     with pytest.raises(UsageError, match="not quantized for this"):
         linear.dense_sparse_i8(*factors)(rows)
 
 
 @pytest.mark.parametrize("size", [size for size in SPARSE_SIZES if size[3] > 32 and size[2] > 1])
 @pytest.mark.parametrize("spread", [0.0, 2.0])
-def test_outputs(rng: Rng, size: tuple[int, ...], spread: float) -> None:
+@pytest.mark.parametrize("choose", [False, True])
+def test_outputs(rng: Rng, size: tuple[int, ...], spread: float, choose: bool) -> None:
     """Blocks of more than 32 atoms have a table each, so that the head is as long as it was asked for."""
     _, b, blocks, r, _ = size
     atoms, scale, *rest = parts(rng, *size)
     factors = atoms, scale * np.exp(spread * normal(rng, blocks, r)), *rest
     order, head = rng.permutation(blocks), blocks // 2
-    layer = linear.dense_sparse_i8(*factors, zero=90, order=order, head=head)
+    layer = linear.dense_sparse_i8(*factors, zero=90, order=order, head=head, choose=choose)
     for tokens in TOKENS:
         x = normal(rng, tokens, blocks * b)
         x[:, np.isin(np.arange(blocks * b) // b, order[:head])] *= 30
         rows = layer.quantize_rows(x)
         assert (rows.head_scale > 2 * rows.scale).sum() >= 0.9 * tokens, "the head must stand out"
-        check(layer(rows), reference.expect_tables(rows, *factors, None, order[:head]), kind="i8")
+        wanted = reference.expect_tables(rows, *factors, None, order[:head], zero=90, choose=choose)
+        check(layer(rows), wanted, kind="i8")
         np.testing.assert_array_equal(layer(x), layer(rows))
 
 
@@ -103,6 +115,29 @@ def test_not_finite(rng: Rng, bad: float, column: int) -> None:
     x[2, column] = bad
     y = layer(x)
     assert np.isnan(y[2]).all() and np.isfinite(np.delete(y, 2, axis=0)).all()
+
+
+def test_turned_atoms_are_the_same_matrix(rng: Rng) -> None:
+    """Products with the middle of the inputs are not negative; the matrix is that of before to the bit."""
+    atoms, scale, indices, values, row = parts(rng, 30, 8, 5, 20, 3)
+    rows = row.astype(np.float32)
+    factors = QuantizedDenseSparse(atoms, scale, indices.astype(np.uint8), values, rows)
+    middle = normal(rng, 40).astype(np.float32)
+    found = turned(factors, middle)
+    assert (found.atoms_q != factors.atoms_q).any(), "some must be turned"
+    assert (np.einsum("irc,ic->ir", found.atoms_q.astype(float), middle.reshape(5, 8)) >= 0).all()
+    np.testing.assert_array_equal(found.dense(), factors.dense())
+
+
+def test_choosing_zero_points_is_more_exact(rng: Rng) -> None:
+    """Inputs that lie on one side of zero: their 8 bits go to that side."""
+    factors = parts(rng, 384, 16, 24, 64, 4)
+    x = np.abs(normal(rng, 20, 384))
+    plain, chosen = (
+        np.linalg.norm(linear.dense_sparse_i8(*factors, choose=choose)(x) - exact(x, factors))
+        for choose in (False, True)
+    )
+    assert chosen < 0.95 * plain
 
 
 def test_the_head_keeps_the_others_fine(rng: Rng) -> None:

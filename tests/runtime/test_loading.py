@@ -119,6 +119,26 @@ def test_fuzzed_folders_end_in_an_error_or_an_encoder(tiny, tmp_path: Path) -> N
     assert refused > 5, "the faults were not faults"
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_weights_stored_in_two_bytes(tiny, tmp_path: Path, dtype: str) -> None:
+    """The same vectors as a float32 folder with the rounded weights; numpy has no bfloat16."""
+    torch = pytest.importorskip("torch", reason="the train extra (torch) is not installed")
+    from safetensors.torch import load_file, save_file
+
+    place = copied(tiny, tmp_path)
+    file = next(place.rglob("model.safetensors"))
+    exact = load(place, fallback=False).encode(TEXTS)
+    halves = {name: value.to(getattr(torch, dtype)) for name, value in load_file(file).items()}
+    save_file({name: value.float() for name, value in halves.items()}, file)
+    rounded = load(place, fallback=False).encode(TEXTS)
+    assert np.abs(rounded - exact).max() > 1e-5, "nothing was rounded"
+    save_file(halves, file)
+    np.testing.assert_array_equal(load(place, fallback=False).encode(TEXTS), rounded)
+    save_file(halves | {"embeddings.LayerNorm.bias": halves["embeddings.LayerNorm.bias"] * torch.nan}, file)
+    with pytest.raises(ModelError, match="NaN or infinite"):
+        load(place, fallback=False)
+
+
 def test_max_length_comes_from_the_folder(tiny, tmp_path: Path) -> None:
     place = copied(tiny, tmp_path)
     assert load(place).max_tokens == 32

@@ -137,7 +137,7 @@ class Chooser:
         if self._file is None or not self._measured:
             return
         try:
-            ranges = {name: [float(one) for one in values] for name, values in self.ranges.items()}
+            ranges = {name: values.astype(float).tolist() for name, values in self.ranges.items()}
             kept = {"machine": self._machine(), "microseconds": self._known, "ranges": ranges}
             write_json(self._file, kept)
         except OSError:
@@ -253,8 +253,8 @@ def cpu_name() -> str:
 
 def _short(values: Floats) -> Floats:
     """With three digits, which is enough to sort by and keeps the file small."""
-    rounded: Floats = np.array([float(f"{one:.3g}") for one in values.tolist()], np.float32)
-    return rounded
+    rounded = np.array([float(f"{one:.3g}") for one in values.ravel().tolist()], np.float32)
+    return rounded.reshape(values.shape)
 
 
 def _read(file: FilePath | None, machine: dict[str, Any]) -> tuple[dict[str, Times], dict[str, Floats]]:
@@ -271,9 +271,11 @@ def _read(file: FilePath | None, machine: dict[str, Any]) -> tuple[dict[str, Tim
             if all(len(row) == len(TOKENS) for row in times.values())
         }
         ranges = {
-            str(name): np.array([float(one) for one in values], np.float32)
-            for name, values in kept["ranges"].items()
+            str(name): np.array([[float(one) for one in row] for row in ends], np.float32)
+            for name, ends in kept["ranges"].items()
         }
+        if not all(ends.ndim == 2 and len(ends) == 2 and np.isfinite(ends).all() for ends in ranges.values()):
+            return {}, {}
         return times, ranges
     except (OSError, ValueError, TypeError, KeyError, AttributeError, LeanmatchError):
         return {}, {}

@@ -75,7 +75,7 @@ def expect_dense_sparse(
 
 def centred(rows: QuantizedRows) -> Array:
     """``u - zero`` as int64 ``(T, n)``."""
-    return rows.values[:, : rows.width].astype(np.int64) - rows.zero[:, None]
+    return rows.values[:, : rows.width].astype(np.int64) - (rows.zero & 255)[:, None]
 
 
 def expect_dense_i8(rows: QuantizedRows, q: Array, scale: Array, bias: Array | None) -> Expected:
@@ -87,6 +87,21 @@ def expect_dense_i8(rows: QuantizedRows, q: Array, scale: Array, bias: Array | N
     )
     b = np.zeros(len(q)) if bias is None else bias.astype(np.float64)
     return Expected(sums + b, 4 * EPS * (np.abs(sums) + np.abs(b)))
+
+
+def table_zeros(zero: int) -> list[int]:
+    """The zero points that a token of a dense-sparse layer with tables may choose from.
+
+    >>> table_zeros(128), table_zeros(16)
+    ([128, 48, 88, 168, 208], [16])
+    """
+    if zero < 64:
+        return [zero]
+    return [zero, max(zero - 80, 1), max(zero - 40, 1), min(zero + 40, 254), min(zero + 80, 254)]
+
+
+PRODUCT_ZEROS = (128, 32, 52, 72, 90, 108, 148, 180)
+"""The same for the products ``z``."""
 
 
 def rounded_product(a: Array, b: Array) -> Array:
@@ -103,21 +118,25 @@ def expect_tables(
     values_scale: Array,
     bias: Array | None,
     head: Array | None = None,
+    zero: int = 128,
+    choose: bool = False,
 ) -> Expected:
     """dense_sparse_i8 with tables: the arithmetic that the header states, in integers.
 
-    ``head`` names the blocks with scales of their own; their sums are rounded once, to the others' unit.
+    ``head`` names the blocks with scales and zero points of their own; their sums are rounded once, to the
+    others' unit.
     """
     blocks, nonzeros = indices.shape[1:]
     head = np.zeros(0, int) if head is None else head
-    most, zero = (
-        int(np.abs(atoms_q.astype(np.int64)).sum(axis=2).max()),
-        int(rows.zero[0]) if len(rows.zero) else 128,
-    )
+    most = int(np.abs(atoms_q.astype(np.int64)).sum(axis=2).max())
+    zeros = table_zeros(zero) if choose else [zero]
+    reach = max(*zeros, 255 - min(zeros))
     shift = 0
-    while (max(zero, 255 - zero) * most + (1 << shift) // 2) >> shift > 32766:
+    while (reach * most + (1 << shift) // 2) >> shift > 32766:
         shift += 1
     split = centred(rows).reshape(len(rows.scale), blocks, atoms_q.shape[2])
+    if len(head):
+        split[:, head] += ((rows.zero & 255) - (rows.zero >> 8))[:, None, None]
     z = (np.einsum("tic,irc->tir", split, atoms_q.astype(np.int64)) + (1 << shift) // 2) >> shift
     unit = np.float64(atoms_scale.max()) * 2.0**shift
     if (atoms_scale != atoms_scale.max()).any():
@@ -127,13 +146,13 @@ def expect_tables(
         )
         z = rounded_product(z, scale15[None])
     rest = np.setdiff1d(np.arange(blocks), head)
-    sums, units = _table_sums(z[:, rest], indices[:, rest], values_q[:, rest], rows.scale * unit)
+    sums, units = _table_sums(z[:, rest], indices[:, rest], values_q[:, rest], rows.scale * unit, choose)
     slack = np.zeros(len(units))
     if len(head):
         of_head, head_units = _table_sums(
-            z[:, head], indices[:, head], values_q[:, head], rows.head_scale * unit
+            z[:, head], indices[:, head], values_q[:, head], rows.head_scale * unit, choose
         )
-        limit = 2**30 / (16256 * 4 * len(head) * -(-nonzeros // 4))
+        limit = 2**30 / (32385 * 4 * len(head) * -(-nonzeros // 4))
         assert (units >= head_units / limit).all(), "the limit is not part of this reference"
         ratio = np.divide(head_units, units, out=np.zeros_like(units), where=units > 0)
         sums, slack = (
@@ -146,13 +165,19 @@ def expect_tables(
     return Expected(y + b, bound + 8 * EPS * (np.abs(y) + np.abs(b)))
 
 
-def _table_sums(z: Array, indices: Array, values_q: Array, unit: Array) -> tuple[Array, Array]:
+def _table_sums(z: Array, indices: Array, values_q: Array, unit: Array, choose: bool) -> tuple[Array, Array]:
     """Sums of codes times z in 8 bits, and what a unit of them is worth, by token."""
-    largest = np.abs(z).max(axis=(1, 2), initial=0)
-    factor = np.where(largest <= 127, 32767, 127 * 32768 // np.maximum(largest, 1))
-    table = np.clip(rounded_product(z, factor[:, None, None]), -128, 127)
+    zeros = np.array(PRODUCT_ZEROS if choose else [128])
+    most = np.maximum(z.max(axis=(1, 2), initial=0), 1).astype(np.float32)[:, None]
+    least = np.maximum(-z.min(axis=(1, 2), initial=0), 1).astype(np.float32)[:, None]
+    room = np.minimum((255 - zeros).astype(np.float32) / most, zeros.astype(np.float32) / least)
+    zero, room = zeros[room.argmax(axis=1)], room.max(axis=1)
+    factor = np.where(room >= 1, 32767, (room * np.float32(32768)).astype(np.int64))
+    table = rounded_product(z, factor[:, None, None])
+    shifted = table + zero[:, None, None]
+    assert shifted.min(initial=0) >= 0 and shifted.max(initial=0) <= 255
     y = np.zeros((len(z), len(indices)))
     for i in range(z.shape[1]):
         for q in range(indices.shape[2]):
             y += values_q[:, i, q].astype(np.int64) * table[:, i, indices[:, i, q]]
-    return y, unit.astype(np.float64) * np.where(largest <= 127, 1.0, 32768 / factor)
+    return y, unit.astype(np.float64) * np.where(room >= 1, 1.0, 32768 / factor)

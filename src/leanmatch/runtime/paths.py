@@ -37,6 +37,9 @@ MOST_INT8_ATOMS = 128
 HEAD_BLOCKS = 12
 """One of so many blocks of an integer dense-sparse layer has scales of its own: those of far-off inputs."""
 
+STANDS_OUT = 1.5
+"""So many times as far as the next block must the head's inputs reach, or the layer has none."""
+
 PackPath = Callable[[str, "Floats | None"], Any]
 
 
@@ -47,12 +50,13 @@ class Inputs:
     Attributes:
         ranges: about the largest size of each ``(n,)``; None: unknown.
         measured: were they seen (else they are a guess from the LayerNorm in front)?
-        zero: zero point for 8 bits where one must do for all tokens: 128, or lower where they are mostly
-            positive.
+        middle: between the least and the largest value of each ``(n,)``; None: unknown.
+        zero: about which zero point 8 bits are taken: 128, or lower where the inputs are mostly positive.
     """
 
     ranges: Floats | None = None
     measured: bool = False
+    middle: Floats | None = None
     zero: int = 128
 
 
@@ -115,7 +119,7 @@ def kernel_levels() -> dict[str, str]:
         "dense bfloat16": "avx512_bf16" if bf16 else "none: dense float32 runs",
         "dense int8": str(module.dense_i8_codes(level, code, one[0], None).level),
         "dense-sparse float32": str(module.dense_sparse_f32(level, *sparse, None).level),
-        "dense-sparse int8": _table_level(module.dense_sparse_i8(level, *coded, None, 128, None, 0)),
+        "dense-sparse int8": _table_level(module.dense_sparse_i8(level, *coded, None, 128, None, 0, False)),
         "attention": f"{level}, bfloat16 products where layers round" if bf16 else level,
     }
 
@@ -251,31 +255,51 @@ def _sparse_float_path(make: Callable[[], DenseSparse]) -> Path:
     return Path("dense_sparse_f32", pack, 1e-4)
 
 
-def head_order(ranges: Floats, blocks: int) -> NDArray[np.int32]:
-    """Blocks by their largest input, falling: the first of them get scales of their own.
+def find_head(ranges: Floats, blocks: int) -> tuple[NDArray[np.int32], int]:
+    """Blocks by their largest input, falling, and how many of them get scales of their own (the head).
 
-    >>> head_order(np.array([1.0, 2.0, 9.0, 0.0], np.float32), 2).tolist()
-    [1, 0]
+    >>> order, head = find_head(np.float32([1] * 9 + [5, 1, 0]), 12)
+    >>> order[:2].tolist(), head
+    ([9, 0], 1)
+    >>> find_head(np.ones(12, np.float32), 12)[1]
+    0
     """
-    return np.argsort(-ranges.reshape(blocks, -1).max(axis=1), kind="stable").astype(np.int32)
+    reach = ranges.reshape(blocks, -1).max(axis=1)
+    order = np.argsort(-reach, kind="stable").astype(np.int32)
+    head = blocks // HEAD_BLOCKS
+    stands_out = head > 0 and reach[order[0]] > STANDS_OUT * reach[order[head]]
+    return order, head if stands_out else 0
+
+
+def turned(factors: QuantizedDenseSparse, middle: Floats) -> QuantizedDenseSparse:
+    """The same matrix, atoms and their values negated where the atom's product with ``middle`` is negative.
+
+    Products ``z = D_i x_i`` then lie more on one side of zero, and fewer of their 8 bits are spent on the
+    side where none is.
+    """
+    blocks = middle.reshape(factors.blocks, factors.width, 1)
+    products = (factors.atoms_q.astype(np.float32) @ blocks)[..., 0]
+    sign = np.where(products < 0, -1, 1).astype(np.int8)  # (B, r)
+    chosen = sign[np.arange(factors.blocks)[:, None], factors.indices]  # (m, B, k)
+    return replace(factors, atoms_q=factors.atoms_q * sign[..., None], values_q=factors.values_q * chosen)
 
 
 def _sparse_int8_path(factors: QuantizedDenseSparse, inputs: Inputs) -> Path:
-    order = (
-        head_order(inputs.ranges, factors.blocks) if inputs.measured and inputs.ranges is not None else None
-    )
-    head = 0 if order is None else factors.blocks // HEAD_BLOCKS
+    order, head = None, 0
+    if inputs.measured and inputs.ranges is not None:
+        order, head = find_head(inputs.ranges, factors.blocks)
 
     def pack(level: str, bias: Floats | None) -> Any:
+        codes = factors if inputs.middle is None else turned(factors, inputs.middle)
         arrays = (
-            factors.atoms_q,
-            factors.atoms_scale,
-            factors.indices.astype(np.uint16),
-            factors.values_q,
-            factors.values_scale,
+            codes.atoms_q,
+            codes.atoms_scale,
+            codes.indices.astype(np.uint16),
+            codes.values_q,
+            codes.values_scale,
         )
         return native.load().linear.dense_sparse_i8(
-            level, *map(np.ascontiguousarray, arrays), bias, inputs.zero, order, head
+            level, *map(np.ascontiguousarray, arrays), bias, inputs.zero, order, head, head > 0
         )
 
     return Path("dense_sparse_i8", pack, 3e-2)
