@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from leanmatch.compression.calibration import Calibration
-from leanmatch.compression.convert import compressed_layers, factorize, finalize
+from leanmatch.compression.convert import Factored, compressed_layers, factorize, finalize
 from leanmatch.compression.matrices import FactoredMatrix
 from leanmatch.compression.patterns import default_spec
 from leanmatch.compression.planner_allocation import allocate
@@ -161,6 +161,7 @@ class Planner:
         self.report, self.progress = report, progress
         self._dense = self._baseline()
         self._calibration: Calibration | None = None
+        self._factors: Factored = {}
 
     def run(self, budget: Budget, spec: CompressionSpec | None = None) -> Planned:
         """Plan, train and check.
@@ -278,7 +279,7 @@ class Planner:
         file = self.folder / f"one-shot-{number}.json"
         if not file.exists():
             model = copy.deepcopy(self.model)
-            factorize(model, rung[1], calibration=self._calibration, rounds=5)
+            factorize(model, rung[1], calibration=self._calibration, cache=self._factors)
             write_json(file, {"kept": float(self.task.scores(model).mean() / self._dense.mean())})
         return float(json.loads(file.read_text())["kept"])
 
@@ -296,7 +297,7 @@ class Planner:
         folder = self.folder / f"attempt-{number}"
         folder.mkdir(exist_ok=True)
         model = copy.deepcopy(self.model)
-        factorize(model, spec, calibration=self._calibration, progress=self.progress)
+        factorize(model, spec, calibration=self._calibration, progress=self.progress, cache=self._factors)
         done, result = folder / "final.pt", folder / "training.json"
         if done.exists():
             finalize(model)
