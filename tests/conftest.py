@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # for the helpers that several folders share
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +25,24 @@ def shared_data(repository: Path) -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data: no folder {folder} (set LEANMATCH_SHARED_DATA)")
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless chromium, LEANMATCH_BROWSER or the one on the PATH; skips where there is none.
+
+    Of one module: as long as it runs, no other test may run an event loop.
+    """
+    sync_api = pytest.importorskip("playwright.sync_api", reason="browser test: no playwright (test extra)")
+    names = (os.environ.get("LEANMATCH_BROWSER"), "chromium", "chromium-browser", "google-chrome")
+    path = next((found for name in names if name and (found := shutil.which(name))), None)
+    if path is None:
+        pytest.skip("browser test: no chromium on the PATH (set LEANMATCH_BROWSER)")
+    quiet = ("gpu", "quic", "background-networking", "component-update", "sync")
+    flags = ["--no-first-run", *(f"--disable-{what}" for what in quiet)]
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=path, headless=True, chromium_sandbox=False, args=flags
+        )
+        yield started
+        started.close()

@@ -15,6 +15,7 @@ from leanmatch.compression.pursuit import pursue, refit
 from leanmatch.compression.quantize import fake_quantize, quantize
 from leanmatch.compression.support import drop_costs, gram_of, propose, thin, whitened_atoms
 from leanmatch.errors import ModelError
+from leanmatch.factorization import Calibration
 
 
 def problem(rows=7, blocks=3, atoms=10, width=4, nonzeros=2, seed=0):
@@ -165,13 +166,13 @@ def test_the_share_bounds_how_many_rows_and_blocks_swap():
 def test_the_metric_is_the_root_of_the_damped_blocks():
     x = torch.randn(50, 8, generator=torch.Generator().manual_seed(0)) * torch.linspace(1, 3, 8)
     moment = x.T @ x / 50
-    roots = metric_of(moment, 8, 4)
+    roots = metric_of(Calibration(moments=moment.double().numpy()), 8, 4)
     level = moment.diagonal().mean()
     for block in range(2):
         part = moment[4 * block : 4 * block + 4, 4 * block : 4 * block + 4] / level
         wanted = part + 0.01 * torch.eye(4)
         torch.testing.assert_close(roots[block] @ roots[block].T, wanted, atol=1e-5, rtol=1e-4)
-    assert torch.equal(metric_of(None, 8, 4), torch.eye(4).expand(2, 4, 4))
+    assert torch.equal(metric_of(Calibration(), 8, 4), torch.eye(4).expand(2, 4, 4))
 
 
 def test_ranks_save_what_they_promise():

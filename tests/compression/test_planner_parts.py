@@ -15,7 +15,7 @@ from leanmatch.compression.planner import Budget, choose
 from leanmatch.compression.planner_allocation import allocate
 from leanmatch.compression.planner_candidates import METHODS, Candidate, Group, spec_cost
 from leanmatch.compression.planner_quality import compare
-from leanmatch.compression.planner_sensitivity import anchors_of, on_a_line
+from leanmatch.compression.planner_sensitivity import in_proportion, middle_of
 from leanmatch.errors import UsageError
 
 
@@ -86,15 +86,12 @@ def test_the_smaller_of_two_equally_harmless_choices_is_taken():
     assert choose(groups, [[0.0, 0.0]], macs=2.0) == [1]
 
 
-def test_harm_follows_error_on_a_line():
+def test_harm_is_in_proportion_to_the_error():
     errors = [0.4, 0.05, 0.2, 0.1, 0.0]
-    assert anchors_of(errors) == [0, 3]
-    found = on_a_line(errors, {0: 0.16, 3: 0.01})
-    np.testing.assert_allclose(found[:4], [0.16, 0.0025, 0.04, 0.01])
-    assert found[4] < 1e-6
-    steep = on_a_line(errors, {0: 0.5, 3: 1e-9})
-    assert steep[2] == pytest.approx(1e-9 * 4), "the slope is bounded by 2"
-    assert on_a_line([0.3], {0: 0.1}) == [0.1]
+    assert middle_of(errors) == 3
+    np.testing.assert_allclose(in_proportion(errors, 3, 0.01), [0.04, 0.005, 0.02, 0.01, 0.0])
+    assert in_proportion([0.0, 0.0], 1, 0.1) == [0.0, 0.0], "nothing is divided by 0"
+    assert in_proportion([0.3], 0, 0.1) == pytest.approx([0.1])
 
 
 @pytest.mark.parametrize("spec", sorted({spec for specs in METHODS.values() for spec in specs}, key=str))
@@ -106,8 +103,8 @@ def test_costs_are_those_of_the_artifact(spec):
     from leanmatch.formats.artifact.forms import encode
 
     torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(64, 96))
-    size, macs = spec_cost(spec, (96, 64))
+    model = torch.nn.Sequential(torch.nn.Linear(192, 96))
+    size, macs = spec_cost(spec, (96, 192))
     calm = LayerSpec.from_json({**spec.to_json(), "weighting": "none"})
     factorize(model, CompressionSpec((Rule("0", calm),)), rounds=1)
     finalize(model)

@@ -263,4 +263,4 @@ def test_damping_makes_moments_of_dead_inputs_usable():
         result = dense_sparse(weight, SMALL, Calibration(moments=moments))
         assert np.isfinite(result.factors.dense()).all()
     with pytest.raises(DataError, match="needed here"):
-        Calibration().damped()
+        _ = Calibration().damped

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 import pytest
+from tiny_bert import fast_tokenizer, module, tiny_bert
 
 torch = pytest.importorskip("torch", reason="the train extra (torch) is not installed")
 pytest.importorskip(
@@ -33,42 +33,18 @@ def make_tokenizer():
     return tokenizer
 
 
-def module(name: str):
-    """A module class of sentence-transformers, which moved in 5.4."""
-    for home in ("base.modules", "sentence_transformer.modules", "models"):
-        try:
-            return getattr(importlib.import_module(f"sentence_transformers.{home}"), name)
-        except (ImportError, AttributeError):
-            continue
-    raise ImportError(name)
-
-
 def _build_bert(folder: Path, *, generic_tokenizer: bool = False, dense: bool = False, pooling: str = "mean"):
     """A random two-layer BERT; ``generic_tokenizer`` takes the class that transformers 5 renamed."""
-    from sentence_transformers import SentenceTransformer
-    from transformers import BertConfig, BertModel, BertTokenizerFast, PreTrainedTokenizerFast
-
-    tokenizer_class = PreTrainedTokenizerFast if generic_tokenizer else BertTokenizerFast
-    tokens = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
-    tokenizer = tokenizer_class(tokenizer_object=make_tokenizer(), model_max_length=48, **tokens)
+    kind = "PreTrainedTokenizerFast" if generic_tokenizer else "BertTokenizerFast"
+    tokenizer = fast_tokenizer(make_tokenizer(), kind=kind, model_max_length=48)
     if generic_tokenizer:
         tokenizer.add_special_tokens({"additional_special_tokens": ["<item>"]})
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
-    source = folder / "source"
-    BertModel(config).save_pretrained(source)
-    tokenizer.save_pretrained(source)
-    modules = [module("Transformer")(str(source), max_seq_length=24), module("Pooling")(32, pooling)]
-    if dense:
-        modules.append(module("Dense")(32, 16, activation_function=torch.nn.Identity()))
-    return SentenceTransformer(modules=[*modules, module("Normalize")()], device="cpu")
+
+    def head():
+        return module("Dense")(32, 16, activation_function=torch.nn.Identity())
+
+    more = (head,) if dense else ()
+    return tiny_bert(folder / "source", tokenizer, length=24, pooling=pooling, before_normalize=more)
 
 
 def _build_static():

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-
 import numpy as np
 import torch
+from tiny_bert import SPECIAL, fast_tokenizer, module, tiny_bert
 
 WHOLE = ["usb", "dock", "cable", "red", "how", "fast", "café", "the", "marker", "don"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789é'.,-"
-
-
-def module(name):
-    """A module class of sentence-transformers, which moved in 5.4."""
-    for home in ("base.modules", "sentence_transformer.modules", "models"):
-        try:
-            return getattr(importlib.import_module(f"sentence_transformers.{home}"), name)
-        except (ImportError, AttributeError):
-            continue
-    raise ImportError(name)
 
 
 def tokenizer(mask=True):
@@ -39,28 +28,8 @@ def tokenizer(mask=True):
 
 def bert(folder, mask=True, length=16):
     """A random two-layer BERT that reads at most ``length`` tokens."""
-    from sentence_transformers import SentenceTransformer
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    names = ("pad", "unk", "cls", "sep", *(["mask"] if mask else []))
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer(mask), **{f"{name}_token": f"[{name.upper()}]" for name in names}
-    )
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(fast),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        initializer_range=0.3,
-    )
-    BertModel(config).save_pretrained(folder)
-    fast.save_pretrained(folder)
-    transformer = module("Transformer")(str(folder), max_seq_length=length)
-    pooled = [transformer, module("Pooling")(32, "mean"), module("Normalize")()]
-    return SentenceTransformer(modules=pooled, device="cpu")
+    fast = fast_tokenizer(tokenizer(mask), special=SPECIAL if mask else SPECIAL[:-1])
+    return tiny_bert(folder, fast, length=length, initializer_range=0.3)
 
 
 def static(seed=0):

@@ -2,39 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-
 import pytest
 
 from leanmatch.report import write_page
 
-sync_api = pytest.importorskip(
-    "playwright.sync_api", reason="browser test: playwright is not installed (test extra)"
-)
-
-FLAGS = [
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    names = (os.environ.get("LEANMATCH_BROWSER"), "chromium", "chromium-browser", "google-chrome")
-    path = next((found for name in names if name and (found := shutil.which(name))), None)
-    if path is None:
-        pytest.skip("browser test: no chromium on the PATH (set LEANMATCH_BROWSER)")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(
-            executable_path=path, headless=True, chromium_sandbox=False, args=FLAGS
-        )
-        yield started
-        started.close()
+sync_api = pytest.importorskip("playwright.sync_api", reason="browser test: no playwright (test extra)")
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 import pytest
+from tiny_bert import module
 
 WORDS = ["usb", "dock", "hdmi", "cable", "camera", "lens", "mount", "drive", "how", "do", "on", "the", "red"]
 SIZES = {
@@ -54,16 +54,6 @@ def make_tokenizer():
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     return tokenizer
-
-
-def module(name: str):
-    """A module class of sentence-transformers, which moved in 5.4."""
-    for home in ("base.modules", "sentence_transformer.modules", "models"):
-        try:
-            return getattr(importlib.import_module(f"sentence_transformers.{home}"), name)
-        except (ImportError, AttributeError):
-            continue
-    raise ImportError(name)
 
 
 def build(folder: Path, kind: str = "bert", *, pooling: str | tuple[str, ...] = "mean", heads=(), **options):

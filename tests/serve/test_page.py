@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import pytest
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra test)")
-CHROMIUM = Path(os.environ.get("LEANMATCH_CHROMIUM") or "/usr/bin/chromium")
-if not CHROMIUM.exists():
-    pytest.skip(f"no browser at {CHROMIUM} (set LEANMATCH_CHROMIUM)", allow_module_level=True)
+playwright = pytest.importorskip("playwright.sync_api", reason="browser test: no playwright (test extra)")
+
 sys.path.insert(0, str(Path(__file__).parent))
 from servers import ready, serving  # noqa: E402
 
 from leanmatch.index import create_catalogue  # noqa: E402
 from leanmatch.serve import ServeOptions, create_app  # noqa: E402
-
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +25,6 @@ def url(tmp_path_factory):
     with serving(create_app(ServeOptions(str(folder)), encoder=encoder)) as address:
         ready(address)
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as running:
-        made = running.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield made
-        made.close()
 
 
 @pytest.fixture(params=[(1200, 850, "light"), (380, 780, "dark")], ids=["wide", "narrow"])

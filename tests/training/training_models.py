@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import itertools
 import random
+import sys
+from pathlib import Path
 
 import torch
 
 from leanmatch.data import PairTable
 from leanmatch.training import RegularizerOptions, ScheduleOptions, TrainOptions
 
-try:
-    from sentence_transformers.base.modules.normalize import Normalize
-    from sentence_transformers.base.modules.transformer import Transformer
-    from sentence_transformers.sentence_transformer.modules import Pooling, StaticEmbedding
-except ImportError:
-    from sentence_transformers.models import Normalize, Pooling, StaticEmbedding, Transformer
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # killed processes import this file, too
+from tiny_bert import fast_tokenizer, module, tiny_bert
 
 WORDS = [
     a + b
@@ -40,40 +38,18 @@ def tiny_tokenizer():
 
 
 def transformer_model(folder, dropout: float = 0.0, seed: int = 0):
-    from sentence_transformers import SentenceTransformer
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    torch.manual_seed(seed)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tiny_tokenizer(),
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-    )
-    config = BertConfig(
-        vocab_size=len(fast),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
-        initializer_range=0.2,
-    )
-    BertModel(config).save_pretrained(folder)
-    fast.save_pretrained(folder)
-    transformer = Transformer(str(folder), max_seq_length=32)
-    return SentenceTransformer(modules=[transformer, Pooling(32, "mean"), Normalize()], device="cpu")
+    chances = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    fast = fast_tokenizer(tiny_tokenizer())
+    return tiny_bert(folder, fast, length=32, seed=seed, initializer_range=0.2, **chances)
 
 
 def static_model(seed: int = 0):
     from sentence_transformers import SentenceTransformer
 
     torch.manual_seed(seed)
-    return SentenceTransformer(modules=[StaticEmbedding(tiny_tokenizer(), embedding_dim=16)], device="cpu")
+    return SentenceTransformer(
+        modules=[module("StaticEmbedding")(tiny_tokenizer(), embedding_dim=16)], device="cpu"
+    )
 
 
 def tokenized(model, texts):

@@ -139,6 +139,7 @@ def _summary(flags: dict[str, Any], options: Any, planned: Planned) -> dict[str,
             {"budget": one.label, **one.quality.to_json(), "training": one.training}
             for one in planned.attempts
         ],
+        "seconds": {part: round(seconds, 1) for part, seconds in planned.seconds.items()},
     }
 
 

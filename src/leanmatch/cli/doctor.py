@@ -38,6 +38,7 @@ PACKAGES: dict[str, Package] = {
     "ir-measures": Package("ir_measures", "data"),
     "pyarrow": Package("pyarrow", "data"),
     "scipy": Package("scipy", "data"),
+    "threadpoolctl": Package("threadpoolctl", "train"),
     "torch": Package("torch", "train"),
     "transformers": Package("transformers", "train"),
     "sentence-transformers": Package("sentence_transformers", "train"),

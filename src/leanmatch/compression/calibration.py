@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from leanmatch.compression.decode import as_array
 from leanmatch.errors import UsageError
+from leanmatch.factorization import Calibration as Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,11 +32,35 @@ class Calibration:
         moments: float32 ``(n, n)``.
         fisher: float32 ``(m, n)``; empty where it was not asked for.
         tokens: tokens seen.
+        prepared: the solvers' form of ``moments``, by the moment's identity.
     """
 
     moments: dict[str, Tensor] = field(default_factory=dict)
     fisher: dict[str, Tensor] = field(default_factory=dict)
     tokens: int = 0
+    prepared: dict[int, Weights] = field(default_factory=dict, repr=False)
+
+    def of(self, names: Iterable[str]) -> Calibration:
+        """The statistics of some layers; the new object keeps what solvers derive from them."""
+        wanted = tuple(names)
+        moments = {name: self.moments[name] for name in wanted if name in self.moments}
+        fisher = {name: self.fisher[name] for name in wanted if name in self.fisher}
+        return Calibration(moments, fisher, self.tokens)
+
+    def weights(self, moment: Tensor | None, fisher: Tensor | None) -> Weights:
+        """Statistics as the solvers of :mod:`leanmatch.factorization` take them."""
+        if moment is None or fisher is not None:
+            return _weights(moment, fisher)
+        if id(moment) not in self.prepared:
+            self.prepared[id(moment)] = _weights(moment, None)
+        return self.prepared[id(moment)]
+
+
+def _weights(moment: Tensor | None, fisher: Tensor | None) -> Weights:
+    return Weights(
+        moments=None if moment is None else as_array(moment.double()),
+        fisher=None if fisher is None else as_array(fisher.double()),
+    )
 
 
 def calibrate(

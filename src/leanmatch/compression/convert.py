@@ -9,7 +9,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,14 +19,19 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from leanmatch.compression.calibration import Calibration, calibrate, text_batches
-from leanmatch.compression.fitting import fit_embedding, fit_linear, fit_stack
+from leanmatch.compression.fitting import Effort, fit_group
 from leanmatch.compression.matrices import FactoredMatrix
 from leanmatch.compression.modules import CompressedLayer
 from leanmatch.compression.spec import FOR_EMBEDDINGS, CompressionSpec, LayerSpec
+from leanmatch.compression.workers import beside_one_another
 from leanmatch.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+Factored = MutableMapping[tuple[tuple[str, ...], LayerSpec, int, int, int], list[CompressedLayer]]
+"""Stand-ins by the layers' names, their spec, surplus, rounds and seed."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,7 @@ def factorize(
     rounds: int = 15,
     seed: int = 0,
     progress: bool = False,
+    cache: Factored | None = None,
 ) -> Conversion:
     """Replace layers by compressed ones, in place. A module that is used twice stays one module.
 
@@ -120,6 +127,7 @@ def factorize(
             :class:`~leanmatch.factorization.DenseSparseOptions`).
         seed: of the first atoms and of Fisher probes.
         progress: a bar on stderr.
+        cache: factors of earlier calls with the same model and calibration; new ones are added.
 
     Raises:
         UsageError, ModelError: see :func:`plan_layers`; a weighting that needs texts, without texts.
@@ -138,36 +146,32 @@ def factorize(
         batches = text_batches(model, calibration_texts, tokenizer=tokenizer, batch_size=8 if fisher else 64)
         calibration = calibrate(model, linear, batches, fisher=fisher, seed=seed)
     calibration = calibration or Calibration()
+    groups = _groups(planned, spec)
+    effort = Effort(surplus, rounds, seed, None if len(groups) == 1 else 1)
+
+    def fit(names: tuple[str, ...]) -> list[CompressedLayer]:
+        layer = planned[names[0]][1]
+        key = (names, layer, surplus, rounds, seed)
+        if cache is not None and key in cache:
+            return copy.deepcopy(cache[key])
+        modules = {name: planned[name][0] for name in names}
+        stack = spec.stack(names[0]) if len(names) > 1 else None
+        made = fit_group(modules, layer, calibration.of(names), effort, stack=stack and stack[0])
+        if cache is not None:
+            cache[key] = copy.deepcopy(made)
+        return made
+
     reports: list[LayerReport] = []
     replaced: dict[int, nn.Module] = {}
-    for names in tqdm(_groups(planned, spec), desc="factorize", disable=not progress):
-        module, layer = planned[names[0]]
-        if isinstance(module, nn.Embedding):
-            made: list[CompressedLayer] = [fit_embedding(module, layer, rounds=rounds, seed=seed)]
-        elif len(names) > 1:
-            made = list(
-                fit_stack(
-                    [linear[name] for name in names],
-                    layer,
-                    calibration,
-                    names,
-                    stack=spec.stack(names[0])[0],  # type: ignore[index]
-                    surplus=surplus,
-                    rounds=rounds,
-                    seed=seed,
-                )
-            )
-        else:
-            made = [
-                fit_linear(
-                    linear[names[0]], layer, calibration, names[0], surplus=surplus, rounds=rounds, seed=seed
-                )
-            ]
+    fitted = beside_one_another(fit, groups)
+    shown = tqdm(zip(groups, fitted, strict=True), "factorize", len(groups), disable=not progress)
+    for names, made in shown:
         for name, new in zip(names, made, strict=True):
-            old = planned[name][0]
+            old, layer = planned[name]
             new.train(old.training)
-            moment = calibration.moments.get(name)
-            reports.append(_report(name, layer, cast("Tensor", old.weight), new, moment))
+            weight = cast("Tensor", old.weight)
+            errors = relative_errors(weight, new, calibration.moments.get(name))
+            reports.append(LayerReport(name, layer, (weight.shape[0], weight.shape[1]), *errors))
             replaced[id(old)] = new
     _replace(model, replaced)
     return Conversion(tuple(reports), calibration)
@@ -286,17 +290,18 @@ def _replace(model: nn.Module, replaced: dict[int, nn.Module]) -> None:
                 setattr(parent, name, new)
 
 
-def _report(
-    name: str, layer: LayerSpec, weight: Tensor, made: CompressedLayer, moment: Tensor | None
-) -> LayerReport:
+def relative_errors(
+    weight: Tensor, made: CompressedLayer, moment: Tensor | None
+) -> tuple[float, float | None]:
+    """Of the weight, ``|E|^2 / |W|^2``, and of the outputs, ``tr(E H E^T) / tr(W H W^T)``, given ``H``."""
     with torch.no_grad():
-        left = weight.float() - made.factors.weight()
-        error = float(left.square().sum() / weight.float().square().sum().clamp_min(1e-30))
-        output = None
-        if moment is not None:
-            lost = ((left @ moment) * left).sum()
-            output = float(lost / ((weight.float() @ moment) * weight.float()).sum().clamp_min(1e-30))
-    return LayerReport(name, layer, (weight.shape[0], weight.shape[1]), error, output)
+        full = weight.float()
+        left = full - made.factors.weight()
+        error = float(left.square().sum() / full.square().sum().clamp_min(1e-30))
+        if moment is None:
+            return error, None
+        lost = ((left @ moment) * left).sum()
+        return error, float(lost / ((full @ moment) * full).sum().clamp_min(1e-30))
 
 
 def _example(model: nn.Module) -> str:

@@ -1,9 +1,10 @@
-"""One layer in, its compressed stand-in out: which solver a layer spec asks for."""
+"""Layers in, their compressed stand-ins out: which solver a layer spec asks for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from leanmatch.compression.decode import as_array, index_array
 from leanmatch.compression.matrices import FactoredMatrix, LowRankMatrix, QuantizedMatrix
 from leanmatch.compression.modules import (
     CompressedEmbedding,
+    CompressedLayer,
     CompressedLinear,
     FactoredEmbedding,
     FactoredLinear,
@@ -25,7 +27,7 @@ from leanmatch.compression.pursuit import pursue
 from leanmatch.compression.spec import LayerSpec
 from leanmatch.factorization import Calibration as Weights
 from leanmatch.factorization import DenseSparse, LowRank
-from leanmatch.factorization.dictionary import DenseSparseOptions, dense_sparse
+from leanmatch.factorization.dictionary import DenseSparseOptions, dense_sparse_factors
 from leanmatch.factorization.low_rank import LowRankOptions, fwsvd, svd
 from leanmatch.factorization.pruning import PruneOptions, prune
 
@@ -39,96 +41,125 @@ SAMPLE = 8192
 """Rows that atoms are learned from at most; embeddings have more, but no activation statistics."""
 
 
-def fit_linear(
-    module: nn.Linear,
+@dataclass(frozen=True)
+class Effort:
+    """How the factors are looked for.
+
+    Attributes:
+        surplus: nonzeros a row and block on top of those of the spec.
+        rounds: alternations of pursuit and atoms.
+        seed: of the first atoms.
+        threads: of the pursuit; None for as many as torch uses.
+    """
+
+    surplus: int = 0
+    rounds: int = 15
+    seed: int = 0
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class _Statistics:
+    """What the layer's weighting uses, None where it uses none; and the same as the solvers take it."""
+
+    moment: Tensor | None
+    fisher: Tensor | None
+    weights: Weights
+
+
+def fit_group(
+    modules: Mapping[str, nn.Module],
     layer: LayerSpec,
     calibration: Calibration,
-    name: str,
+    effort: Effort,
     *,
-    surplus: int = 0,
-    rounds: int = 15,
-    seed: int = 0,
+    stack: str | None = None,
+) -> list[CompressedLayer]:
+    """The stand-ins of layers that are factored together; the modules stay as they are.
+
+    Args:
+        modules: one linear or embedding layer, or the linear members of a stack, by full name.
+        layer: how.
+        calibration: serves the weighting; what solvers derive from it is kept in it.
+        effort: see there.
+        stack: the stack's name, where the members share their atoms.
+    """
+    if stack is not None:
+        linear = {name: cast("nn.Linear", module) for name, module in modules.items()}
+        return list(_fit_stack(linear, layer, calibration, effort, stack))
+    ((name, module),) = modules.items()
+    if isinstance(module, nn.Embedding):
+        return [_fit_embedding(module, layer, effort)]
+    return [_fit_linear(cast("nn.Linear", module), layer, _statistics(layer, calibration, [name]), effort)]
+
+
+def _fit_linear(
+    module: nn.Linear, layer: LayerSpec, statistics: _Statistics, effort: Effort
 ) -> CompressedLinear:
-    """The compressed stand-in of one linear layer; ``calibration`` serves its weighting."""
     weight = module.weight.detach().float()
-    moment, fisher = _statistics(layer, calibration, name)
     if layer.method == "int":
         return QuantizedLinear(QuantizedMatrix(weight, bits=layer.bits, group=layer.group), module.bias)
     if layer.method == "low-rank":
         rank = LowRankOptions(layer.rank or rank_for(weight.shape[0], weight.shape[1], layer.ratio))
-        solver = svd if fisher is None else fwsvd
-        low = solver(as_array(weight), rank, _weights(moment, fisher)).factors
+        solver = svd if statistics.fisher is None else fwsvd
+        low = solver(as_array(weight), rank, statistics.weights).factors
         assert isinstance(low, LowRank)
         return LowRankLinear(LowRankMatrix(low, bits=layer.value_bits).to(weight.device), module.bias)
     if layer.method == "nm":
-        keep = min(layer.nonzeros + surplus, layer.block)
-        options = PruneOptions(keep=keep, of=layer.block)
-        found = prune(as_array(weight), options, _weights(moment, fisher)).factors
+        keep = min(layer.nonzeros + effort.surplus, layer.block)
+        found = prune(as_array(weight), PruneOptions(keep=keep, of=layer.block), statistics.weights).factors
         assert isinstance(found, DenseSparse)
         made = _factored(found, layer).to(weight.device)
-        made.metric = metric_of(moment, weight.shape[1], layer.block)
+        made.metric = metric_of(statistics.weights, weight.shape[1], layer.block).to(weight.device)
         return FactoredLinear(made, module.bias)
-    return FactoredLinear(_dense_sparse(weight, layer, moment, fisher, surplus, rounds, seed)[0], module.bias)
+    return FactoredLinear(_dense_sparse(weight, layer, statistics, effort)[0], module.bias)
 
 
-def fit_stack(
-    modules: Sequence[nn.Linear],
-    layer: LayerSpec,
-    calibration: Calibration,
-    names: Sequence[str],
-    *,
-    stack: str,
-    surplus: int = 0,
-    rounds: int = 15,
-    seed: int = 0,
-) -> Iterator[FactoredLinear]:
+def _fit_stack(
+    modules: Mapping[str, nn.Linear], layer: LayerSpec, calibration: Calibration, effort: Effort, stack: str
+) -> list[FactoredLinear]:
     """Linear layers with the same input, factored as one matrix: they share one parameter of atoms."""
-    weight = torch.cat([module.weight.detach().float() for module in modules])
-    moment = _statistics(layer, calibration, names[0])[0]
-    rows = [_statistics(layer, calibration, name)[1] for name in names]
-    fisher = None if rows[0] is None else torch.cat([row for row in rows if row is not None])
-    sizes = [module.out_features for module in modules]
-    matrices = _dense_sparse(weight, layer, moment, fisher, surplus, rounds, seed, sizes=sizes, stack=stack)
-    for matrix, module in zip(matrices, modules, strict=True):
+    weight = torch.cat([module.weight.detach().float() for module in modules.values()])
+    sizes = [module.out_features for module in modules.values()]
+    statistics = _statistics(layer, calibration, list(modules))
+    matrices = _dense_sparse(weight, layer, statistics, effort, sizes=sizes, stack=stack)
+    for matrix in matrices:
         matrix.atoms = matrices[0].atoms
-        yield FactoredLinear(matrix, module.bias)
+    pairs = zip(matrices, modules.values(), strict=True)
+    return [FactoredLinear(matrix, module.bias) for matrix, module in pairs]
 
 
-def fit_embedding(
-    module: nn.Embedding, layer: LayerSpec, *, rounds: int = 15, seed: int = 0
-) -> CompressedEmbedding:
-    """The compressed stand-in of an embedding table."""
+def _fit_embedding(module: nn.Embedding, layer: LayerSpec, effort: Effort) -> CompressedEmbedding:
     weight = module.weight.detach().float()
     if layer.method == "int":
         matrix = QuantizedMatrix(weight, bits=layer.bits, group=layer.group)
         return QuantizedEmbedding(matrix, module.padding_idx)
-    return FactoredEmbedding(_dense_sparse(weight, layer, None, None, 0, rounds, seed)[0], module.padding_idx)
+    nothing = _Statistics(None, None, Weights())
+    plain = Effort(0, effort.rounds, effort.seed, effort.threads)
+    return FactoredEmbedding(_dense_sparse(weight, layer, nothing, plain)[0], module.padding_idx)
 
 
 def _dense_sparse(
     weight: Tensor,
     layer: LayerSpec,
-    moment: Tensor | None,
-    fisher: Tensor | None,
-    surplus: int,
-    rounds: int,
-    seed: int,
+    statistics: _Statistics,
+    effort: Effort,
     *,
     sizes: Sequence[int] | None = None,
     stack: str | None = None,
 ) -> list[FactoredMatrix]:
-    metric = metric_of(moment, weight.shape[1], layer.block).to(weight.device)
+    metric = metric_of(statistics.weights, weight.shape[1], layer.block).to(weight.device)
     options = DenseSparseOptions(
         width=layer.block,
         atoms=layer.atoms,
-        nonzeros=min(layer.nonzeros + surplus, layer.atoms),
-        iterations=rounds,
-        compensate=layer.compensate and moment is not None,
-        sweeps=SWEEPS if rounds >= ROUGH else 0,
-        seed=seed,
-        threads=torch.get_num_threads(),
+        nonzeros=min(layer.nonzeros + effort.surplus, layer.atoms),
+        iterations=effort.rounds,
+        compensate=layer.compensate and statistics.moment is not None,
+        sweeps=SWEEPS if effort.rounds >= ROUGH else 0,
+        seed=effort.seed,
+        threads=effort.threads or torch.get_num_threads(),
     )
-    found = _solve_dense_sparse(weight, options, moment, fisher, seed)
+    found = _solve_dense_sparse(weight, options, statistics.weights)
     matrices, start = [], 0
     for size in sizes or [len(weight)]:
         part = DenseSparse(
@@ -141,16 +172,13 @@ def _dense_sparse(
     return matrices
 
 
-def _solve_dense_sparse(
-    weight: Tensor, options: DenseSparseOptions, moment: Tensor | None, fisher: Tensor | None, seed: int
-) -> DenseSparse:
+def _solve_dense_sparse(weight: Tensor, options: DenseSparseOptions, weights: Weights) -> DenseSparse:
     """Factors of the whole matrix; atoms of a tall one (embeddings) are learned from a sample of its rows."""
     few = weight
     if len(weight) > SAMPLE:
-        rows = torch.randperm(len(weight), generator=torch.Generator().manual_seed(seed))[:SAMPLE]
+        rows = torch.randperm(len(weight), generator=torch.Generator().manual_seed(options.seed))[:SAMPLE]
         few = weight[rows.to(weight.device)]
-    found = dense_sparse(as_array(few), options, _weights(moment, fisher)).factors
-    assert isinstance(found, DenseSparse)
+    found, _ = dense_sparse_factors(as_array(few), options, weights)
     if few is weight:
         return found
     codes = pursue(weight, torch.from_numpy(found.atoms).to(weight.device), options.nonzeros)
@@ -167,23 +195,17 @@ def rank_for(rows: int, columns: int, ratio: float) -> int:
     return max(1, int(rows * columns / (ratio * (rows + columns))))
 
 
-def _weights(moment: Tensor | None, fisher: Tensor | None) -> Weights:
-    """Statistics as the solvers of :mod:`leanmatch.factorization` take them."""
-    return Weights(
-        moments=None if moment is None else as_array(moment.double()),
-        fisher=None if fisher is None else as_array(fisher.double()),
-    )
-
-
 def _factored(found: DenseSparse, layer: LayerSpec, stack: str | None = None) -> FactoredMatrix:
     return FactoredMatrix(
         found, value_bits=layer.value_bits, atom_bits=layer.atom_bits, stack=stack, nonzeros=layer.nonzeros
     )
 
 
-def _statistics(layer: LayerSpec, calibration: Calibration, name: str) -> tuple[Any, Any]:
-    """Second moment and Fisher information that the layer's weighting uses, None where it uses none."""
+def _statistics(layer: LayerSpec, calibration: Calibration, names: Sequence[str]) -> _Statistics:
+    """Of layers with the same inputs, above one another."""
     if layer.weighting == "none":
-        return None, None
-    fisher = calibration.fisher.get(name) if layer.weighting == "fisher" else None
-    return calibration.moments.get(name), fisher
+        return _Statistics(None, None, Weights())
+    moment, fisher = calibration.moments.get(names[0]), None
+    if layer.weighting == "fisher" and names[0] in calibration.fisher:
+        fisher = torch.cat([calibration.fisher[name] for name in names])
+    return _Statistics(moment, fisher, calibration.weights(moment, fisher))

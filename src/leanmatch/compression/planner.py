@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ import numpy as np
 import torch
 
 from leanmatch.compression.calibration import Calibration
-from leanmatch.compression.convert import compressed_layers, factorize, finalize
+from leanmatch.compression.convert import Factored, compressed_layers, factorize, finalize
 from leanmatch.compression.matrices import FactoredMatrix
 from leanmatch.compression.patterns import default_spec
 from leanmatch.compression.planner_allocation import allocate
@@ -50,6 +52,8 @@ BYTE_RUNGS = (2.0, 1.75, 1.5, 1.3, 1.15, 1.0)
 RECOVERED = 4.0
 """First guess of ``keep``: training wins back all but this part of what one shot loses."""
 MOST_ATTEMPTS = 3
+PARTS = ("measuring", "factors", "training", "judging")
+"""What the planner's time goes to."""
 TIE = 1e-12
 """Harm of a byte: between equally harmless choices the smaller one is taken."""
 
@@ -111,12 +115,14 @@ class Planned:
         attempts: in order; the last one is that of ``model``.
         reached: the quality asked for was reached, or none was asked for.
         measured: harm of each group's candidates, by group.
+        seconds: by the clock, of this call alone, for each of :data:`PARTS`.
     """
 
     model: Any
     attempts: list[Attempt]
     reached: bool
     measured: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def last(self) -> Attempt:
@@ -159,8 +165,10 @@ class Planner:
         self.model, self.task, self.folder, self.method = model, task, folder, method
         self.training = training or TrainingOptions()
         self.report, self.progress = report, progress
+        self._seconds: dict[str, float] = dict.fromkeys(PARTS, 0.0)
         self._dense = self._baseline()
         self._calibration: Calibration | None = None
+        self._factors: Factored = {}
 
     def run(self, budget: Budget, spec: CompressionSpec | None = None) -> Planned:
         """Plan, train and check.
@@ -199,7 +207,7 @@ class Planner:
 
     def _baseline(self) -> Any:
         self.report(f"measuring the dense model's {self.task.metric} on held-out data")
-        scores = self.task.scores(self.model)
+        scores = self._scores(self.model)
         if not np.isfinite(scores).all() or float(scores.mean()) <= 0:
             raise ModelError(
                 f"the dense model's {self.task.metric} on the held-out data is {float(scores.mean()):.4f}",
@@ -207,10 +215,21 @@ class Planner:
             )
         return scores
 
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        begun = time.monotonic()
+        yield
+        self._seconds[part] += time.monotonic() - begun
+
+    def _scores(self, model: Any) -> Any:
+        with self._timed("judging"):
+            return self.task.scores(model)
+
     def _measure(self, groups: Sequence[Group]) -> list[list[float]]:
-        sensitivity = Sensitivity(self.model, self._texts(), self.folder, tokenizer=self.task.tokenizer)
-        self._calibration = self._gather(groups)
-        return sensitivity.measure(groups, self._calibration, progress=self.progress)
+        with self._timed("measuring"):
+            sensitivity = Sensitivity(self.model, self._texts(), self.folder, tokenizer=self.task.tokenizer)
+            self._calibration = self._gather(groups)
+            return sensitivity.measure(groups, self._calibration, progress=self.progress)
 
     def _calibrate(self, spec: CompressionSpec) -> None:
         self._calibration = self._gather(groups_of(self.model, spec, "int8"))
@@ -274,12 +293,16 @@ class Planner:
         # each next attempt gives a good deal more room, the last one all there is
         return left if len(left) <= MOST_ATTEMPTS else [left[0], left[min(2, len(left) - 2)], left[-1]]
 
+    def _factorize(self, model: Any, spec: CompressionSpec) -> None:
+        with self._timed("factors"):
+            factorize(model, spec, calibration=self._calibration, progress=self.progress, cache=self._factors)
+
     def _one_shot(self, number: int, rung: tuple[str, CompressionSpec]) -> float:
         file = self.folder / f"one-shot-{number}.json"
         if not file.exists():
             model = copy.deepcopy(self.model)
-            factorize(model, rung[1], calibration=self._calibration, rounds=5)
-            write_json(file, {"kept": float(self.task.scores(model).mean() / self._dense.mean())})
+            self._factorize(model, rung[1])
+            write_json(file, {"kept": float(self._scores(model).mean() / self._dense.mean())})
         return float(json.loads(file.read_text())["kept"])
 
     def _climb(self, rungs: Sequence[tuple[str, CompressionSpec]], keep: float | None) -> Planned:
@@ -288,15 +311,18 @@ class Planner:
             model, attempt = self._attempt(number, label, spec)
             attempts.append(attempt)
             self.report(f"{label}: {attempt.quality.sentence()}")
-            if keep is None or attempt.quality.kept >= keep:
-                return Planned(model, attempts, True)
-        return Planned(model, attempts, False)
+            reached = keep is None or attempt.quality.kept >= keep
+            if reached:
+                break
+        spent = ", ".join(f"{part} {seconds:.0f} s" for part, seconds in self._seconds.items())
+        self.report(f"time: {spent}")
+        return Planned(model, attempts, reached, seconds=dict(self._seconds))
 
     def _attempt(self, number: int, label: str, spec: CompressionSpec) -> tuple[Any, Attempt]:
         folder = self.folder / f"attempt-{number}"
         folder.mkdir(exist_ok=True)
         model = copy.deepcopy(self.model)
-        factorize(model, spec, calibration=self._calibration, progress=self.progress)
+        self._factorize(model, spec)
         done, result = folder / "final.pt", folder / "training.json"
         if done.exists():
             finalize(model)
@@ -307,20 +333,21 @@ class Planner:
                 isinstance(layer.factors, FactoredMatrix) and hasattr(layer, "in_features")
                 for layer in compressed_layers(model).values()
             )
-            history = train_factors(
-                model,
-                self.model,
-                self.task,
-                self.training,
-                folder,
-                stf=(lambda made, steps: STF(made, total_steps=steps)) if learned else None,
-                description=f"training, attempt {number}",
-            )
+            with self._timed("training"):
+                history = train_factors(
+                    model,
+                    self.model,
+                    self.task,
+                    self.training,
+                    folder,
+                    stf=(lambda made, steps: STF(made, total_steps=steps)) if learned else None,
+                    description=f"training, attempt {number}",
+                )
             finalize(model)
             write_json(result, history)
             save_state(done, model.state_dict())
             (folder / "checkpoint.pt").unlink(missing_ok=True)
-        quality = compare(self.task.metric, self._dense, self.task.scores(model))
+        quality = compare(self.task.metric, self._dense, self._scores(model))
         return model, Attempt(label, spec, quality, layer_errors(self.model, model), history)
 
     def _other_bytes(self, groups: Sequence[Group]) -> int:

@@ -70,11 +70,13 @@ def _dense_sparse(width: int, atoms: int, nonzeros: int, bits: int = 8) -> Layer
 
 
 _DENSE_SPARSE = (
-    *(_dense_sparse(16, 64, k) for k in (2, 3, 4, 5, 6, 8)),
+    *(_dense_sparse(16, 64, k) for k in (2, 3, 4)),
     *(_dense_sparse(16, 64, k, 4) for k in (3, 4)),
-    _dense_sparse(16, 32, 3),
-    _dense_sparse(8, 64, 3),
+    *(_dense_sparse(12, 64, k) for k in (2, 4)),
+    *(_dense_sparse(8, 64, k) for k in (2, 3, 4)),
+    _dense_sparse(8, 32, 2),
 )
+"""The best of 24 at equal multiply-adds on MiniLM (docs/LOG.md)."""
 _INT8 = LayerSpec(method="int", bits=8)
 _LOW_RANK = tuple(
     LayerSpec(method="low-rank", ratio=x) for x in (1.25, 1.5, 1.75, 2.0, 2.33, 2.67, 3.0, 3.57, 4.5, 6.0)

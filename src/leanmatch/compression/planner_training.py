@@ -9,13 +9,14 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from leanmatch.compression.matrices import FactoredMatrix
@@ -25,7 +26,9 @@ from leanmatch.files import atomic_file, write_json
 
 CHECKPOINT = "checkpoint.pt"
 STEPS = "steps.json"
-TIMED_STEPS = 3
+TIMED_STEPS = 5
+STRETCH = 16
+"""Batches among which texts are sorted by length."""
 MOST_STEPS = 200_000
 
 
@@ -102,7 +105,8 @@ def train_factors(
     teacher.eval()
     folder.mkdir(parents=True, exist_ok=True)
     context = _precision(model, options)
-    steps = _fixed_steps(model, teacher, task, options, folder, context)
+    batches = Batches([len(text) for text in task.texts], options.batch_size, options.seed)
+    steps = _fixed_steps(model, teacher, task, options, folder, context, batches)
     learner = stf(model, steps) if stf is not None and steps else None
     optimizer = _optimizer(model, options)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
@@ -113,7 +117,7 @@ def train_factors(
     with tqdm(total=steps, initial=start, desc=description, unit="step") as bar:
         for step in range(start, steps):
             with context():
-                loss = task.loss(model, teacher, _rows(len(task.texts), step, options))
+                loss = task.loss(model, teacher, batches(step))
             if not bool(torch.isfinite(loss)):
                 raise ModelError(
                     f"training diverged: the loss of step {step + 1} is {float(loss)}",
@@ -138,7 +142,13 @@ def train_factors(
 
 
 def _fixed_steps(
-    model: Any, teacher: Any, task: Task, options: TrainingOptions, folder: Path, context: Callable[[], Any]
+    model: Any,
+    teacher: Any,
+    task: Task,
+    options: TrainingOptions,
+    folder: Path,
+    context: Callable[[], Any],
+    batches: Batches,
 ) -> int:
     if options.steps is not None:
         return options.steps
@@ -148,26 +158,60 @@ def _fixed_steps(
     if file.exists():
         return int(json.loads(file.read_text())["steps"])
     times = []
-    for step in range(TIMED_STEPS):
+    sample = batches.sample(TIMED_STEPS)
+    for rows in (sample[-1], *sample):  # the first one warms up
         begun = time.monotonic()
         with context():
-            loss = task.loss(model, teacher, _rows(len(task.texts), step, options))
+            loss = task.loss(model, teacher, rows)
         loss.backward()  # type: ignore[no-untyped-call]
         model.zero_grad(set_to_none=True)
         times.append(time.monotonic() - begun)
-    each = sorted(times)[TIMED_STEPS // 2] * 1.1  # the optimizer's own work
+    each = sum(times[1:]) / TIMED_STEPS * 1.1  # the optimizer's own work
     steps = max(1, min(MOST_STEPS, int(60 * options.minutes / each)))
     write_json(file, {"steps": steps, "seconds_a_step": each})
     return steps
 
 
-def _rows(texts: int, step: int, options: TrainingOptions) -> Any:
-    """Places of a batch: the texts in a new random order each pass; a function of the step alone."""
-    size = min(options.batch_size, texts)
-    each = max(1, texts // size)
-    order = np.random.default_rng([options.seed, step // each]).permutation(texts)
-    place = step % each
-    return order[place * size : (place + 1) * size]
+class Batches:
+    """Places of each step's texts: all in a new random order each pass, texts of like length together.
+
+    A pass is cut into stretches of :data:`STRETCH` batches; within one, texts are sorted by length and the
+    batches shuffled, so that little of a batch is padding. What a step gets is a function of the step alone.
+
+    Args:
+        lengths: of the texts.
+        size: of a batch.
+        seed: of the orders.
+    """
+
+    def __init__(self, lengths: Sequence[int], size: int, seed: int) -> None:
+        self._lengths = np.asarray(lengths)
+        self._size, self._seed = min(size, len(lengths)), seed
+        self._pass, self._batches = -1, np.empty((0, 0), np.int64)
+
+    def __call__(self, step: int) -> NDArray[np.int64]:
+        """Int64 ``(size,)``."""
+        each = max(1, len(self._lengths) // self._size)
+        if step // each != self._pass:
+            self._pass = step // each
+            self._batches = self._shuffled(np.random.default_rng([self._seed, self._pass]), each)
+        found: NDArray[np.int64] = self._batches[step % each]
+        return found
+
+    def sample(self, count: int) -> list[NDArray[np.int64]]:
+        """Batches of the first pass from short texts to long ones."""
+        self(0)
+        batches = sorted(self._batches, key=lambda rows: int(self._lengths[rows].max()))
+        return [batches[(2 * place + 1) * len(batches) // (2 * count)] for place in range(count)]
+
+    def _shuffled(self, rng: np.random.Generator, each: int) -> NDArray[np.int64]:
+        order = rng.permutation(len(self._lengths))[: each * self._size]
+        made = []
+        for begin in range(0, len(order), STRETCH * self._size):
+            part = order[begin : begin + STRETCH * self._size]
+            part = part[np.argsort(self._lengths[part], kind="stable")].reshape(-1, self._size)
+            made.append(rng.permutation(part))
+        return np.concatenate(made)
 
 
 def _optimizer(model: Any, options: TrainingOptions) -> Any:

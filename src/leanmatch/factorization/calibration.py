@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +69,7 @@ class Calibration:
         if self.fisher is not None:
             check_shape("fisher", self.fisher, shape, "(m, n)")
 
+    @cached_property
     def damped(self) -> Doubles:
         """``moments`` with :data:`DAMPING`, float64; a matrix of zeros becomes the identity."""
         if self.moments is None:
@@ -76,6 +78,30 @@ class Calibration:
         level = float(np.diagonal(moments).mean())
         size = len(moments)
         return (moments + moments.T) / 2 + (DAMPING * level if level > 0 else 1.0) * np.eye(size)
+
+    def roots(self, width: int) -> Doubles:
+        """Lower Cholesky factors of the blocks of :attr:`damped` on the diagonal, ``(B, b, b)``."""
+        blocks = len(self.damped) // width
+        parts = self.damped.reshape(blocks, width, blocks, width)
+        found: Doubles = np.linalg.cholesky(np.stack([parts[i, :, i] for i in range(blocks)]))
+        return found
+
+    @cached_property
+    def inverse_root(self) -> Doubles:
+        """``U``, upper triangular, with ``H^-1 = U^T U`` for the damped moments ``H``; computed once.
+
+        With the columns in reverse order Cholesky gives ``H = R R^T``, ``R`` upper triangular: ``U = R^-1``.
+        """
+        from scipy.linalg import cholesky
+        from scipy.linalg.lapack import dtrtri
+
+        turned = np.ascontiguousarray(self.damped[::-1, ::-1])
+        upper = cholesky(turned, lower=True, overwrite_a=True)[::-1, ::-1]
+        inverse, failed = dtrtri(upper, lower=0)
+        if failed:
+            raise DataError("second moments cannot be inverted", remedy="give more calibration texts")
+        found: Doubles = inverse
+        return found
 
     def error(self, weight: NDArray[np.floating], approximation: NDArray[np.floating]) -> float:
         """The weighted squared error relative to that of approximating by 0; 0 for a matrix of zeros."""
@@ -133,10 +159,8 @@ def block_metric(calibration: Calibration, m: int, n: int, width: int) -> BlockM
     sums.
     """
     blocks = n // width
-    roots = rows = None
-    if calibration.moments is not None:
-        damped = calibration.damped().reshape(blocks, width, blocks, width)
-        roots = np.linalg.cholesky(np.stack([damped[i, :, i] for i in range(blocks)]))
+    roots = None if calibration.moments is None else calibration.roots(width)
+    rows = None
     if calibration.fisher is not None:
         parts = calibration.fisher.reshape(m, blocks, width).astype(np.float64)
         rows = parts.mean(axis=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
-from scipy.linalg import cholesky, solve_triangular
+from scipy.linalg import solve_triangular
 
 from leanmatch.factorization.arrays import Float
 from leanmatch.factorization.calibration import BlockMetric, Calibration, Doubles
@@ -39,7 +39,7 @@ def compensated(
     Source: Frantar, Ashkboos, Hoefler, Alistarh, "GPTQ" (2022), for one column at a time.
     """
     n = weight.shape[1]
-    upper = cholesky(np.linalg.inv(calibration.damped()), lower=False)
+    upper = calibration.inverse_root
     current = weight.astype(np.float64)
     parts, histories = [], []
     for begin in range(0, n, width):

@@ -97,6 +97,14 @@ def dense_sparse(
     >>> result.factors.nonzeros, result.report.relative_error < 0.2
     (3, True)
     """
+    factors, history = dense_sparse_factors(weight, options, calibration)
+    return solved("dense-sparse", weight, factors, calibration, history)
+
+
+def dense_sparse_factors(
+    weight: Float, options: DenseSparseOptions | None = None, calibration: Calibration = PLAIN
+) -> tuple[DenseSparse, tuple[float, ...]]:
+    """:func:`dense_sparse` without its report: the factors, and the relative errors round by round."""
     options = options or DenseSparseOptions()
     check_divides(options.width, weight.shape[1])
     calibration.check_fits((weight.shape[0], weight.shape[1]))
@@ -113,7 +121,7 @@ def dense_sparse(
         codes = Codes(factors.indices, factors.values, np.empty(factors.indices.shape[:2], np.float32))
         values = weighted_values(weight, calibration.fisher, codes, factors.atoms)
         factors = DenseSparse(factors.atoms, factors.indices, values)
-    return solved("dense-sparse", weight, factors, calibration, history)
+    return factors, history
 
 
 def first_atoms(weight: Float, width: int, count: int, seed: int) -> Float:

@@ -98,7 +98,7 @@ def _truncated(
     if rank > min(m, n):
         raise UsageError(f"rank must be at most min(m, n) = {min(m, n)} (found {rank})")
     scaled = weight.astype(np.float64) if rows is None else weight * rows[:, None]
-    root = None if calibration.moments is None else np.linalg.cholesky(calibration.damped())
+    root = None if calibration.moments is None else np.linalg.cholesky(calibration.damped)
     left, singular, right = np.linalg.svd(scaled if root is None else scaled @ root, full_matrices=False)
     root_of_singular = np.sqrt(singular[:rank])
     left, right = left[:, :rank] * root_of_singular, root_of_singular[:, None] * right[:rank]
