@@ -137,7 +137,7 @@ def test_every_sweep_lowers_the_error_of_all_blocks_together(fisher):
             **{**vars(SMALL), "iterations": 8, "compensate": True, "sweeps": sweeps, "beam": 2}
         )
         found = dense_sparse(weight, options, calibration)
-        damped = Calibration(moments=calibration.damped(), fisher=fisher)
+        damped = Calibration(moments=calibration.damped, fisher=fisher)
         errors.append(damped.error(weight, found.factors.dense()))
     assert (np.diff(errors) < 0).all()
     assert errors[2] < 0.92 * errors[0]
@@ -146,7 +146,7 @@ def test_every_sweep_lowers_the_error_of_all_blocks_together(fisher):
 def test_a_block_is_solved_given_the_errors_of_all_others():
     """With as many nonzeros as columns the swept block ends at its best reply to a planted error."""
     weight, calibration = normal(20, 16), Calibration(moments=correlated_moments(16))
-    moments = calibration.damped()
+    moments = calibration.damped
     options = DenseSparseOptions(width=8, atoms=8, nonzeros=8, iterations=2)
     exact = dense_sparse(weight, options).factors
     wrong = dense_sparse(weight + np.eye(20, 16, 8, dtype=np.float32), options).factors

@@ -77,7 +77,7 @@ def swept(
     H_others,i H_ii^-1``, and what is left of the whole error is that of the target in the metric of ``H_ii``.
     A block that gets no better stays as it is, so the whole error falls.
     """
-    moments = calibration.damped()
+    moments = calibration.damped
     error = weight.astype(np.float64) - np.concatenate([part.dense() for part in parts], axis=1)
     kept = list(parts)
     for i, part in enumerate(parts):
