@@ -54,6 +54,8 @@ def create_app(options: ServeOptions, *, encoder: Any = None) -> Gate:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.start()
+        if options.workers > 1:  # of several, one that loads must not answer 503 for those that are ready
+            await service.settled()
         yield
         await service.stop()
         access.flush()

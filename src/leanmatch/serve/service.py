@@ -61,6 +61,7 @@ class Service:
             self._explain, most=EXPLAINED_TOGETHER, window_seconds=0.0
         )
         self._tasks: list[asyncio.Task[None]] = []
+        self._settled = asyncio.Event()
         self.failed: LeanmatchError | None = None
 
     @property
@@ -88,7 +89,13 @@ class Service:
         """Begin to load."""
         self._batcher.start()
         self._explaining.start()
-        self._tasks.append(asyncio.create_task(self._load_and_follow()))
+        loading = asyncio.create_task(self._load_and_follow())
+        loading.add_done_callback(lambda _: self._settled.set())
+        self._tasks.append(loading)
+
+    async def settled(self) -> None:
+        """Wait until it is ready, or loading has failed."""
+        await self._settled.wait()
 
     async def stop(self) -> None:
         """Finish what was accepted."""
@@ -184,6 +191,7 @@ class Service:
             log.error(str(error))
             return
         self._engine, self.status = engine, "ready"
+        self._settled.set()
         self._show(engine.catalogue)
         await loop.run_in_executor(self._side, self._warm, engine)
         while True:
