@@ -3,7 +3,7 @@
 ``harm = mean(1 - cos)`` between the model's outputs on some texts with only that group compressed and the
 dense model's. It is measured for one candidate of each group and is taken to be in proportion to the layer's
 own relative error for the others: both are squares of a small change. (Measured on MiniLM, for two
-candidates whose errors differ by a factor of 4: ``harm ~ error^a`` with a median ``a`` of 1.03; 22 of 24
+candidates whose errors differ by a factor of 4: ``harm ~ error^a`` with a median ``a`` of 1.03; 23 of 24
 layers between 0.90 and 1.20.)
 
 The errors of all candidates come from a few rounds without compensation. How much of it compensation takes

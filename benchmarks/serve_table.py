@@ -1,0 +1,67 @@
+"""The load table of docs/results/serve.md from the result files of ``benchmarks/serve.py --json``.
+
+python benchmarks/serve_table.py docs/results/serve -o docs/results/serve.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from leanmatch.files import atomic_file
+
+BEGIN, END = "<!-- load table -->\n", "<!-- end of load table -->\n"
+HEAD = (
+    "model, workers",
+    "date, load of the machine",
+    "ready, s",
+    "100/s: p50 / p99, ms",
+    "one at a time, answers/s",
+    "64 connections, answers/s",
+    "ratio",
+    "1,000 connections: answers",
+    "memory, MB: calm / 1st overload / 2nd",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("results", type=Path)
+    parser.add_argument("-o", "--output", type=Path)
+    arguments = parser.parse_args()
+    rows = [_row(json.loads(file.read_text())) for file in sorted(arguments.results.glob("*.json"))]
+    table = "\n".join(["| " + " | ".join(HEAD) + " |", "|---" * len(HEAD) + "|", *rows]) + "\n"
+    if arguments.output is None:
+        print(table, end="")
+        return
+    before, _, rest = arguments.output.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    with atomic_file(arguments.output) as temporary:
+        temporary.write_text(before + BEGIN + table + END + after, encoding="utf-8")
+
+
+def _row(run: dict[str, Any]) -> str:
+    single, many, steady, over = (
+        run[name] for name in ("one at a time", "64 connections", "100 a second", "1000 connections")
+    )
+    statuses = ", ".join(f"{count:,} x {status}" for status, count in over["statuses"].items())
+    cells = (
+        f"{run['model']}, {run['workers']}",
+        f"{run['date']}, {run['load_before']:g}",
+        f"{run['seconds_to_ready']:.2f}",
+        f"{steady['p50_ms']:.1f} / {steady['p99_ms']:.1f}",
+        f"{single['answers_per_second']:,.0f} ({single['cpu_ms_each']:.2f})",
+        f"{many['answers_per_second']:,.0f} ({many['cpu_ms_each']:.2f})",
+        f"{run['ratio']:.2f}",
+        statuses,
+        " / ".join(f"{size:.0f}" for size in over["memory_mb"]),
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    main()
