@@ -108,7 +108,8 @@ def test_a_worker_that_is_killed_is_replaced(catalogue):
         for thread in threads:
             thread.join()
         assert before[0] not in workers_of(process) and before[1] in workers_of(process)
-        assert statuses.count(200) >= 3 and set(statuses) == {200}  # the new one takes no connection before it has loaded
+        # the new one takes no connection before it has loaded
+        assert statuses.count(200) >= 3 and set(statuses) == {200}
         assert len(broken) <= 4  # what the killed one had in hand
 
 

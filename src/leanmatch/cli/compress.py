@@ -43,7 +43,7 @@ def compress(
         typer.Option(metavar="N", help="Training time of one attempt. Default: 10, with int8 none."),
     ] = None,
     allow_lower: Annotated[
-        bool, typer.Option("--allow-lower", help="Save the last attempt, the largest, even if it misses --keep.")
+        bool, typer.Option("--allow-lower", help="Save the last attempt even if it misses --keep.")
     ] = False,
     column: ColumnOption = None,
     batch_size: Annotated[int, typer.Option(min=2, help="Texts a training step.")] = 64,
@@ -180,7 +180,7 @@ def _show(summary: dict[str, Any]) -> None:
     if not summary["saved"]:
         lines += [
             f"No model was saved: {quality.sentence()}; {summary['asked']['keep']:.1%} was asked for.",
-            f"The last attempt, the largest, is kept in {summary['work']}: the same command with --allow-lower saves it.",
+            f"The last attempt is kept in {summary['work']}: the same command with --allow-lower saves it.",
             "More --minutes, more training texts, another --method or a lower --keep may reach it.",
         ]
     else:

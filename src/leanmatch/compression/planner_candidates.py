@@ -77,7 +77,7 @@ _DENSE_SPARSE = (
     _dense_sparse(8, 32, 2),
     _dense_sparse(16, 32, 3),
 )
-"""The best of 24 at equal multiply-adds on MiniLM (docs/LOG.md); the last one is the leanest for small layers."""
+"""The best of 24 at equal multiply-adds on MiniLM (docs/LOG.md), and the leanest for small layers."""
 _INT8 = LayerSpec(method="int", bits=8)
 _LOW_RANK = tuple(
     LayerSpec(method="low-rank", ratio=x) for x in (1.25, 1.5, 1.75, 2.0, 2.33, 2.67, 3.0, 3.57, 4.5, 6.0)
