@@ -143,7 +143,8 @@ def draw(rows: list[Row], path: Path) -> None:
             if row["method"] == name and row["task"] == "match" and row["steps"]
         ]
         if points:
-            axes.scatter(*zip(*points, strict=True), label=label, s=45)
+            ring = {"s": 110, "facecolors": "none", "edgecolors": "C0", "linewidths": 2.2, "zorder": 3}
+            axes.scatter(*zip(*points, strict=True), label=label, **(ring if name == "stf" else {"s": 45}))
     axes.axhline(100, color="0.6", linewidth=1)
     axes.set_xlabel("times fewer encoder bytes than float32")
     axes.set_ylabel("share of the dense model's metrics, %")
