@@ -8,19 +8,17 @@ mean over the seeds), 95%, of the difference from plain fine-tuning in the same 
 
 from __future__ import annotations
 
-import argparse
 import base64
 import json
 import zlib
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pages import arguments_of, publish
 
-from leanmatch.files import atomic_file
 from leanmatch.metrics.bootstrap import Interval, interval, resampled_ratios
 from leanmatch.training.selection import SHARES, Candidate, choose
 
@@ -85,24 +83,14 @@ DEFAULT = "**default: weight auto, average auto**"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("results", type=Path)
-    parser.add_argument("-o", "--output", type=Path)
-    arguments = parser.parse_args()
+    arguments = arguments_of(__doc__)
     groups: dict[tuple[str, str], dict[str, dict[int, Runs]]] = defaultdict(lambda: defaultdict(dict))
     for file in sorted(arguments.results.glob("*.json")):
         result = json.loads(file.read_text(encoding="utf-8"))
         seeds = groups[result["encoder"], result["regime"]][result["setting"]]
         seeds.setdefault(result["seed"], {})[result["method"]] = result
     text = "\n".join(part for key in sorted(groups, reverse=True) for part in _section(*key, groups[key]))
-    if arguments.output is None:
-        print(text)
-        return
-    head, mark, _ = arguments.output.read_text(encoding="utf-8").partition("<!-- tables -->\n")
-    with atomic_file(arguments.output) as temporary:
-        temporary.write_text(head + (mark or "<!-- tables -->\n") + text + "\n", encoding="utf-8")
+    publish(text + "\n", arguments.output, "<!-- tables -->\n")
 
 
 def _section(encoder: str, regime: str, settings: dict[str, dict[int, Runs]]) -> list[str]:

@@ -5,12 +5,10 @@ python benchmarks/serve_table.py docs/results/serve -o docs/results/serve.md
 
 from __future__ import annotations
 
-import argparse
 import json
-from pathlib import Path
 from typing import Any
 
-from leanmatch.files import atomic_file
+from pages import arguments_of, publish
 
 BEGIN, END = "<!-- load table -->\n", "<!-- end of load table -->\n"
 HEAD = (
@@ -27,21 +25,10 @@ HEAD = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("results", type=Path)
-    parser.add_argument("-o", "--output", type=Path)
-    arguments = parser.parse_args()
+    arguments = arguments_of(__doc__)
     rows = [_row(json.loads(file.read_text())) for file in sorted(arguments.results.glob("*.json"))]
     table = "\n".join(["| " + " | ".join(HEAD) + " |", "|---" * len(HEAD) + "|", *rows]) + "\n"
-    if arguments.output is None:
-        print(table, end="")
-        return
-    before, _, rest = arguments.output.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    with atomic_file(arguments.output) as temporary:
-        temporary.write_text(before + BEGIN + table + END + after, encoding="utf-8")
+    publish(table, arguments.output, BEGIN, END)
 
 
 def _row(run: dict[str, Any]) -> str:

@@ -77,7 +77,7 @@ def swept(
     H_others,i H_ii^-1``, and what is left of the whole error is that of the target in the metric of ``H_ii``.
     A block that gets no better stays as it is, so the whole error falls.
     """
-    moments = calibration.damped
+    moments, roots = calibration.damped, calibration.roots(width)
     error = weight.astype(np.float64) - np.concatenate([part.dense() for part in parts], axis=1)
     kept = list(parts)
     for i, part in enumerate(parts):
@@ -85,12 +85,11 @@ def swept(
         own = moments[here, here]
         others = error @ moments[:, here] - error[:, here] @ own
         target = weight[:, here].astype(np.float64) + np.linalg.solve(own, others.T).T
-        root = np.linalg.cholesky(own).astype(np.float64)
         rows = None if metric.rows is None else metric.rows[:, i, None]
         found, _ = solve(
-            np.ascontiguousarray(target, np.float32), BlockMetric(root[None], rows), start=part.atoms
+            np.ascontiguousarray(target, np.float32), BlockMetric(roots[i, None], rows), start=part.atoms
         )
-        if _left(target, found, root, rows) < _left(target, part, root, rows):
+        if _left(target, found, roots[i], rows) < _left(target, part, roots[i], rows):
             kept[i] = found
             error[:, here] = weight[:, here] - found.dense()
     return kept

@@ -21,15 +21,24 @@ from leanmatch.training.engine import process_state, train_stage
 from leanmatch.training.evaluator import PairTableEvaluator, encode_function
 from leanmatch.training.losses import ITVReg, MaskingLoss, OutReg, PlainLoss
 from leanmatch.training.parallel import wait_for_all
-from leanmatch.training.selection import SHARES, WEIGHTS, Candidate, Choice, choose, mixtures, search
+from leanmatch.training.selection import (
+    SHARES,
+    WEIGHTS,
+    Candidate,
+    Choice,
+    choose,
+    mixtures,
+    search,
+    weight_json,
+)
 from leanmatch.training.shift import set_aside
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from leanmatch.data import PairTable
     from leanmatch.training.options import ScheduleOptions, TrainOptions
+    from leanmatch.training.selection import Slices
 
 METRIC = "MRR@10"
 TRANSFORMER_LR = 2e-5
@@ -61,7 +70,7 @@ class TrainResult:
     def to_json(self) -> dict[str, Any]:
         """For provenance and ``--json``; the model itself is left out."""
         return {
-            "weight": list(self.weights) if len(self.weights) > 1 else self.weights[0],
+            "weight": weight_json(self.weights),
             "average": self.average,
             "choice": self.choice.to_json() if self.choice else None,
             "remarks": list(self.remarks),
@@ -290,7 +299,7 @@ def _choose(
     from tqdm import tqdm
 
     shares = SHARES if options.average == "auto" else (float(options.average),)
-    per_query: dict[Candidate, dict[str, NDArray[np.float64]]] = {}
+    per_query: dict[Candidate, Slices] = {}
     probes = {name: RetrievalProbe(table, METRIC) for name, table in slices.items()}
     encode = encode_function(model)
     model.eval()
@@ -299,9 +308,7 @@ def _choose(
         for mixture in mixtures(tuple(finals)):
             trained = mean_weights([finals[weight] for weight in mixture])
 
-            def score(
-                candidate: Candidate, trained: dict[str, Tensor] = trained
-            ) -> dict[str, NDArray[np.float64]]:
+            def score(candidate: Candidate, trained: dict[str, Tensor] = trained) -> Slices:
                 model.load_state_dict(average_weights(start, trained, candidate.share))
                 bar.update()
                 return {name: probe.per_query(encode) for name, probe in probes.items()}
@@ -309,7 +316,7 @@ def _choose(
             if 0.0 in shares and not per_query:  # the base is the same in every mixture
                 base = Candidate(mixture, 0.0)
                 per_query[base] = score(base)
-            per_query |= {c: dict(slices) for c, slices in search(mixture, shares, score).items()}
+            per_query |= search(mixture, shares, score)
     return choose(per_query, METRIC)
 
 

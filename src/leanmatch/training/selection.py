@@ -18,7 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from numpy.typing import NDArray
+
+    Slices: TypeAlias = Mapping[str, NDArray[np.float64]]
+    """Of each slice, the metric of every query."""
 
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4)
 """Shares of the trained weights that ``average="auto"`` may try; above 1 goes on as training went."""
@@ -57,14 +62,14 @@ def mixtures(weights: Sequence[float]) -> list[tuple[float, ...]]:
 def search(
     mixture: tuple[float, ...],
     shares: Sequence[float],
-    score: Callable[[Candidate], Mapping[str, NDArray[np.float64]]],
-) -> dict[Candidate, Mapping[str, NDArray[np.float64]]]:
+    score: Callable[[Candidate], Slices],
+) -> dict[Candidate, Slices]:
     """Candidates of one mixture, climbing from share 1 (or the only one) up, else down, while it gets better.
 
     Found the same winner as trying all shares in 12 of 12 runs (docs/LOG.md), with half as many scored.
     """
     ordered = sorted(share for share in shares if share > 0) or list(shares)
-    found: dict[Candidate, Mapping[str, NDArray[np.float64]]] = {}
+    found: dict[Candidate, Slices] = {}
 
     def value(place: int) -> float:
         candidate = Candidate(mixture, ordered[place])
@@ -83,7 +88,7 @@ def search(
     return found
 
 
-def objective(slices: Mapping[str, NDArray[np.float64]]) -> float:
+def objective(slices: Slices) -> float:
     """Mean over slices of the mean over queries."""
     return float(np.mean([values.mean() for values in slices.values()]))
 
@@ -105,12 +110,12 @@ class Choice:
     def to_json(self) -> dict[str, Any]:
         """As written into the saved model."""
         return {
-            "weight": _plain(self.candidate.weights),
+            "weight": weight_json(self.candidate.weights),
             "average": self.candidate.share,
             "reason": self.reason,
             "candidates": [
                 {
-                    "weight": _plain(c.weights),
+                    "weight": weight_json(c.weights),
                     "average": c.share,
                     **{k: round(v, 5) for k, v in scores.items()},
                 }
@@ -119,7 +124,7 @@ class Choice:
         }
 
 
-def choose(per_query: Mapping[Candidate, Mapping[str, NDArray[np.float64]]], metric: str) -> Choice:
+def choose(per_query: Mapping[Candidate, Slices], metric: str) -> Choice:
     """Apply the rule of this module.
 
     Args:
@@ -158,13 +163,12 @@ def _named(candidate: Candidate) -> str:
     return f"{names} averaged" if len(candidate.weights) > 1 else names
 
 
-def _plain(weights: tuple[float, ...]) -> float | list[float]:
+def weight_json(weights: tuple[float, ...]) -> float | list[float]:
+    """One weight as a number, several as a list."""
     return list(weights) if len(weights) > 1 else weights[0]
 
 
-def _standard_error(
-    first: Mapping[str, NDArray[np.float64]], second: Mapping[str, NDArray[np.float64]]
-) -> float:
+def _standard_error(first: Slices, second: Slices) -> float:
     """Standard error of the difference of two objectives, from paired differences of the slices' queries."""
     total = 0.0
     for name, values in first.items():
