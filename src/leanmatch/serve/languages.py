@@ -41,7 +41,7 @@ def gathered(reference: Mapping[str, int], live: Mapping[str, int]) -> tuple[Cou
     """
     totals = max(1, sum(reference.values())), max(1, sum(live.values()))
     out: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
-    for name in {*reference, *live}:
+    for name in dict.fromkeys([*reference, *live]):
         counts = reference.get(name, 0), live.get(name, 0)
         rare = all(count < RARE * total for count, total in zip(counts, totals, strict=True))
         for mix, count in zip(out, counts, strict=True):
