@@ -41,6 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--ratios", default="2.67", help="multiply-adds saved, comma separated")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch", type=int, default=64, help="texts a step")
+    parser.add_argument("--texts", type=float, default=1.0, help="training texts, times the default (match)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--regularizer", choices=("itv", "none"), default="itv", help="of the task itvreg")
     parser.add_argument("--whole", action="store_true", help="compress the embeddings too")
@@ -70,6 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
                     "whole": options.whole,
                     "steps": options.steps,
                     "batch": options.batch,
+                    "texts": options.texts,
                     "seed": options.seed,
                     **result,
                 },

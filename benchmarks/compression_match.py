@@ -187,8 +187,8 @@ class Match:
             train = read_pairs(self.options.data / f"{file}.tsv.gz").select_split("train")
             texts = sorted({*train.anchors, *train.positives})
             random.Random(seed).shuffle(texts)
-            chosen += texts[:count]
-            unseen += texts[count : count + UNSEEN]
+            chosen += texts[:count] + texts[count + UNSEEN : UNSEEN + round(count * self.options.texts)]
+            unseen += texts[count : count + UNSEEN]  # the same ones however many are trained on
         random.Random(1).shuffle(chosen)
         return chosen, unseen
 

@@ -186,7 +186,11 @@ class TestSelection:
                 Candidate((0.0,), 1.0): {"valid": np.full(400, 0.5)},
                 Candidate((0.0,), 1.2): {"valid": 0.5 + gain + noise},
             }
-            assert choose(per_query, "MRR@10").candidate.share == share
+            choice = choose(per_query, "MRR@10")
+            assert choice.candidate.share == share
+            # the sentence says which of the two rules decided
+            assert ("best mean of the slices" in choice.reason) == (share > 1)
+            assert ("average 1.2, weight 0 has 50.10: ahead by no more than" in choice.reason) == (share == 1)
 
     def test_the_search_climbs_and_stops(self):
         def asked(best, shares=SHARES):

@@ -139,17 +139,20 @@ def choose(per_query: Mapping[Candidate, Slices], metric: str) -> Choice:
         return max(candidates, key=lambda c: (values[c], -c.share, c.weight))
 
     winner = best(per_query)
+    standing = f"best mean of the slices, {100 * values[winner]:.2f}"
     within = [c for c in per_query if c.share <= 1]
     if winner.share > 1 and within:
         sure = best(within)
         error = _standard_error(per_query[winner], per_query[sure])
         if values[winner] - values[sure] <= BEYOND * error:
+            standing = (
+                f"mean of the slices {100 * values[sure]:.2f}, the best up to a share of 1 (average "
+                f"{winner.share:g}, weight {_named(winner)} has {100 * values[winner]:.2f}: ahead by no more than "
+                f"{BEYOND:g} standard errors of {100 * error:.2f})"
+            )
             winner = sure
     parts = ", ".join(f"{100 * value:.1f} {name}" for name, value in scores[winner].items())
-    reason = (
-        f"average {winner.share:g}, weight {_named(winner)}: {metric} {parts}; "
-        f"best mean of the slices, {100 * values[winner]:.2f}"
-    )
+    reason = f"average {winner.share:g}, weight {_named(winner)}: {metric} {parts}; {standing}"
     plain = next((c for c in per_query if c.share == 0), None)
     if plain is not None and plain != winner:
         error = _standard_error(per_query[winner], per_query[plain])
