@@ -7,6 +7,10 @@
 #else
 #include <cpuid.h>
 #endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) || defined(_M_ARM64)
 #define LEANMATCH_AARCH64 1
 #if defined(__linux__)
@@ -93,6 +97,17 @@ std::uint64_t read_xcr0() {
 #endif
 }
 
+// Linux saves tiles only for processes that asked for it (once for all threads; Documentation/arch/x86/xstate.rst).
+bool may_use_tiles() {
+#if defined(__linux__)
+    constexpr int kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    static const bool granted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+    return granted;
+#else
+    return true;
+#endif
+}
+
 X86Registers read_registers() {
     X86Registers registers;
     const std::uint32_t last_leaf = cpuid(0, 0).eax;
@@ -134,7 +149,9 @@ Features decode_x86(const X86Registers& registers) {
 
 Features cpu_features() {
 #if defined(LEANMATCH_X86_64)
-    return decode_x86(read_registers());
+    X86Registers registers = read_registers();
+    if ((registers.xcr0 & kAmxState) == kAmxState && !may_use_tiles()) registers.xcr0 &= ~kAmxState;
+    return decode_x86(registers);
 #elif defined(LEANMATCH_AARCH64) && defined(__linux__)
     const unsigned long hwcap = getauxval(AT_HWCAP), hwcap2 = getauxval(AT_HWCAP2);
     // Bit numbers of <asm/hwcap.h>, spelled out because older headers lack the newer names.
@@ -163,6 +180,9 @@ const std::vector<Level>& levels() {
         {"avx2", {"avx2", "fma", "f16c"}},
         {"avx512", {"avx512f", "avx512bw", "avx512dq", "avx512vl"}},
         {"avx512_vbmi_vnni", {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vbmi", "avx512_vnni"}},
+        {"avx512_amx",
+         {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vbmi", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8",
+          "amx_bf16"}},
 #elif defined(LEANMATCH_AARCH64)
         {"neon", {"asimd"}},
         {"neon_dotprod", {"asimd", "asimddp"}},

@@ -29,6 +29,7 @@ x86_64 | amd64)
     for file in linear/avx2 linear/peaks_avx2 encoder/ops_avx2; do compile "$avx2" "csrc/$file.cpp"; done
     for file in linear/avx512 linear/peaks_avx512 encoder/ops_avx512; do compile "$avx512" "csrc/$file.cpp"; done
     for file in vnni vbmi; do compile "$avx512 -mavx512vbmi -mavx512vnni" "csrc/linear/$file.cpp"; done
+    compile "$avx512 -mavx512vbmi -mavx512vnni -mavx512bf16 -mamx-tile -mamx-int8 -mamx-bf16" csrc/linear/amx.cpp
     for file in linear/bf16 encoder/attention_bf16; do compile "$avx512 -mavx512bf16" "csrc/$file.cpp"; done
     ;;
 esac

@@ -116,7 +116,7 @@ int main() {
     for (const Size& size : sizes) {
         seed++;
         const std::vector<LinearPtr> reference = layers(Isa::portable, size, seed);
-        for (Isa isa : {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512_vbmi_vnni}) {
+        for (Isa isa : {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512_vbmi_vnni, Isa::avx512_amx}) {
             if (!supported(isa)) continue;
             const std::vector<LinearPtr> found = layers(isa, size, seed);
             for (std::size_t i = 0; i < found.size(); i++)
@@ -143,7 +143,7 @@ int main() {
         }
     }
     // Rows that are not numbers, huge or tiny must not reach undefined conversions.
-    for (Isa isa : {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512_vbmi_vnni}) {
+    for (Isa isa : {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512_vbmi_vnni, Isa::avx512_amx}) {
         if (!supported(isa)) continue;
         for (const LinearPtr& layer : layers(isa, {33, 8, 5, 64, 4}, 99))
             for (float bad : {NAN, INFINITY, -INFINITY, 3e38f, 1e-45f, 0.0f}) {

@@ -11,12 +11,13 @@ namespace linear {
 
 namespace {
 
-// `value(i, j)` of (m, n) into the order of `layout`; rows and inputs that do not exist are zero.
+// `value(i, j)` of (m, n) into the order of `layout`, `slack` zeros behind it; rows and inputs that do not exist are zero.
 template <class T, class F>
-Buffer<T> arrange(const Layout& layout, int m, int n, F value) {
+Buffer<T> arrange(const Layout& layout, int m, int n, F value, int slack = 0) {
     const int groups = (m + layout.lanes - 1) / layout.lanes, steps = (n + layout.depth - 1) / layout.depth;
     Buffer<T> out(std::size_t(groups) * std::size_t(layout.lanes) * std::size_t(steps) *
-                  std::size_t(layout.depth));
+                      std::size_t(layout.depth) +
+                  std::size_t(slack));
     std::size_t at = 0;
     for (int panel = 0; panel < groups; panel += layout.panel)
         for (int step = 0; step < steps; step++)
@@ -67,7 +68,8 @@ public:
         : IntegerLinear("dense_i8", isa, m, n),
           kernel_(kernel),
           packed_(arrange<std::int8_t>(layout, m, n,
-                                       [&](std::size_t i, std::size_t j) { return q[i * std::size_t(n) + j]; })),
+                                       [&](std::size_t i, std::size_t j) { return q[i * std::size_t(n) + j]; },
+                                       isa == Isa::avx512_amx ? kAmxSlack : 0)),
           row_sum_(static_cast<std::size_t>(padded(m, layout))),
           scale_(padded_copy(scale, m, padded(m, layout))),
           bias_(padded_copy(bias, m, padded(m, layout))) {
@@ -101,8 +103,8 @@ std::uint16_t to_bf16(float f) {  // round to nearest even; NaN stays NaN
 #if defined(LEANMATCH_X86_KERNELS)
 class DenseBf16 final : public Linear {
 public:
-    DenseBf16(const float* weight, const float* bias, int m, int n)
-        : Linear("dense_bf16", Isa::avx512, m, n),
+    DenseBf16(Isa isa, const float* weight, const float* bias, int m, int n)
+        : Linear("dense_bf16", isa == Isa::avx512_amx ? isa : Isa::avx512, m, n),
           packed_(arrange<std::uint16_t>(
               kDenseBf16, m, n,
               [&](std::size_t i, std::size_t j) { return to_bf16(weight[i * std::size_t(n) + j]); })),
@@ -112,8 +114,9 @@ public:
         return rounded(std::size_t(std::min(T, kTile)) * std::size_t(n_ + n_ % 2) * sizeof(std::uint16_t));
     }
     void run(const float* x, int T, float* y, const Epilogue& epilogue, void* scratch) const override {
+        const auto kernel = isa_ == Isa::avx512_amx ? dense_bf16_amx : dense_bf16_avx512;
         for (int t = 0; t < T; t += kTile)
-            dense_bf16_avx512({m_, n_, packed_.data(), nullptr, nullptr}, x + std::size_t(t) * std::size_t(n_),
+            kernel({m_, n_, packed_.data(), nullptr, nullptr}, x + std::size_t(t) * std::size_t(n_),
                               std::min(T - t, kTile), y + std::size_t(t) * std::size_t(m_),
                               tail_at(bias_.data(), epilogue, t, m_), static_cast<std::uint16_t*>(scratch));
     }
@@ -142,7 +145,7 @@ LinearPtr pack_dense_bf16(Isa isa, const float* weight, const float* bias, int m
     require_isa(isa);
     require_sizes(m, n);
 #if defined(LEANMATCH_X86_KERNELS)
-    if (isa >= Isa::avx512 && has_bf16()) return std::make_unique<DenseBf16>(weight, bias, m, n);
+    if (isa >= Isa::avx512 && has_bf16()) return std::make_unique<DenseBf16>(isa, weight, bias, m, n);
 #endif
     (void)weight, (void)bias;
     throw std::invalid_argument(std::string("dense_bf16 needs avx512_bf16 and at least level avx512, not ") +
@@ -158,6 +161,8 @@ LinearPtr pack_dense_i8(Isa isa, const std::int8_t* q, const float* scale, const
                 q + std::size_t(m) * std::size_t(n),
             "the code -128 is not symmetric: codes are -127 to 127");
 #if defined(LEANMATCH_X86_KERNELS)
+    if (isa == Isa::avx512_amx)
+        return std::make_unique<DenseI8>(isa, kDenseI8Vnni, dense_i8_amx, q, scale, bias, m, n);
     if (isa == Isa::avx512_vbmi_vnni)
         return std::make_unique<DenseI8>(isa, kDenseI8Vnni, dense_i8_vnni, q, scale, bias, m, n);
     if (isa != Isa::portable)

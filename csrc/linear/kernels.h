@@ -111,6 +111,11 @@ LEANMATCH_QUANTIZE(vnni)
 
 void dense_bf16_avx512(const Dense& w, const float* x, int T, float* y, const Tail& tail, uint16_t* scratch);
 
+// The layouts of dense_i8_vnni and dense_bf16_avx512; of the first with so many bytes more behind it.
+constexpr int kAmxSlack = 15 * 4 * 64;
+void dense_i8_amx(const Dense& w, const Quantized& x, int T, float* y, const Tail& tail);
+void dense_bf16_amx(const Dense& w, const float* x, int T, float* y, const Tail& tail, uint16_t* scratch);
+
 void quantize_tables_vbmi(const SparseI8& w, const float* x, int T, uint8_t* values, float* scale, int32_t* zero,
                           float* head_scale, size_t stride);
 size_t dense_sparse_i8_scratch(const SparseI8& w, int T);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 
 #include "../cpu_features.h"
 #include "checks.h"
@@ -12,7 +13,7 @@ namespace linear {
 
 namespace {
 
-constexpr const char* kNames[] = {"portable", "avx2", "avx512", "avx512_vbmi_vnni"};
+constexpr const char* kNames[] = {"portable", "avx2", "avx512", "avx512_vbmi_vnni", "avx512_amx"};
 
 bool usable(const Features& features, const std::string& name) {
     for (const auto& [feature, present] : features)
@@ -37,12 +38,14 @@ bool runs(Isa isa) {
 const char* isa_name(Isa isa) { return kNames[static_cast<int>(isa)]; }
 
 Isa isa_from_name(const char* name) {
-    for (int i = 0; i < 4; i++)
+    for (std::size_t i = 0; i < std::size(kNames); i++)
         if (std::strcmp(name, kNames[i]) == 0) return static_cast<Isa>(i);
     for (const Level& level : levels())
         if (level.name == name) return Isa::portable;
     throw std::invalid_argument(std::string("no level is named '") + name + "'");
 }
+
+bool has_vbmi_vnni(Isa isa) { return isa == Isa::avx512_vbmi_vnni || isa == Isa::avx512_amx; }
 
 bool has_bf16() {
 #if defined(LEANMATCH_X86_KERNELS)
@@ -63,7 +66,7 @@ int quantized_max(Isa isa) { return isa == Isa::avx2 || isa == Isa::avx512 ? 127
 
 void quantize_rows(Isa isa, const float* x, int T, int n, const QuantizedRows& out) {
 #if defined(LEANMATCH_X86_KERNELS)
-    if (isa == Isa::avx512_vbmi_vnni)
+    if (has_vbmi_vnni(isa))
         return quantize_rows_vnni(x, T, n, out.values, out.scale, out.zero, out.stride);
     if (isa != Isa::portable) return quantize_rows_avx2(x, T, n, out.values, out.scale, out.zero, out.stride);
 #endif

@@ -51,7 +51,8 @@ namespace leanmatch {
 namespace linear {
 
 // What kernels are compiled for; names and order are those of leanmatch::levels().
-enum class Isa { portable, avx2, avx512, avx512_vbmi_vnni };
+enum class Isa { portable, avx2, avx512, avx512_vbmi_vnni, avx512_amx };
+bool has_vbmi_vnni(Isa isa);  // is it avx512_vbmi_vnni, or a level above it?
 
 const char* isa_name(Isa isa);
 Isa isa_from_name(const char* name);  // throws std::invalid_argument; levels of other architectures give portable

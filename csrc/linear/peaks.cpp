@@ -51,7 +51,7 @@ std::vector<Peak> measure_peaks(Isa isa) {
         add_load("load_l3", 8 << 20);
     }
     if (isa >= Isa::avx512 && has_bf16()) add("vdpbf16ps", dpbf16_avx512);
-    if (isa == Isa::avx512_vbmi_vnni) {
+    if (has_vbmi_vnni(isa)) {
         add("vpdpbusd", dpbusd_vnni);
         add("vpermb", permb_vbmi);
         add("lookup", lookup_vbmi);

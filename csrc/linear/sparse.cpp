@@ -127,7 +127,7 @@ LinearPtr pack_dense_sparse_i8(Isa isa, const std::int8_t* atoms_q, const float*
                 std::find(values_q, values_q + values_size, std::int8_t(-128)) == values_q + values_size,
             "the code -128 is not symmetric: codes are -127 to 127");
 #if defined(LEANMATCH_X86_KERNELS)
-    if (isa == Isa::avx512_vbmi_vnni && n <= kLargestInt8Inputs && b <= 256 && terms <= kMostTableTerms)
+    if (has_vbmi_vnni(isa) && n <= kLargestInt8Inputs && b <= 256 && terms <= kMostTableTerms)
         return make_table_linear(atoms_q, atoms_scale, indices, values_q, values_scale, bias, m, n, b, r, k, inputs);
 #endif
     Buffer<float> atoms(atoms_size), values(values_size);

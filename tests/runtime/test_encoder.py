@@ -8,6 +8,7 @@ from runtime_models import ARCHITECTURES, TEXTS, build, module
 
 from leanmatch.errors import DataError, ModelError, UsageError
 from leanmatch.runtime import Encoder, load
+from leanmatch.runtime.choice import ROUNDED
 
 
 def expected(model, texts) -> np.ndarray:
@@ -32,7 +33,7 @@ def test_every_architecture_gives_the_vectors_of_torch(tiny, kind: str) -> None:
 def test_every_level(tiny, level: str) -> None:
     folder, model = tiny("mpnet")
     encoder = load(folder, fallback=False)
-    assert {choice.level for choice in encoder.choices} == {level} or level == "avx512_vbmi_vnni"
+    assert {choice.level for choice in encoder.choices} == {level} or level in ("avx512_vbmi_vnni", "avx512_amx")
     np.testing.assert_allclose(
         encoder.encode(TEXTS, normalize=False), expected(model, TEXTS), rtol=2e-4, atol=2e-5
     )
@@ -95,7 +96,10 @@ def test_lower_precisions(tiny, weights: str, bar: float) -> None:
         pytest.skip("no bfloat16 on this CPU")
     found, wanted = encoder.encode(TEXTS, normalize=False), expected(model, TEXTS)
     assert encoder.weights == weights
-    assert np.abs(found - wanted).max() > 1e-5, "this is no lower precision"
+    # where float32 is faster than bfloat16 (a tiny model; CPUs whose bfloat16 products are slow) it runs
+    lower = any(path in ROUNDED for choice in encoder.choices for _, path in choice.runs)
+    assert (np.abs(found - wanted).max() > 1e-5) == lower
+    assert lower or weights == "bfloat16"
     assert cosines(found, wanted).min() > bar
 
 

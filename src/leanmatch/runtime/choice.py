@@ -117,9 +117,12 @@ class Chooser:
     @property
     def wants_ranges(self) -> bool:
         """Would measured ranges of the inputs make a layer's rounding better, and are they not known yet?"""
-        runs = {path for choice in self.choices for _, path in choice.runs}
-        sparse = "dense_sparse_i8" in runs
-        return not self.ranges and (sparse or (self._precision == "int8" and "dense_i8" in runs))
+        smoothed = ("dense", "dense-sparse") if self._precision == "int8" else ("dense-sparse",)
+        return not self.ranges and any(
+            path in ("dense_sparse_i8", "dense_i8") and choice.form.split()[0] in smoothed
+            for choice in self.choices
+            for _, path in choice.runs
+        )
 
     def use_ranges(self, ranges: Mapping[str, Floats]) -> None:
         """Start again with measured ranges, which are kept for the next load; paths stay chosen."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -70,14 +70,19 @@ class Path:
     Attributes:
         name: what runs, a name of the table in csrc/linear/linear.h (of the outer layer for low rank).
         pack: from level and bias to a packed layer.
-        input_factor: what the inputs are multiplied by first; None for nothing.
         tolerance: relative error of the outputs (Frobenius, on normal inputs) that still counts as correct.
+        factor: makes :attr:`input_factor`, when it is asked for; None: there is none.
     """
 
     name: str
     pack: PackPath
     tolerance: float
-    input_factor: Floats | None = None
+    factor: Callable[[], Floats] | None = None
+
+    @property
+    def input_factor(self) -> Floats | None:
+        """What the inputs ``(n,)`` are multiplied by first; None for nothing."""
+        return None if self.factor is None else self.factor()
 
 
 def check_precision(precision: str) -> str:
@@ -168,13 +173,12 @@ def paths(factors: Factors, precision: str, level: str, inputs: Inputs = UNKNOWN
         return [Path("dense_bf16", dense16, 1e-2) for _ in range(has_bf16(level))] + _exact(factors)
     if isinstance(factors, QuantizedDenseSparse):
         codes = [_sparse_int8_path(factors, inputs)] if factors.atom_count <= MOST_INT8_ATOMS else []
-        dense = _int8_path(lambda: quantize_rows(factors.dense()))
-        return [*codes, _sparse_float_path(factors.dequantize), dense]
+        return [*codes, _sparse_float_path(factors.dequantize), _smoothed_path(factors.dense, inputs)]
     if isinstance(factors, LowRank):
         return [_low_rank_path(factors), _float_path(factors.dense)]
     if isinstance(factors, IntMatrix):
         return [_int8_path(lambda: one_scale(factors)), _float_path(factors.dense)]
-    smoothed = [_smoothed_path(factors.dense(), inputs)] if precision == "int8" else []
+    smoothed = [_smoothed_path(factors.dense, inputs)] if precision == "int8" else []
     return [*smoothed, *_exact(factors)]
 
 
@@ -213,11 +217,18 @@ def smoothing(weight: Floats, ranges: Floats) -> Floats:
     return balanced
 
 
-def _smoothed_path(weight: Floats, inputs: Inputs) -> Path:
-    if inputs.ranges is None or inputs.zero != 128:  # behind an activation it makes the error larger
-        return _int8_path(lambda: quantize_rows(weight))
-    s = smoothing(weight, inputs.ranges)
-    return replace(_int8_path(lambda: quantize_rows(weight * s)), input_factor=np.float32(1) / s)
+def _smoothed_path(make: Callable[[], Floats], inputs: Inputs) -> Path:
+    ranges = inputs.ranges
+    if ranges is None or inputs.zero != 128:  # behind an activation it makes the error larger
+        return _int8_path(lambda: quantize_rows(make()))
+
+    @cache  # once for the weight and for the inputs, and only where this path is packed
+    def balanced() -> tuple[IntMatrix, Floats]:
+        weight = make()
+        s = smoothing(weight, ranges)
+        return quantize_rows(weight * s), np.float32(1) / s
+
+    return replace(_int8_path(lambda: balanced()[0]), factor=lambda: balanced()[1])
 
 
 def one_scale(factors: IntMatrix) -> IntMatrix:
