@@ -67,15 +67,18 @@ def kernels(m: int, n: int, peaks: dict[str, float]) -> dict[str, Kernel]:
     sparse = linear.dense_sparse_f32(atoms_q / np.float32(127), indices, values_q / np.float32(127), bias)
     add("sparse f32", sparse, False, fma=sparse_macs / 16)
     if linear.has_bf16():
-        add("dense bf16", linear.dense_bf16(weight, bias), False, vdpbf16ps=m * n / 32)
+        # tdpbf16ps takes as long as tdpbusd, for half as many products
+        counts = {"tdpbusd": m * n / 8192} if "tdpbusd" in peaks else {"vdpbf16ps": m * n / 32}
+        add("dense bf16", linear.dense_bf16(weight, bias), False, **counts)
     if "vpdpbusd" in peaks:
         dense = linear.dense_i8(weight, bias)
         tables = linear.dense_sparse_i8(
             atoms_q, np.full((blocks, ATOMS), 0.01), indices, values_q, np.full(m, 0.01), bias
         )
         pairs = -(-m // 16) * blocks * -(-NONZEROS // 4)
+        counts = {"tdpbusd": m * n / 16384} if "tdpbusd" in peaks else {"vpdpbusd": m * n / 64}
         for name, quantized in (("i8", True), ("i8, floats in", False)):
-            add(f"dense {name}", dense, quantized, vpdpbusd=m * n / 64)
+            add(f"dense {name}", dense, quantized, **counts)
             add(f"sparse {name}", tables, quantized, vpdpbusd=n * ATOMS / 64, lookup=pairs)
     return found
 

@@ -180,9 +180,11 @@ const std::vector<Level>& levels() {
         {"avx2", {"avx2", "fma", "f16c"}},
         {"avx512", {"avx512f", "avx512bw", "avx512dq", "avx512vl"}},
         {"avx512_vbmi_vnni", {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vbmi", "avx512_vnni"}},
+#if defined(LEANMATCH_AMX_KERNELS)
         {"avx512_amx",
          {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vbmi", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8",
           "amx_bf16"}},
+#endif
 #elif defined(LEANMATCH_AARCH64)
         {"neon", {"asimd"}},
         {"neon_dotprod", {"asimd", "asimddp"}},

@@ -19,6 +19,9 @@ compile() { # FLAGS FILE
     objects="$objects $object"
 }
 
+amx="-mamx-tile -mamx-int8 -mamx-bf16"
+if echo "int f;" | "$compiler" $amx -x c++ -fsyntax-only - 2>/dev/null; then common="$common -DLEANMATCH_AMX_KERNELS=1"; else amx=""; fi
+
 for file in csrc/cpu_features.cpp csrc/linear/linear.cpp csrc/linear/dense.cpp csrc/linear/sparse.cpp \
     csrc/linear/sparse_i8.cpp csrc/linear/peaks.cpp csrc/linear/portable.cpp csrc/encoder/encoder.cpp \
     csrc/encoder/network.cpp csrc/encoder/pool.cpp csrc/encoder/table.cpp csrc/encoder/ops_portable.cpp; do
@@ -29,7 +32,7 @@ x86_64 | amd64)
     for file in linear/avx2 linear/peaks_avx2 encoder/ops_avx2; do compile "$avx2" "csrc/$file.cpp"; done
     for file in linear/avx512 linear/peaks_avx512 encoder/ops_avx512; do compile "$avx512" "csrc/$file.cpp"; done
     for file in vnni vbmi; do compile "$avx512 -mavx512vbmi -mavx512vnni" "csrc/linear/$file.cpp"; done
-    compile "$avx512 -mavx512vbmi -mavx512vnni -mavx512bf16 -mamx-tile -mamx-int8 -mamx-bf16" csrc/linear/amx.cpp
+    if [ -n "$amx" ]; then compile "$avx512 -mavx512vbmi -mavx512vnni -mavx512bf16 $amx" csrc/linear/amx.cpp; fi
     for file in linear/bf16 encoder/attention_bf16; do compile "$avx512 -mavx512bf16" "csrc/$file.cpp"; done
     ;;
 esac

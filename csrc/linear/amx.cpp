@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "kernels.h"
+#include "peaks_kernels.h"
 
 namespace leanmatch {
 namespace linear {
@@ -36,7 +37,13 @@ void shape_tiles(int first, int second) {
     const int tokens[8] = {first, first, second, second, first, second, kRows, kRows};
     for (int i = 0; i < 8; i++)
         if (tokens[i]) shapes.bytes_a_row[i] = kChunk, shapes.rows[i] = uint8_t(tokens[i]);
+#if defined(__GNUC__)
+    // GCC's intrinsics tell it of 8 bytes of the configuration, and of none that tiles are loaded from: without this,
+    // stores before them could be dropped or come after.
+    __asm__ volatile("ldtilecfg %0" ::"m"(shapes) : "memory");
+#else
     _tile_loadconfig(&shapes);
+#endif
 }
 
 struct Int8 {
@@ -157,6 +164,27 @@ void dense_bf16_amx(const Dense& w, const float* x, int T, float* y, const Tail&
         memcpy(scratch + at, &rounded, sizeof(rounded));
     }
     run(Bf16{}, w.m, w.n / 2, w.packed, scratch, size_t(w.n) * sizeof(uint16_t), T, y, tail);
+}
+
+// Tiles 0 to 3 in turn; what they hold does not matter.
+long long tdpbusd_amx(long count) {
+    shape_tiles(kRows, kRows);
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    _tile_zero(4);
+    _tile_zero(5);
+    _tile_zero(6);
+    _tile_zero(7);
+    for (long i = 0; i < count / 4; i++) {
+        _tile_dpbusd(0, 4, 6);
+        _tile_dpbusd(1, 4, 7);
+        _tile_dpbusd(2, 5, 6);
+        _tile_dpbusd(3, 5, 7);
+    }
+    _tile_release();
+    return count;
 }
 
 }  // namespace linear

@@ -101,10 +101,13 @@ std::uint16_t to_bf16(float f) {  // round to nearest even; NaN stays NaN
 }
 
 #if defined(LEANMATCH_X86_KERNELS)
+using DenseBf16Kernel = void (*)(const Dense&, const float*, int, float*, const Tail&, std::uint16_t*);
+
 class DenseBf16 final : public Linear {
 public:
-    DenseBf16(Isa isa, const float* weight, const float* bias, int m, int n)
-        : Linear("dense_bf16", isa == Isa::avx512_amx ? isa : Isa::avx512, m, n),
+    DenseBf16(Isa isa, DenseBf16Kernel kernel, const float* weight, const float* bias, int m, int n)
+        : Linear("dense_bf16", isa, m, n),
+          kernel_(kernel),
           packed_(arrange<std::uint16_t>(
               kDenseBf16, m, n,
               [&](std::size_t i, std::size_t j) { return to_bf16(weight[i * std::size_t(n) + j]); })),
@@ -114,14 +117,14 @@ public:
         return rounded(std::size_t(std::min(T, kTile)) * std::size_t(n_ + n_ % 2) * sizeof(std::uint16_t));
     }
     void run(const float* x, int T, float* y, const Epilogue& epilogue, void* scratch) const override {
-        const auto kernel = isa_ == Isa::avx512_amx ? dense_bf16_amx : dense_bf16_avx512;
         for (int t = 0; t < T; t += kTile)
-            kernel({m_, n_, packed_.data(), nullptr, nullptr}, x + std::size_t(t) * std::size_t(n_),
+            kernel_({m_, n_, packed_.data(), nullptr, nullptr}, x + std::size_t(t) * std::size_t(n_),
                               std::min(T - t, kTile), y + std::size_t(t) * std::size_t(m_),
                               tail_at(bias_.data(), epilogue, t, m_), static_cast<std::uint16_t*>(scratch));
     }
 
 private:
+    DenseBf16Kernel kernel_;
     Buffer<std::uint16_t> packed_;
     Buffer<float> bias_;
 };
@@ -145,7 +148,11 @@ LinearPtr pack_dense_bf16(Isa isa, const float* weight, const float* bias, int m
     require_isa(isa);
     require_sizes(m, n);
 #if defined(LEANMATCH_X86_KERNELS)
-    if (isa >= Isa::avx512 && has_bf16()) return std::make_unique<DenseBf16>(isa, weight, bias, m, n);
+#if defined(LEANMATCH_AMX_KERNELS)
+    if (isa == Isa::avx512_amx) return std::make_unique<DenseBf16>(isa, dense_bf16_amx, weight, bias, m, n);
+#endif
+    if (isa >= Isa::avx512 && has_bf16())
+        return std::make_unique<DenseBf16>(Isa::avx512, dense_bf16_avx512, weight, bias, m, n);
 #endif
     (void)weight, (void)bias;
     throw std::invalid_argument(std::string("dense_bf16 needs avx512_bf16 and at least level avx512, not ") +
@@ -161,8 +168,10 @@ LinearPtr pack_dense_i8(Isa isa, const std::int8_t* q, const float* scale, const
                 q + std::size_t(m) * std::size_t(n),
             "the code -128 is not symmetric: codes are -127 to 127");
 #if defined(LEANMATCH_X86_KERNELS)
+#if defined(LEANMATCH_AMX_KERNELS)
     if (isa == Isa::avx512_amx)
         return std::make_unique<DenseI8>(isa, kDenseI8Vnni, dense_i8_amx, q, scale, bias, m, n);
+#endif
     if (isa == Isa::avx512_vbmi_vnni)
         return std::make_unique<DenseI8>(isa, kDenseI8Vnni, dense_i8_vnni, q, scale, bias, m, n);
     if (isa != Isa::portable)

@@ -57,6 +57,9 @@ std::vector<Peak> measure_peaks(Isa isa) {
         add("lookup", lookup_vbmi);
         add("lookup128", lookup128_vbmi);
     }
+#if defined(LEANMATCH_AMX_KERNELS)
+    if (isa == Isa::avx512_amx) add("tdpbusd", tdpbusd_amx);
+#endif
     return out;
 }
 

@@ -17,6 +17,7 @@ struct Peak {
 using PeakKernel = long long (*)(long count);
 
 // fma; from avx512_vbmi_vnni on also vpdpbusd, lookup (vpermb and vpdpbusd), lookup128 (vpermt2b and vpdpbusd);
+// from avx512_amx on tdpbusd (16 x 16 x 64 products);
 // load_l1, load_l2, load_l3: one vector from 16 KiB, 512 KiB, 8 MiB. A level without kernels of its own gives what
 // the level below it has.
 std::vector<Peak> measure_peaks(Isa isa);

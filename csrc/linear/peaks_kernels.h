@@ -11,6 +11,7 @@ long long dpbusd_vnni(long count);
 long long permb_vbmi(long count);
 long long lookup_vbmi(long count);
 long long lookup128_vbmi(long count);
+long long tdpbusd_amx(long count);
 long long load_vectors_avx512(const unsigned char* memory, long vectors, long rounds);
 
 }  // namespace linear

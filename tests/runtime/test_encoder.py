@@ -98,8 +98,8 @@ def test_lower_precisions(tiny, weights: str, bar: float) -> None:
     assert encoder.weights == weights
     # where float32 is faster than bfloat16 (a tiny model; CPUs whose bfloat16 products are slow) it runs
     lower = any(path in ROUNDED for choice in encoder.choices for _, path in choice.runs)
+    lower |= weights == "int8"  # its embeddings are rounded whatever the layers do
     assert (np.abs(found - wanted).max() > 1e-5) == lower
-    assert lower or weights == "bfloat16"
     assert cosines(found, wanted).min() > bar
 
 

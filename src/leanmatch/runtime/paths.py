@@ -121,12 +121,16 @@ def kernel_levels() -> dict[str, str]:
     bf16 = has_bf16(level)
     return {
         "dense float32": str(module.dense_f32(level, one, None).level),
-        "dense bfloat16": "avx512_bf16" if bf16 else "none: dense float32 runs",
+        "dense bfloat16": _bf16_level(level) if bf16 else "none: dense float32 runs",
         "dense int8": str(module.dense_i8_codes(level, code, one[0], None).level),
         "dense-sparse float32": str(module.dense_sparse_f32(level, *sparse, None).level),
         "dense-sparse int8": _table_level(module.dense_sparse_i8(level, *coded, None, 128, None, 0, False)),
-        "attention": f"{level}, bfloat16 products where layers round" if bf16 else level,
+        "attention": "avx512, bfloat16 products where layers round" if bf16 else level,
     }
+
+
+def _bf16_level(level: str) -> str:
+    return level if level == "avx512_amx" else "avx512_bf16"
 
 
 def _table_level(layer: Any) -> str:
