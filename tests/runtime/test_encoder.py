@@ -33,7 +33,8 @@ def test_every_architecture_gives_the_vectors_of_torch(tiny, kind: str) -> None:
 def test_every_level(tiny, level: str) -> None:
     folder, model = tiny("mpnet")
     encoder = load(folder, fallback=False)
-    assert {choice.level for choice in encoder.choices} == {level} or level in ("avx512_vbmi_vnni", "avx512_amx")
+    below = ("avx512_vbmi_vnni", "avx512_amx")  # float32 runs on the kernels of avx512
+    assert {choice.level for choice in encoder.choices} == {level} or level in below
     np.testing.assert_allclose(
         encoder.encode(TEXTS, normalize=False), expected(model, TEXTS), rtol=2e-4, atol=2e-5
     )

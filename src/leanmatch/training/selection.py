@@ -147,8 +147,8 @@ def choose(per_query: Mapping[Candidate, Slices], metric: str) -> Choice:
         if values[winner] - values[sure] <= BEYOND * error:
             standing = (
                 f"mean of the slices {100 * values[sure]:.2f}, the best up to a share of 1 (average "
-                f"{winner.share:g}, weight {_named(winner)} has {100 * values[winner]:.2f}: ahead by no more than "
-                f"{BEYOND:g} standard errors of {100 * error:.2f})"
+                f"{winner.share:g}, weight {_named(winner)} has {100 * values[winner]:.2f}: ahead by no more "
+                f"than {BEYOND:g} standard errors of {100 * error:.2f})"
             )
             winner = sure
     parts = ", ".join(f"{100 * value:.1f} {name}" for name, value in scores[winner].items())
