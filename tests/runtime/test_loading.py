@@ -20,6 +20,7 @@ from leanmatch.errors import LeanmatchError, ModelError, UsageError
 from leanmatch.factorization import Dense, DenseSparse, LowRank
 from leanmatch.runtime import FallbackEncoder, FallbackWarning, load, runtime_choices
 from leanmatch.runtime.choice import FILE_NAME, Chooser, choices_file
+from leanmatch.runtime.paths import PRECISIONS
 from leanmatch.runtime.loading import load_native
 from leanmatch.runtime.paths import Inputs, best_level, paths, prepared
 from leanmatch.runtime.tables import runtime_rows
@@ -252,7 +253,15 @@ def test_a_stock_folder_is_left_as_it_was(tiny) -> None:
     before = sorted(folder.rglob("*"))
     load(folder, weights="int8")
     assert sorted(folder.rglob("*")) == before
-    assert FILE_NAME not in str(choices_file(folder))
+    assert not choices_file(folder).is_relative_to(folder)
+
+
+def test_each_precision_has_a_file_of_its_own(tmp_path: Path) -> None:
+    """So that loading one folder at two precisions by turns does not measure anew each time."""
+    (tmp_path / "leanmatch.json").write_text("{}")
+    files = [choices_file(tmp_path, precision) for precision in PRECISIONS]
+    assert files[0] == tmp_path / FILE_NAME
+    assert len(set(files)) == len(PRECISIONS) and {file.parent for file in files} == {tmp_path}
 
 
 def test_the_table_of_choices(tiny) -> None:

@@ -38,6 +38,7 @@ ROUNDED = ("dense_bf16", "dense_i8", "dense_sparse_i8")
 
 WORTH = 1.15
 FILE_NAME = "runtime-choices.json"
+"""Of ``weights="stored"``; other precisions put their name before the suffix, so that none overwrites another."""
 _SECONDS = 0.0006  # at each of TOKENS, for each path
 
 Times: TypeAlias = dict[str, list[float]]
@@ -231,17 +232,21 @@ def choose(times: Times) -> tuple[tuple[int, str], ...]:
     return tuple(runs)
 
 
-def choices_file(folder: FilePath, writable: Callable[[FilePath], bool] | None = None) -> FilePath:
-    """Where measurements of a folder are kept: beside a compressed model, else in the user's cache.
+def choices_file(
+    folder: FilePath, precision: str = "stored", writable: Callable[[FilePath], bool] | None = None
+) -> FilePath:
+    """Where measurements of a folder at a precision are kept: beside a compressed model, else in the user's cache.
 
     A stock model's folder may be a package's or the hub's, so nothing is written there.
     """
     can_write = writable or (lambda place: os.access(place, os.W_OK))
+    file = FilePath(FILE_NAME)
+    name = file.name if precision == "stored" else f"{file.stem}-{precision}{file.suffix}"
     if (folder / "leanmatch.json").is_file() and can_write(folder):
-        return folder / FILE_NAME
+        return folder / name
     cache = FilePath(os.environ.get("XDG_CACHE_HOME") or FilePath.home() / ".cache")
     key = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    return cache / "leanmatch" / f"runtime-{key}.json"
+    return cache / "leanmatch" / f"{key}-{name}"
 
 
 def cpu_name() -> str:

@@ -81,7 +81,7 @@ def load_native(folder: Path, *, name: str, weights: str = "stored") -> Encoder:
     """
     module = native.load()
     level = best_level()
-    chooser = Chooser(check_precision(weights), level, choices_file(folder))
+    chooser = Chooser(check_precision(weights), level, choices_file(folder, weights))
     config: dict[str, Any] = {}
     compressed = is_artifact(folder)
     try:
