@@ -20,9 +20,8 @@ from leanmatch.errors import LeanmatchError, ModelError, UsageError
 from leanmatch.factorization import Dense, DenseSparse, LowRank
 from leanmatch.runtime import FallbackEncoder, FallbackWarning, load, runtime_choices
 from leanmatch.runtime.choice import FILE_NAME, Chooser, choices_file
-from leanmatch.runtime.paths import PRECISIONS
 from leanmatch.runtime.loading import load_native
-from leanmatch.runtime.paths import Inputs, best_level, paths, prepared
+from leanmatch.runtime.paths import PRECISIONS, Inputs, best_level, paths, prepared
 from leanmatch.runtime.tables import runtime_rows
 
 

@@ -38,7 +38,7 @@ ROUNDED = ("dense_bf16", "dense_i8", "dense_sparse_i8")
 
 WORTH = 1.15
 FILE_NAME = "runtime-choices.json"
-"""Of ``weights="stored"``; other precisions put their name before the suffix, so that none overwrites another."""
+"""Of ``weights="stored"``; other precisions put their name before the suffix: none overwrites another."""
 _SECONDS = 0.0006  # at each of TOKENS, for each path
 
 Times: TypeAlias = dict[str, list[float]]
@@ -235,7 +235,7 @@ def choose(times: Times) -> tuple[tuple[int, str], ...]:
 def choices_file(
     folder: FilePath, precision: str = "stored", writable: Callable[[FilePath], bool] | None = None
 ) -> FilePath:
-    """Where measurements of a folder at a precision are kept: beside a compressed model, else in the user's cache.
+    """Where measurements at a precision are kept: beside a compressed model, else in the user's cache.
 
     A stock model's folder may be a package's or the hub's, so nothing is written there.
     """
