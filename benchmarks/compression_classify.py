@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import csv
 import gzip
 import random
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +13,18 @@ import numpy as np
 import torch
 from compression_match import pack
 from compression_methods import Contestant
+from compression_task import Task, descend, without_dropout
 from torch.nn import functional
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from leanmatch.compression import STF, default_spec, factorize, finalize, model_cost
+from leanmatch.compression import STF
 from leanmatch.compression.calibration import text_batches
 from leanmatch.compression.distillation import logit_loss
 
-WARMUP, DENSE_STEPS, DENSE_BATCH, TEST = 20, 350, 64, 2250
+DENSE_STEPS, DENSE_BATCH, TEST = 350, 64, 2250
 
 
-class Classify:
+class Classify(Task):
     """The fine-tuned classifier, its texts and labels; made once, and kept in the work folder."""
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -44,48 +43,10 @@ class Classify:
         random.Random(0).shuffle(self.test)
         self.test = self.test[:TEST]
         self.teacher = self._fine_tuned(folder)
-        self._dense: dict[str, Any] | None = None
 
-    def run(self, name: str, contestant: Contestant, steps: int, seed: int) -> dict[str, Any]:
-        """Convert, score, train, finalize and score again."""
-        torch.manual_seed(seed)
-        model = copy.deepcopy(self.teacher)
-        spec = default_spec(
-            model, contestant.layer, embeddings=contestant.embeddings, positions=contestant.positions
-        )
-        texts = [text for text, _ in random.Random(0).sample(self.train, 1024)]
-        conversion = factorize(
-            model,
-            spec,
-            calibration_texts=texts,
-            tokenizer=self.tokenizer,
-            surplus=contestant.surplus,
-            seed=seed,
-        )
-        result: dict[str, Any] = {"mean_error": conversion.mean_error}
-        if self.options.one_shot and not contestant.surplus:
-            result["one_shot"] = self.scores(model)
-        if contestant.trained and steps:
-            start = time.process_time()
-            stf = STF(model, contestant.schedule, total_steps=steps) if contestant.schedule else None
-            result["history"] = self._train(model, steps, contestant.lr, seed, self.teacher, stf)
-            result["training_seconds"] = time.process_time() - start
-        finalize(model)
-        cost = model_cost(model)
-        return result | {
-            "mac_ratio": cost.mac_ratio,
-            "byte_ratio": cost.byte_ratio,
-            "model_bytes": cost.bytes,
-            "final": self.scores(model),
-            "dense": self.dense,
-        }
-
-    @property
-    def dense(self) -> dict[str, Any]:
-        """The teacher's scores."""
-        if self._dense is None:
-            self._dense = self.scores(self.teacher)
-        return self._dense
+    def calibration_texts(self) -> list[str]:
+        """A fixed sample of the training utterances."""
+        return [text for text, _ in random.Random(0).sample(self.train, 1024)]
 
     def scores(self, model: Any) -> dict[str, Any]:
         """Accuracy on the test utterances, and each one's."""
@@ -102,49 +63,42 @@ class Classify:
             right[rows] = [float(f == self.test[row][1]) for f, row in zip(found, rows, strict=True)]
         return {"accuracy": {"mean": float(right.mean()), "queries": pack(right)}}
 
-    def _train(
-        self, model: Any, steps: int, lr: float, seed: int, teacher: Any = None, stf: STF | None = None
-    ) -> list[Any]:
-        model.train()
-        for module in model.modules():
-            if isinstance(module, torch.nn.Dropout) and teacher is not None:
-                module.p = 0.0
-        parameters = [p for n, p in model.named_parameters() if teacher is None or ".embeddings." not in n]
-        optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
-        draw, running, history = random.Random(seed), 0.0, []
-        for step in range(1, steps + 1):
-            for group in optimizer.param_groups:
-                group["lr"] = lr * min(1.0, step / WARMUP) * (1 - (step - 1) / steps)
-            rows = sorted(
-                draw.sample(self.train, self.options.batch if teacher is not None else DENSE_BATCH),
-                key=lambda row: len(row[0]),
-            )
-            batch = self.tokenizer([text for text, _ in rows], padding=True, return_tensors="pt")
-            labels = torch.tensor([label for _, label in rows])
+    def fine_tune(self, model: Any, contestant: Contestant, steps: int, seed: int) -> list[Any]:
+        """Cross entropy and the teacher's logits, half each; embeddings stay as they are."""
+        without_dropout(model)
+        stf = STF(model, contestant.schedule, total_steps=steps) if contestant.schedule else None
+        parameters = [p for n, p in model.named_parameters() if ".embeddings." not in n]
+        draw = random.Random(seed)
+
+        def loss(_: int) -> torch.Tensor:
+            batch, labels = self._batch(draw, self.options.batch)
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 logits = model(**batch).logits.float()
-            loss = functional.cross_entropy(logits, labels)
-            if teacher is not None:
-                with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-                    target = teacher(**batch).logits.float()
-                loss = 0.5 * loss + 0.5 * logit_loss(logits, target, 2.0)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            if stf is not None:
-                stf.step(optimizer)
-            running = float(loss) if step == 1 else 0.95 * running + 0.05 * float(loss)
-            if step % 20 == 0 or step == steps:
-                history.append({"step": step, "loss": running})
-                print(step, f"loss {running:.4f}", f"{time.process_time():.0f} s", flush=True)
-        return history + (stf.history if stf else [])
+                with torch.no_grad():
+                    target = self.teacher(**batch).logits.float()
+            return 0.5 * functional.cross_entropy(logits, labels) + 0.5 * logit_loss(logits, target, 2.0)
+
+        return descend(model, parameters, contestant.lr, steps, loss, stf)
+
+    def _batch(self, draw: random.Random, size: int) -> tuple[Any, torch.Tensor]:
+        rows = sorted(draw.sample(self.train, size), key=lambda row: len(row[0]))
+        batch = self.tokenizer([text for text, _ in rows], padding=True, return_tensors="pt")
+        return batch, torch.tensor([label for _, label in rows])
 
     def _fine_tuned(self, folder: Path) -> Any:
         saved = Path(self.options.work) / "clinc-dense"
         if not (saved / "config.json").exists():
             torch.manual_seed(0)
             model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=len(self.intents))
-            self._train(model, DENSE_STEPS, 3e-4, 0)
+            draw = random.Random(0)
+
+            def loss(_: int) -> torch.Tensor:
+                batch, labels = self._batch(draw, DENSE_BATCH)
+                with torch.autocast("cpu", dtype=torch.bfloat16):
+                    logits = model(**batch).logits.float()
+                return functional.cross_entropy(logits, labels)
+
+            descend(model, list(model.parameters()), 3e-4, DENSE_STEPS, loss)
             model.save_pretrained(saved)
         return AutoModelForSequenceClassification.from_pretrained(saved).eval()
 

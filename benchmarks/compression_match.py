@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import base64
-import copy
 import random
-import time
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from compression_methods import Contestant
+from compression_task import Task, descend, without_dropout
 from torch.nn import functional
 
-from leanmatch.compression import STF, LayerSpec, Rule, default_spec, factorize, finalize, model_cost
+from leanmatch.compression import STF, CompressionSpec, LayerSpec, Rule
 from leanmatch.compression.distillation import embedding_loss, similarity_loss
 from leanmatch.data import PairTable, read_pairs
 from leanmatch.formats import load_matcher, save_compressed
@@ -28,10 +27,10 @@ FILES = {"askubuntu": "question_pairs", "quora": "question_pairs", "products": "
 METRICS = ("MRR@10", "nDCG@10")
 TEXTS = {"question_pairs": (8192, 0), "product_titles": (2048, 1)}  # how many, seed of the choice
 UNSEEN = 512  # texts of each table for the loss on texts that were not trained on
-POOL, WARMUP = 8, 20
+POOL = 8
 
 
-class Match:
+class Match(Task):
     """MiniLM, its texts, the teacher's embeddings of them and the test tables, made once for all methods."""
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -45,62 +44,33 @@ class Match:
         self.texts, self.unseen = self._training_texts()
         self.targets = self._targets("teacher", self.texts)
         self.unseen_targets = self._targets("teacher-unseen", self.unseen)
-        self._dense: dict[str, Any] | None = None
 
-    def run(self, name: str, contestant: Contestant, steps: int, seed: int) -> dict[str, Any]:
-        """Convert, score, train, finalize and score again."""
-        torch.manual_seed(seed)
-        model = copy.deepcopy(self.teacher)
-        start = time.process_time()
-        spec = default_spec(
-            model, contestant.layer, embeddings=contestant.embeddings, positions=contestant.positions
-        )
-        if contestant.embeddings:  # the pooler is not used by a matcher, but its bytes count
-            spec = replace(spec, rules=(*spec.rules, Rule("*pooler.dense", LayerSpec(method="int"))))
-        conversion = factorize(
-            model, spec, calibration_texts=self.texts[:1024], surplus=contestant.surplus, seed=seed
-        )
-        converted = time.process_time() - start
-        result: dict[str, Any] = {"conversion_seconds": converted, "mean_error": conversion.mean_error}
-        result["one_shot_loss"] = self.unseen_loss(model)
-        if self.options.one_shot and not contestant.surplus:
-            result["one_shot"] = self.scores(model)
-        history: list[Any] = []
-        if contestant.trained and steps:
-            start = time.process_time()
-            history = self._train(model, contestant, steps, seed)
-            result["training_seconds"] = time.process_time() - start
-        finalize(model)
-        cost = model_cost(model)
-        folder = (
-            self.options.save
-            and Path(self.options.save) / f"{name}-{contestant.layer.nonzeros}-{steps}-{seed}"
-        )
-        if folder:
-            origin = {
-                "base": self.options.model,
-                "data": {"texts": sorted(TEXTS)},
-                "options": {"steps": steps},
-            }
-            save_compressed(model, folder, origin, spec=spec, overwrite=True)
-            result["folder_bytes"] = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
-        result |= {
-            "mac_ratio": cost.mac_ratio,
-            "byte_ratio": cost.byte_ratio,
-            "model_bytes": cost.bytes,
-            "history": history,
-            "loss": self.unseen_loss(model),
-            "final": self.scores(model),
-            "dense": self.dense,
+    def calibration_texts(self) -> list[str]:
+        """The first of the training texts, which are in random order."""
+        return self.texts[:1024]
+
+    def spec(self, model: Any, contestant: Contestant) -> CompressionSpec:
+        """With the pooler, which a matcher does not use, but whose bytes count."""
+        spec = super().spec(model, contestant)
+        pooler = Rule("*pooler.dense", LayerSpec(method="int"))
+        return replace(spec, rules=(*spec.rules, pooler)) if contestant.embeddings else spec
+
+    def loss(self, model: Any) -> dict[str, Any]:
+        """Under "loss", of :meth:`unseen_loss`."""
+        return {"loss": self.unseen_loss(model)}
+
+    def saved(self, model: Any, spec: CompressionSpec, label: str) -> dict[str, Any]:
+        """Bytes of the folder, where models are to be saved."""
+        if not self.options.save:
+            return {}
+        folder = Path(self.options.save) / label
+        origin = {
+            "base": self.options.model,
+            "data": {"texts": sorted(TEXTS)},
+            "options": {"run": label},
         }
-        return result
-
-    @property
-    def dense(self) -> dict[str, Any]:
-        """The teacher's scores."""
-        if self._dense is None:
-            self._dense = self.scores(self.teacher)
-        return self._dense
+        save_compressed(model, folder, origin, spec=spec, overwrite=True)
+        return {"folder_bytes": sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())}
 
     def scores(self, model: Any) -> dict[str, Any]:
         """Every metric of every test table: its mean, and the values of all queries for paired intervals."""
@@ -131,31 +101,14 @@ class Match:
             "similarity": float(similarity_loss(found, target)),
         }
 
-    def _train(self, model: Any, contestant: Contestant, steps: int, seed: int) -> list[Any]:
-        model.train()
-        for module in model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
+    def fine_tune(self, model: Any, contestant: Contestant, steps: int, seed: int) -> list[Any]:
+        """Towards the teacher's embeddings; embeddings stay as they are where they are not compressed."""
+        without_dropout(model)
         stf = STF(model, contestant.schedule, total_steps=steps) if contestant.schedule else None
         frozen = () if contestant.embeddings else ("embeddings.",)
         parameters = [p for n, p in model.named_parameters() if not any(part in n for part in frozen)]
-        optimizer = torch.optim.AdamW(parameters, lr=contestant.lr, weight_decay=0.0)
-        objective = self._objective(model)
-        history, running = [], 0.0
-        for step, rows in zip(range(1, steps + 1), self._batches(seed), strict=False):
-            for group in optimizer.param_groups:
-                group["lr"] = contestant.lr * min(1.0, step / WARMUP) * (1 - (step - 1) / steps)
-            loss = objective(rows)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            if stf is not None:
-                stf.step(optimizer)
-            running = float(loss) if step == 1 else 0.95 * running + 0.05 * float(loss)
-            if step % 20 == 0 or step == steps:
-                history.append({"step": step, "loss": running})
-                print(step, f"loss {running:.4f}", f"{time.process_time():.0f} s", flush=True)
-        return history + (stf.history if stf else [])
+        objective, batches = self._objective(model), self._batches(seed)
+        return descend(model, parameters, contestant.lr, steps, lambda _: objective(next(batches)), stf)
 
     def _objective(self, model: Any) -> Callable[[list[int]], torch.Tensor]:
         """The loss of a batch, rows of the training texts: distance from the teacher's embeddings."""
