@@ -90,7 +90,11 @@ def section(key: tuple[Any, ...], members: list[Row]) -> list[str]:
             low, high = interval(row["final"][metric], row["dense"][metric])
             cells.append(f"{100 * row['final'][metric]['mean']:.1f} ({low:+.1f} to {high:+.1f})")
         lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "Queries: " + ", ".join(f"{m} {len(unpack(dense[m]['queries'])):,}" for m in metrics) + "."]
     stf = next((row for row in members if row["method"] == "stf"), None)
+    if stf is not None:
+        shares = [f"{m} {share(stf['final'][m], stf['dense'][m])}" for m in metrics]
+        lines += ["", f"STF keeps of the dense model's mean (95% interval): {', '.join(shares)}."]
     if stf is not None and len(members) > 1:
         lines += [
             "",
@@ -117,6 +121,14 @@ def section(key: tuple[Any, ...], members: list[Row]) -> list[str]:
 def kept(row: Row) -> float:
     """Mean over all metrics of the share of the dense model's value."""
     return float(np.mean([row["final"][m]["mean"] / row["dense"][m]["mean"] for m in row["final"]]))
+
+
+def share(first: Row, second: Row) -> str:
+    """The first mean over the second in percent, with a 95% interval, paired over queries."""
+    mine, other = unpack(first["queries"]).astype(np.float64), unpack(second["queries"]).astype(np.float64)
+    draw_ = np.random.default_rng(0).integers(0, len(mine), (RESAMPLES, len(mine)))
+    low, high = np.percentile(100 * mine[draw_].mean(1) / other[draw_].mean(1), [2.5, 97.5])
+    return f"{100 * mine.mean() / other.mean():.1f}% ({low:.1f} to {high:.1f})"
 
 
 def interval(first: Row, second: Row) -> tuple[float, float]:
