@@ -1,0 +1,43 @@
+# Sourced by sanitize.sh and arm.sh: building the C++ programs of csrc/checks, which need no Python.
+#   folder    where objects and programs go
+#   compiler  and `common`, its flags for every file
+objects=""
+programs="check_linear check_ops sanitize_linear sanitize_encoder fuzz_packing"
+
+compile() { # FLAGS FILE; leaves its object in $objects
+    object="$folder/$(basename "$2" .cpp).o"
+    # shellcheck disable=SC2086
+    if [ ! -e "$object" ] || [ -n "$(find csrc \( -name '*.h' -o -path "$2" \) -newer "$object" | head -n 1)" ]; then
+        "$compiler" $common $1 -c "$2" -o "$object"
+    fi
+    objects="$objects $object"
+}
+
+compile_kernels() { # ARCHITECTURE, as `uname -m` names it; flags are those of CMakeLists.txt
+    for file in cpu_features linear/linear linear/dense linear/sparse linear/sparse_i8 linear/peaks linear/portable \
+        encoder/encoder encoder/network encoder/pool encoder/table encoder/ops encoder/ops_portable; do
+        compile "" "csrc/$file.cpp"
+    done
+    avx2="-mavx2 -mfma -mf16c"
+    avx512="-mavx512f -mavx512bw -mavx512dq -mavx512vl $avx2"
+    case $1 in
+    x86_64 | amd64)
+        for file in linear/avx2 linear/peaks_avx2 encoder/ops_avx2; do compile "$avx2" "csrc/$file.cpp"; done
+        for file in linear/avx512 linear/peaks_avx512 encoder/ops_avx512; do compile "$avx512" "csrc/$file.cpp"; done
+        for file in vnni vbmi; do compile "$avx512 -mavx512vbmi -mavx512vnni" "csrc/linear/$file.cpp"; done
+        for file in linear/bf16 encoder/attention_bf16; do compile "$avx512 -mavx512bf16" "csrc/$file.cpp"; done
+        ;;
+    aarch64 | arm64)
+        for file in linear/neon encoder/ops_neon; do compile "" "csrc/$file.cpp"; done
+        for file in neon_dotprod neon_tables; do compile "-march=armv8.2-a+dotprod" "csrc/linear/$file.cpp"; done
+        ;;
+    esac
+}
+
+link() { # PROGRAM: from its file of csrc/checks and the kernels
+    kernels=$objects
+    compile "" "csrc/checks/$1.cpp"
+    # shellcheck disable=SC2086
+    "$compiler" $common $objects -pthread -o "$folder/$1"
+    objects=$kernels
+}
