@@ -2,10 +2,12 @@
 #   folder    where objects and programs go
 #   compiler  and `common`, its flags for every file
 objects=""
-programs="check_linear check_ops sanitize_linear sanitize_encoder fuzz_packing"
+programs="check_linear check_ops check_scan sanitize_linear sanitize_encoder fuzz_packing"
+sources="cpu_features linear/linear linear/dense linear/sparse linear/sparse_i8 linear/peaks linear/portable encoder/ops
+    encoder/ops_portable scan/codes encoder/encoder encoder/network encoder/pool encoder/table"
 
 compile() { # FLAGS FILE; leaves its object in $objects
-    object="$folder/$(basename "$2" .cpp).o"
+    object="$folder/$(echo "${2%.cpp}" | tr / _).o"
     # shellcheck disable=SC2086
     if [ ! -e "$object" ] || [ -n "$(find csrc \( -name '*.h' -o -path "$2" \) -newer "$object" | head -n 1)" ]; then
         "$compiler" $common $1 -c "$2" -o "$object"
@@ -14,22 +16,23 @@ compile() { # FLAGS FILE; leaves its object in $objects
 }
 
 compile_kernels() { # ARCHITECTURE, as `uname -m` names it; flags are those of CMakeLists.txt
-    for file in cpu_features linear/linear linear/dense linear/sparse linear/sparse_i8 linear/peaks linear/portable \
-        encoder/encoder encoder/network encoder/pool encoder/table encoder/ops encoder/ops_portable; do
-        compile "" "csrc/$file.cpp"
-    done
+    for file in $sources; do compile "" "csrc/$file.cpp"; done
     avx2="-mavx2 -mfma -mf16c"
     avx512="-mavx512f -mavx512bw -mavx512dq -mavx512vl $avx2"
     case $1 in
     x86_64 | amd64)
         for file in linear/avx2 linear/peaks_avx2 encoder/ops_avx2; do compile "$avx2" "csrc/$file.cpp"; done
         for file in linear/avx512 linear/peaks_avx512 encoder/ops_avx512; do compile "$avx512" "csrc/$file.cpp"; done
-        for file in vnni vbmi; do compile "$avx512 -mavx512vbmi -mavx512vnni" "csrc/linear/$file.cpp"; done
+        for file in linear/vnni linear/vbmi scan/vnni; do
+            compile "$avx512 -mavx512vbmi -mavx512vnni" "csrc/$file.cpp"
+        done
         for file in linear/bf16 encoder/attention_bf16; do compile "$avx512 -mavx512bf16" "csrc/$file.cpp"; done
         ;;
     aarch64 | arm64)
         for file in linear/neon encoder/ops_neon; do compile "" "csrc/$file.cpp"; done
-        for file in neon_dotprod neon_tables; do compile "-march=armv8.2-a+dotprod" "csrc/linear/$file.cpp"; done
+        for file in linear/neon_dotprod linear/neon_tables scan/neon; do
+            compile "-march=armv8.2-a+dotprod" "csrc/$file.cpp"
+        done
         ;;
     esac
 }
