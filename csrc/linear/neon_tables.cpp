@@ -69,7 +69,7 @@ inline int8x16_t four_inputs(const uint8_t* u) {
 
 struct Area {         // scratch of a tile of tokens
     int16_t* wide;    // z in 16 bits: [token of kTokens][unit][64]
-    uint8_t* tables;  // z in 8 bits: [token][table][slots]
+    uint8_t* tables;  // z in 8 bits, less 128: [token][table][slots]
     float *unit, *ratio;  // of a token's sums; of the head's unit to it
     int32_t* zeros;       // a token's zero point of z; that of the head `tile` tokens on
     int tile;
@@ -154,7 +154,7 @@ inline Rounding rounding_of(const Ends& ends, bool choose) {
     return {zero, factor, best >= 1.0f ? 1.0f : 32768.0f / float(factor)};
 }
 
-// z of `units` units from 16 to 8 bits.
+// z of `units` units from 16 to 8 bits, less 128.
 inline void narrow(const int16_t* wide, int units, const Rounding& by, uint8_t* tables) {
     const int16x8_t zero = vdupq_n_s16(int16_t(by.zero));
     const auto rounded = [&](const int16_t* z) {
@@ -162,7 +162,8 @@ inline void narrow(const int16_t* wide, int units, const Rounding& by, uint8_t* 
     };
     for (int i = 0; i < units; i++, wide += 64, tables += 64)
         for (int j = 0; j < 4; j++)  // slots 16 j to 16 j + 15: sums 0 and 1, then 2 and 3
-            vst1q_u8(tables + 16 * j, vcombine_u8(rounded(wide + 8 * j), rounded(wide + 32 + 8 * j)));
+            vst1q_s8(reinterpret_cast<int8_t*>(tables) + 16 * j,
+                     less_128(vcombine_u8(rounded(wide + 8 * j), rounded(wide + 32 + 8 * j))));
 }
 
 template <int TT>
@@ -224,8 +225,8 @@ inline void pairs(const uint8_t* codes, size_t step, const uint8_t* tables, size
             for (int p = 0; p < 4; p++) {
                 const uint8x16_t index = vld1q_u8(codes + g * 128 + p * 16);
                 const int8x16_t values = vld1q_s8(reinterpret_cast<const int8_t*>(codes) + g * 128 + 64 + p * 16);
-                sum[0][g][p] = vdotq_s32(sum[0][g][p], less_128(first.at(index)), values);
-                if constexpr (TT > 1) sum[1][g][p] = vdotq_s32(sum[1][g][p], less_128(second.at(index)), values);
+                sum[0][g][p] = vdotq_s32(sum[0][g][p], vreinterpretq_s8_u8(first.at(index)), values);
+                if constexpr (TT > 1) sum[1][g][p] = vdotq_s32(sum[1][g][p], vreinterpretq_s8_u8(second.at(index)), values);
             }
         }
     }
