@@ -1,4 +1,4 @@
-"""The NEON kernels: cross-compiled and run under emulation by ``scripts/arm.sh``; ``make arm`` is the long form."""
+"""The NEON kernels, cross-compiled and run under emulation by ``scripts/arm.sh`` (``make arm``: at length)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TOOLS = (os.environ.get("AARCH64_CXX", "aarch64-linux-gnu-g++"), os.environ.get("QEMU_AARCH64", "qemu-aarch64"))
+TOOLS = (
+    os.environ.get("AARCH64_CXX", "aarch64-linux-gnu-g++"),
+    os.environ.get("QEMU_AARCH64", "qemu-aarch64"),
+)
 MISSING = [tool for tool in TOOLS if shutil.which(tool) is None]
 
 

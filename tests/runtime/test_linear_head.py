@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from test_linear import SPARSE_SIZES, TOKENS, check, codes, normal, supports
 
+from leanmatch.errors import UsageError
 from leanmatch.factorization import QuantizedDenseSparse
 from leanmatch.runtime import linear
 from leanmatch.runtime import linear_reference as reference
