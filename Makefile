@@ -16,7 +16,7 @@ PACKAGE_STAMP := $(VENV)/.stamp-package
 SOURCES := CMakeLists.txt README.md LICENSE $(shell find src csrc -not -name '*.pyc' -not -name __pycache__)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench sanitize fuzz verify audit dist clean install
+.PHONY: help demo test lint docs bench sanitize arm fuzz verify audit dist clean install
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -42,6 +42,9 @@ bench: $(PACKAGE_STAMP) ## every benchmark in benchmarks/
 
 sanitize: ## C++ kernels under the address and undefined-behaviour sanitizers (needs only a compiler)
 	@scripts/sanitize.sh build/sanitize
+
+arm: ## C++ kernels for AArch64 under emulation (needs g++-aarch64-linux-gnu and qemu-user)
+	@scripts/arm.sh build/arm
 
 fuzz: $(PACKAGE_STAMP) ## damaged model folders, FUZZ_ROUNDS of them (default 3000), from FUZZ_SEED
 	HF_HUB_OFFLINE=1 LEANMATCH_FUZZ_ROUNDS=$(or $(FUZZ_ROUNDS),3000) LEANMATCH_FUZZ_SEED=$(or $(FUZZ_SEED),1) \

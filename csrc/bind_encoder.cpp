@@ -71,11 +71,7 @@ void require(bool condition, const char* message) {
 }
 
 const Ops* choose_ops(const std::string& level) {
-#if defined(__x86_64__) || defined(_M_X64)
-    if (level == "avx2") return &ops_avx2();
-    if (level == "avx512" || level == "avx512_vbmi_vnni" || level == "avx512_amx") return &ops_avx512();
-#endif
-    if (level == "portable" || level == "neon" || level == "neon_dotprod") return &ops_portable();
+    if (const Ops* ops = leanmatch::encoder::ops_of(level.c_str())) return ops;
     throw std::invalid_argument("'" + level + "' is not a level of this build");
 }
 

@@ -56,7 +56,7 @@ void search(const Codes& codes, const In<std::int8_t, 2>& queries, const In<floa
 
 void bind_scan(nb::module_& native) {
     nb::module_ module = native.def_submodule("scan", "Rows in 8-bit codes; use them through leanmatch.index.");
-    module.attr("LEVEL") = "avx512_vbmi_vnni";  // below it there is no kernel
+    module.attr("LEVEL") = leanmatch::scan::kernel_level();  // below it there is no kernel
     nb::class_<Codes>(module, "Codes")
         .def(nb::init<int, int>(), nb::arg("rows"), nb::arg("dimension"))
         .def("put", &put, nb::arg("start"), nb::arg("codes"))

@@ -160,6 +160,8 @@ Features cpu_features() {
         {"sve", (hwcap >> 22) & 1},     {"i8mm", (hwcap2 >> 13) & 1},   {"bf16", (hwcap2 >> 14) & 1},
     };
 #elif defined(LEANMATCH_AARCH64) && defined(__APPLE__)
+    // Written after Apple's documentation ("Determining instruction set characteristics"); nobody has run it on macOS. A
+    // name that a version of macOS does not know counts as absent.
     return {
         {"asimd", true},
         {"asimdhp", sysctl_flag("hw.optional.arm.FEAT_FP16")},

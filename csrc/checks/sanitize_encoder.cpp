@@ -99,14 +99,6 @@ bool has(const Features& features, const Level& level) {
     return true;
 }
 
-const Ops& ops_of(const std::string& level) {
-#if defined(__x86_64__)
-    if (level == "avx2") return ops_avx2();
-    if (level != "portable") return ops_avx512();
-#endif
-    return ops_portable();
-}
-
 }  // namespace
 
 int main() {
@@ -117,7 +109,7 @@ int main() {
         for (bool int8 : {false, true})
             for (bool apart : {false, true})
                 for (int width : {24, 40}) {
-                    Encoder encoder(model(isa, ops_of(level.name), int8, apart, width, width / 8, 56));
+                    Encoder encoder(model(isa, *ops_of(level.name.c_str()), int8, apart, width, width / 8, 56));
                     encoder.tuning() = {width == 24 ? 16 : 128, width == 24 ? 7 : 64, 4};
                     for (int length : {0, 1, 2, 5, 63, 64, 65, 130, 198}) check(encoder, {length});
                     check(encoder, {});

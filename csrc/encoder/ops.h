@@ -1,7 +1,7 @@
 // The encoder's kernels beside the linear layers: embedding rows, LayerNorm, activations, attention, pooling.
 //
 // One body (ops_body.h) is compiled once a level, over that level's vector of W floats (ops_portable.cpp: 4,
-// ops_avx2.cpp: 8, ops_avx512.cpp: 16). All arithmetic is float32; no kernel reads or writes outside the ranges below.
+// ops_neon.cpp: 4, ops_avx2.cpp: 8, ops_avx512.cpp: 16). All arithmetic is float32; no kernel reads or writes outside the ranges below.
 //
 // Tolerances against float64 (tests/runtime/test_ops.py holds them):
 //   exp      relative 2e-7 on [-87, 88], exactly 0 below -87.3 (inside softmax only)
@@ -78,7 +78,11 @@ const Ops& ops_avx2();
 const Ops& ops_avx512();
 // Ops::attention with bfloat16 products, where linear::has_bf16() and the width is a multiple of 32.
 void attention_bf16(const Attention& head);
+#elif defined(__aarch64__)
+const Ops& ops_neon();
 #endif
+// The kernels of a level of this build, by its name; null: it has no such level.
+const Ops* ops_of(const char* level);
 
 }  // namespace encoder
 }  // namespace leanmatch

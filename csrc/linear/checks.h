@@ -10,6 +10,8 @@
 // Kernels beyond "portable" exist where CMakeLists.txt adds their files.
 #if defined(__x86_64__) || defined(_M_X64)
 #define LEANMATCH_X86_KERNELS 1
+#elif defined(__aarch64__) && !defined(__AARCH64EB__)  // loads of four bytes at once rely on the order of bytes
+#define LEANMATCH_NEON_KERNELS 1
 #endif
 
 namespace leanmatch {

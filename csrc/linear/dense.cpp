@@ -93,6 +93,7 @@ private:
     Buffer<float> scale_, bias_;
 };
 
+#if defined(LEANMATCH_X86_KERNELS)
 std::uint16_t to_bf16(float f) {  // round to nearest even; NaN stays NaN
     std::uint32_t bits;
     std::memcpy(&bits, &f, sizeof(bits));
@@ -100,7 +101,6 @@ std::uint16_t to_bf16(float f) {  // round to nearest even; NaN stays NaN
     return std::uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-#if defined(LEANMATCH_X86_KERNELS)
 using DenseBf16Kernel = void (*)(const Dense&, const float*, int, float*, const Tail&, std::uint16_t*);
 
 class DenseBf16 final : public Linear {
@@ -140,6 +140,9 @@ LinearPtr pack_dense_f32(Isa isa, const float* weight, const float* bias, int m,
         return std::make_unique<DenseF32>(isa, kDenseF32Avx2, dense_f32_avx2, weight, bias, m, n);
     if (isa != Isa::portable)
         return std::make_unique<DenseF32>(Isa::avx512, kDenseF32Avx512, dense_f32_avx512, weight, bias, m, n);
+#elif defined(LEANMATCH_NEON_KERNELS)
+    if (isa != Isa::portable)
+        return std::make_unique<DenseF32>(Isa::neon, kDenseF32Neon, dense_f32_neon, weight, bias, m, n);
 #endif
     return std::make_unique<DenseF32>(Isa::portable, kDenseF32Portable, dense_f32_portable, weight, bias, m, n);
 }
@@ -176,6 +179,10 @@ LinearPtr pack_dense_i8(Isa isa, const std::int8_t* q, const float* scale, const
         return std::make_unique<DenseI8>(isa, kDenseI8Vnni, dense_i8_vnni, q, scale, bias, m, n);
     if (isa != Isa::portable)
         return std::make_unique<DenseI8>(Isa::avx2, kDenseI8Avx2, dense_i8_avx2, q, scale, bias, m, n);
+#elif defined(LEANMATCH_NEON_KERNELS)
+    if (isa != Isa::portable)
+        return std::make_unique<DenseI8>(isa, kDenseI8Neon, isa == Isa::neon ? dense_i8_neon : dense_i8_neon_dotprod, q,
+                                         scale, bias, m, n);
 #endif
     return std::make_unique<DenseI8>(Isa::portable, kDenseI8Portable, dense_i8_portable, q, scale, bias, m, n);
 }

@@ -25,9 +25,9 @@ struct Tail {               // what happens to a sum before it is stored
 struct Layout {
     int lanes, panel, depth;
 };
-constexpr Layout kDenseF32Portable{4, 2, 1}, kDenseF32Avx2{8, 2, 1}, kDenseF32Avx512{16, 4, 1};
+constexpr Layout kDenseF32Portable{4, 2, 1}, kDenseF32Avx2{8, 2, 1}, kDenseF32Avx512{16, 4, 1}, kDenseF32Neon{4, 4, 1};
 constexpr Layout kDenseBf16{16, 4, 2};
-constexpr Layout kDenseI8Portable{1, 1, 1}, kDenseI8Avx2{8, 2, 4}, kDenseI8Vnni{16, 4, 4};
+constexpr Layout kDenseI8Portable{1, 1, 1}, kDenseI8Avx2{8, 2, 4}, kDenseI8Vnni{16, 4, 4}, kDenseI8Neon{4, 4, 4};
 
 struct Dense {
     int m, n;
@@ -61,7 +61,11 @@ constexpr int kZeros = 5;  // zero points of the inputs that a token may choose 
 constexpr int kTableZeros[8] = {128, 32, 52, 72, 90, 108, 148, 180};  // the same for z; the first where all fit
 constexpr int kStartUnit = 128;
 
-// z of some blocks side by side makes one table of `slots` (64 or 128) bytes; a unit is 64 slots. See vbmi.cpp.
+// z of some blocks side by side makes one table of `slots` (64 or 128) bytes; a unit is 64 slots. See vbmi.cpp and
+// neon_tables.cpp, which take the same layout: a sum of 16 lanes is four vectors of 4 there.
+//
+// Products take their first operand, x and z, as uint8 (vpdpbusd) or as that less `center` = 128 in int8 (sdot); `first`
+// and `start` have the center taken into account.
 struct SparseI8 {
     int m, n;
     int tables, slots;
@@ -78,7 +82,9 @@ struct SparseI8 {
     const int32_t *run_of_head;
     const int8_t* atoms;    // [unit][step][4 sums][16 lanes][4]
     const int32_t* offset;  // [unit][128-bit lane]: first input of its block
-    const int32_t* first;   // [unit][zero point][4 sums][16 lanes]: half a unit of the shift, less the zero point's part
+    int center;             // 0, or 128 where products are of signed numbers
+    const int32_t* first;   // [unit][zero point][4 sums][16 lanes]: half a unit of the shift, less (zero point - center) times
+                            // the sum of the atom's codes
     int32_t start_of[256];  // zero point to its place in `first` of a unit
     bool choose;     // does a token choose its zero points of z?
     int zero_count;  // zero points of the inputs that it may choose from
@@ -86,7 +92,8 @@ struct SparseI8 {
     float per_up[kZeros], per_down[kZeros];  // 1 / (255 - zero), 1 / zero
     const int16_t* atom_scale;  // [unit][64]: atom's scale over the largest one, 15 bits; order: what packing gives
     const uint8_t* codes;       // [panel of 4 row groups][table][quad][row group][64 indices, 64 values]
-    const int32_t *start, *head_start;  // padded: less the sum of a row's values, as int16 + kStartUnit * int16; the head apart
+    // padded: less the sum of a row's values, the head apart. In two parts, int16 + kStartUnit * int16, where center is 0.
+    const int32_t *start, *head_start;
     const float* scale;                 // padded
 };
 
@@ -97,17 +104,26 @@ struct SparseI8 {
 LEANMATCH_F32(portable)
 LEANMATCH_F32(avx2)
 LEANMATCH_F32(avx512)
+LEANMATCH_F32(neon)
 #undef LEANMATCH_F32
 
 // values: (T, stride), see QuantizedRows.
 #define LEANMATCH_QUANTIZE(isa)                                                                          \
     void quantize_rows_##isa(const float* x, int T, int n, uint8_t* values, float* scale, int32_t* zero, \
-                             size_t stride);                                                             \
-    void dense_i8_##isa(const Dense& w, const Quantized& x, int T, float* y, const Tail& tail);
+                             size_t stride);
 LEANMATCH_QUANTIZE(portable)
 LEANMATCH_QUANTIZE(avx2)
 LEANMATCH_QUANTIZE(vnni)
+LEANMATCH_QUANTIZE(neon)
 #undef LEANMATCH_QUANTIZE
+
+#define LEANMATCH_I8(isa) void dense_i8_##isa(const Dense& w, const Quantized& x, int T, float* y, const Tail& tail);
+LEANMATCH_I8(portable)
+LEANMATCH_I8(avx2)
+LEANMATCH_I8(vnni)
+LEANMATCH_I8(neon)
+LEANMATCH_I8(neon_dotprod)
+#undef LEANMATCH_I8
 
 void dense_bf16_avx512(const Dense& w, const float* x, int T, float* y, const Tail& tail, uint16_t* scratch);
 
@@ -116,10 +132,15 @@ constexpr int kAmxSlack = 15 * 4 * 64;
 void dense_i8_amx(const Dense& w, const Quantized& x, int T, float* y, const Tail& tail);
 void dense_bf16_amx(const Dense& w, const float* x, int T, float* y, const Tail& tail, uint16_t* scratch);
 
-void quantize_tables_vbmi(const SparseI8& w, const float* x, int T, uint8_t* values, float* scale, int32_t* zero,
-                          float* head_scale, size_t stride);
-size_t dense_sparse_i8_scratch(const SparseI8& w, int T);
-void dense_sparse_i8_vbmi(const SparseI8& w, const Quantized& x, int T, float* y, const Tail& tail, void* scratch);
+#define LEANMATCH_TABLES(isa)                                                                            \
+    void quantize_tables_##isa(const SparseI8& w, const float* x, int T, uint8_t* values, float* scale,  \
+                               int32_t* zero, float* head_scale, size_t stride);                         \
+    size_t dense_sparse_i8_scratch_##isa(const SparseI8& w, int T);                                      \
+    void dense_sparse_i8_##isa(const SparseI8& w, const Quantized& x, int T, float* y, const Tail& tail, \
+                               void* scratch);
+LEANMATCH_TABLES(vbmi)
+LEANMATCH_TABLES(neon_dotprod)
+#undef LEANMATCH_TABLES
 
 }  // namespace linear
 }  // namespace leanmatch

@@ -13,7 +13,7 @@ namespace linear {
 
 namespace {
 
-constexpr const char* kNames[] = {"portable", "avx2", "avx512", "avx512_vbmi_vnni", "avx512_amx"};
+constexpr const char* kNames[kIsas] = {"portable", "avx2", "avx512", "avx512_vbmi_vnni", "avx512_amx", "neon", "neon_dotprod"};
 
 bool usable(const Features& features, const std::string& name) {
     for (const auto& [feature, present] : features)
@@ -23,14 +23,12 @@ bool usable(const Features& features, const std::string& name) {
 
 bool runs(Isa isa) {
     if (isa == Isa::portable) return true;
-#if defined(LEANMATCH_X86_KERNELS)
     static const Features features = cpu_features();
     for (const Level& level : levels())
         if (level.name == isa_name(isa))
             return std::all_of(level.needs.begin(), level.needs.end(),
                                [&](const std::string& name) { return usable(features, name); });
-#endif
-    return false;
+    return false;  // a level of another architecture
 }
 
 }  // namespace
@@ -38,10 +36,8 @@ bool runs(Isa isa) {
 const char* isa_name(Isa isa) { return kNames[static_cast<int>(isa)]; }
 
 Isa isa_from_name(const char* name) {
-    for (std::size_t i = 0; i < std::size(kNames); i++)
+    for (int i = 0; i < kIsas; i++)
         if (std::strcmp(name, kNames[i]) == 0) return static_cast<Isa>(i);
-    for (const Level& level : levels())
-        if (level.name == name) return Isa::portable;
     throw std::invalid_argument(std::string("no level is named '") + name + "'");
 }
 
@@ -69,6 +65,8 @@ void quantize_rows(Isa isa, const float* x, int T, int n, const QuantizedRows& o
     if (has_vbmi_vnni(isa))
         return quantize_rows_vnni(x, T, n, out.values, out.scale, out.zero, out.stride);
     if (isa != Isa::portable) return quantize_rows_avx2(x, T, n, out.values, out.scale, out.zero, out.stride);
+#elif defined(LEANMATCH_NEON_KERNELS)
+    if (isa != Isa::portable) return quantize_rows_neon(x, T, n, out.values, out.scale, out.zero, out.stride);
 #endif
     (void)isa;
     quantize_rows_portable(x, T, n, out.values, out.scale, out.zero, out.stride);

@@ -18,22 +18,23 @@
 //   low_rank          right, then left: two of these   theirs             any
 //
 // Quantization of x, per token: x ~ scale (u - zero), 0 <= u, zero <= quantized_max, range
-// [min(0, min x), max(0, max x)]. quantized_max is 255 where the kernels have VNNI or are portable, and 127 where they use vpmaddubsw
+// [min(0, min x), max(0, max x)]. quantized_max is 255 where the kernels have VNNI or NEON or are portable, and 127 where they use vpmaddubsw
 // (avx2, avx512: two products of 127 * 127 fit int16, two of 255 * 127 would saturate). A row that is all zeros,
 // or whose range is below 1e-30, is taken as zero. A row with a NaN or an infinity gives NaN in all its outputs.
 //
 // Overflow. |sum_j q_j (u_j - zero)| <= 255 * 127 * n, and the partial sums sum_j q_j u_j stay below the same
 // bound: int32 is exact for n <= 66311, and packing refuses more. Second stage of dense_sparse_i8: |sum c z| <=
-// 127 * 255 * B k, exact for B k <= 66311.
+// 127 * 255 * B k, exact for B k <= 66311. NEON takes u - 128 and z - 128, whose bounds are half of these (neon_i8.inc.h,
+// neon_tables.cpp).
 //
-// dense_sparse_i8 at level avx512_vbmi_vnni rounds its own inputs (`quantize`): the zero point is one number for the layer
+// dense_sparse_i8 at the levels avx512_vbmi_vnni and neon_dotprod rounds its own inputs (`quantize`): the zero point is one number for the layer
 // or one of five near it (`TableInputs`), the step of a token the smallest that holds its range. D_i (u - zero) of stage 1 is int32, exact;
 // shifted to int16 with rounding (the shift is the smallest that the atoms' absolute sums allow, at most 8), times the
 // atom's scale over the largest one (15 bits; left out where all are equal), then brought to 8 bits with one scale and
 // zero point per token, from the exact ends of its range over all blocks. The first blocks of the order given (the head: those whose inputs go
 // far out) have steps, scales and zero points of their own for each token; their sums are brought to the others' unit in between. Other levels decode the factors to fp32 and run dense_sparse_f32: on AVX2 int8 with
 // free supports costs more instructions than fp32 (two unpacks, two vpmaddwd and two vpaddd against four fused
-// multiply-adds for 2 nonzeros x 16 tokens). `Linear::path` and `Linear::isa` say what runs.
+// multiply-adds for 2 nonzeros x 16 tokens), and NEON without dot products has no fewer either. `Linear::path` and `Linear::isa` say what runs.
 //
 // Tolerances against float64, relative to the row's sum of absolute products S = sum_j |w_j x_j| (f32):
 //
@@ -50,12 +51,14 @@
 namespace leanmatch {
 namespace linear {
 
-// What kernels are compiled for; names and order are those of leanmatch::levels().
-enum class Isa { portable, avx2, avx512, avx512_vbmi_vnni, avx512_amx };
+// What kernels are compiled for; names and order are those of leanmatch::levels() of x86-64, then those of aarch64. A build
+// runs those of its own architecture only.
+enum class Isa { portable, avx2, avx512, avx512_vbmi_vnni, avx512_amx, neon, neon_dotprod };
+constexpr int kIsas = 7;
 bool has_vbmi_vnni(Isa isa);  // is it avx512_vbmi_vnni, or a level above it?
 
 const char* isa_name(Isa isa);
-Isa isa_from_name(const char* name);  // throws std::invalid_argument; levels of other architectures give portable
+Isa isa_from_name(const char* name);  // throws std::invalid_argument
 bool has_bf16();                      // this CPU and this build can run dense_bf16 (from level avx512 on)
 
 enum class Activation { none, relu, gelu };

@@ -1,4 +1,4 @@
-// Dense-sparse factors in int8 with tables in registers; see vbmi.cpp.
+// Dense-sparse factors in int8 with tables in registers; see vbmi.cpp and neon_tables.cpp.
 #pragma once
 
 #include "linear.h"

@@ -1,4 +1,4 @@
-// Packing int8 dense-sparse factors for vbmi.cpp.
+// Packing int8 dense-sparse factors for vbmi.cpp and neon_tables.cpp.
 #include <algorithm>
 #include <array>
 #include <cstdlib>
@@ -10,11 +10,29 @@
 namespace leanmatch {
 namespace linear {
 
-#if defined(LEANMATCH_X86_KERNELS)
+#if defined(LEANMATCH_X86_KERNELS) || defined(LEANMATCH_NEON_KERNELS)
 
 namespace {
 
-// How many blocks share a table. Costs of a lookup and its multiply in registers, measured on Zen 4 (nanoseconds).
+// What the packing of one level depends on, and its kernels. Costs are those of a lookup and its multiply in registers, of
+// 64 and of 128 slots: measured on Zen 4 (nanoseconds), counted on NEON (instructions; no machine has measured them).
+struct TableLevel {
+    Isa isa;
+    int center;
+    double cost64, cost128;
+    decltype(&quantize_tables_vbmi) quantize;
+    decltype(&dense_sparse_i8_scratch_vbmi) scratch;
+    decltype(&dense_sparse_i8_vbmi) run;
+};
+#if defined(LEANMATCH_X86_KERNELS)
+constexpr TableLevel kLevel{Isa::avx512_vbmi_vnni, 0, 0.37, 0.53, quantize_tables_vbmi, dense_sparse_i8_scratch_vbmi,
+                            dense_sparse_i8_vbmi};
+#else
+constexpr TableLevel kLevel{Isa::neon_dotprod, 128, 2.0, 4.0, quantize_tables_neon_dotprod,
+                            dense_sparse_i8_scratch_neon_dotprod, dense_sparse_i8_neon_dotprod};
+#endif
+
+// How many blocks share a table.
 struct Fold {
     int blocks, stride, slots, quads;  // stride: slots of one block
 };
@@ -25,7 +43,7 @@ Fold best_fold(int r, int k, int blocks) {
     double least = 0.0;
     for (int fold = 1; fold <= 8 && fold * stride <= 128 && fold <= blocks; fold++) {
         const Fold here{fold, stride, fold * stride <= 64 ? 64 : 128, (fold * k + 3) / 4};
-        const double cost = here.quads * (here.slots == 64 ? 0.37 : 0.53) / fold;
+        const double cost = here.quads * (here.slots == 64 ? kLevel.cost64 : kLevel.cost128) / fold;
         if (best.blocks == 0 || cost < least || (cost <= least && here.slots == best.slots)) {
             best = here;  // at the same cost more blocks in a table: less padding in stage 1
             least = cost;
@@ -48,7 +66,7 @@ public:
     TableLinear(const std::int8_t* atoms_q, const float* atoms_scale, const std::uint16_t* indices,
                 const std::int8_t* values_q, const float* values_scale, const float* bias, int m, int n, int b,
                 int r, int k, const TableInputs& inputs)
-        : IntegerLinear("dense_sparse_i8", Isa::avx512_vbmi_vnni, m, n),
+        : IntegerLinear("dense_sparse_i8", kLevel.isa, m, n),
           blocks_(n / b),
           fold_(best_fold(r, k, blocks_)),
           tables_((blocks_ + fold_.blocks - 1) / fold_.blocks),
@@ -87,7 +105,7 @@ public:
         pack_atoms(atoms_q, atoms_scale, b, r);
         pack_codes(indices, values_q, k);
         for (Buffer<std::int32_t>* sums : {&start_, &head_start_})
-            for (std::size_t i = 0; i < sz(rows_); i++) (*sums)[i] = parted((*sums)[i]);
+            for (std::size_t i = 0; i < sz(rows_) && kLevel.center == 0; i++) (*sums)[i] = parted((*sums)[i]);
         weights_.m = m;
         weights_.n = n;
         weights_.tables = tables_;
@@ -97,6 +115,7 @@ public:
         weights_.shared = fold_.blocks == 1 || fold_.stride == 64;
         weights_.atoms = atoms_.data();
         weights_.offset = offset_.data();
+        weights_.center = kLevel.center;
         weights_.first = first_.data();
         weights_.run_ends = run_ends_.data();
         weights_.run_of_head = run_of_head_.data();
@@ -114,14 +133,14 @@ public:
 
     bool own_rows() const override { return true; }
     void quantize(const float* x, int T, const QuantizedRows& out) const override {
-        quantize_tables_vbmi(weights_, x, T, out.values, out.scale, out.zero, out.head_scale, out.stride);
+        kLevel.quantize(weights_, x, T, out.values, out.scale, out.zero, out.head_scale, out.stride);
     }
 
 protected:
-    std::size_t kernel_scratch(int T) const override { return dense_sparse_i8_scratch(weights_, T); }
+    std::size_t kernel_scratch(int T) const override { return kLevel.scratch(weights_, T); }
     void apply(const Quantized& x, int T, float* y, const Epilogue& epilogue, int t,
                void* scratch) const override {
-        dense_sparse_i8_vbmi(weights_, x, T, y, tail_at(bias_.data(), epilogue, t, m_), scratch);
+        kLevel.run(weights_, x, T, y, tail_at(bias_.data(), epilogue, t, m_), scratch);
     }
 
 private:
@@ -201,7 +220,7 @@ private:
                     const std::size_t packed = sz(g / 2) * 32 + sz(j) * 8 + sz(g % 2) * 4 + sz(e);
                     for (int i = 0; i < weights_.zero_count; i++)
                         first_[((sz(unit) * sz(zero_count_) + sz(i)) * 4 + sz(g)) * 16 + sz(lane)] =
-                            (1 << shift) / 2 - weights_.zeros[i] * sum;
+                            (1 << shift) / 2 - (weights_.zeros[i] - kLevel.center) * sum;
                     atom_scale_[sz(unit) * 64 + packed] =
                         largest > 0.0f ? std::int16_t(scale[a] / largest * 32767.0f + 0.5f) : std::int16_t(0);
                 }

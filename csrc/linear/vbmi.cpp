@@ -369,13 +369,6 @@ int tile_tokens(const SparseI8& w, int T) {
 
 inline V piece(const float* x, int count) { return count >= kWidth ? load(x) : load_part(x, count); }
 
-// How the head's blocks or the others are rounded: with the zero point that takes all of x into 0 .. 255 by the smallest step.
-// NaN where one of x is no finite number.
-struct Steps {
-    float step;
-    int zero;
-};
-
 struct Reach {
     __m512i size = _mm512_setzero_si512();
     V low = zero(), high = zero();
@@ -385,59 +378,33 @@ struct Reach {
         low = vmin(low, v);
         high = vmax(high, v);
     }
-    Steps steps(const SparseI8& w) const {
-        if (_mm512_reduce_max_epu32(size) >= 0x7f800000u) return {NAN, w.zeros[0]};
-        const float most = _mm512_reduce_max_ps(high), least = -_mm512_reduce_min_ps(low);
-        Steps best{0.0f, w.zeros[0]};
-        for (int i = 0; i < w.zero_count; i++) {
-            const float up = most * w.per_up[i], down = least * w.per_down[i], step = up > down ? up : down;
-            if (i == 0 || step < best.step) best = {step, w.zeros[i]};
-        }
-        return best;
-    }
+    bool finite() const { return _mm512_reduce_max_epu32(size) < 0x7f800000u; }
+    float most() const { return _mm512_reduce_max_ps(high); }
+    float least() const { return _mm512_reduce_min_ps(low); }
 };
 
-inline void codes_at(const float* x, int from, int to, V inverse, __m512i offset, uint8_t* values) {
+inline void codes_at(const float* x, int from, int to, float inverse, int zero, uint8_t* values) {
+    const V factor = set1(inverse);
+    const __m512i offset = _mm512_set1_epi32(zero);
     for (int j = from; j < to; j += kWidth) {
         const int count = to - j;
-        const __m512i u = _mm512_add_epi32(_mm512_cvtps_epi32(mul(piece(x + j, count), inverse)), offset);
+        const __m512i u = _mm512_add_epi32(_mm512_cvtps_epi32(mul(piece(x + j, count), factor)), offset);
         const __m128i bytes = _mm512_cvtusepi32_epi8(_mm512_max_epi32(u, _mm512_setzero_si512()));
         if (count >= kWidth) _mm_storeu_si128(reinterpret_cast<__m128i*>(values + j), bytes);
         else _mm_mask_storeu_epi8(values + j, lanes_below(count), bytes);
     }
 }
 
-inline V inverse_of(const Steps& by) { return set1(by.step > 1e-32f ? 1.0f / by.step : 0.0f); }
+#include "tables_rows.inc.h"
 
 }  // namespace
 
 void quantize_tables_vbmi(const SparseI8& w, const float* x, int T, uint8_t* values, float* scale, int32_t* zero,
                           float* head_scale, size_t stride) {
-    for (int t = 0; t < T; t++, x += w.n, values += stride) {
-        Reach others, of_head;  // all in the order of memory: runs of the one and of the other by turns
-        for (int run = 0, from = 0; run < w.runs; from = w.run_ends[run], run++)
-            if (w.run_of_head[run]) {
-                for (int j = from; j < w.run_ends[run]; j += kWidth) of_head.widen(x + j, w.run_ends[run] - j);
-            } else {
-                for (int j = from; j < w.run_ends[run]; j += kWidth) others.widen(x + j, w.run_ends[run] - j);
-            }
-        Steps rest = others.steps(w), head{0.0f, 0};
-        if (w.head) head = of_head.steps(w);
-        const bool finite = rest.step == rest.step && head.step == head.step;
-        if (!finite) rest.step = head.step = 0.0f;
-        const V inverse = inverse_of(rest), head_inverse = inverse_of(head);
-        const __m512i offset = _mm512_set1_epi32(rest.zero), head_offset = _mm512_set1_epi32(head.zero);
-        for (int run = 0, from = 0; run < w.runs; from = w.run_ends[run], run++)
-            if (w.run_of_head[run]) codes_at(x, from, w.run_ends[run], head_inverse, head_offset, values);
-            else codes_at(x, from, w.run_ends[run], inverse, offset, values);
-        memset(values + w.n, 0, stride - size_t(w.n));
-        if (w.head) head_scale[t] = !finite ? NAN : head.step > 1e-32f ? head.step : 0.0f;
-        scale[t] = !finite ? NAN : rest.step > 1e-32f ? rest.step : 0.0f;
-        zero[t] = rest.zero | head.zero << 8;
-    }
+    quantize_tables(w, x, T, values, scale, zero, head_scale, stride);
 }
 
-size_t dense_sparse_i8_scratch(const SparseI8& w, int T) {
+size_t dense_sparse_i8_scratch_vbmi(const SparseI8& w, int T) {
     const size_t tile = size_t(tile_tokens(w, T)), slots = size_t(w.tables) * size_t(w.slots);
     return tile * (3 * slots + 8 * 64 + kPanel * 64) + 4 * ((tile + 15) / 16 * 64);
 }

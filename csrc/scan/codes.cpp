@@ -17,6 +17,24 @@ constexpr int kFirstGroups = 8;                  // of them, at the beginning
 constexpr int kLoose = 32;                       // candidates too many that are not worth a selection
 constexpr int kOffset = 128;                     // what stored codes are above codes
 
+// This build's kernels; null where it has none.
+#if defined(__x86_64__) || defined(_M_X64)
+constexpr bool kHasKernel = true;
+constexpr const char* kLevelName = "avx512_vbmi_vnni";
+constexpr GroupsKernel* kGroups = groups_vnni;
+constexpr ProductsKernel* kProducts = products_vnni;
+#elif defined(__aarch64__) && !defined(__AARCH64EB__)
+constexpr bool kHasKernel = true;
+constexpr const char* kLevelName = "neon_dotprod";
+constexpr GroupsKernel* kGroups = groups_neon_dotprod;
+constexpr ProductsKernel* kProducts = products_neon_dotprod;
+#else
+constexpr bool kHasKernel = false;
+constexpr const char* kLevelName = "none";
+constexpr GroupsKernel* kGroups = nullptr;
+constexpr ProductsKernel* kProducts = nullptr;
+#endif
+
 using Key = std::int64_t;  // orders by sum, then by row, the lower row being the greater key
 
 Key key_of(std::int32_t sum, std::int32_t row) {
@@ -40,6 +58,8 @@ void shrink(Candidates& found, std::int32_t fetch, std::vector<Key>& keys) {
 }
 
 }  // namespace
+
+const char* kernel_level() { return kLevelName; }
 
 Codes::Codes(int rows, int dimension)
     : rows_(rows),
@@ -70,6 +90,7 @@ void Codes::put(int start, int count, const std::int8_t* codes) {
 void Codes::search(const std::int8_t* queries, const float* exact, int count, const std::int32_t* fetch, int width,
                    const float* vectors, const std::uint8_t* keep, double rounding, double* scores,
                    std::int64_t* out, std::int32_t* worst) const {
+    if (!kHasKernel) throw std::invalid_argument("this build has no kernel for it");
     const std::size_t group_bytes = std::size_t(steps_) * kLanes * kDepth;
     const int block = std::max(8, int(kBlockBytes / group_bytes) / 8 * 8);
     std::vector<std::uint8_t> kept;
@@ -102,19 +123,15 @@ void Codes::search(const std::int8_t* queries, const float* exact, int count, co
         next += 2 * own;
     }
     std::vector<Key> keys;
-#if defined(__x86_64__) || defined(_M_X64)
     // The first parts are small, so that every query has a bar before most rows are looked at.
     for (int first = 0, size = kFirstGroups; first < groups_; size = std::min(block, 2 * size)) {
         const int last = std::min(groups_, first + size);
         const std::uint8_t* bits = keep ? kept.data() : last == groups_ ? all_.data() : nullptr;
-        groups_vnni(packed_.data(), steps_, first, last, padded.data(), count, bits, found.data());
+        kGroups(packed_.data(), steps_, first, last, padded.data(), count, bits, found.data());
         for (int q = 0; q < count; q++)
             if (found[std::size_t(q)].count > fetch[q] + kLoose) shrink(found[std::size_t(q)], fetch[q], keys);
         first = last;
     }
-#else
-    throw std::invalid_argument("this build has no kernel for it");
-#endif
     struct Scored {
         double rounded, score;
         std::int32_t row;
@@ -129,9 +146,7 @@ void Codes::search(const std::int8_t* queries, const float* exact, int count, co
             worst[q] = *std::min_element(mine.sums, mine.sums + mine.count) - offsets[std::size_t(q)];
         const float* x = exact + std::size_t(q) * std::size_t(dimension_);
         products.resize(std::size_t(mine.count));
-#if defined(__x86_64__) || defined(_M_X64)
-        products_vnni(x, vectors, dimension_, mine.rows, mine.count, products.data());
-#endif
+        kProducts(x, vectors, dimension_, mine.rows, mine.count, products.data());
         line.clear();
         for (std::int32_t i = 0; i < mine.count; i++) {
             const double score = products[std::size_t(i)];

@@ -10,6 +10,9 @@
 namespace leanmatch {
 namespace scan {
 
+// The level whose kernels this build has, "none" where it has none; `search` needs a CPU that runs it.
+const char* kernel_level();
+
 class Codes {
 public:
     Codes(int rows, int dimension);  // std::invalid_argument where either is out of range

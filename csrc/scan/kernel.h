@@ -22,12 +22,14 @@ struct Candidates {
 // + 128. Each query has 4 * steps int8 codes, `queries` one after another. Rows whose sum over the stored codes is
 // above the query's bar are appended; there must be room for all and for kLanes more, which are written over. `keep`,
 // a bit a row, leaves rows out.
-void groups_vnni(const uint8_t* packed, int steps, int first, int last, const int8_t* queries, int count,
-                 const uint8_t* keep, Candidates* found);
+using GroupsKernel = void(const uint8_t* packed, int steps, int first, int last, const int8_t* queries, int count,
+                          const uint8_t* keep, Candidates* found);
+GroupsKernel groups_vnni, groups_neon_dotprod;
 
 // Inner products in float64 of a query with `count` rows of `vectors`, both of float32.
-void products_vnni(const float* query, const float* vectors, int dimension, const int32_t* rows, int count,
-                   double* products);
+using ProductsKernel = void(const float* query, const float* vectors, int dimension, const int32_t* rows, int count,
+                            double* products);
+ProductsKernel products_vnni, products_neon_dotprod;
 
 }  // namespace scan
 }  // namespace leanmatch

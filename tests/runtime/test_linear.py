@@ -177,9 +177,9 @@ def test_dense_sparse_i8(level: str, rng: Rng, size: tuple[int, ...], spread: fl
     values_scale, bias = np.abs(normal(rng, m)) / 50, normal(rng, m)
     indices = supports(rng, m, blocks, r, k)
     layer = linear.dense_sparse_i8(atoms_q, atoms_scale, indices, values_q, values_scale, bias)
-    tables = level in ("avx512_vbmi_vnni", "avx512_amx")
+    tables = level in linear.TABLE_LEVELS
     assert layer.path == ("dense_sparse_i8" if tables else "dense_sparse_f32")
-    assert layer.level == ("avx512_vbmi_vnni" if tables else level)
+    assert layer.level == ("avx512_vbmi_vnni" if level == "avx512_amx" else level)
     for tokens in TOKENS:
         x = normal(rng, tokens, blocks * b) + 0.3
         if tables:

@@ -7,8 +7,8 @@ With ``q^`` and ``v^`` the int8 roundings of a query and an item (each its integ
 The codes give the ``F`` best rows by ``q^ . v^``; every other row scores at most the worst of them plus the
 bound. Where that is below the ``width``-th best exact score found, nothing is missing; else ``F`` grows. The
 codes are a quarter of the bytes, and a scan of one query is bound by bytes; queries that come together share
-them. On CPUs with AVX-512 VNNI a kernel of our own scans for 8 queries at once and scores what it found, on
-others FAISS scans for one after another.
+them. On CPUs with AVX-512 VNNI (8 queries at once) or NEON dot products (4; tested under emulation only) a
+kernel of our own scans and scores what it found, on others FAISS scans for one after another.
 """
 
 from __future__ import annotations

@@ -40,6 +40,9 @@ __all__ = [
 ACTIVATIONS = ("none", "relu", "gelu")
 """What may follow the product; ``gelu`` is ``x Phi(x)`` with the exact ``erf``."""
 
+TABLE_LEVELS = ("avx512_vbmi_vnni", "avx512_amx", "neon_dotprod")
+"""Levels at which dense-sparse int8 looks up tables; at the others the factors are decoded to float32."""
+
 Floats = NDArray[np.float32]
 
 
@@ -313,7 +316,7 @@ def dense_sparse_i8(
         values_q: int8 ``(m, B, k)``.
         values_scale: ``(m,)``.
         bias: ``(m,)``.
-        level: instruction-set level; below avx512_vbmi_vnni the factors are decoded for dense_sparse_f32.
+        level: instruction-set level; at any but ``TABLE_LEVELS`` factors are decoded for dense_sparse_f32.
         zero: zero point of the inputs, 1 to 254: 128 where they lie about zero, lower where most are above.
         order: the blocks in the order in which they are worked off.
         head: how many of them, from the first on, have scales of their own for each token: those with the

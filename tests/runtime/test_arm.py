@@ -1,0 +1,54 @@
+"""The NEON kernels, cross-compiled and run under emulation by ``scripts/arm.sh`` (``make arm``: at length)."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TOOLS = (
+    os.environ.get("AARCH64_CXX", "aarch64-linux-gnu-g++"),
+    os.environ.get("QEMU_AARCH64", "qemu-aarch64"),
+)
+MISSING = [tool for tool in TOOLS if shutil.which(tool) is None]
+
+
+def arm(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = ["sh", "scripts/arm.sh", str(folder), "quick"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+
+
+@pytest.mark.skipif(
+    bool(MISSING),
+    reason=f"NEON KERNELS NOT TESTED: {' and '.join(MISSING)} not found "
+    "(Debian, Ubuntu: apt install g++-aarch64-linux-gnu qemu-user)",
+)
+def test_neon_kernels_under_emulation(tmp_path: Path) -> None:
+    done = arm(tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = dict(line.split("; levels: ") for line in done.stdout.splitlines())
+    # dot products are run where the emulated CPU has them, and only there
+    assert {key.rpartition(": ")[0]: levels for key, levels in lines.items()} == {
+        "cortex-a53: check_linear": "portable neon",
+        "cortex-a53: check_ops": "portable neon",
+        "cortex-a53: check_scan": "none",
+        "neoverse-n1: check_linear": "portable neon neon_dotprod",
+        "neoverse-n1: check_ops": "portable neon neon_dotprod",
+        "neoverse-n1: check_scan": "neon_dotprod",
+    }
+    numbers = [int(number) for number in re.findall(r": (\d+) (?:numbers|rows);", done.stdout)]
+    assert len(numbers) == 5
+    assert min(numbers) > 100_000
+
+
+def test_a_missing_compiler_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AARCH64_CXX", "no-such-compiler")
+    done = arm(tmp_path)
+    assert done.returncode == 2
+    assert "no-such-compiler was not found" in done.stderr
+    assert "apt install" in done.stderr
