@@ -1,4 +1,4 @@
-"""The NEON kernels, cross-compiled and run under emulation by ``scripts/arm.sh`` (``make arm``: at length)."""
+"""The NEON kernels, cross-compiled and run under emulation (``scripts/arm.sh``; ``make arm``: at length)."""
 
 from __future__ import annotations
 
