@@ -17,7 +17,7 @@ from leanmatch.errors import DataError, UsageError
 from leanmatch.interventions.readers import Content, Ids, Reader
 from leanmatch.types import Vectors
 
-CHUNK_EDITS, CHUNK_TOKENS = 8192, 1_000_000
+CHUNK_EDITS, CHUNK_TOKENS = 2048, 1_000_000
 """Edited texts that are held at once, and about how many tokens (or characters) they have together."""
 
 
