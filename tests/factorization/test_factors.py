@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from factor_examples import factors_of, shapes, support_of
 from leanmatch.errors import DataError, UsageError
 from leanmatch.factorization import Cost, Dense, DenseSparse, IntMatrix, LowRank, QuantizedDenseSparse
-from leanmatch.factorization.checks import index_dtype
+from leanmatch.factorization.checks import check_indices, index_dtype
 
 
 def normal(*shape, seed=0):
@@ -189,3 +189,16 @@ def test_no_rows_is_a_matrix_too():
     assert factors.dense().shape == factors.quantize().dense().shape == (0, 6)
     assert isinstance(factors.quantize(), QuantizedDenseSparse)
     assert factors.cost().macs == 6 * 5
+
+
+@pytest.mark.parametrize("nonzeros", [1, 2, 4, 16, 17, 20])
+def test_an_atom_named_twice_is_found_wherever_it_is(nonzeros: int) -> None:
+    rng = np.random.default_rng(nonzeros)
+    indices = np.argsort(rng.random((3, 2, 64)), axis=2)[..., :nonzeros].astype(np.uint8)
+    check_indices("indices", indices, 64)
+    for first in range(nonzeros):
+        for second in range(first):
+            bad = indices.copy()
+            bad[2, 1, first] = bad[2, 1, second]
+            with pytest.raises(DataError, match="row 2, block 1 names an atom twice"):
+                check_indices("indices", bad, 64)

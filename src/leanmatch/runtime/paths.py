@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from leanmatch import native
 from leanmatch.errors import UsageError
-from leanmatch.factorization import DenseSparse, Factors, IntMatrix, LowRank, QuantizedDenseSparse
+from leanmatch.factorization import DenseSparse, Factors, IntMatrix, LowRank, QuantizedDenseSparse, decode
 from leanmatch.runtime.weights import Floats
 
 PRECISIONS: Mapping[str, str] = MappingProxyType(
@@ -177,7 +177,11 @@ def paths(factors: Factors, precision: str, level: str, inputs: Inputs = UNKNOWN
         return [Path("dense_bf16", dense16, 1e-2) for _ in range(has_bf16(level))] + _exact(factors)
     if isinstance(factors, QuantizedDenseSparse):
         codes = [_sparse_int8_path(factors, inputs)] if factors.atom_count <= MOST_INT8_ATOMS else []
-        return [*codes, _sparse_float_path(factors.dequantize), _smoothed_path(factors.dense, inputs)]
+        return [
+            *codes,
+            _sparse_float_path(factors.dequantize),
+            _smoothed_path(partial(decoded, factors), inputs),
+        ]
     if isinstance(factors, LowRank):
         return [_low_rank_path(factors), _float_path(factors.dense)]
     if isinstance(factors, IntMatrix):
@@ -233,6 +237,12 @@ def _smoothed_path(make: Callable[[], Floats], inputs: Inputs) -> Path:
         return quantize_rows(weight * s), np.float32(1) / s
 
     return replace(_int8_path(lambda: balanced()[0]), factor=lambda: balanced()[1])
+
+
+def decoded(factors: QuantizedDenseSparse) -> Floats:
+    """``factors.dense()`` by the native kernel, in float32."""
+    values = factors.values_q * factors.values_scale[:, None, None]
+    return decode(factors.indices, values, factors.atoms_q * factors.atoms_scale[..., None])
 
 
 def one_scale(factors: IntMatrix) -> IntMatrix:
