@@ -22,7 +22,7 @@ SPEED_TEXTS, QUICK_SPEED_TEXTS = 256, 64
 
 TRAINING = ("--max-steps", "24", "--lr", "5e-5", "--max-length", "48")
 QUICK_TRAINING = ("--max-steps", "3", "--batch-size", "16", "--lr", "5e-5", "--max-length", "48")
-COMPRESSION = ("--macs", "2.67x", "--minutes", "2")
+COMPRESSION = ("--macs", "2.67x", "--minutes", "3")
 QUICK_COMPRESSION = ("--macs", "2x", "--minutes", "0.1", "--batch-size", "16")
 DIAGNOSIS = ("--budget", "30000", "--shown", "60")
 QUICK_DIAGNOSIS = ("--max-rows", "200", "--max-pairs", "20", "--shown", "10", "--budget", "5000")
