@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# A busy machine is no fault of the code: neither deadlines nor the health check of slow examples may fail a test.
+# A busy machine is no fault of the code: neither deadlines nor a health check of slow examples fail a test.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
