@@ -46,39 +46,44 @@ void shape_tiles(int first, int second) {
 #endif
 }
 
-struct Int8 {
-    static constexpr bool kExact = false;
-#define LEANMATCH_DOT(sum, x, w) _tile_dpbusd(sum, x, w)
-#define LEANMATCH_MULTIPLY                                                                                           \
-    template <int kBlocks, int kGroups>                                                                              \
-    static void multiply(const unsigned char* x, size_t x_stride, const unsigned char* w, size_t w_stride, int chunks, \
-                         int32_t (*sums)[kRows * 16]) {                                                              \
-        _tile_zero(0);                                                                                               \
-        if constexpr (kGroups > 1) _tile_zero(1);                                                                    \
-        if constexpr (kBlocks > 1) _tile_zero(2);                                                                    \
-        if constexpr (kBlocks > 1 && kGroups > 1) _tile_zero(3);                                                     \
-        for (int c = 0; c < chunks; c++, x += kChunk, w += kRows * w_stride) {                                       \
-            _tile_loadd(6, w, w_stride);                                                                             \
-            _tile_loadd(4, x, x_stride);                                                                             \
-            LEANMATCH_DOT(0, 4, 6);                                                                                  \
-            if constexpr (kGroups > 1) {                                                                             \
-                _tile_loadd(7, w + kChunk, w_stride);                                                                \
-                LEANMATCH_DOT(1, 4, 7);                                                                              \
-            }                                                                                                        \
-            if constexpr (kBlocks > 1) {                                                                             \
-                _tile_loadd(5, x + kRows * x_stride, x_stride);                                                      \
-                LEANMATCH_DOT(2, 5, 6);                                                                              \
-                if constexpr (kGroups > 1) LEANMATCH_DOT(3, 5, 7);                                                   \
-            }                                                                                                        \
-        }                                                                                                            \
-        _tile_stored(0, sums[0], kChunk);                                                                            \
-        if constexpr (kGroups > 1) _tile_stored(1, sums[1], kChunk);                                                 \
-        if constexpr (kBlocks > 1) _tile_stored(2, sums[2], kChunk);                                                 \
-        if constexpr (kBlocks > 1 && kGroups > 1) _tile_stored(3, sums[3], kChunk);                                  \
+// Products of 64-byte rows; a macro, since an intrinsic's tiles must be literals.
+#define LEANMATCH_DOT(sum, x, w)                           \
+    if constexpr (Kind::kExact) _tile_dpbf16ps(sum, x, w); \
+    else _tile_dpbusd(sum, x, w)
+
+// Sums of one or two blocks of 16 tokens with one or two groups of 16 rows.
+template <class Kind, int kBlocks, int kGroups>
+void multiply(const unsigned char* x, size_t x_stride, const unsigned char* w, size_t w_stride, int chunks,
+              int32_t (*sums)[kRows * 16]) {
+    _tile_zero(0);
+    if constexpr (kGroups > 1) _tile_zero(1);
+    if constexpr (kBlocks > 1) _tile_zero(2);
+    if constexpr (kBlocks > 1 && kGroups > 1) _tile_zero(3);
+    for (int c = 0; c < chunks; c++, x += kChunk, w += kRows * w_stride) {
+        _tile_loadd(6, w, w_stride);
+        _tile_loadd(4, x, x_stride);
+        LEANMATCH_DOT(0, 4, 6);
+        if constexpr (kGroups > 1) {
+            _tile_loadd(7, w + kChunk, w_stride);
+            LEANMATCH_DOT(1, 4, 7);
+        }
+        if constexpr (kBlocks > 1) {
+            _tile_loadd(5, x + kRows * x_stride, x_stride);
+            LEANMATCH_DOT(2, 5, 6);
+            if constexpr (kGroups > 1) {
+                LEANMATCH_DOT(3, 5, 7);
+            }
+        }
     }
-    LEANMATCH_MULTIPLY
+    _tile_stored(0, sums[0], kChunk);
+    if constexpr (kGroups > 1) _tile_stored(1, sums[1], kChunk);
+    if constexpr (kBlocks > 1) _tile_stored(2, sums[2], kChunk);
+    if constexpr (kBlocks > 1 && kGroups > 1) _tile_stored(3, sums[3], kChunk);
+}
 #undef LEANMATCH_DOT
 
+struct Int8 {
+    static constexpr bool kExact = false;
     const Dense& w;
     const Quantized& x;
     // What becomes of 16 rows from `first` on of a token's sums.
@@ -91,11 +96,6 @@ struct Int8 {
 
 struct Bf16 {
     static constexpr bool kExact = true;
-#define LEANMATCH_DOT(sum, x, w) _tile_dpbf16ps(sum, x, w)
-    LEANMATCH_MULTIPLY
-#undef LEANMATCH_DOT
-#undef LEANMATCH_MULTIPLY
-
     V finish(const int32_t* sums, int, size_t) const { return _mm512_castsi512_ps(_mm512_load_si512(sums)); }
 };
 
@@ -104,7 +104,7 @@ template <class Kind, int kBlocks, int kGroups>
 void block(const Kind& kind, int m, const unsigned char* x, size_t x_stride, const unsigned char* weights, size_t w_stride,
            int chunks, int row, int token, int count, float* y, const Tail& tail) {
     alignas(64) int32_t sums[4][kRows * 16];
-    Kind::template multiply<kBlocks, kGroups>(x + size_t(token) * x_stride, x_stride, weights, w_stride, chunks, sums);
+    multiply<Kind, kBlocks, kGroups>(x + size_t(token) * x_stride, x_stride, weights, w_stride, chunks, sums);
     for (int g = 0; g < kGroups; g++) {
         const int first = row + g * 16;
         if (first >= m) break;
