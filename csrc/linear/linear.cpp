@@ -21,6 +21,8 @@ bool usable(const Features& features, const std::string& name) {
     return false;
 }
 
+}  // namespace
+
 bool runs(Isa isa) {
     if (isa == Isa::portable) return true;
     static const Features features = cpu_features();
@@ -30,8 +32,6 @@ bool runs(Isa isa) {
                                [&](const std::string& name) { return usable(features, name); });
     return false;  // a level of another architecture
 }
-
-}  // namespace
 
 const char* isa_name(Isa isa) { return kNames[static_cast<int>(isa)]; }
 

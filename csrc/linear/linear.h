@@ -59,6 +59,7 @@ bool has_vbmi_vnni(Isa isa);  // is it avx512_vbmi_vnni, or a level above it?
 
 const char* isa_name(Isa isa);
 Isa isa_from_name(const char* name);  // throws std::invalid_argument
+bool runs(Isa isa);                   // this build has kernels for it and this CPU runs them
 bool has_bf16();                      // this CPU and this build can run dense_bf16 (from level avx512 on)
 
 enum class Activation { none, relu, gelu };
