@@ -123,19 +123,23 @@ def kept(row: Row) -> float:
     return float(np.mean([row["final"][m]["mean"] / row["dense"][m]["mean"] for m in row["final"]]))
 
 
+def resamples(queries: int) -> np.ndarray[Any, Any]:
+    """Places of drawn queries ``(RESAMPLES, queries)``, the same for every pair of methods."""
+    return np.random.default_rng(0).integers(0, queries, (RESAMPLES, queries))
+
+
 def share(first: Row, second: Row) -> str:
     """The first mean over the second in percent, with a 95% interval, paired over queries."""
     mine, other = unpack(first["queries"]).astype(np.float64), unpack(second["queries"]).astype(np.float64)
-    draw_ = np.random.default_rng(0).integers(0, len(mine), (RESAMPLES, len(mine)))
-    low, high = np.percentile(100 * mine[draw_].mean(1) / other[draw_].mean(1), [2.5, 97.5])
+    drawn = resamples(len(mine))
+    low, high = np.percentile(100 * mine[drawn].mean(1) / other[drawn].mean(1), [2.5, 97.5])
     return f"{100 * mine.mean() / other.mean():.1f}% ({low:.1f} to {high:.1f})"
 
 
 def interval(first: Row, second: Row) -> tuple[float, float]:
     """95% interval of the difference of two means in points, paired over queries."""
     difference = (unpack(first["queries"]) - unpack(second["queries"])).astype(np.float64)
-    draw_ = np.random.default_rng(0).integers(0, len(difference), (RESAMPLES, len(difference)))
-    low, high = np.percentile(100 * difference[draw_].mean(1), [2.5, 97.5])
+    low, high = np.percentile(100 * difference[resamples(len(difference))].mean(1), [2.5, 97.5])
     return float(low), float(high)
 
 
