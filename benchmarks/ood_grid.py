@@ -53,7 +53,7 @@ AVERAGES = {
     "static": (0.2, 0.4, 0.5, 0.6, 0.8, 1.0, 1.2, 1.4),
     "minilm": (0.4, 0.5, 0.6, 0.8, 1.0, 1.2, 1.4),
 }
-AVERAGED = ("plain", "itv", "soup")
+AVERAGED = ("plain", "itv", "soup", "itv-score", "soup-score")
 """On MiniLM, where ranking costs more than training, only these are averaged with the base."""
 # slice -> rows at most; None is all of them
 ROWS = {
@@ -76,8 +76,9 @@ def _itv(weight: float, **changes: Any) -> RegularizerOptions:
     return RegularizerOptions(kind="itv", weight=weight, **changes)
 
 
-SOUP = ("plain", "itv")
-"""The method ``soup`` is the mean of these runs' weights, as ``average="auto"`` tries it."""
+SOUPS = {"soup": ("plain", "itv"), "soup-score": ("plain", "itv-score")}
+"""Methods that are the mean of two runs' weights, as ``average="auto"`` tries it."""
+KEPT = {part for parts in SOUPS.values() for part in parts}
 METHODS = {
     "plain": Method(RegularizerOptions(kind="none", weight=0.0)),
     "itv": Method(_itv(0.3)),
@@ -86,8 +87,9 @@ METHODS = {
     "early": Method(RegularizerOptions(kind="none", weight=0.0), early_stopping=2),
     "lora": Method(RegularizerOptions(kind="none", weight=0.0), lora_rank=8),
     "soup": Method(RegularizerOptions(kind="itv", weight="auto")),
+    "itv-score": Method(_itv(0.3, matching="score")),
+    "soup-score": Method(RegularizerOptions(kind="itv", weight="auto", matching="score")),
     "itv-one-sided": Method(_itv(0.3, matching="one-sided"), ablation=True),
-    "itv-score": Method(_itv(0.3, matching="score"), ablation=True),
     "itv-diagonal": Method(_itv(0.3, pairs="diagonal"), ablation=True),
 }
 
@@ -156,10 +158,10 @@ class Setup:
 
     def run(self, regime: str, name: str, method: Method) -> dict[str, Any]:
         """Train one method and rank with every average."""
-        if name == "soup":
-            runs = [self.train_one(regime, part, METHODS[part]) for part in SOUP]
+        if name in SOUPS:
+            runs = [self.train_one(regime, part, METHODS[part]) for part in SOUPS[name]]
             trained = mean_weights([state for state, _ in runs])
-            report: dict[str, Any] = {"of": SOUP, "seconds": sum(r["seconds"] for _, r in runs)}
+            report: dict[str, Any] = {"of": SOUPS[name], "seconds": sum(r["seconds"] for _, r in runs)}
         else:
             trained, report = self.train_one(regime, name, method)
         limit, tokens = self.model.max_seq_length, REGIMES[self.arguments.encoder][regime][3]
@@ -245,7 +247,7 @@ class Setup:
             "history": history,
             "seconds": round(seconds, 1),
         }
-        if name in SOUP:
+        if name in KEPT:
             kept.parent.mkdir(parents=True, exist_ok=True)
             save_weights(kept, trained)
             write_json(told, report)

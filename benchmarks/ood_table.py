@@ -24,7 +24,13 @@ from leanmatch.training.selection import SHARES, Candidate, choose
 
 Scores = NDArray[np.float64]
 Runs = dict[str, dict[str, Any]]  # method -> result file, of one setting, regime and seed
-WEIGHTS = {"plain": (0.0,), "itv": (0.3,), "soup": (0.0, 0.3)}
+WEIGHTS = {
+    "plain": (0.0,),
+    "itv": (0.3,),
+    "soup": (0.0, 0.3),
+    "itv-score": (0.3,),
+    "soup-score": (0.0, 0.3),
+}
 
 
 def _reciprocal(packed: str) -> Scores:
@@ -41,14 +47,14 @@ def _at(method: str, average: str) -> Callable[[Runs], dict[str, Scores] | None]
     return pick
 
 
-def _chosen(methods: tuple[str, ...], optional: str = "") -> Callable[[Runs], dict[str, Scores] | None]:
+def _chosen(methods: tuple[str, ...]) -> Callable[[Runs], dict[str, Scores] | None]:
     """What ``weight`` and ``average`` auto choose, from validation slices alone."""
 
     def pick(runs: Runs) -> dict[str, Scores] | None:
         if not all(method in runs for method in methods):
             return None
         per_query, place = {}, {}
-        for method in (*methods, optional) if optional in runs else methods:
+        for method in methods:
             for average, slices in runs[method]["ranks"].items():
                 if float(average) not in SHARES:
                     continue
@@ -76,10 +82,14 @@ ROWS: dict[str, Callable[[Runs], dict[str, Scores] | None]] = {
     "ITVReg, diagonal": _at("itv-diagonal", "1"),
     "ITVReg, average 0.5": _at("itv", "0.5"),
     "ITVReg, average auto": _chosen(("itv",)),
+    "ITVReg, score matching, average auto": _chosen(("itv-score",)),
     "soup of plain and ITVReg": _at("soup", "1"),
-    "**default: weight auto, average auto**": _chosen(("plain", "itv"), "soup"),
+    "soup of plain and ITVReg, score matching": _at("soup-score", "1"),
+    "the choice with effect matching": _chosen(("plain", "itv", "soup")),
+    "**default: weight auto, average auto**": _chosen(("plain", "itv-score", "soup-score")),
 }
 DEFAULT = "**default: weight auto, average auto**"
+RIVALS = {row for row in ROWS if row != DEFAULT and not any(ours in row for ours in ("ITVReg", "choice"))}
 
 
 def main() -> None:
@@ -147,22 +157,28 @@ def _cell(values: Scores | None, plain: Scores | None, row: str) -> str:
 
 
 def _verdicts(names: list[str], means: dict[str, dict[tuple[str, str], Scores]]) -> list[str]:
-    """The default recipe against the best other row, chosen with hindsight on the test slice itself."""
-    lines = ["\nThe default against the best other row of each column (picked with hindsight):\n"]
+    """The default recipe against the best other rows, chosen with hindsight on the test slice itself."""
+    if DEFAULT not in means:
+        return []
+    lines = [
+        "\nThe default against the best other rows of each column, picked with hindsight: of the rivals, "
+        "and of all.\n",
+        "| | best rival | difference (interval) | best of all | difference (interval) |",
+        "|---|---|---|---|---|",
+    ]
     for name in names:
         for side in ("in", "out"):
-            ours = means.get(DEFAULT, {}).get((name, side))
-            rivals = {row: v[name, side] for row, v in means.items() if (name, side) in v and row != DEFAULT}
-            if ours is None or not rivals:
+            ours = means[DEFAULT].get((name, side))
+            others = {row: v[name, side] for row, v in means.items() if (name, side) in v and row != DEFAULT}
+            if ours is None:
                 continue
-            best = max(rivals, key=lambda row: float(rivals[row].mean()))
-            mean, bounds = _difference(ours, rivals[best])
-            lines.append(
-                f"- {name}, {side}: {100 * mean:+.2f} points "
-                f"({100 * bounds.low:+.2f} to {100 * bounds.high:+.2f}) "
-                f"against {best.strip('*')}"
-            )
-    return lines if len(lines) > 1 else []
+            cells = [f"{name}, {side}"]
+            for pool in (RIVALS & others.keys(), others.keys()):
+                best = max(sorted(pool), key=lambda row: float(others[row].mean()))
+                mean, bounds = _difference(ours, others[best])
+                cells += [best, f"{100 * mean:+.2f} ({100 * bounds.low:+.2f} to {100 * bounds.high:+.2f})"]
+            lines.append("| " + " | ".join(cells) + " |")
+    return lines
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from leanmatch.training.engine import total_steps
 from leanmatch.training.features import chunks_by_length, encode_columns, take
 from leanmatch.training.negatives import fill_negatives, given_negatives, mined_negatives
 from leanmatch.training.options import ScheduleOptions, TrainOptions
-from leanmatch.training.selection import SHARES, Candidate, choose, mixtures, search
+from leanmatch.training.selection import SHARES, Candidate, approach, choose, mixtures, search
 from leanmatch.training.shift import set_aside
 
 
@@ -162,8 +162,40 @@ class TestSelection:
         per_query = {Candidate((w,), a): {"valid": flat} for w in (0.0, 0.3) for a in (0.8, 0.5, 1.0)}
         assert choose(per_query, "MRR@10").candidate == Candidate((0.3,), 0.5)
 
-    def test_the_best_wins_by_however_little_and_its_gain_over_the_base_is_told(self):
-        choice = choose(self.scores({0.0: 0.2, 0.5: 0.3, 1.0: 0.3005}, noise=0.3), "MRR@10")
+    def test_within_the_tolerance_the_share_goes_down(self):
+        def chosen(**means):
+            return choose(self.scores({float(k[1:]) / 10: m for k, m in means.items()}), "MRR@10")
+
+        near = chosen(s0=0.2, s5=0.2985, s8=0.299, s10=0.3)
+        assert near.candidate.share == 0.5
+        assert "no more than 0.2 points below the best (average 1: " in near.reason
+        assert chosen(s0=0.2, s5=0.2975, s8=0.299, s10=0.3).candidate.share == 0.8
+        # never past a worse one, and never all the way to the base model
+        assert chosen(s0=0.2, s5=0.2999, s8=0.29, s10=0.3).candidate.share == 1.0
+        assert chosen(s0=0.2999, s5=0.2999, s10=0.3).candidate.share == 0.5
+        # another mixture's lower share does not count
+        per_query = {
+            Candidate((0.0,), 0.5): {"valid": np.full(9, 0.2999)},
+            Candidate((0.0, 0.3), 1.0): {"valid": np.full(9, 0.3)},
+        }
+        assert choose(per_query, "MRR@10").candidate == Candidate((0.0, 0.3), 1.0)
+
+    def test_what_the_tolerance_needs_is_scored(self):
+        curve = {1.2: 0.29, 1.0: 0.3, 0.8: 0.2995, 0.6: 0.299, 0.4: 0.29, 0.2: 0.3}
+
+        def score(candidate):
+            return {"valid": np.full(9, curve[candidate.share])}
+
+        found = search((0.0,), tuple(curve), score)
+        assert [c.share for c in found] == [1.0, 1.2, 0.8]
+        added = approach(found, tuple(curve), score)
+        assert [c.share for c in added] == [0.6, 0.4]
+        assert choose({**found, **added}, "MRR@10").candidate.share == 0.6
+        base = {Candidate((0.0,), 0.0): {"valid": np.full(9, 0.5)}}
+        assert approach({**base, **found}, (0.0, *curve), score) == {}
+
+    def test_the_best_wins_and_its_gain_over_the_base_is_told(self):
+        choice = choose(self.scores({0.0: 0.2, 0.5: 0.2975, 1.0: 0.3005}, noise=0.3), "MRR@10")
         assert choice.candidate.share == 1.0
         assert "+10.05 against the base model (standard error" in choice.reason
 

@@ -51,7 +51,8 @@ class RegularizerOptions:
             token and the encoder is contextual, delete otherwise.
         per_text: edited copies of each text.
         unit: ``token`` or ``word``.
-        matching: one of :data:`MATCHINGS`.
+        matching: what is kept near the base model's: ``score``, the scores after an intervention; ``effect``,
+            the change that it makes; ``one-sided``, only effects that grew.
         pairs: ``all`` in-batch pairs (effects on non-matches count too) or the ``diagonal``.
         sides: texts to intervene on: ``anchor``, ``positive``, ``both``, or ``alternate``: one of
             the two, drawn for each step.
@@ -62,7 +63,7 @@ class RegularizerOptions:
     interventions: str = "auto"
     per_text: int = 1
     unit: str = "token"
-    matching: str = "effect"
+    matching: str = "score"
     pairs: str = "all"
     sides: str = "alternate"
 

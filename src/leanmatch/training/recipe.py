@@ -26,6 +26,7 @@ from leanmatch.training.selection import (
     WEIGHTS,
     Candidate,
     Choice,
+    approach,
     choose,
     mixtures,
     search,
@@ -305,18 +306,19 @@ def _choose(
     model.eval()
     disable = not process_state(options.schedule).is_main_process
     with tqdm(desc="choosing on validation pairs", unit="model", disable=disable) as bar:
+
+        def score(candidate: Candidate) -> Slices:
+            trained = mean_weights([finals[weight] for weight in candidate.weights])
+            model.load_state_dict(average_weights(start, trained, candidate.share))
+            bar.update()
+            return {name: probe.per_query(encode) for name, probe in probes.items()}
+
         for mixture in mixtures(tuple(finals)):
-            trained = mean_weights([finals[weight] for weight in mixture])
-
-            def score(candidate: Candidate, trained: dict[str, Tensor] = trained) -> Slices:
-                model.load_state_dict(average_weights(start, trained, candidate.share))
-                bar.update()
-                return {name: probe.per_query(encode) for name, probe in probes.items()}
-
             if 0.0 in shares and not per_query:  # the base is the same in every mixture
                 base = Candidate(mixture, 0.0)
                 per_query[base] = score(base)
             per_query |= search(mixture, shares, score)
+        per_query |= approach(per_query, shares, score)
     return choose(per_query, METRIC)
 
 

@@ -3,9 +3,11 @@
 Candidates are the trained models and their average (a soup), each mixed with the base by a share, and beyond
 the trained weights too (share above 1). Every candidate is scored on two slices: validation pairs of the
 training distribution, and a shifted slice (:mod:`leanmatch.training.shift`). The objective is the mean of the
-two, and the best candidate wins; of equals the one nearest to the base model. Only a share above 1 has to be
-ahead by half a standard error. Preferring the nearest to the base within one standard error was tried and
-costs more than it saves (docs/LOG.md): on small slices the error exceeds what is at stake.
+two, and the best candidate wins; of equals the one nearest to the base model. A share above 1 has to be
+ahead by half a standard error. Then the winner's share goes down as long as the objective stays within
+:data:`TOLERANCE` of the best: where validation is flat, less of the training is more robust. Preferring the
+nearest to the base within one standard error was tried and costs more than it saves (docs/LOG.md): on small
+slices the error exceeds what is at stake.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ WEIGHTS = (0.0, 0.3)
 """Regularizer weights that ``weight="auto"`` tries, a training run each; 0 is plain fine-tuning."""
 BEYOND = 0.5
 """Standard errors by which a share above 1 must be ahead of the best of the others."""
+TOLERANCE = 0.002
+"""What the objective may lose to a share nearer to the base model, in units of the metric (0..1)."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,25 @@ def search(
     return found
 
 
+def approach(
+    found: Mapping[Candidate, Slices],
+    shares: Sequence[float],
+    score: Callable[[Candidate], Slices],
+) -> dict[Candidate, Slices]:
+    """Candidates between the winner so far and the base, as far down as :func:`choose` may have to look."""
+    winner, _ = _winner(found)
+    best = objective(found[winner])
+    added: dict[Candidate, Slices] = {}
+    for share in sorted((share for share in shares if 0 < share < winner.share), reverse=True):
+        candidate = Candidate(winner.weights, share)
+        slices = found[candidate] if candidate in found else score(candidate)
+        if candidate not in found:
+            added[candidate] = slices
+        if objective(slices) < best - TOLERANCE:
+            break
+    return added
+
+
 def objective(slices: Slices) -> float:
     """Mean over slices of the mean over queries."""
     return float(np.mean([values.mean() for values in slices.values()]))
@@ -132,25 +155,15 @@ def choose(per_query: Mapping[Candidate, Slices], metric: str) -> Choice:
         metric: its name, for the sentence.
     """
     scores = {c: {name: float(v.mean()) for name, v in slices.items()} for c, slices in per_query.items()}
+    winner, standing = _winner(per_query)
     values = {c: objective(slices) for c, slices in per_query.items()}
-
-    def best(candidates: Iterable[Candidate]) -> Candidate:
-        # ties go to the candidate nearest to the base: lower share, then higher weight
-        return max(candidates, key=lambda c: (values[c], -c.share, c.weight))
-
-    winner = best(per_query)
-    standing = f"best mean of the slices, {100 * values[winner]:.2f}"
-    within = [c for c in per_query if c.share <= 1]
-    if winner.share > 1 and within:
-        sure = best(within)
-        error = _standard_error(per_query[winner], per_query[sure])
-        if values[winner] - values[sure] <= BEYOND * error:
-            standing = (
-                f"mean of the slices {100 * values[sure]:.2f}, the best up to a share of 1 (average "
-                f"{winner.share:g}, weight {_named(winner)} has {100 * values[winner]:.2f}: ahead by no more "
-                f"than {BEYOND:g} standard errors of {100 * error:.2f})"
-            )
-            winner = sure
+    nearest = _nearest(winner, values)
+    if nearest != winner:
+        standing = (
+            f"mean of the slices {100 * values[nearest]:.2f}, no more than {100 * TOLERANCE:g} points below "
+            f"the best (average {winner.share:g}: {100 * values[winner]:.2f}) and nearer to the base model"
+        )
+        winner = nearest
     parts = ", ".join(f"{100 * value:.1f} {name}" for name, value in scores[winner].items())
     reason = f"average {winner.share:g}, weight {_named(winner)}: {metric} {parts}; {standing}"
     plain = next((c for c in per_query if c.share == 0), None)
@@ -159,6 +172,39 @@ def choose(per_query: Mapping[Candidate, Slices], metric: str) -> Choice:
         gain = values[winner] - values[plain]
         reason += f", {100 * gain:+.2f} against the base model (standard error {100 * error:.2f})"
     return Choice(winner, scores, reason)
+
+
+def _winner(per_query: Mapping[Candidate, Slices]) -> tuple[Candidate, str]:
+    """The best candidate (a share above 1 only where it is surely better), and in words what it is."""
+    values = {c: objective(slices) for c, slices in per_query.items()}
+
+    def best(candidates: Iterable[Candidate]) -> Candidate:
+        # ties go to the candidate nearest to the base: lower share, then higher weight
+        return max(candidates, key=lambda c: (values[c], -c.share, c.weight))
+
+    winner = best(per_query)
+    within = [c for c in per_query if c.share <= 1]
+    if winner.share > 1 and within:
+        sure = best(within)
+        error = _standard_error(per_query[winner], per_query[sure])
+        if values[winner] - values[sure] <= BEYOND * error:
+            return sure, (
+                f"mean of the slices {100 * values[sure]:.2f}, the best up to a share of 1 (average "
+                f"{winner.share:g}, weight {_named(winner)} has {100 * values[winner]:.2f}: ahead by no more "
+                f"than {BEYOND:g} standard errors of {100 * error:.2f})"
+            )
+    return winner, f"best mean of the slices, {100 * values[winner]:.2f}"
+
+
+def _nearest(winner: Candidate, values: Mapping[Candidate, float]) -> Candidate:
+    """The winner's lowest share (above 0) down to which the objective stays within the tolerance."""
+    nearest = winner
+    below = (c for c in values if c.weights == winner.weights and 0 < c.share < winner.share)
+    for candidate in sorted(below, key=lambda c: -c.share):
+        if values[candidate] < values[winner] - TOLERANCE:
+            break
+        nearest = candidate
+    return nearest
 
 
 def _named(candidate: Candidate) -> str:
