@@ -16,6 +16,7 @@ import base64
 import json
 import time
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from leanmatch.training.engine import train_stage
 from leanmatch.training.evaluator import encode_function
 from leanmatch.training.recipe import build_loss
 from leanmatch.training.shift import set_aside
+from leanmatch.types import EncodeFunction
 
 SETTINGS = {
     "askubuntu>quora": ("question_pairs.tsv.gz", "domain=quora"),
@@ -153,6 +155,9 @@ class Setup:
         self.valid = tables["valid"]
         self.probes = {name: RetrievalProbe(part, "MRR@10") for name, part in tables.items()}
         self.base = FrozenBase(self.model)
+        self.encode: Callable[[], EncodeFunction] = lambda: encode_function(self.model)
+        if arguments.encoder == "static":
+            self.encode = TokenizedOnce(self.model, {t for part in tables.values() for t in _texts(part)})
         self.start = snapshot(self.model.state_dict())
         self.base_ranks = self._ranks()
 
@@ -255,12 +260,40 @@ class Setup:
         return trained, report
 
     def _ranks(self) -> dict[str, np.ndarray]:
-        encode = encode_function(self.model)
+        encode = self.encode()
         reciprocal = {name: probe.per_query(encode) for name, probe in self.probes.items()}
         return {
             name: np.where(values > 0, np.rint(1 / np.maximum(values, 1e-9)), 0).astype(np.uint8)
             for name, values in reciprocal.items()
         }
+
+
+class TokenizedOnce:
+    """Embeddings of a static encoder (mean of token rows, normalized) without tokenizing for every model."""
+
+    def __init__(self, model: Any, texts: set[str]) -> None:
+        from scipy.sparse import csr_matrix
+
+        self.place = {text: row for row, text in enumerate(sorted(texts))}
+        self.weight = model[0].embedding.weight
+        tokens = [e.ids for e in model[0].tokenizer.encode_batch(list(self.place), add_special_tokens=False)]
+        counts = np.array([len(ids) for ids in tokens])
+        share = np.repeat(1 / np.maximum(counts, 1), counts).astype(np.float32)
+        ends = np.concatenate([[0], counts.cumsum()])
+        self.mean = csr_matrix(
+            (share, np.concatenate(tokens).astype(np.int64), ends), shape=(len(tokens), len(self.weight))
+        )
+        some = list(self.place)[:200]
+        np.testing.assert_allclose(self()(some), encode_function(model)(some), atol=1e-5)
+
+    def __call__(self) -> EncodeFunction:
+        vectors = self.mean @ self.weight.detach().numpy()
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return lambda texts: vectors[[self.place[text] for text in texts]]
+
+
+def _texts(table: Any) -> set[str]:
+    return {*table.anchors, *table.positives}
 
 
 def _few(table: Any, rows: int | None) -> Any:

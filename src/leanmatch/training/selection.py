@@ -2,12 +2,16 @@
 
 Candidates are the trained models and their average (a soup), each mixed with the base by a share, and beyond
 the trained weights too (share above 1). Every candidate is scored on two slices: validation pairs of the
-training distribution, and a shifted slice (:mod:`leanmatch.training.shift`). The objective is the mean of the
-two, and the best candidate wins; of equals the one nearest to the base model. A share above 1 has to be
-ahead by half a standard error. Then the winner's share goes down as long as the objective stays within
-:data:`TOLERANCE` of the best: where validation is flat, less of the training is more robust. Preferring the
-nearest to the base within one standard error was tried and costs more than it saves (docs/LOG.md): on small
-slices the error exceeds what is at stake.
+training distribution, and a shifted slice (:mod:`leanmatch.training.shift`); the objective is the mean of
+the two.
+
+1. The best of the trained models as they are (share 1), unless another candidate, the base included, is ahead
+   of it by half a standard error: then the best of those.
+2. From there the share goes down as long as the objective surely loses next to nothing (:data:`MARGIN`, the
+   standard error of the loss included): where validation is flat, less of the training is more robust.
+
+Both steps ask for evidence because small slices are noisy: taking the nearest to the base within one standard
+error, or within a fixed tolerance, was tried and costs more than it saves (docs/LOG.md).
 """
 
 from __future__ import annotations
@@ -31,10 +35,10 @@ SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4)
 """Shares of the trained weights that ``average="auto"`` may try; above 1 goes on as training went."""
 WEIGHTS = (0.0, 0.3)
 """Regularizer weights that ``weight="auto"`` tries, a training run each; 0 is plain fine-tuning."""
-BEYOND = 0.5
-"""Standard errors by which a share above 1 must be ahead of the best of the others."""
-TOLERANCE = 0.002
-"""What the objective may lose to a share nearer to the base model, in units of the metric (0..1)."""
+EVIDENCE = 0.5
+"""Standard errors by which a share other than 1 must be ahead of the trained models as they are."""
+MARGIN = 0.004
+"""What a share nearer to the base may lose of the objective (0..1), the standard error of the loss added."""
 
 
 @dataclass(frozen=True)
@@ -97,16 +101,14 @@ def approach(
     shares: Sequence[float],
     score: Callable[[Candidate], Slices],
 ) -> dict[Candidate, Slices]:
-    """Candidates between the winner so far and the base, as far down as :func:`choose` may have to look."""
-    winner, _ = _winner(found)
-    best = objective(found[winner])
+    """Candidates between the winner so far and the base, as far down as :func:`choose` has to look."""
+    winner = _winner(found)
     added: dict[Candidate, Slices] = {}
     for share in sorted((share for share in shares if 0 < share < winner.share), reverse=True):
         candidate = Candidate(winner.weights, share)
-        slices = found[candidate] if candidate in found else score(candidate)
         if candidate not in found:
-            added[candidate] = slices
-        if objective(slices) < best - TOLERANCE:
+            added[candidate] = score(candidate)
+        if not _loses_nothing({**found, **added}, candidate, winner):
             break
     return added
 
@@ -155,15 +157,9 @@ def choose(per_query: Mapping[Candidate, Slices], metric: str) -> Choice:
         metric: its name, for the sentence.
     """
     scores = {c: {name: float(v.mean()) for name, v in slices.items()} for c, slices in per_query.items()}
-    winner, standing = _winner(per_query)
     values = {c: objective(slices) for c, slices in per_query.items()}
-    nearest = _nearest(winner, values)
-    if nearest != winner:
-        standing = (
-            f"mean of the slices {100 * values[nearest]:.2f}, no more than {100 * TOLERANCE:g} points below "
-            f"the best (average {winner.share:g}: {100 * values[winner]:.2f}) and nearer to the base model"
-        )
-        winner = nearest
+    winner = _nearest(per_query, _winner(per_query))
+    standing = _standing(per_query, winner, values)
     parts = ", ".join(f"{100 * value:.1f} {name}" for name, value in scores[winner].items())
     reason = f"average {winner.share:g}, weight {_named(winner)}: {metric} {parts}; {standing}"
     plain = next((c for c in per_query if c.share == 0), None)
@@ -174,37 +170,66 @@ def choose(per_query: Mapping[Candidate, Slices], metric: str) -> Choice:
     return Choice(winner, scores, reason)
 
 
-def _winner(per_query: Mapping[Candidate, Slices]) -> tuple[Candidate, str]:
-    """The best candidate (a share above 1 only where it is surely better), and in words what it is."""
-    values = {c: objective(slices) for c, slices in per_query.items()}
-
-    def best(candidates: Iterable[Candidate]) -> Candidate:
-        # ties go to the candidate nearest to the base: lower share, then higher weight
-        return max(candidates, key=lambda c: (values[c], -c.share, c.weight))
-
-    winner = best(per_query)
-    within = [c for c in per_query if c.share <= 1]
-    if winner.share > 1 and within:
-        sure = best(within)
-        error = _standard_error(per_query[winner], per_query[sure])
-        if values[winner] - values[sure] <= BEYOND * error:
-            return sure, (
-                f"mean of the slices {100 * values[sure]:.2f}, the best up to a share of 1 (average "
-                f"{winner.share:g}, weight {_named(winner)} has {100 * values[winner]:.2f}: ahead by no more "
-                f"than {BEYOND:g} standard errors of {100 * error:.2f})"
-            )
-    return winner, f"best mean of the slices, {100 * values[winner]:.2f}"
+def _best(per_query: Mapping[Candidate, Slices], candidates: Iterable[Candidate]) -> Candidate:
+    """Of equals the one nearest to the base: lower share, then higher weight."""
+    return max(candidates, key=lambda c: (objective(per_query[c]), -c.share, c.weight))
 
 
-def _nearest(winner: Candidate, values: Mapping[Candidate, float]) -> Candidate:
-    """The winner's lowest share (above 0) down to which the objective stays within the tolerance."""
+def _full(per_query: Mapping[Candidate, Slices]) -> Candidate:
+    """The best candidate at share 1, or at the share nearest to it where only one share is tried."""
+    share = min((c.share for c in per_query), key=lambda share: abs(share - 1))
+    return _best(per_query, (c for c in per_query if c.share == share))
+
+
+def _winner(per_query: Mapping[Candidate, Slices]) -> Candidate:
+    """Step 1 of the rule."""
+    full = _full(per_query)
+    value = objective(per_query[full])
+    ahead = [
+        c
+        for c, slices in per_query.items()
+        if objective(slices) - value > EVIDENCE * _standard_error(slices, per_query[full])
+    ]
+    return _best(per_query, ahead) if ahead else full
+
+
+def _nearest(per_query: Mapping[Candidate, Slices], winner: Candidate) -> Candidate:
+    """Step 2: the winner's lowest share (above 0) on the way down that loses nothing."""
     nearest = winner
-    below = (c for c in values if c.weights == winner.weights and 0 < c.share < winner.share)
+    below = (c for c in per_query if c.weights == winner.weights and 0 < c.share < winner.share)
     for candidate in sorted(below, key=lambda c: -c.share):
-        if values[candidate] < values[winner] - TOLERANCE:
+        if not _loses_nothing(per_query, candidate, winner):
             break
         nearest = candidate
     return nearest
+
+
+def _loses_nothing(per_query: Mapping[Candidate, Slices], lower: Candidate, winner: Candidate) -> bool:
+    loss = objective(per_query[winner]) - objective(per_query[lower])
+    return loss + _standard_error(per_query[winner], per_query[lower]) <= MARGIN
+
+
+def _described(candidate: Candidate, values: Mapping[Candidate, float]) -> str:
+    return f"average {candidate.share:g}, weight {_named(candidate)} ({100 * values[candidate]:.2f})"
+
+
+def _standing(
+    per_query: Mapping[Candidate, Slices], winner: Candidate, values: Mapping[Candidate, float]
+) -> str:
+    """The winner's objective, and which part of the rule decided."""
+    full, best = _full(per_query), _winner(per_query)
+    mean = f"mean of the slices {100 * values[winner]:.2f}"
+    if winner != best:
+        return (
+            f"{mean}, surely no more than {100 * MARGIN:g} points below average {best.share:g} "
+            f"({100 * values[best]:.2f}) and nearer to the base model"
+        )
+    if winner != full:
+        return f"{mean}, ahead of {_described(full, values)} by more than {EVIDENCE:g} standard errors"
+    rival = max(per_query, key=lambda c: values[c])
+    if values[rival] > values[full]:
+        return f"{mean}; {_described(rival, values)} is ahead by no more than {EVIDENCE:g} standard errors"
+    return f"{mean}, the best"
 
 
 def _named(candidate: Candidate) -> str:
