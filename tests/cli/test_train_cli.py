@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 import training_models as models
 from leanmatch.cli.app import app
+from leanmatch.cli.trainoptions import REGULARIZER, SCHEDULE, SPLIT, TOP, gather_options
 from leanmatch.data import PairTable, write_pairs
 from leanmatch.formats import load_encoder, read_provenance
 from leanmatch.training import engine
@@ -138,6 +139,8 @@ def test_mistakes_are_named_and_leave_nothing(flags, code, message, base, pairs,
         ("schedule: {learning_rate: 1}", "one of epochs, max_steps, batch_size, lr"),
         ("regularizer: out", "regularizer: {kind: itv}"),
         ("schedule: [1]", "schedule: {epochs: 1}"),
+        ("schedule: {lr: 0.1}\nlr: 0.2", "'lr' stands both in 'schedule' and beside it"),
+        ("lr: much", "must be float or nothing (found 'much')"),
         ("hold_out: [1]", "COLUMN=VALUE or a list of those"),
         ("hold_out: toys", "COLUMN=VALUE"),
         ("after: [2024]", "must be a date (found [2024])"),
@@ -153,6 +156,15 @@ def test_bad_configuration_files(text, message, base, pairs, tmp_path):
     config.write_text(text)
     result = train(base, pairs, tmp_path / "model", "--config", config)
     assert result.exit_code == 2 and message in result.stderr
+
+
+def test_a_configuration_file_may_be_flat_and_write_exponents(tmp_path):
+    config = tmp_path / "options.yaml"
+    config.write_text("lr: 2e-5\nweight: 1e-1\nschedule: {batch_size: 16}\nregularizer: {kind: out}\n")
+    flags = dict.fromkeys(("regularizer", *REGULARIZER, *SCHEDULE, *TOP, *SPLIT))
+    made, _ = gather_options({**flags, "config": config})
+    assert made.schedule.lr == 2e-5 and made.schedule.batch_size == 16
+    assert made.regularizer.kind == "out" and made.regularizer.weight == 0.1
 
 
 def test_an_empty_file(base, tmp_path):

@@ -222,3 +222,14 @@ def test_batch_of_bad_rows_only_keeps_line_numbers(tmp_path: Path, monkeypatch: 
     lines = ["x"] * 5 + ['{"anchor": "a", "positive": "b"}', '{"anchor": "c"}']
     table = read_pairs(write(tmp_path / "a.jsonl", "\n".join(lines)), on_error="skip")
     assert table.anchors == ["a"] and [row.line for row in table.skipped] == [1, 2, 3, 4, 5, 7]
+
+
+def test_a_name_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    texts = pa.array(["a b", "c d"])
+    twice = pa.Table.from_arrays([texts, texts, texts], names=["anchor", "positive", "anchor"])
+    pq.write_table(twice, tmp_path / "twice.parquet")
+    with pytest.raises(DataError, match=r"twice\.parquet.*column 'anchor' is there 2 times"):
+        read_pairs(tmp_path / "twice.parquet")
+    (tmp_path / "twice.jsonl").write_text('{"anchor": "a", "positive": "b", "anchor": "c"}\n')
+    with pytest.raises(DataError, match=r"twice\.jsonl.*1.*the key 'anchor' stands 2 times"):
+        read_pairs(tmp_path / "twice.jsonl")

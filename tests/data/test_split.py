@@ -95,6 +95,17 @@ def test_random_negatives_do_not_tie_everything_together() -> None:
     assert any("tie" in note for note in split.notes) and any("left out" in note for note in split.notes)
 
 
+def test_an_empty_value_is_not_the_word_none() -> None:
+    groups = ["None", None] * 10
+    columns = {
+        "anchor": [f"a{i}" for i in range(20)],
+        "positive": [f"b{i}" for i in range(20)],
+        "group": groups,
+    }
+    split = split_pairs(PairTable.from_columns(columns), SplitOptions(hold_out=("group=None",)))
+    assert len(split.test_out) == 10
+
+
 def test_hold_out_groups() -> None:
     table = table_of(40, category=["Toys", "Games", "Tools", "Office"] * 10, site=["x"] * 39 + ["y"])
     split = split_pairs(table, SplitOptions(hold_out=("category=Toys", "category=Games", "site=y")))

@@ -324,11 +324,29 @@ class TestShiftedSlice:
 
 class TestWorkFolder:
     def test_resumes_only_the_same_run(self, tmp_path):
-        assert not WorkFolder(tmp_path / "w", {"lr": 1, "deep": {"a": 1}}).resumed
+        first = WorkFolder(tmp_path / "w", {"lr": 1, "deep": {"a": 1}})
+        assert not first.resumed
+        (first.stage("s") / "final.safetensors").touch()
         assert WorkFolder(tmp_path / "w", {"lr": 1, "deep": {"a": 1}}).resumed
         with pytest.raises(LeanmatchError, match=r"deep\.a was 1, now 2"):
             WorkFolder(tmp_path / "w", {"lr": 1, "deep": {"a": 2}})
         assert not WorkFolder(tmp_path / "w", {"lr": 2}, resume=False).resumed
+
+    @pytest.mark.parametrize("left", ["final.safetensors", "checkpoint-3/model.safetensors"])
+    def test_a_start_that_failed_does_not_stand_in_the_way(self, tmp_path, left):
+        WorkFolder(tmp_path / "w", {"lr": 1}).stage("s")
+        half = tmp_path / "w" / "s" / "checkpoint-1"
+        half.mkdir()
+        (half / "model.safetensors").touch()
+        folder = WorkFolder(tmp_path / "w", {"lr": 2})
+        assert not folder.resumed and not half.exists()
+        file = folder.stage("s") / left
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+        (file.parent / MARKER).touch()
+        with pytest.raises(LeanmatchError, match="lr was 2, now 3"):
+            WorkFolder(tmp_path / "w", {"lr": 3})
+        assert WorkFolder(tmp_path / "w", {"lr": 2}).resumed
 
     def test_never_touches_a_foreign_folder(self, tmp_path):
         (tmp_path / "thesis.txt").write_text("years of work")
@@ -382,6 +400,12 @@ class TestFeatures:
         assert total_steps(130, ScheduleOptions(batch_size=64)) == 3
         assert total_steps(130, ScheduleOptions(batch_size=64, max_steps=5)) == 5
         assert total_steps(700, ScheduleOptions(batch_size=64, epochs=3), 4) == 6
+
+    def test_a_text_in_many_rows_needs_as_many_batches(self):
+        assert total_steps(640, ScheduleOptions(batch_size=64), 1, 80) == 80
+        assert total_steps(640, ScheduleOptions(batch_size=64, epochs=0.5), 2, 80) == 20
+        assert total_steps(640, ScheduleOptions(batch_size=64, max_steps=7), 1, 80) == 7
+        assert total_steps(640, ScheduleOptions(batch_size=64), 1, 3) == 10
 
     def test_too_few_rows_for_so_many_processes(self):
         for steps in (None, 5):

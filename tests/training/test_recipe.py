@@ -50,6 +50,15 @@ def test_every_regularizer_trains_every_encoder(kind, encoder, request, tables, 
         assert retrieval_score(encode_function(model), tables[0], "MRR@10") > score
 
 
+def test_an_epoch_over_few_distinct_positives_sees_every_pair(static, tables, tmp_path):
+    anchors = tables[0].anchors
+    few = PairTable.from_columns({"anchor": anchors, "positive": [f"topic {i % 4}" for i in range(64)]})
+    said = []
+    result = fit(static, few, None, options("none", max_steps=None), tmp_path / "w", report=said.append)
+    assert result.history["weight-0"]["steps"] == 16  # four pairs a batch
+    assert any("stands in 16 of 64 pairs: batches have about 4 pairs instead of 16" in s for s in said)
+
+
 def test_automatic_choices_look_at_validation_and_are_explained(static, tables, tmp_path):
     said = []
     result = fit(

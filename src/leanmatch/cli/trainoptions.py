@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,14 @@ def gather_options(flags: Mapping[str, Any]) -> tuple[TrainOptions, SplitOptions
     """Options of the configuration file, overridden by flags.
 
     The file has the names of :class:`~leanmatch.training.TrainOptions`, ``regularizer`` and ``schedule``
-    being mappings, and beside them those of :data:`SPLIT`. The seed serves the split, too.
+    being mappings (what they hold may also stand beside them, as among the flags), and those of
+    :data:`SPLIT`. The seed serves the split, too.
 
     Raises:
         UsageError: unknown keys, values of the wrong type or out of range, a flag that is no number.
     """
     values = _read_config(flags["config"])
-    known = [*(field.name for field in fields(TrainOptions)), *SPLIT]
+    known = [*(field.name for field in fields(TrainOptions)), *SPLIT, *REGULARIZER, *SCHEDULE]
     for name in values:
         if name not in known:
             raise UsageError(
@@ -51,7 +53,8 @@ def gather_options(flags: Mapping[str, Any]) -> tuple[TrainOptions, SplitOptions
     split = {name: _split_value(name, values.pop(name)) for name in SPLIT if values.get(name) is not None}
     split |= {name: flags[name] for name in SPLIT if flags[name] not in (None, [])}
     values = {name: value for name, value in values.items() if name not in SPLIT}
-    regularizer, schedule = _section(values, "regularizer"), _section(values, "schedule")
+    regularizer = _section(values, "regularizer", REGULARIZER)
+    schedule = _section(values, "schedule", SCHEDULE)
     if flags["regularizer"] is not None:
         regularizer["kind"] = flags["regularizer"]
     for names, target in ((REGULARIZER, regularizer), (SCHEDULE, schedule), (TOP, values)):
@@ -62,16 +65,21 @@ def gather_options(flags: Mapping[str, Any]) -> tuple[TrainOptions, SplitOptions
     return options, SplitOptions(**split, seed=options.schedule.seed)
 
 
-def _section(values: dict[str, Any], name: str) -> dict[str, Any]:
+def _section(values: dict[str, Any], name: str, members: Sequence[str]) -> dict[str, Any]:
+    """A section, with what stands at the top level of the file; both are taken out of ``values``."""
     section = values.pop(name, None)
     if section is None:
-        return {}
+        section = {}
     if not isinstance(section, dict):
         example = "kind: itv" if name == "regularizer" else "epochs: 1"
         raise UsageError(
             f"option {name!r} must be a mapping (found {section!r})", remedy=f"{name}: {{{example}}}"
         )
-    return dict(section)
+    beside = {member: values.pop(member) for member in members if member in values}
+    twice = sorted(beside.keys() & section.keys())
+    if twice:
+        raise UsageError(f"option {twice[0]!r} stands both in {name!r} and beside it", remedy="keep one")
+    return {**section, **beside}
 
 
 def _split_value(name: str, value: Any) -> Any:
@@ -122,4 +130,13 @@ def _read_config(path: Path | None) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise UsageError(f"{path} must hold a mapping of options (found {type(values).__name__})")
-    return values
+    return {name: _plain_number(value) for name, value in values.items()}
+
+
+def _plain_number(value: Any) -> Any:
+    """YAML 1.1 takes ``2e-5`` for text: it wants a point in the number."""
+    if isinstance(value, dict):
+        return {name: _plain_number(entry) for name, entry in value.items()}
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
+        return float(value)
+    return value

@@ -22,7 +22,7 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any] | None, Probl
             if not line.strip():
                 continue
             try:
-                value = json.loads(line)
+                value = json.loads(line, object_pairs_hook=_object)
             except (ValueError, RecursionError) as error:
                 where = getattr(error, "pos", 0)
                 remedy = "write one JSON object a line: {...} and a line end, no commas between"
@@ -51,6 +51,15 @@ def read_jsonl(path: Path, *, batch_rows: int) -> Iterator[RawBatch]:
             yield RawBatch(_columns(objects), lines, problems)
             objects, lines, problems = [], [], []
     yield RawBatch(_columns(objects), lines, problems)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} stands {names.count(twice)} times")
+    return found
 
 
 def _columns(objects: list[dict[str, Any]]) -> dict[str, list[Any]]:

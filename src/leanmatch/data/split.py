@@ -100,7 +100,7 @@ def _held_out(table: PairTable, options: SplitOptions) -> NDArray[np.bool_]:
             )
         found = table.column(column)
         for value in values:
-            mask = np.array([str(entry) == value for entry in found], np.bool_)
+            mask = np.array([entry is not None and str(entry) == value for entry in found], np.bool_)
             if not mask.any():
                 raise DataError(
                     f"no row has {column}={value}", remedy=f"one of the values of {column!r}: {_some(found)}"

@@ -67,13 +67,16 @@ class WorkFolder:
                 raise LeanmatchError(
                     f"{record} cannot be read ({error})", remedy="start anew with --no-resume"
                 ) from error
-            if known != fingerprint:
+            if known != fingerprint and not self._holds_work():
+                self._clear()  # it failed or was stopped before there was anything to lose
+            elif known != fingerprint:
                 raise LeanmatchError(
                     f"{self.path} holds an unfinished run with other settings: "
                     f"{_difference(before, identity)}",
                     remedy="repeat that command to finish it, name another output, or use --no-resume",
                 )
-            self.resumed = True
+            else:
+                self.resumed = True
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(record, {"fingerprint": fingerprint, "identity": identity})
 
@@ -103,6 +106,15 @@ class WorkFolder:
                 f"{self.path} is there already and is no work folder of leanmatch",
                 remedy="move it away or name another output",
             )
+
+    def _holds_work(self) -> bool:
+        """Whether anything is lost with the folder: any file but the record and half-written checkpoints."""
+        return any(
+            file.is_file()
+            and file.name not in (RECORD, LOCK)
+            and not (file.parent.name.startswith("checkpoint-") and not (file.parent / MARKER).exists())
+            for file in self.path.rglob("*")
+        )
 
     def _clear(self) -> None:
         for entry in self._contents():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from leanmatch.errors import DataError
@@ -48,3 +49,12 @@ def training_dataset(table: PairTable, options: TrainOptions, base_model: Any) -
         elif share > 0:
             remarks.append(f"given negatives are not used: only {share:.0%} of the pairs have one")
     return Dataset.from_dict(columns), remarks
+
+
+def most_repeated(dataset: Dataset) -> int:
+    """How many rows the commonest text stands in.
+
+    No batch holds a text twice, so an epoch has at least as many batches.
+    """
+    columns = (dataset[name] for name in dataset.column_names)
+    return max(Counter(text for row in zip(*columns, strict=True) for text in set(row)).values())

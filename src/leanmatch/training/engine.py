@@ -15,6 +15,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallbac
 from leanmatch.errors import UsageError
 from leanmatch.files import fsync_path
 from leanmatch.training.checkpoints import MARKER, last_checkpoint, load_weights, save_weights
+from leanmatch.training.dataset import most_repeated
 from leanmatch.training.parallel import first_decides, wait_for_all
 from leanmatch.training.stock import BatchSamplers
 
@@ -58,7 +59,8 @@ def train_stage(
     Returns:
         ``steps``, ``seconds`` (of this process, after a resume only the rest) and ``loss`` (mean).
     """
-    steps = total_steps(len(dataset), schedule, process_state(schedule).num_processes)
+    repeated = most_repeated(dataset)
+    steps = total_steps(len(dataset), schedule, process_state(schedule).num_processes, repeated)
     every = max(1, steps // EVALUATIONS)
     stopping = schedule.early_stopping > 0 and evaluator is not None
     precision = _precision(schedule)
@@ -66,7 +68,7 @@ def train_stage(
         output_dir=str(stage),
         per_device_train_batch_size=schedule.batch_size,
         num_train_epochs=schedule.epochs,
-        max_steps=schedule.max_steps if schedule.max_steps is not None else -1,
+        max_steps=steps,  # the trainer would count full batches
         learning_rate=lr,
         warmup_steps=round(schedule.warmup * steps),
         weight_decay=0.0,
@@ -133,10 +135,11 @@ def process_state(schedule: ScheduleOptions) -> Any:
     return PartialState(cpu=on_cpu(schedule))
 
 
-def total_steps(rows: int, schedule: ScheduleOptions, processes: int = 1) -> int:
+def total_steps(rows: int, schedule: ScheduleOptions, processes: int = 1, repeated: int = 1) -> int:
     """Optimizer steps of a run.
 
-    Several processes take a whole batch each in one step; what is left over waits for another epoch.
+    Several processes take a whole batch each in one step; what is left over waits for another epoch. A text
+    that stands in ``repeated`` rows needs as many batches: then there are more of them, and smaller ones.
 
     Raises:
         UsageError: fewer rows than one batch for each process.
@@ -150,7 +153,7 @@ def total_steps(rows: int, schedule: ScheduleOptions, processes: int = 1) -> int
         )
     if schedule.max_steps is not None:
         return schedule.max_steps
-    return max(1, int(schedule.epochs * max(1, an_epoch)))
+    return max(1, int(schedule.epochs * max(1, an_epoch, -(-repeated // processes))))
 
 
 def _precision(schedule: ScheduleOptions) -> str:

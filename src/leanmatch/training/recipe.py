@@ -16,7 +16,7 @@ from leanmatch.training.adapters import add_lora, freeze_layers, merge_lora
 from leanmatch.training.averaging import average_weights, mean_weights, snapshot
 from leanmatch.training.base_scores import FrozenBase
 from leanmatch.training.checkpoints import WorkFolder, load_weights, save_weights
-from leanmatch.training.dataset import training_dataset
+from leanmatch.training.dataset import most_repeated, training_dataset
 from leanmatch.training.engine import process_state, train_stage
 from leanmatch.training.evaluator import PairTableEvaluator, encode_function
 from leanmatch.training.losses import ITVReg, MaskingLoss, OutReg, PlainLoss
@@ -193,6 +193,12 @@ def _train_all(
 
     base = FrozenBase(model)
     dataset, remarks = training_dataset(train, options, base.model)
+    repeated, batch = most_repeated(dataset), options.schedule.batch_size
+    if repeated * batch > 2 * len(dataset):
+        remarks.append(
+            f"a batch holds no text twice, and one stands in {repeated:,} of {len(dataset):,} pairs: "
+            f"batches have about {len(dataset) / repeated:.0f} pairs instead of {batch}"
+        )
     for message in remarks:
         remark(message)
     finals: dict[float, dict[str, Tensor]] = {}
@@ -353,8 +359,9 @@ def _check_validation(options: TrainOptions, valid: PairTable | None) -> None:
         if needed
     ]
     if wanted and (valid is None or not int((np.asarray(valid.labels) == 1).sum())):
+        none = f"none of the {len(valid):,} validation rows has label 1" if valid else "there are none"
         raise UsageError(
-            f"{' and '.join(wanted)} need validation pairs, and there are none",
+            f"{' and '.join(wanted)} need validation pairs, and {none}",
             remedy="give a validation share, or set average and weight to numbers and early_stopping to 0",
         )
 
