@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pages import arguments_of, publish
 
 from leanmatch.metrics.bootstrap import Interval, interval, resampled_ratios
-from leanmatch.training.selection import SHARES, Candidate, choose
+from leanmatch.training.selection import SHARES, Candidate, choose, explore
 
 Scores = NDArray[np.float64]
 Runs = dict[str, dict[str, Any]]  # method -> result file, of one setting, regime and seed
@@ -53,16 +53,19 @@ def _chosen(methods: tuple[str, ...]) -> Callable[[Runs], dict[str, Scores] | No
     def pick(runs: Runs) -> dict[str, Scores] | None:
         if not all(method in runs for method in methods):
             return None
-        per_query, place = {}, {}
-        for method in methods:
-            for average, slices in runs[method]["ranks"].items():
-                if float(average) not in SHARES:
-                    continue
-                candidate = Candidate(WEIGHTS[method], float(average))
-                per_query[candidate] = {name: _reciprocal(slices[name]) for name in ("valid", "shifted")}
-                place[candidate] = (method, average)
-        method, average = place[choose(per_query, "MRR@10").candidate]
-        return _at(method, average)(runs)
+        place = {
+            Candidate(WEIGHTS[method], float(average)): (method, average)
+            for method in methods
+            for average in runs[method]["ranks"]
+            if float(average) in SHARES
+        }
+
+        def score(candidate: Candidate) -> dict[str, Scores]:
+            method, average = place[candidate]
+            return {name: _reciprocal(runs[method]["ranks"][average][name]) for name in ("valid", "shifted")}
+
+        shares = {WEIGHTS[m]: [c.share for c in place if c.weights == WEIGHTS[m]] for m in methods}
+        return _at(*place[choose(explore(shares, score), "MRR@10").candidate])(runs)
 
     return pick
 

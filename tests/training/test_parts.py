@@ -19,7 +19,7 @@ from leanmatch.training.engine import total_steps
 from leanmatch.training.features import chunks_by_length, encode_columns, take
 from leanmatch.training.negatives import fill_negatives, given_negatives, mined_negatives
 from leanmatch.training.options import ScheduleOptions, TrainOptions
-from leanmatch.training.selection import SHARES, Candidate, approach, choose, mixtures, search
+from leanmatch.training.selection import SHARES, Candidate, approach, choose, explore, mixtures, search
 from leanmatch.training.shift import set_aside
 
 
@@ -258,6 +258,23 @@ class TestSelection:
         assert asked(0.0) == [1.0, 1.2, 0.8, 0.6, 0.4, 0.2]
         assert asked(0.5, shares=(0.5,)) == [0.5]
         assert asked(0.5, shares=(0.0,)) == [0.0]
+
+    def test_the_base_is_scored_once_and_the_way_down_for_the_winner_alone(self):
+        best = {(0.0,): 0.2, (0.3,): 0.3}
+        asked = []
+
+        def score(candidate):
+            asked.append((candidate.weights, candidate.share))
+            loss = 0.01 * abs(candidate.share - 1) if candidate.share > 0 else 0.1
+            return {"valid": np.full(9, best[candidate.weights] - loss)}
+
+        found = explore(dict.fromkeys(best, (0.0, 0.4, 0.6, 0.8, 1.0, 1.2)), score)
+        plain, regularized = best
+        assert asked == [
+            (plain, 0.0), (plain, 1.0), (plain, 1.2), (plain, 0.8),
+            (regularized, 1.0), (regularized, 1.2), (regularized, 0.8), (regularized, 0.6), (regularized, 0.4),
+        ]  # fmt: skip
+        assert choose(found, "MRR@10").candidate == Candidate(regularized, 0.6)
 
     def test_several_runs_are_averaged_too(self):
         assert mixtures([0.0]) == [(0.0,)]

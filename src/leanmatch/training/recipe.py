@@ -26,10 +26,9 @@ from leanmatch.training.selection import (
     WEIGHTS,
     Candidate,
     Choice,
-    approach,
     choose,
+    explore,
     mixtures,
-    search,
     weight_json,
 )
 from leanmatch.training.shift import set_aside
@@ -306,7 +305,6 @@ def _choose(
     from tqdm import tqdm
 
     shares = SHARES if options.average == "auto" else (float(options.average),)
-    per_query: dict[Candidate, Slices] = {}
     probes = {name: RetrievalProbe(table, METRIC) for name, table in slices.items()}
     encode = encode_function(model)
     model.eval()
@@ -319,12 +317,7 @@ def _choose(
             bar.update()
             return {name: probe.per_query(encode) for name, probe in probes.items()}
 
-        for mixture in mixtures(tuple(finals)):
-            if 0.0 in shares and not per_query:  # the base is the same in every mixture
-                base = Candidate(mixture, 0.0)
-                per_query[base] = score(base)
-            per_query |= search(mixture, shares, score)
-        per_query |= approach(per_query, shares, score)
+        per_query = explore(dict.fromkeys(mixtures(tuple(finals)), shares), score)
     return choose(per_query, METRIC)
 
 

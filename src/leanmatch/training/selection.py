@@ -67,6 +67,24 @@ def mixtures(weights: Sequence[float]) -> list[tuple[float, ...]]:
     return [(weight,) for weight in weights] + ([tuple(weights)] if len(weights) > 1 else [])
 
 
+def explore(
+    shares: Mapping[tuple[float, ...], Sequence[float]], score: Callable[[Candidate], Slices]
+) -> dict[Candidate, Slices]:
+    """Score what :func:`choose` has to see: base, a climb for each mixture, the way down from the winner.
+
+    Args:
+        shares: those that may be tried, of every mixture; the base only where they hold 0.
+        score: the metric of every query of each slice.
+    """
+    found: dict[Candidate, Slices] = {}
+    for mixture, allowed in shares.items():
+        if 0.0 in allowed and not found:  # the base is the same in every mixture
+            base = Candidate(mixture, 0.0)
+            found[base] = score(base)
+        found |= search(mixture, allowed, score)
+    return found | approach(found, shares[_winner(found).weights], score)
+
+
 def search(
     mixture: tuple[float, ...],
     shares: Sequence[float],
