@@ -265,14 +265,15 @@ class TestSelection:
 
         def score(candidate):
             asked.append((candidate.weights, candidate.share))
-            loss = 0.01 * abs(candidate.share - 1) if candidate.share > 0 else 0.1
+            loss = 0.009 * abs(candidate.share - 1) if candidate.share > 0 else 0.1
             return {"valid": np.full(9, best[candidate.weights] - loss)}
 
         found = explore(dict.fromkeys(best, (0.0, 0.4, 0.6, 0.8, 1.0, 1.2)), score)
         plain, regularized = best
         assert asked == [
             (plain, 0.0), (plain, 1.0), (plain, 1.2), (plain, 0.8),
-            (regularized, 1.0), (regularized, 1.2), (regularized, 0.8), (regularized, 0.6), (regularized, 0.4),
+            (regularized, 1.0), (regularized, 1.2), (regularized, 0.8),
+            (regularized, 0.6), (regularized, 0.4),
         ]  # fmt: skip
         assert choose(found, "MRR@10").candidate == Candidate(regularized, 0.6)
 
