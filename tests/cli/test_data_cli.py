@@ -101,6 +101,15 @@ def test_split(pairs: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0 and "test_out" in result.stdout and "leakage (remove)" in result.stdout
 
 
+def test_split_lists_bad_rows(pairs: Path, tmp_path: Path) -> None:
+    with pairs.open("a") as handle:
+        handle.write("\tno anchor\tToys\n")
+    arguments = ["split", str(pairs), "-o", str(tmp_path / "m.json"), "--column", "anchor=query"]
+    result = runner.invoke(app, [*arguments, "--on-error", "skip"])
+    assert result.exit_code == 0, result.output
+    assert "1 bad row skipped" in result.stderr and "pairs.tsv:47 column 'anchor': " in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [

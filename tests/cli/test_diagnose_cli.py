@@ -114,7 +114,8 @@ def test_bad_rows(run, tmp_path):
     assert "bad.jsonl:91" in stopped.stderr
     skipped = run("--against", "poor", "--json", "--on-error", "skip", data=path)
     assert skipped.exit_code == 0, skipped.output
-    assert "2 bad rows skipped" in skipped.stderr
+    assert "2 bad rows skipped" in skipped.stderr and "bad.jsonl:92 column 'anchor': " in skipped.stderr
+    assert json.loads(skipped.stdout)["skipped"] == 2
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,21 @@ def test_errors(run, arguments, code, message):
     assert not result.stdout
 
 
+def test_bad_rows_are_left_out_when_told(run, pairs):
+    with pairs.open("a", encoding="utf-8") as handle:
+        handle.write("".join('\n{"anchor": null, "positive": "[/x] y"}' for _ in range(12)))
+    stopped = run("--json")
+    assert stopped.exit_code == 1 and "pairs.jsonl:121" in stopped.stderr
+    assert "--on-error skip" in stopped.stderr, "the remedy names the flag"
+    told = run("--json", "--on-error", "skip")
+    assert told.exit_code == 0, told.output
+    found = json.loads(told.stdout)
+    assert found["skipped"] == 12 and found["slices"][0]["n_rows"] == 120
+    assert "12 bad rows skipped" in told.stderr and "pairs.jsonl:121 column 'anchor': " in told.stderr
+    assert "pairs.jsonl:130" in told.stderr and "pairs.jsonl:131" not in told.stderr
+    assert "and 2 more" in told.stderr
+
+
 def test_an_empty_file_is_refused(run, tmp_path):
     (tmp_path / "empty.csv").write_text("")
     result = run(data=tmp_path / "empty.csv")

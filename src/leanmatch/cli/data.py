@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leanmatch.cli.common import print_json, reported_errors, stderr_console, stdout_console
+from leanmatch.cli.common import print_json, reported_errors, say, skipped_lines, stdout_console
 from leanmatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def check(
     with reported_errors():
         from leanmatch.data import check_pairs
 
-        table = _read(file, column, on_error)
+        table = _read(file, column, on_error, listed=False)
         report = check_pairs(table, near_duplicates=near_duplicates)
         if json:
             print_json(report.to_json())
@@ -154,12 +154,13 @@ def see_also(
             stdout_console().print(see_also_table(summary))
 
 
-def _read(file: Path, column: list[str] | None, on_error: str) -> PairTable:
+def _read(file: Path, column: list[str] | None, on_error: str, *, listed: bool = True) -> PairTable:
     from leanmatch.data import read_pairs
 
     table = read_pairs(file, columns=parse_columns(column), on_error=on_error)  # type: ignore[arg-type]
-    if table.skipped:
-        stderr_console().print(f"{len(table.skipped):,} bad rows skipped", style="yellow")
+    lines = skipped_lines(table.skipped)
+    for line in lines if listed else lines[:1]:
+        say(line)
     return table
 
 

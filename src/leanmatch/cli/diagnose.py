@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leanmatch.cli.common import print_json, reported_errors, stdout_console
+from leanmatch.cli.common import print_json, reported_errors, say, skipped_lines, stdout_console
 from leanmatch.cli.data import ColumnOption, JsonOption, OnErrorOption, parse_columns
 from leanmatch.cli.matchers import (
     AfterOption,
@@ -17,7 +17,6 @@ from leanmatch.cli.matchers import (
     SymmetricOption,
     labels,
     provenance_of,
-    say,
     slice_columns,
 )
 from leanmatch.cli.matchers import load_any as _load
@@ -85,8 +84,8 @@ def diagnose(
         provenance = provenance_of(model)
         rival = base_named_by(provenance, model) if against == "base" else against
         table = read_pairs(data, columns=parse_columns(column), on_error=on_error)  # type: ignore[arg-type]
-        if table.skipped:
-            say(f"{len(table.skipped):,} bad rows skipped")
+        for line in skipped_lines(table.skipped):
+            say(line)
         plan = plan_evaluation(
             table,
             provenance,
@@ -117,7 +116,7 @@ def diagnose(
             write_page(found, output)
             say(f"written: {output}")
         if json:
-            print_json(found.to_json())
+            print_json({**found.to_json(), "skipped": len(table.skipped)})
         else:
             _show(found)
             if output is None:
