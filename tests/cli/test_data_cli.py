@@ -101,6 +101,13 @@ def test_split(pairs: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0 and "test_out" in result.stdout and "leakage (remove)" in result.stdout
 
 
+def test_brackets_in_paths_are_no_markup(pairs: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / ("long" * 30) / "m[v1][/x].json"
+    result = runner.invoke(app, ["split", str(pairs), "-o", str(manifest), "--column", "anchor=query"])
+    assert result.exit_code == 0, result.output
+    assert f"written: {manifest}\n" in result.stdout
+
+
 def test_split_lists_bad_rows(pairs: Path, tmp_path: Path) -> None:
     with pairs.open("a") as handle:
         handle.write("\tno anchor\tToys\n")

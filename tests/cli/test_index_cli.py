@@ -139,6 +139,12 @@ def test_bad_rows_are_left_out_when_told(catalogue, models, tmp_path):
     assert index("-o", catalogue, "--check")["items"] == 4, "e was added and deleted"
 
 
+def test_brackets_in_paths_are_no_markup(models, tmp_path):
+    result = run("index", models[0], lines(tmp_path / "i.jsonl", ITEMS), "-o", tmp_path / "c[v1]")
+    assert result.exit_code == 0, result.output
+    assert "c[v1]" in result.stdout.replace("\n", "").replace(" ", "")
+
+
 def test_beir_folder(models, tmp_path):
     folder = tmp_path / "beir"
     folder.mkdir()

@@ -64,6 +64,21 @@ def test_trains_saves_and_says_so_in_one_json_document(base, pairs, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "pairs.csv"], "nothing is left behind"
 
 
+def test_brackets_in_data_and_paths_are_no_markup(base, tmp_path):
+    path = tmp_path / "pairs.csv"
+    found = {
+        "anchor": [f"{models.WORDS[row % 7]} a{row}" for row in range(500)],
+        "positive": [f"{models.WORDS[row % 7]} b{row}" for row in range(500)],
+        "cat": [("toys", "[/x]", *4 * ["books"])[row % 6] for row in range(500)],
+    }
+    write_pairs(PairTable.from_columns(found), path)
+    output = tmp_path / ("long" * 30) / "n[v1] :smile:"
+    result = train(base, path, output, "--hold-out", "cat=toys", "--leakage", "ignore")
+    assert result.exit_code == 0, result.output
+    assert "the training group cat=[/x]" in result.stderr, "a remark names a category"
+    assert f"saved to {output} (" in result.stderr
+
+
 def test_flags_override_the_configuration_file(base, pairs, tmp_path):
     config = tmp_path / "options.yaml"
     config.write_text(

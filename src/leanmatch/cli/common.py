@@ -27,17 +27,17 @@ SKIPPED_SHOWN = 10
 
 
 def stdout_console() -> Console:
-    """The console for results."""
+    """The console for results; ``:name:`` in data stays as it is."""
     from rich.console import Console
 
-    return Console(soft_wrap=False)
+    return Console(soft_wrap=False, emoji=False)
 
 
 def stderr_console() -> Console:
     """The console for progress and remarks."""
     from rich.console import Console
 
-    return Console(stderr=True)
+    return Console(stderr=True, emoji=False)
 
 
 def say(remark: str) -> None:

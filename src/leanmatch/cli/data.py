@@ -130,7 +130,9 @@ def split(
         else:
             from leanmatch.cli.datatables import split_tables
 
-            stdout_console().print(*split_tables(result), f"written: {output}", sep="\n")
+            console = stdout_console()
+            console.print(*split_tables(result), sep="\n")
+            console.print(f"written: {output}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command("see-also")

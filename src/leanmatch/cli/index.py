@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -287,13 +286,12 @@ def _show(document: dict[str, Any], as_json: bool) -> None:
         print_json(document)
         return
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in document.items():
         if value != 0 or name == "items":
-            table.add_row(
-                name, f"{value:,}" if isinstance(value, int) else json.loads(json.dumps(str(value)))
-            )
+            table.add_row(name, Text(f"{value:,}" if isinstance(value, int) else str(value)))
     stdout_console().print(table)

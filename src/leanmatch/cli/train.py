@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leanmatch.cli.common import print_json, reported_errors, stderr_console
+from leanmatch.cli.common import print_json, reported_errors
+from leanmatch.cli.common import say as say_aloud
 from leanmatch.cli.data import SharedPositivesOption
 
 if TYPE_CHECKING:
@@ -88,9 +90,8 @@ def run(flags: dict[str, Any]) -> dict[str, Any] | None:
     from leanmatch.cli.trainoptions import gather_options
 
     options, split_options = gather_options(flags)
-    console = stderr_console()
     first = int(os.environ.get("RANK", "0")) == 0  # of the processes of torchrun
-    console.quiet = not first
+    say = say_aloud if first else _say_nothing
     output: Path = flags["output"]
 
     from leanmatch.cli.data import parse_columns
@@ -100,21 +101,25 @@ def run(flags: dict[str, Any]) -> dict[str, Any] | None:
     check_target(output, overwrite=flags["overwrite"])  # now, not after hours of training
     table = read_pairs(flags["data"], columns=parse_columns(flags["column"]), on_error=flags["on_error"])
     if table.skipped:
-        console.print(f"skipped {len(table.skipped)} bad rows of {flags['data']}")
+        say(f"skipped {len(table.skipped)} bad rows of {flags['data']}")
     split = split_pairs(table, split_options)
-    console.print(
+    say(
         f"{len(table)} rows: {len(split.train)} train, {len(split.valid)} validation, "
         f"{len(split.test_in)} test in distribution, {len(split.test_out)} out; "
         f"{sum(split.leakage.removed.values())} leaking rows removed"
     )
-    result, matcher = _fit(options, split, output, flags["resume"], console)
+    result, matcher = _fit(options, split, output, flags["resume"], say)
     if not first:
         return None
-    return _save(result, matcher, options, split, table, output, flags["overwrite"], console)
+    return _save(result, matcher, options, split, table, output, flags["overwrite"], say)
+
+
+def _say_nothing(remark: str) -> None:
+    """What the other processes say."""
 
 
 def _fit(
-    options: TrainOptions, split: Split, output: Path, resume: bool, console: Any
+    options: TrainOptions, split: Split, output: Path, resume: bool, say: Callable[[str], None]
 ) -> tuple[TrainResult, Path]:
     from leanmatch.formats import load_matcher
     from leanmatch.training import fit
@@ -130,7 +135,7 @@ def _fit(
         resume=resume,
         group_columns=list(dict.fromkeys(item.partition("=")[0] for item in split.options.hold_out)),
         by_time=split.options.after is not None,
-        report=lambda message: console.print(message, highlight=False),
+        report=say,
     )
     return result, work
 
@@ -143,7 +148,7 @@ def _save(
     table: Any,
     output: Path,
     overwrite: bool,
-    console: Any,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     import shutil
 
@@ -166,7 +171,5 @@ def _save(
     }
     saved = save_matcher(result.model, output, provenance, overwrite=overwrite)
     shutil.rmtree(work)
-    console.print(
-        f"saved to {output} (reloaded: cosine at least {saved.parity.min_cosine:.6f})", highlight=False
-    )
+    say(f"saved to {output} (reloaded: cosine at least {saved.parity.min_cosine:.6f})")
     return {"model": str(output), "base": options.base, "metrics": metrics, **result.to_json()}
