@@ -96,7 +96,7 @@ def diagnose(
             symmetric="auto" if symmetric is None else symmetric,
             propensity=propensity_constants("default"),
         )
-        for remark in plan.remarks:
+        for remark in plan.said():
             say(remark)
         names = labels(model, rival, by_base=against == "base")
         found = run_diagnosis(
@@ -108,6 +108,8 @@ def diagnose(
             name=names[0],
             against_name=names[1],
             train_label_counts=plan.train,
+            rows_in_words=plan.rows,
+            notes=plan.remarks,
             show_progress=True,
         )
         if output is not None:

@@ -78,7 +78,7 @@ def evaluate(
             symmetric="auto" if symmetric is None else symmetric,
             propensity=constants,
         )
-        for remark in plan.remarks:
+        for remark in plan.said():
             say(remark)
         names = labels(model, rival, by_base=against == "base")
         evaluation = run_evaluation(
@@ -90,6 +90,7 @@ def evaluate(
             against_name=names[1],
             train_label_counts=plan.train,
         )
+        evaluation = plan.told(evaluation)
         if json:
             print_json({**evaluation.to_json(), "skipped": len(table.skipped)})
         else:
