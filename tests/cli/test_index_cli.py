@@ -183,8 +183,14 @@ def test_usage(arguments, said):
 
 
 def test_usage_of_recommend_and_serve(catalogue, tmp_path):
-    result = run("recommend", catalogue, "usb", "--vectors", "v.npz")
-    assert result.exit_code == 2 and "does not go with a catalogue" in result.stderr
+    for name, value in (
+        ("--vectors", "v.npz"),
+        ("--id-column", "id"),
+        ("--text-column", "text"),
+        ("--on-error", "skip"),
+    ):
+        result = run("recommend", catalogue, "usb", name, value)
+        assert result.exit_code == 2 and f"{name} does not go with a catalogue" in result.stderr
     result = run("recommend", "model", "usb")
     assert result.exit_code == 2 and "no TEXT is given" in result.stderr
     result = run("recommend", "model", "items", "usb", "--where", "a = 1")

@@ -219,7 +219,7 @@ def test_what_was_trained_is_evaluated_against_its_base_on_its_own_test_rows(bas
     assert rows["in distribution"] == split["test_in"]["rows"]
     assert rows["out of distribution"] == split["test_out"]["rows"] > 0
     assert found["slices"][0]["metrics"]["MRR@10"]["verdict"]
-    assert "test of the split that the model was trained with" in result.stderr
+    assert "test rows of the split that the model was trained with" in result.stderr
 
 
 def test_two_runs_on_one_output(base, pairs, tmp_path):

@@ -126,7 +126,7 @@ def read_ids(
             raise DataError(
                 f"there is no column of identifiers; the columns found are: {', '.join(raw.columns)}",
                 path=path,
-                remedy="name it (--id-column)",
+                remedy="name it: column, or --id-column",
             )
         columns, lines, bad = columns_as_texts({chosen: raw.columns[chosen]}, raw.lines)
         values = columns[chosen]
@@ -169,5 +169,5 @@ def _choose(
     raise DataError(
         f"no column is known to hold the text; the columns found are: {', '.join(names)}",
         path=path,
-        remedy="name the text's columns (text_columns)",
+        remedy="name one or several of them as the text: text_columns, or --text-column for each",
     )
