@@ -64,6 +64,19 @@ def test_trains_saves_and_says_so_in_one_json_document(base, pairs, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "pairs.csv"], "nothing is left behind"
 
 
+def test_bad_rows_are_listed_where_they_are_left_out(base, pairs, tmp_path):
+    with pairs.open("a", encoding="utf-8") as handle:
+        handle.write("".join(f",no anchor {n},books\n" for n in range(120)))
+    flags = ("--regularizer", "none", "--average", "1", "--on-error", "skip", "--json")
+    result = train(base, pairs, tmp_path / "model", *flags)
+    assert result.exit_code == 0, result.output
+    assert "120 bad rows skipped" in result.stderr and "and 110 more" in result.stderr
+    assert "pairs.csv:98 column 'anchor': " in result.stderr
+    for found in (json.loads(result.stdout), read_provenance(tmp_path / "model")["data"]):
+        assert found["skipped"] == 120 and len(found["skipped_rows"]) == 100
+        assert (found["skipped_rows"][0]["line"], found["skipped_rows"][0]["column"]) == (98, "anchor")
+
+
 def test_brackets_in_data_and_paths_are_no_markup(base, tmp_path):
     path = tmp_path / "pairs.csv"
     found = {

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leanmatch.cli.common import print_json, reported_errors
+from leanmatch.cli.common import print_json, reported_errors, skipped_lines
 from leanmatch.cli.common import say as say_aloud
 from leanmatch.cli.data import SharedPositivesOption
 
 if TYPE_CHECKING:
-    from leanmatch.data import Split
+    from leanmatch.data import PairTable, Split
     from leanmatch.training import TrainOptions, TrainResult
+
+SKIPPED_KEPT = 100
+"""Bad rows of ``--on-error skip`` that the result and ``leanmatch.json`` list; all are counted."""
 
 
 def train(
@@ -100,8 +103,8 @@ def run(flags: dict[str, Any]) -> dict[str, Any] | None:
 
     check_target(output, overwrite=flags["overwrite"])  # now, not after hours of training
     table = read_pairs(flags["data"], columns=parse_columns(flags["column"]), on_error=flags["on_error"])
-    if table.skipped:
-        say(f"skipped {len(table.skipped)} bad rows of {flags['data']}")
+    for line in skipped_lines(table.skipped):
+        say(line)
     split = split_pairs(table, split_options)
     say(
         f"{len(table)} rows: {len(split.train)} train, {len(split.valid)} validation, "
@@ -145,7 +148,7 @@ def _save(
     work: Path,
     options: TrainOptions,
     split: Split,
-    table: Any,
+    table: PairTable,
     output: Path,
     overwrite: bool,
     say: Callable[[str], None],
@@ -161,9 +164,14 @@ def _save(
     relevant = split.valid.relevant()
     if any(a != p for a, p in zip(relevant.anchors, relevant.positives, strict=True)):
         metrics["valid MRR@10"] = retrieval_score(encode, split.valid, "MRR@10")
+    left_out = {
+        "skipped": len(table.skipped),
+        "skipped_rows": [row.to_json() for row in table.skipped[:SKIPPED_KEPT]],
+    }
+    data = {"source": str(table.source), "fingerprint": table.fingerprint(), "rows": len(table)}
     provenance = {
         "base": options.base,
-        "data": {"source": str(table.source), "fingerprint": table.fingerprint(), "rows": len(table)},
+        "data": data | left_out,
         "split": split.manifest(),
         "options": options.to_json(),
         "training": result.to_json(),
@@ -172,4 +180,4 @@ def _save(
     saved = save_matcher(result.model, output, provenance, overwrite=overwrite)
     shutil.rmtree(work)
     say(f"saved to {output} (reloaded: cosine at least {saved.parity.min_cosine:.6f})")
-    return {"model": str(output), "base": options.base, "metrics": metrics, **result.to_json()}
+    return {"model": str(output), "base": options.base, "metrics": metrics, **left_out, **result.to_json()}
