@@ -182,6 +182,17 @@ def test_int8_needs_no_training(base, pairs, tmp_path):
     )
 
 
+def test_bad_rows_are_left_out_when_told(base, pairs, tmp_path):
+    bad = tmp_path / "bad.csv"
+    bad.write_text(pairs.read_text(encoding="utf-8") + ",no anchor,train\n", encoding="utf-8")
+    fixed = ("--method", "int8", "--keep", "0.9", "--json")
+    stopped = compress(base, bad, tmp_path / "m", *fixed)
+    assert stopped.exit_code == 1 and "--on-error skip" in stopped.stderr
+    told = compress(base, bad, tmp_path / "m", *fixed, "--on-error", "skip")
+    assert told.exit_code == 0, told.output
+    assert json.loads(told.stdout)["skipped"] == 1 and "1 bad row skipped" in told.stderr
+
+
 def test_a_specification_instead_of_a_budget(base, pairs, tmp_path):
     spec = tmp_path / "spec.yaml"
     spec.write_text("rules:\n- pattern: '*intermediate.dense'\n  layer: {block: 8, atoms: 16, nonzeros: 2}\n")

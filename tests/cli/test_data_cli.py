@@ -97,8 +97,52 @@ def test_split(pairs: Path, tmp_path: Path) -> None:
         part = getattr(split, name)
         if len(part):
             assert read_pairs(tmp_path / "parts" / f"{name}.parquet").fingerprint() == part.fingerprint()
-    result = runner.invoke(app, arguments)
+    result = runner.invoke(app, [*arguments, "--overwrite"])
     assert result.exit_code == 0 and "test_out" in result.stdout and "leakage (remove)" in result.stdout
+
+
+def test_split_replaces_only_when_told_and_only_its_own(pairs: Path, tmp_path: Path) -> None:
+    manifest, parts = tmp_path / "split.json", tmp_path / "parts"
+    arguments = ["split", str(pairs), "--column", "anchor=query"]
+    first = runner.invoke(app, [*arguments, "-o", str(manifest), "--write-parts", str(parts)])
+    assert first.exit_code == 0, first.output
+    before = manifest.read_bytes(), (parts / "train.parquet").read_bytes()
+    for targets in (["-o", str(manifest)], ["-o", str(tmp_path / "n.json"), "--write-parts", str(parts)]):
+        again = runner.invoke(app, [*arguments, *targets, "--seed", "1"])
+        assert again.exit_code == 1 and "pass --overwrite" in again.stderr and again.stdout == ""
+    assert (manifest.read_bytes(), (parts / "train.parquet").read_bytes()) == before
+    both = [*arguments, "-o", str(manifest), "--write-parts", str(parts), "--seed", "1", "--overwrite"]
+    assert runner.invoke(app, both).exit_code == 0
+    assert manifest.read_bytes() != before[0] and (parts / "train.parquet").read_bytes() != before[1]
+    (parts / "thesis.txt").write_text("years of work")
+    refused = runner.invoke(app, both)
+    assert refused.exit_code == 1 and "no part of a split: thesis.txt" in refused.stderr
+    assert (parts / "thesis.txt").exists()
+
+
+def test_a_date_before_all_rows(tmp_path: Path) -> None:
+    path = tmp_path / "time.csv"
+    path.write_text(
+        "anchor,positive,timestamp\n" + "".join(f"q{i} a,p{i} b,2021-01-0{i + 1}\n" for i in range(9))
+    )
+    result = runner.invoke(app, ["split", str(path), "-o", str(tmp_path / "m.json"), "--after", "2001-06-01"])
+    assert result.exit_code == 1 and "set a later date" in result.stderr and "earlier" not in result.stderr
+
+
+def test_brackets_in_paths_are_no_markup(pairs: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / ("long" * 30) / "m[v1][/x].json"
+    result = runner.invoke(app, ["split", str(pairs), "-o", str(manifest), "--column", "anchor=query"])
+    assert result.exit_code == 0, result.output
+    assert f"written: {manifest}\n" in result.stdout
+
+
+def test_split_lists_bad_rows(pairs: Path, tmp_path: Path) -> None:
+    with pairs.open("a") as handle:
+        handle.write("\tno anchor\tToys\n")
+    arguments = ["split", str(pairs), "-o", str(tmp_path / "m.json"), "--column", "anchor=query"]
+    result = runner.invoke(app, [*arguments, "--on-error", "skip"])
+    assert result.exit_code == 0, result.output
+    assert "1 bad row skipped" in result.stderr and "pairs.tsv:47 column 'anchor': " in result.stderr
 
 
 @pytest.mark.parametrize(

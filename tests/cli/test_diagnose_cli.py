@@ -93,6 +93,22 @@ def test_base_comes_from_the_provenance(run):
     assert "as in the model's training: site=toys" in result.stderr
 
 
+def test_the_rows_of_the_training_split_are_named(run, tmp_path):
+    from leanmatch.data import SplitOptions, read_pairs, split_pairs
+
+    table = read_pairs(tmp_path / "pairs.jsonl")
+    split = split_pairs(table, SplitOptions(hold_out=("site=toys",), near_duplicates=False))
+    result = run("--json", "--against", "poor", provenance={"split": split.manifest()})
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["sampling"][0].endswith(
+        "of the split that the model was trained with "
+        + (f"({len(split.test_in)} in, {len(split.test_out)} out of distribution), of 90 rows")
+    )
+    assert found["evaluation"]["split"] in found["sampling"][0]
+    assert "out of distribution, as in the model's training: site=toys" in found["evaluation"]["notes"]
+
+
 def test_the_same_call_gives_the_same_answer(run):
     arguments = ("--against", "poor", "--json", "--max-rows", "40", "--max-pairs", "20")
     first, second = run(*arguments), run(*arguments)
@@ -114,7 +130,8 @@ def test_bad_rows(run, tmp_path):
     assert "bad.jsonl:91" in stopped.stderr
     skipped = run("--against", "poor", "--json", "--on-error", "skip", data=path)
     assert skipped.exit_code == 0, skipped.output
-    assert "2 bad rows skipped" in skipped.stderr
+    assert "2 bad rows skipped" in skipped.stderr and "bad.jsonl:92 column 'anchor': " in skipped.stderr
+    assert json.loads(skipped.stdout)["skipped"] == 2
 
 
 @pytest.mark.parametrize(

@@ -136,12 +136,69 @@ def test_the_test_rows_of_the_training_split_are_used(run, pairs):
     assert json.loads(everything.stdout)["slices"][0]["n_rows"] == len(table)
 
 
+def test_the_rows_of_the_training_split_are_named_in_the_result(run, pairs):
+    from leanmatch.data import read_pairs
+
+    split = split_pairs(read_pairs(pairs), SplitOptions(hold_out=("site=toys",), near_duplicates=False))
+    given = {"split": split.manifest()}
+    inside, outside = len(split.test_in), len(split.test_out)
+    words = (
+        f"the {inside + outside} test rows of the split that the model was trained with ({inside} in, "
+        f"{outside} out of distribution), of 120 rows"
+    )
+    found = json.loads(run("--json", provenance=given).stdout)
+    assert found["split"] == words
+    assert "out of distribution, as in the model's training: site=toys" in found["notes"]
+    shown = run(provenance=given)
+    assert f"pairs.jsonl: {words}\n" in shown.stdout and "note: out of distribution, as in" in shown.stdout
+    everything = json.loads(run("--json", "--split", "all", provenance=given).stdout)
+    assert everything["split"] == "all 120 rows (there is no column 'split')"
+    assert f"the model was trained on {len(split.train)} of these rows" in everything["notes"]
+
+
+@pytest.mark.parametrize("part", ["train", "valid"])
+def test_other_parts_of_the_training_split_can_be_asked_for(run, pairs, part):
+    from leanmatch.data import read_pairs
+
+    split = split_pairs(read_pairs(pairs), SplitOptions(hold_out=("site=toys",), near_duplicates=False))
+    result = run("--json", "--split", part, provenance={"split": split.manifest()})
+    assert result.exit_code == 0, result.output
+    found, rows = json.loads(result.stdout), getattr(split, part)
+    assert found["slices"][0]["n_rows"] == len(rows) > 0
+    assert found["split"].startswith(f"the {len(rows)} {part} rows of the split that the model was trained")
+
+
+def test_the_files_own_column_wins_where_a_part_is_asked_for(run, tmp_path):
+    from leanmatch.data import read_pairs
+
+    path = tmp_path / "marked.jsonl"
+    rows = columns() | {"split": ["valid" if i % 2 else "train" for i in range(120)]}
+    lines = [json.dumps(dict(zip(rows, values, strict=True))) for values in zip(*rows.values(), strict=True)]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    manifest = split_pairs(read_pairs(path), SplitOptions(near_duplicates=False)).manifest()
+    found = json.loads(run("--json", "--split", "valid", data=path, provenance={"split": manifest}).stdout)
+    assert found["split"] == "the 60 rows with split 'valid'"
+
+
+def test_a_training_split_without_test_rows_names_what_there_is(run, pairs):
+    from leanmatch.data import read_pairs
+
+    split = split_pairs(read_pairs(pairs), SplitOptions(test_fraction=0.0, near_duplicates=False))
+    assert not len(split.test_in) and not len(split.test_out)
+    result = run("--json", provenance={"split": split.manifest()})
+    assert result.exit_code == 1 and not result.stdout
+    assert f"trained with has no test rows (train {len(split.train)}, valid" in result.stderr
+    assert "--split all" in result.stderr and "--split valid" in result.stderr
+    assert "give at least one pair" not in result.stderr
+
+
 def test_another_table_than_the_one_trained_on_is_told(run):
     other = PairTable.from_columns(columns(60))
     manifest = split_pairs(other, SplitOptions(near_duplicates=False)).manifest()
     result = run("--json", provenance={"split": manifest})
     assert result.exit_code == 0, result.output
     assert "not the table that the model was trained on" in result.stderr
+    assert any("may repeat what it was trained on" in note for note in json.loads(result.stdout)["notes"])
 
 
 def test_columns_can_be_named(run, tmp_path):
@@ -173,6 +230,21 @@ def test_errors(run, arguments, code, message):
     assert result.exit_code == code, result.output
     assert any(part in result.stderr for part in message.split("|")), result.stderr
     assert not result.stdout
+
+
+def test_bad_rows_are_left_out_when_told(run, pairs):
+    with pairs.open("a", encoding="utf-8") as handle:
+        handle.write("".join('\n{"anchor": null, "positive": "[/x] y"}' for _ in range(12)))
+    stopped = run("--json")
+    assert stopped.exit_code == 1 and "pairs.jsonl:121" in stopped.stderr
+    assert "--on-error skip" in stopped.stderr, "the remedy names the flag"
+    told = run("--json", "--on-error", "skip")
+    assert told.exit_code == 0, told.output
+    found = json.loads(told.stdout)
+    assert found["skipped"] == 12 and found["slices"][0]["n_rows"] == 120
+    assert "12 bad rows skipped" in told.stderr and "pairs.jsonl:121 column 'anchor': " in told.stderr
+    assert "pairs.jsonl:130" in told.stderr and "pairs.jsonl:131" not in told.stderr
+    assert "and 2 more" in told.stderr
 
 
 def test_an_empty_file_is_refused(run, tmp_path):

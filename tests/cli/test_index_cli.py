@@ -120,6 +120,31 @@ def test_reference(catalogue, tmp_path):
     assert "reference" in json.loads((catalogue / "manifest.json").read_text())["extras"]
 
 
+def test_bad_rows_are_left_out_when_told(catalogue, models, tmp_path):
+    bad = lines(tmp_path / "bad.jsonl", [{"id": "e", "text": "red cable"}, {"id": None, "text": ""}])
+    anchors = [f"usb {n}" for n in range(20)]
+    pairs = lines(tmp_path / "pairs.jsonl", [{"anchor": a, "positive": "dock"} for a in [*anchors, ""]])
+    for arguments in (
+        (models[0], bad, "-o", tmp_path / "new"),
+        ("-o", catalogue, "--add", bad),
+        ("-o", catalogue, "--reference", pairs),
+        ("-o", catalogue, "--delete", bad),
+    ):
+        stopped = run("index", *arguments)
+        assert stopped.exit_code == 1 and "--on-error skip" in stopped.stderr, stopped.output
+        told = run("index", *arguments, "--on-error", "skip", "--json")
+        assert told.exit_code == 0, told.output
+        assert json.loads(told.stdout)["skipped"] == 1
+        assert "1 bad row skipped" in told.stderr and "bad row skipped\n  " in told.stderr
+    assert index("-o", catalogue, "--check")["items"] == 4, "e was added and deleted"
+
+
+def test_brackets_in_paths_are_no_markup(models, tmp_path):
+    result = run("index", models[0], lines(tmp_path / "i.jsonl", ITEMS), "-o", tmp_path / "c[v1]")
+    assert result.exit_code == 0, result.output
+    assert "c[v1]" in result.stdout.replace("\n", "").replace(" ", "")
+
+
 def test_beir_folder(models, tmp_path):
     folder = tmp_path / "beir"
     folder.mkdir()
@@ -158,8 +183,14 @@ def test_usage(arguments, said):
 
 
 def test_usage_of_recommend_and_serve(catalogue, tmp_path):
-    result = run("recommend", catalogue, "usb", "--vectors", "v.npz")
-    assert result.exit_code == 2 and "does not go with a catalogue" in result.stderr
+    for name, value in (
+        ("--vectors", "v.npz"),
+        ("--id-column", "id"),
+        ("--text-column", "text"),
+        ("--on-error", "skip"),
+    ):
+        result = run("recommend", catalogue, "usb", name, value)
+        assert result.exit_code == 2 and f"{name} does not go with a catalogue" in result.stderr
     result = run("recommend", "model", "usb")
     assert result.exit_code == 2 and "no TEXT is given" in result.stderr
     result = run("recommend", "model", "items", "usb", "--where", "a = 1")

@@ -97,6 +97,32 @@ def test_texts_that_are_none(model, items, texts, stdin, code, message):
     assert result.exit_code == code and message in result.stderr and result.stdout == ""
 
 
+def test_bad_items_are_left_out_when_told(model, items):
+    with items.open("a", encoding="utf-8") as handle:
+        handle.write(json.dumps({"id": "e", "text": " "}) + "\n")
+    stopped = run(model, items, "usb", "--json", "--device", "cpu")
+    assert stopped.exit_code == 1 and "--on-error skip" in stopped.stderr
+    told = run(model, items, "usb", "--json", "--device", "cpu", "--on-error", "skip")
+    assert told.exit_code == 0, told.output
+    document = json.loads(told.stdout)
+    assert (document["items"], document["skipped"]) == (4, 1)
+    assert "items.jsonl:5 column 'text': the text is missing or blank" in told.stderr
+
+
+def test_columns_can_be_named(model, tmp_path):
+    file = tmp_path / "items.csv"
+    file.write_text("sku,description,brand\n7,usb,dock\n8,red,camera\n", encoding="utf-8")
+    stopped = run(model, file, "usb dock", "--json", "--device", "cpu")
+    assert stopped.exit_code == 1 and "--text-column" in stopped.stderr and "sku" in stopped.stderr
+    columns = ("--id-column", "sku", "--text-column", "brand", "--text-column", "description")
+    named = run(model, file, "dock", "-k", 1, "--json", "--device", "cpu", *columns)
+    assert named.exit_code == 0, named.output
+    (first,) = json.loads(named.stdout)["queries"][0]["recommendations"]
+    assert (first["id"], first["text"]) == ("7", "dock usb")
+    wrong = run(model, file, "usb", "--device", "cpu", "--text-column", "brnd")
+    assert wrong.exit_code == 1 and "did you mean 'brand'?" in wrong.stderr
+
+
 def test_usage_errors(model, items):
     assert run(model, items).exit_code == 2
     assert run(model, items, "usb", "-k", 0).exit_code == 2

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 import training_models as models
 from leanmatch.cli.app import app
 from leanmatch.cli.trainoptions import REGULARIZER, SCHEDULE, SPLIT, TOP, gather_options
-from leanmatch.data import PairTable, write_pairs
+from leanmatch.data import PairTable, read_pairs, write_pairs
 from leanmatch.formats import load_encoder, read_provenance
 from leanmatch.training import engine
 
@@ -63,6 +63,34 @@ def test_trains_saves_and_says_so_in_one_json_document(base, pairs, tmp_path):
     assert "valid MRR@10" in provenance["metrics"]
     assert load_encoder(tmp_path / "model", device="cpu")(["bala"]).shape == (1, 16)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "pairs.csv"], "nothing is left behind"
+
+
+def test_bad_rows_are_listed_where_they_are_left_out(base, pairs, tmp_path):
+    with pairs.open("a", encoding="utf-8") as handle:
+        handle.write("".join(f",no anchor {n},books\n" for n in range(120)))
+    flags = ("--regularizer", "none", "--average", "1", "--on-error", "skip", "--json")
+    result = train(base, pairs, tmp_path / "model", *flags)
+    assert result.exit_code == 0, result.output
+    assert "120 bad rows skipped" in result.stderr and "and 110 more" in result.stderr
+    assert "pairs.csv:98 column 'anchor': " in result.stderr
+    for found in (json.loads(result.stdout), read_provenance(tmp_path / "model")["data"]):
+        assert found["skipped"] == 120 and len(found["skipped_rows"]) == 100
+        assert (found["skipped_rows"][0]["line"], found["skipped_rows"][0]["column"]) == (98, "anchor")
+
+
+def test_brackets_in_data_and_paths_are_no_markup(base, tmp_path):
+    path = tmp_path / "pairs.csv"
+    found = {
+        "anchor": [f"{models.WORDS[row % 7]} a{row}" for row in range(500)],
+        "positive": [f"{models.WORDS[row % 7]} b{row}" for row in range(500)],
+        "cat": [("toys", "[/x]", *4 * ["books"])[row % 6] for row in range(500)],
+    }
+    write_pairs(PairTable.from_columns(found), path)
+    output = tmp_path / ("long" * 30) / "n[v1] :smile:"
+    result = train(base, path, output, "--hold-out", "cat=toys", "--leakage", "ignore")
+    assert result.exit_code == 0, result.output
+    assert "the training group cat=[/x]" in result.stderr, "a remark names a category"
+    assert f"saved to {output} (" in result.stderr
 
 
 def test_flags_override_the_configuration_file(base, pairs, tmp_path):
@@ -167,6 +195,21 @@ def test_a_configuration_file_may_be_flat_and_write_exponents(tmp_path):
     assert made.regularizer.kind == "out" and made.regularizer.weight == 0.1
 
 
+def test_what_the_split_noted_is_printed_and_a_base_folder_is_found_from_anywhere(
+    base, pairs, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(base.parent)
+    table = read_pairs(pairs)
+    few = [f"topic {row % 4}" for row in range(len(table))]
+    path = tmp_path / "few.csv"
+    write_pairs(PairTable.from_columns({"anchor": table.anchors, "positive": few}), path)
+    result = train(base.name, path, tmp_path / "m", "--average", "1", "--weight", "0")
+    assert result.exit_code == 0, result.output
+    provenance = read_provenance(tmp_path / "m")
+    assert provenance["base"] == str(base)
+    assert provenance["split"]["notes"] and provenance["split"]["notes"][0] in result.stderr
+
+
 def test_an_empty_file(base, tmp_path):
     (tmp_path / "empty.csv").write_text("")
     result = train(base, tmp_path / "empty.csv", tmp_path / "model")
@@ -216,7 +259,7 @@ def test_what_was_trained_is_evaluated_against_its_base_on_its_own_test_rows(bas
     assert rows["in distribution"] == split["test_in"]["rows"]
     assert rows["out of distribution"] == split["test_out"]["rows"] > 0
     assert found["slices"][0]["metrics"]["MRR@10"]["verdict"]
-    assert "test of the split that the model was trained with" in result.stderr
+    assert "test rows of the split that the model was trained with" in result.stderr
 
 
 def test_two_runs_on_one_output(base, pairs, tmp_path):
@@ -253,7 +296,8 @@ def test_an_interrupted_run_goes_on(base, pairs, tmp_path, monkeypatch):
         if state.global_step == 3:
             raise KeyboardInterrupt
 
-    fixed = ("--average", "1", "--regularizer", "none")
+    (tmp_path / "often.yaml").write_text("schedule: {checkpoint_minutes: 0}")
+    fixed = ("--average", "1", "--regularizer", "none", "--config", tmp_path / "often.yaml")
     with monkeypatch.context() as patch:
         patch.setattr(engine._Progress, "on_step_end", interrupt)
         stopped = train(base, pairs, tmp_path / "model", *fixed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,26 +15,47 @@ from leanmatch.errors import LeanmatchError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from leanmatch.data.problems import SkippedRow
     from leanmatch.types import JsonValue  # loads numpy, which --help need not wait for
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 FULL_DISK = ("No space left on device", "Disk quota exceeded", "file write failed")
 """What safetensors, torch and ONNX say when a disk is full."""
+SKIPPED_SHOWN = 10
+"""Rows left out by ``--on-error skip`` that are listed one by one."""
 
 
 def stdout_console() -> Console:
-    """The console for results."""
+    """The console for results; ``:name:`` in data stays as it is."""
     from rich.console import Console
 
-    return Console(soft_wrap=False)
+    return Console(soft_wrap=False, emoji=False)
 
 
 def stderr_console() -> Console:
     """The console for progress and remarks."""
     from rich.console import Console
 
-    return Console(stderr=True)
+    return Console(stderr=True, emoji=False)
+
+
+def say(remark: str) -> None:
+    """A remark on stderr, as it is: brackets are no markup and lines are not cut."""
+    stderr_console().print(remark, markup=False, highlight=False, soft_wrap=True)
+
+
+def skipped_lines(skipped: Sequence[SkippedRow]) -> list[str]:
+    """What ``--on-error skip`` left out: a count, then file, line and reason of the first rows."""
+    if not skipped:
+        return []
+    lines = [f"{len(skipped):,} bad {'row' if len(skipped) == 1 else 'rows'} skipped"]
+    for row in skipped[:SKIPPED_SHOWN]:
+        column = f" column {row.column!r}" if row.column else ""
+        lines.append(f"  {row.path}:{row.line}{column}: {row.problem} (found {row.value})")
+    if len(skipped) > SKIPPED_SHOWN:
+        lines.append(f"  and {len(skipped) - SKIPPED_SHOWN:,} more")
+    return lines
 
 
 def print_json(value: JsonValue) -> None:

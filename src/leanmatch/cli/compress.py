@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leanmatch.cli.common import EXIT_FAILED, print_json, reported_errors, stderr_console, stdout_console
-from leanmatch.cli.data import ColumnOption, JsonOption
+from leanmatch.cli.data import ColumnOption, JsonOption, OnErrorOption
 
 if TYPE_CHECKING:
     from leanmatch.cli.compressiontask import Work
@@ -46,6 +46,7 @@ def compress(
         bool, typer.Option("--allow-lower", help="Save the last attempt even if it misses --keep.")
     ] = False,
     column: ColumnOption = None,
+    on_error: OnErrorOption = "raise",
     batch_size: Annotated[int, typer.Option(min=2, help="Texts a training step.")] = 64,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate of the factors.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
@@ -95,7 +96,7 @@ def run(flags: dict[str, Any]) -> dict[str, Any]:
             place.remove()
         else:
             summary = _summary(flags, options, planned) | {"saved": False, "work": str(place.path)}
-    return summary
+    return summary | {"skipped": work.skipped}
 
 
 def _require_libraries() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from leanmatch.cli.common import skipped_lines
 from leanmatch.cli.data import parse_columns
 from leanmatch.data import PairTable, Split, SplitOptions, read_pairs, split_from_json, split_pairs
 from leanmatch.errors import DataError, ModelError, UsageError
@@ -29,12 +30,14 @@ class Work:
         task: see :class:`leanmatch.compression.planner_tasks.Task`.
         provenance: for the artifact.
         identity: whatever of model and data decides the outcome.
+        skipped: bad rows that were left out.
     """
 
     model: Any
     task: Task
     provenance: dict[str, Any]
     identity: dict[str, Any]
+    skipped: int = 0
 
 
 def open_work(flags: Mapping[str, Any], say: Callable[[str], None]) -> Work:
@@ -49,7 +52,9 @@ def open_work(flags: Mapping[str, Any], say: Callable[[str], None]) -> Work:
             f"{flags['model']} is compressed already", remedy="compress the model that it was made from"
         )
     known = None if folder is None else read_provenance(folder)
-    table = read_pairs(flags["data"], columns=parse_columns(flags["column"]))
+    table = read_pairs(flags["data"], columns=parse_columns(flags["column"]), on_error=flags["on_error"])
+    for line in skipped_lines(table.skipped):
+        say(line)
     split, how = _split(table, known, flags["seed"], flags["task"] == "classify")
     say(f"{len(table):,} rows, {how}: {len(split.train):,} to learn from, {len(split.valid):,} to judge on")
     if not len(split.valid):
@@ -67,7 +72,7 @@ def open_work(flags: Mapping[str, Any], say: Callable[[str], None]) -> Work:
         "data": table.fingerprint(),
         "seed": flags["seed"],
     }
-    return Work(model, task, provenance, identity)
+    return Work(model, task, provenance, identity, len(table.skipped))
 
 
 def overhead(work: Work) -> int:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leanmatch.cli.common import print_json, reported_errors, stderr_console, stdout_console
-from leanmatch.errors import UsageError
+from leanmatch.cli.common import print_json, reported_errors, say, skipped_lines, stdout_console
+from leanmatch.errors import LeanmatchError, UsageError
 
 if TYPE_CHECKING:
     from leanmatch.data import PairTable, Split
@@ -68,7 +68,7 @@ def check(
     with reported_errors():
         from leanmatch.data import check_pairs
 
-        table = _read(file, column, on_error)
+        table = _read(file, column, on_error, listed=False)
         report = check_pairs(table, near_duplicates=near_duplicates)
         if json:
             print_json(report.to_json())
@@ -103,6 +103,9 @@ def split(
     write_parts: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also write train, valid and tests as Parquet files.")
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a manifest and parts that are there.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Split pairs into train, valid, test_in and test_out, without leakage, and write a manifest."""
@@ -119,9 +122,10 @@ def split(
             near_duplicates=near_duplicates,
             shared_positives=shared_positives,
         )
+        _check_targets(output, write_parts, overwrite)
         result = split_pairs(_read(file, column, on_error), options)
         if write_parts is not None:
-            _write_parts(result, write_parts)
+            _write_parts(result, write_parts, overwrite)
         write_manifest(result, output)
         if json:
             manifest = result.manifest()
@@ -130,7 +134,9 @@ def split(
         else:
             from leanmatch.cli.datatables import split_tables
 
-            stdout_console().print(*split_tables(result), f"written: {output}", sep="\n")
+            console = stdout_console()
+            console.print(*split_tables(result), sep="\n")
+            console.print(f"written: {output}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command("see-also")
@@ -154,20 +160,43 @@ def see_also(
             stdout_console().print(see_also_table(summary))
 
 
-def _read(file: Path, column: list[str] | None, on_error: str) -> PairTable:
+def _read(file: Path, column: list[str] | None, on_error: str, *, listed: bool = True) -> PairTable:
     from leanmatch.data import read_pairs
 
     table = read_pairs(file, columns=parse_columns(column), on_error=on_error)  # type: ignore[arg-type]
-    if table.skipped:
-        stderr_console().print(f"{len(table.skipped):,} bad rows skipped", style="yellow")
+    lines = skipped_lines(table.skipped)
+    for line in lines if listed else lines[:1]:
+        say(line)
     return table
 
 
-def _write_parts(result: Split, folder: Path) -> None:
+def _check_targets(manifest: Path, parts: Path | None, overwrite: bool) -> None:
+    """Refuse what is there: without ``overwrite`` anything, with it what a split did not write."""
+    from leanmatch.data.parts import PARTS
+
+    if manifest.is_dir():
+        raise UsageError(f"{manifest} is a folder", remedy="name a file: -o split.json")
+    if manifest.exists() and not overwrite:
+        raise LeanmatchError(f"{manifest} exists already", remedy="name another file or pass --overwrite")
+    if parts is None or not parts.exists():
+        return
+    if not parts.is_dir():
+        raise UsageError(f"{parts} is a file", remedy="name a folder for --write-parts")
+    ours = {*(parts / f"{name}.parquet" for name in PARTS), manifest}
+    others = sorted(path.name for path in parts.iterdir() if path not in ours)
+    if others:
+        raise LeanmatchError(
+            f"{parts} holds what is no part of a split: {others[0]}", remedy="name another folder"
+        )
+    if not overwrite and any(parts.iterdir()):
+        raise LeanmatchError(f"{parts} exists already", remedy="name another folder or pass --overwrite")
+
+
+def _write_parts(result: Split, folder: Path, overwrite: bool) -> None:
     from leanmatch.data import write_pairs
     from leanmatch.data.parts import PARTS
     from leanmatch.files import atomic_folder
 
-    with atomic_folder(folder) as temporary:
+    with atomic_folder(folder, overwrite=overwrite) as temporary:
         for name in PARTS:
             write_pairs(getattr(result, name), temporary / f"{name}.parquet")

@@ -21,9 +21,9 @@ def report_tables(report: PairReport) -> list[Table | str]:
     main.add_column("what")
     main.add_column("count", justify="right")
     for name, count in report.splits.items():
-        main.add_row(f"split {name}", f"{count:,}")
+        main.add_row(escape(f"split {name}"), f"{count:,}")
     for name, count in report.labels.items():
-        main.add_row(f"label {name}", f"{count:,}")
+        main.add_row(escape(f"label {name}"), f"{count:,}")
     main.add_row("distinct texts", f"{report.texts:,}")
     main.add_section()
     findings = {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leanmatch.cli.common import print_json, reported_errors, stdout_console
+from leanmatch.cli.common import print_json, reported_errors, say, skipped_lines, stdout_console
 from leanmatch.cli.data import ColumnOption, JsonOption, OnErrorOption, parse_columns
 from leanmatch.cli.matchers import (
     AfterOption,
@@ -17,7 +17,6 @@ from leanmatch.cli.matchers import (
     SymmetricOption,
     labels,
     provenance_of,
-    say,
     slice_columns,
 )
 from leanmatch.cli.matchers import load_any as _load
@@ -85,8 +84,8 @@ def diagnose(
         provenance = provenance_of(model)
         rival = base_named_by(provenance, model) if against == "base" else against
         table = read_pairs(data, columns=parse_columns(column), on_error=on_error)  # type: ignore[arg-type]
-        if table.skipped:
-            say(f"{len(table.skipped):,} bad rows skipped")
+        for line in skipped_lines(table.skipped):
+            say(line)
         plan = plan_evaluation(
             table,
             provenance,
@@ -97,7 +96,7 @@ def diagnose(
             symmetric="auto" if symmetric is None else symmetric,
             propensity=propensity_constants("default"),
         )
-        for remark in plan.remarks:
+        for remark in plan.said():
             say(remark)
         names = labels(model, rival, by_base=against == "base")
         found = run_diagnosis(
@@ -109,6 +108,8 @@ def diagnose(
             name=names[0],
             against_name=names[1],
             train_label_counts=plan.train,
+            rows_in_words=plan.rows,
+            notes=plan.remarks,
             show_progress=True,
         )
         if output is not None:
@@ -117,7 +118,7 @@ def diagnose(
             write_page(found, output)
             say(f"written: {output}")
         if json:
-            print_json(found.to_json())
+            print_json({**found.to_json(), "skipped": len(table.skipped)})
         else:
             _show(found)
             if output is None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leanmatch.cli.common import print_json, reported_errors, stdout_console
-from leanmatch.cli.data import ColumnOption, JsonOption, parse_columns
+from leanmatch.cli.common import print_json, reported_errors, say, skipped_lines, stdout_console
+from leanmatch.cli.data import ColumnOption, JsonOption, OnErrorOption, parse_columns
 from leanmatch.cli.matchers import (
     AfterOption,
     HoldOutOption,
@@ -16,7 +16,6 @@ from leanmatch.cli.matchers import (
     SplitOption,
     SymmetricOption,
     labels,
-    say,
     slice_columns,
 )
 from leanmatch.cli.matchers import provenance_of as _provenance
@@ -54,6 +53,7 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1, help="Texts a forward pass.")] = 64,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     column: ColumnOption = None,
+    on_error: OnErrorOption = "raise",
     json: JsonOption = False,
 ) -> None:
     """Measure a matcher on pairs: overall, in and out of distribution, by slice, with intervals."""
@@ -65,8 +65,11 @@ def evaluate(
         constants = propensity_constants(propensity)
         provenance = _provenance(model)
         rival = base_named_by(provenance, model) if against == "base" else against
+        table = read_pairs(data, columns=parse_columns(column), on_error=on_error)  # type: ignore[arg-type]
+        for line in skipped_lines(table.skipped):
+            say(line)
         plan = plan_evaluation(
-            read_pairs(data, columns=parse_columns(column)),
+            table,
             provenance,
             hold_out=tuple(hold_out or ()),
             after=after,
@@ -75,7 +78,7 @@ def evaluate(
             symmetric="auto" if symmetric is None else symmetric,
             propensity=constants,
         )
-        for remark in plan.remarks:
+        for remark in plan.said():
             say(remark)
         names = labels(model, rival, by_base=against == "base")
         evaluation = run_evaluation(
@@ -87,8 +90,9 @@ def evaluate(
             against_name=names[1],
             train_label_counts=plan.train,
         )
+        evaluation = plan.told(evaluation)
         if json:
-            print_json(evaluation.to_json())
+            print_json({**evaluation.to_json(), "skipped": len(table.skipped)})
         else:
             _show(evaluation)
 

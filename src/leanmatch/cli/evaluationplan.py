@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from leanmatch.data import PairTable, Split, split_from_json
-from leanmatch.errors import UsageError
-from leanmatch.metrics import PROPENSITY_CONSTANTS, EvaluationOptions, choose_rows
+from leanmatch.errors import DataError, UsageError
+from leanmatch.metrics import PROPENSITY_CONSTANTS, Evaluation, EvaluationOptions, choose_rows
 
 MOST_DEFAULT_VALUES = 12
 """Columns with 2 to so many values are sliced by where none is named."""
+PARTS_OF = {"train": ("train",), "valid": ("valid",), "test": ("test_in", "test_out")}
+"""``--split`` to the parts of the split that a model was trained with."""
 
 
 @dataclass(frozen=True)
 class EvaluationPlan:
     """The table and options of an evaluation.
 
-    ``train``: rows to count training labels on; ``remarks``: what was decided without being asked for.
+    ``train``: rows to count training labels on; ``remarks``: what was decided without being asked for;
+    ``rows``: which rows the table holds, in words, where they come from the model's own split.
     """
 
     table: PairTable
     options: EvaluationOptions
     train: PairTable | None
     remarks: tuple[str, ...]
+    rows: str | None = None
+
+    def said(self) -> list[str]:
+        """What to tell before the work starts."""
+        return [*([] if self.rows is None else [f"rows: {self.rows}"]), *self.remarks]
+
+    def told(self, evaluation: Evaluation) -> Evaluation:
+        """The evaluation with the plan's words for its rows, and the remarks among its notes."""
+        notes = tuple(dict.fromkeys([*self.remarks, *evaluation.notes]))
+        return replace(evaluation, split=self.rows or evaluation.split, notes=notes)
 
 
 def propensity_constants(name: str) -> tuple[float, float]:
@@ -70,29 +83,34 @@ def plan_evaluation(
 ) -> EvaluationPlan:
     """Decide on rows and slices.
 
-    Rows: those that ``split`` names; else the test rows of the split that the model was trained with, where
-    this is the table that was split; else the rows with split test; else all. Out of distribution: as asked
-    for, else as in training, as far as the table has those columns.
+    Rows: those that ``split`` names, by the table's column ``split`` or, where it has none, by the split that
+    the model was trained with, if this is the table that was split; without ``split`` the test rows of the
+    model's split; else the rows with split test; else all. Out of distribution: as asked for, else as in
+    training, as far as the table has those columns.
+
+    Raises:
+        DataError: the model's split has none of those rows.
     """
     remarks: list[str] = []
-    train = None
+    train, rows = None, None
     known = _training_split(provenance)
-    if not hold_out and after is None:
-        hold_out, after = _held_out_in_training(provenance, table, remarks)
-    if split is None and "parts" in known:
-        found = _reproduce(table, known)
-        if found is not None:
-            inside, outside = len(found.rows["test_in"]), len(found.rows["test_out"])
-            remarks.append(
-                f"rows: test of the split that the model was trained with ({inside:,} in, {outside:,} out "
-                "of distribution)"
-            )
-            train, split = found.train, "all"
-            table = table.take(np.sort(np.concatenate([found.rows["test_in"], found.rows["test_out"]])))
-        else:
+    found = _reproduce(table, known) if "parts" in known else None
+    by_default = split in (None, "auto")
+    if found is not None and (by_default or (split in PARTS_OF and not table.has("split"))):
+        part = "test" if split is None or by_default else split
+        table, rows = _rows_of(found, part)
+        train, split = found.train, "all"
+        as_in_training = part == "test"  # nothing else holds rows out of distribution
+    else:
+        as_in_training = True
+        if by_default and "parts" in known:
             remarks.append(
                 "this is not the table that the model was trained on: rows may repeat what it was trained on"
             )
+        elif found is not None and split == "all":
+            remarks.append(f"the model was trained on {len(found.rows['train']):,} of these rows")
+    if as_in_training and not hold_out and after is None:
+        hold_out, after = _held_out_in_training(provenance, table, remarks)
     options = EvaluationOptions(
         hold_out=hold_out, after=after, split=split or "auto", symmetric=symmetric, propensity=propensity
     )
@@ -108,7 +126,7 @@ def plan_evaluation(
         symmetric=symmetric,
         propensity=propensity,
     )
-    return EvaluationPlan(table, options, train, tuple(remarks))
+    return EvaluationPlan(table, options, train, tuple(remarks), rows)
 
 
 def _training_split(provenance: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -144,13 +162,33 @@ def _held_out_in_training(
 
 def _occurs(condition: str, table: PairTable) -> bool:
     column, _, value = condition.partition("=")
-    return table.has(column) and value in {str(found) for found in table.column(column)}
+    return table.has(column) and value in {str(found) for found in table.column(column) if found is not None}
 
 
 def _reproduce(table: PairTable, manifest: Mapping[str, Any]) -> Split | None:
     if manifest.get("fingerprint") != table.fingerprint():
         return None
     return split_from_json(table, dict(manifest), name="the split of the model")
+
+
+def _rows_of(found: Split, part: str) -> tuple[PairTable, str]:
+    """The rows of one part of the model's split, and what they are, in words."""
+    sizes = {name: sum(len(found.rows[one]) for one in parts) for name, parts in PARTS_OF.items()}
+    if not sizes[part]:
+        there = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
+        others = "".join(f"; or --split {name}" for name in ("test", "valid") if sizes[name])
+        raise DataError(
+            f"the split that the model was trained with has no {part} rows ({there})",
+            path=found.table.source or None,
+            remedy=f"--split all takes every row, also those that it was trained on{others}",
+        )
+    chosen = np.sort(np.concatenate([found.rows[one] for one in PARTS_OF[part]]))
+    kinds = f" ({len(found.rows['test_in']):,} in, {len(found.rows['test_out']):,} out of distribution)"
+    words = (
+        f"the {len(chosen):,} {part} rows of the split that the model was trained with"
+        f"{kinds if part == 'test' else ''}, of {len(found.table):,} rows"
+    )
+    return found.table.take(chosen), words
 
 
 def _few_valued(rows: PairTable) -> tuple[str, ...]:

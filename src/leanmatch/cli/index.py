@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leanmatch.cli.common import print_json, reported_errors, stdout_console
+from leanmatch.cli.common import print_json, reported_errors, say, skipped_lines, stdout_console
+from leanmatch.cli.data import OnErrorOption
 from leanmatch.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from leanmatch.data import SkippedRow
     from leanmatch.index import Change, Item, Manifest, WriteOptions
+
+
+@dataclass
+class Reading:
+    """How files are read: which columns, and what is done about bad rows; and how many were left out."""
+
+    id_column: str | None
+    text_columns: list[str] | None
+    on_error: str
+    skipped: int = 0
+
+    def note(self, skipped: Sequence[SkippedRow]) -> None:
+        """Count rows that were left out, and list them on stderr."""
+        self.skipped += len(skipped)
+        for line in skipped_lines(skipped):
+            say(line)
 
 
 def index(
@@ -53,6 +71,7 @@ def index(
     text_columns: Annotated[
         list[str] | None, typer.Option("--text-column", help="Column of the text; several are joined.")
     ] = None,
+    on_error: OnErrorOption = "raise",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a catalogue; texts that stay are not encoded again.")
     ] = False,
@@ -86,7 +105,7 @@ def index(
             )
         if named and items is not None:
             raise UsageError(f"ITEMS does not go with {named[0]}", remedy="leave it out")
-        columns = (id_column, text_columns)
+        reading = Reading(id_column, text_columns, on_error)
         with _options(kind) as options:
             change = _run(
                 model,
@@ -94,7 +113,7 @@ def index(
                 output,
                 named,
                 add or update or delete or reference,
-                columns,
+                reading,
                 options,
                 overwrite,
                 {"device": device, "weights": weights},
@@ -102,7 +121,7 @@ def index(
         if isinstance(change, dict):
             _show(change, as_json)
         else:
-            _show({"catalogue": str(output), **change.to_json()}, as_json)
+            _show({"catalogue": str(output), **change.to_json(), "skipped": reading.skipped}, as_json)
 
 
 def _run(
@@ -111,7 +130,7 @@ def _run(
     folder: Path,
     named: list[str],
     file: Path | None,
-    columns: tuple[str | None, list[str] | None],
+    reading: Reading,
     options: WriteOptions,
     overwrite: bool,
     how: dict[str, Any],
@@ -129,7 +148,7 @@ def _run(
     if not named:
         assert items is not None and model is not None
         return create_catalogue(
-            folder, _items(items, columns), open_encoder(model, **_named(how)), options, overwrite=overwrite
+            folder, _items(items, reading), open_encoder(model, **_named(how)), options, overwrite=overwrite
         )
     manifest = read_manifest(folder)
     if named == ["--check"]:
@@ -140,15 +159,15 @@ def _run(
         return rebuild_catalogue(folder, open_encoder(model, **_named(how, manifest)), options)
     assert file is not None
     if named == ["--delete"]:
-        return delete_items(folder, _ids(file, columns[0]), options)
+        return delete_items(folder, _ids(file, reading), options)
     if named == ["--reference"]:
         encoder = encoder_for(manifest, model, **how)
-        return _referenced(folder, file, encoder)
+        return _referenced(folder, file, reading, encoder)
     if model is None:
         encoder = encoder_for(manifest, None, **how)
     else:
         encoder = open_encoder(model, **_named(how, manifest))
-    return upsert_items(folder, _items(file, columns), encoder, options, patch=named == ["--update"])
+    return upsert_items(folder, _items(file, reading), encoder, options, patch=named == ["--update"])
 
 
 def _named(how: dict[str, Any], manifest: Manifest | None = None) -> dict[str, Any]:
@@ -159,17 +178,19 @@ def _named(how: dict[str, Any], manifest: Manifest | None = None) -> dict[str, A
     return {**how, "weights": how["weights"] or own}
 
 
-def _referenced(folder: Path, file: Path, encoder: Any) -> dict[str, Any]:
+def _referenced(folder: Path, file: Path, reading: Reading, encoder: Any) -> dict[str, Any]:
     """Make the profile that live queries are compared with; texts are the anchors of pairs, or lines."""
     from leanmatch.index import Catalogue, put_extra
     from leanmatch.serve.drift import REFERENCE, build_reference
 
     if file.suffix == ".txt":
-        found = _ids(file, None)
+        found = _ids(file, reading)
     else:
         from leanmatch.data import read_pairs
 
-        found = read_pairs(file).anchors
+        pairs = read_pairs(file, on_error=reading.on_error)  # type: ignore[arg-type]
+        reading.note(pairs.skipped)
+        found = pairs.anchors
     texts = list(dict.fromkeys(found))
     reference = build_reference(Catalogue.open(folder), encoder, texts, file.name)
     manifest = put_extra(folder, REFERENCE, reference.write, ".json")
@@ -180,10 +201,11 @@ def _referenced(folder: Path, file: Path, encoder: Any) -> dict[str, Any]:
         "queries": reference.profile.queries,
         "words": len(reference.vocabulary),
         "category": reference.column or "none",
+        "skipped": reading.skipped,
     }
 
 
-def _items(file: Path, columns: tuple[str | None, list[str] | None]) -> list[Item]:
+def _items(file: Path, reading: Reading) -> list[Item]:
     from leanmatch.data import read_items
     from leanmatch.index import items_of
 
@@ -194,10 +216,17 @@ def _items(file: Path, columns: tuple[str | None, list[str] | None]) -> list[Ite
         if corpus is None:
             raise DataError("the folder has no corpus.jsonl", path=file, remedy="name a file of items")
         file = corpus
-    return items_of(read_items(file, id_column=columns[0], text_columns=columns[1]))
+    table = read_items(
+        file,
+        id_column=reading.id_column,
+        text_columns=reading.text_columns,
+        on_error=reading.on_error,  # type: ignore[arg-type]
+    )
+    reading.note(table.skipped)
+    return items_of(table)
 
 
-def _ids(file: Path, column: str | None) -> list[str]:
+def _ids(file: Path, reading: Reading) -> list[str]:
     """Identifiers: the lines of a .txt file, or the column of a table."""
     if file.suffix in {".txt", ""}:
         try:
@@ -208,7 +237,8 @@ def _ids(file: Path, column: str | None) -> list[str]:
     else:
         from leanmatch.data.itemreaders import read_ids
 
-        ids = read_ids(file, column)
+        ids, skipped = read_ids(file, reading.id_column, on_error=reading.on_error)  # type: ignore[arg-type]
+        reading.note(skipped)
     if not ids:
         raise DataError("there are no identifiers", path=file, remedy="give one a line")
     return ids
@@ -256,13 +286,12 @@ def _show(document: dict[str, Any], as_json: bool) -> None:
         print_json(document)
         return
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in document.items():
         if value != 0 or name == "items":
-            table.add_row(
-                name, f"{value:,}" if isinstance(value, int) else json.loads(json.dumps(str(value)))
-            )
+            table.add_row(name, Text(f"{value:,}" if isinstance(value, int) else str(value)))
     stdout_console().print(table)

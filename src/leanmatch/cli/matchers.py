@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from leanmatch.cli.common import stderr_console
+from leanmatch.cli.common import say
 
 SlicesOption = Annotated[
     str | None,
@@ -57,11 +57,6 @@ def labels(model: str, rival: str | None, *, by_base: bool) -> tuple[str, str]:
     own = Path(model).name or model
     other = "base" if by_base or rival is None else Path(rival).name or rival
     return (own, other) if own != other else (f"{own} (model)", f"{other} (against)")
-
-
-def say(remark: str) -> None:
-    """A remark on stderr."""
-    stderr_console().print(remark, markup=False, highlight=False, soft_wrap=True)
 
 
 def load_any(model: str, device: str) -> Any:

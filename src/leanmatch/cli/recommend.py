@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leanmatch.cli.common import print_json, reported_errors, stdout_console
+from leanmatch.cli.common import print_json, reported_errors, say, skipped_lines, stdout_console
+from leanmatch.cli.data import OnErrorOption
 from leanmatch.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -51,14 +52,26 @@ def recommend(
     include_self: Annotated[
         bool, typer.Option("--include-self", help="Also recommend items whose text is the query itself.")
     ] = False,
+    id_column: Annotated[str | None, typer.Option("--id-column", help="Column of identifiers.")] = None,
+    text_columns: Annotated[
+        list[str] | None, typer.Option("--text-column", help="Column of the text; several are joined.")
+    ] = None,
+    on_error: OnErrorOption = "raise",
 ) -> None:
     """Recommend the K items that match each TEXT best: MODEL ITEMS TEXT..., or CATALOGUE TEXT..."""
     with reported_errors():
         if Path(model, "manifest.json").is_file():
-            if vectors is not None:
-                raise UsageError("--vectors does not go with a catalogue", remedy="leave it out")
+            of_items = {
+                "--vectors": vectors,
+                "--id-column": id_column,
+                "--text-column": text_columns,
+                "--on-error": on_error != "raise",
+            }
+            for name in (name for name, value in of_items.items() if value):
+                raise UsageError(f"{name} does not go with a catalogue", remedy="leave it out")
             queries = _queries([items, *(texts or [])])
             found, name, count = _from_catalogue(Path(model), queries, k, where, device, include_self)
+            skipped = 0
         else:
             if where is not None:
                 raise UsageError("--where needs a catalogue", remedy="make one with leanmatch index")
@@ -72,17 +85,25 @@ def recommend(
             from leanmatch.formats import load_encoder
             from leanmatch.index import Recommender
 
-            table = read_items(items)
+            table = read_items(
+                items,
+                id_column=id_column,
+                text_columns=text_columns,
+                on_error=on_error,  # type: ignore[arg-type]
+            )
+            for line in skipped_lines(table.skipped):
+                say(line)
             encoder = load_encoder(model, device)
             made = _item_vectors(encoder, table, vectors, batch_size)
             recommender = Recommender(encoder, table, vectors=made)
             found = recommender.recommend(queries, k, exclude_self=not include_self)
-            name, count = model, len(table)
+            name, count, skipped = model, len(table), len(table.skipped)
         if as_json:
             print_json(
                 {
                     "model": name,
                     "items": count,
+                    "skipped": skipped,
                     "queries": [
                         {"text": text, "recommendations": [one.to_json() for one in rows]}
                         for text, rows in zip(queries, found, strict=True)

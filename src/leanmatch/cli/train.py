@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leanmatch.cli.common import print_json, reported_errors, stderr_console
+from leanmatch.cli.common import print_json, reported_errors, skipped_lines
+from leanmatch.cli.common import say as say_aloud
 from leanmatch.cli.data import SharedPositivesOption
 
 if TYPE_CHECKING:
-    from leanmatch.data import Split
+    from leanmatch.data import PairTable, Split
     from leanmatch.training import TrainOptions, TrainResult
+
+SKIPPED_KEPT = 100
+"""Bad rows of ``--on-error skip`` that the result and ``leanmatch.json`` list; all are counted."""
 
 
 def train(
@@ -88,9 +93,8 @@ def run(flags: dict[str, Any]) -> dict[str, Any] | None:
     from leanmatch.cli.trainoptions import gather_options
 
     options, split_options = gather_options(flags)
-    console = stderr_console()
     first = int(os.environ.get("RANK", "0")) == 0  # of the processes of torchrun
-    console.quiet = not first
+    say = say_aloud if first else _say_nothing
     output: Path = flags["output"]
 
     from leanmatch.cli.data import parse_columns
@@ -99,22 +103,28 @@ def run(flags: dict[str, Any]) -> dict[str, Any] | None:
 
     check_target(output, overwrite=flags["overwrite"])  # now, not after hours of training
     table = read_pairs(flags["data"], columns=parse_columns(flags["column"]), on_error=flags["on_error"])
-    if table.skipped:
-        console.print(f"skipped {len(table.skipped)} bad rows of {flags['data']}")
+    for line in skipped_lines(table.skipped):
+        say(line)
     split = split_pairs(table, split_options)
-    console.print(
+    say(
         f"{len(table)} rows: {len(split.train)} train, {len(split.valid)} validation, "
         f"{len(split.test_in)} test in distribution, {len(split.test_out)} out; "
         f"{sum(split.leakage.removed.values())} leaking rows removed"
     )
-    result, matcher = _fit(options, split, output, flags["resume"], console)
+    for note in split.notes:
+        say(note)
+    result, matcher = _fit(options, split, output, flags["resume"], say)
     if not first:
         return None
-    return _save(result, matcher, options, split, table, output, flags["overwrite"], console)
+    return _save(result, matcher, options, split, table, output, flags["overwrite"], say)
+
+
+def _say_nothing(remark: str) -> None:
+    """What the other processes say."""
 
 
 def _fit(
-    options: TrainOptions, split: Split, output: Path, resume: bool, console: Any
+    options: TrainOptions, split: Split, output: Path, resume: bool, say: Callable[[str], None]
 ) -> tuple[TrainResult, Path]:
     from leanmatch.formats import load_matcher
     from leanmatch.training import fit
@@ -130,7 +140,7 @@ def _fit(
         resume=resume,
         group_columns=list(dict.fromkeys(item.partition("=")[0] for item in split.options.hold_out)),
         by_time=split.options.after is not None,
-        report=lambda message: console.print(message, highlight=False),
+        report=say,
     )
     return result, work
 
@@ -140,10 +150,10 @@ def _save(
     work: Path,
     options: TrainOptions,
     split: Split,
-    table: Any,
+    table: PairTable,
     output: Path,
     overwrite: bool,
-    console: Any,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     import shutil
 
@@ -156,9 +166,16 @@ def _save(
     relevant = split.valid.relevant()
     if any(a != p for a, p in zip(relevant.anchors, relevant.positives, strict=True)):
         metrics["valid MRR@10"] = retrieval_score(encode, split.valid, "MRR@10")
+    left_out = {
+        "skipped": len(table.skipped),
+        "skipped_rows": [row.to_json() for row in table.skipped[:SKIPPED_KEPT]],
+    }
+    data = {"source": str(table.source), "fingerprint": table.fingerprint(), "rows": len(table)}
+    base = Path(options.base)
     provenance = {
-        "base": options.base,
-        "data": {"source": str(table.source), "fingerprint": table.fingerprint(), "rows": len(table)},
+        # whoever evaluates against the base may stand elsewhere
+        "base": str(base.absolute()) if base.is_dir() else options.base,
+        "data": data | left_out,
         "split": split.manifest(),
         "options": options.to_json(),
         "training": result.to_json(),
@@ -166,7 +183,5 @@ def _save(
     }
     saved = save_matcher(result.model, output, provenance, overwrite=overwrite)
     shutil.rmtree(work)
-    console.print(
-        f"saved to {output} (reloaded: cosine at least {saved.parity.min_cosine:.6f})", highlight=False
-    )
-    return {"model": str(output), "base": options.base, "metrics": metrics, **result.to_json()}
+    say(f"saved to {output} (reloaded: cosine at least {saved.parity.min_cosine:.6f})")
+    return {"model": str(output), "base": options.base, "metrics": metrics, **left_out, **result.to_json()}

@@ -9,7 +9,7 @@ from typing import Any
 from leanmatch.data.batches import raw_batches
 from leanmatch.data.columns import guess
 from leanmatch.data.items import ItemTable
-from leanmatch.data.problems import OnError, Problem, Problems
+from leanmatch.data.problems import OnError, Problem, Problems, SkippedRow
 from leanmatch.data.textvalues import columns_as_texts
 from leanmatch.errors import DataError
 
@@ -98,42 +98,51 @@ def read_items(
     )
 
 
-def read_ids(path: str | Path, column: str | None = None) -> list[str]:
+def read_ids(
+    path: str | Path, column: str | None = None, *, on_error: OnError = "raise"
+) -> tuple[list[str], tuple[SkippedRow, ...]]:
     """Read one column of identifiers from a table in any of the formats of :func:`read_items`.
 
     Args:
         path: the file.
         column: its name; the first of ``_id``, ``id``, ``item_id`` and ``uid`` where it is not given.
+        on_error: ``"raise"`` at a bad row, or ``"skip"`` it.
+
+    Returns:
+        the identifiers, and the rows that were skipped.
 
     Raises:
         DataError: no such file or column, or a row without an identifier.
     """
     path = Path(path)
+    problems = Problems(path, on_error)
     ids: list[str] = []
     for raw in raw_batches(path):
-        Problems(path, "raise").report(raw.problems)
         if not raw.lines:
+            problems.report(raw.problems)
             continue
         chosen = column or next((name for name in ID_COLUMNS if name in raw.columns), None)
         if chosen is None or chosen not in raw.columns:
             raise DataError(
                 f"there is no column of identifiers; the columns found are: {', '.join(raw.columns)}",
                 path=path,
-                remedy="name it (--id-column)",
+                remedy="name it: column, or --id-column",
             )
         columns, lines, bad = columns_as_texts({chosen: raw.columns[chosen]}, raw.lines)
-        Problems(path, "raise").report(bad)
         values = columns[chosen]
-        if None in values:
-            raise DataError(
-                "the identifier is missing",
-                path=path,
-                line=lines[values.index(None)],
-                column=chosen,
-                remedy="delete the row",
-            )
+        problems.report(
+            [
+                *raw.problems,
+                *bad,
+                *(
+                    Problem(line, chosen, None, "the identifier is missing", "delete the row")
+                    for line, value in zip(lines, values, strict=True)
+                    if value is None
+                ),
+            ]
+        )
         ids.extend(value for value in values if value is not None)
-    return ids
+    return ids, tuple(problems.skipped)
 
 
 def _choose(
@@ -160,5 +169,5 @@ def _choose(
     raise DataError(
         f"no column is known to hold the text; the columns found are: {', '.join(names)}",
         path=path,
-        remedy="name the text's columns (text_columns)",
+        remedy="name one or several of them as the text: text_columns, or --text-column for each",
     )

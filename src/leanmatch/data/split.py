@@ -56,7 +56,7 @@ def split_pairs(table: PairTable, options: SplitOptions | None = None) -> Split:
     if not len(rows["train"]):
         raise DataError(
             f"no row of {table.source or 'the table'} is left to train on: {_sizes(rows)}",
-            remedy="hold out less, set an earlier date or smaller fractions",
+            remedy="hold out less, set a later date or smaller fractions",
         )
     before = len(rows["train"])
     report = _leakage(data, rows, options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
 
@@ -91,6 +91,8 @@ def diagnose(
     name: str = "model",
     against_name: str = "base",
     train_label_counts: LabelCounts | PairTable | None = None,
+    rows_in_words: str | None = None,
+    notes: Sequence[str] = (),
     show_progress: bool = False,
 ) -> Diagnosis:
     """Compare a matcher with its base: metrics by slice, importance of words, pairs that got worse.
@@ -104,6 +106,8 @@ def diagnose(
             :class:`~leanmatch.metrics.EvaluationOptions`.
         name, against_name: what to call the two.
         train_label_counts: for PSP, as :func:`leanmatch.metrics.evaluate` takes it.
+        rows_in_words: which rows the table holds, where ``evaluation.split`` does not tell.
+        notes: what a reader should know of them, put before the evaluation's own notes.
         show_progress: bars on stderr.
 
     Raises:
@@ -114,7 +118,7 @@ def diagnose(
     options = options or DiagnoseOptions()
     evaluation = evaluation or EvaluationOptions()
     rows, split = choose_rows(table, evaluation.split)
-    table, sentences = _evaluated(rows, split, evaluation, options)
+    table, sentences = _evaluated(rows, rows_in_words or split, evaluation, options)
     evaluation = replace(evaluation, split="all", hold_out=_occurring(evaluation.hold_out, table))
     encoders = [
         Remembering(encode_function(one, show_progress), name=called)
@@ -128,6 +132,11 @@ def diagnose(
         name=name,
         against_name=against_name,
         train_label_counts=train_label_counts,
+    )
+    measured = replace(
+        measured,
+        split=sentences[0].removeprefix("rows: "),
+        notes=tuple(dict.fromkeys([*notes, *measured.notes])),
     )
     parts = make_slices(table, evaluation)
     readers = [as_reader(one) for one in (model, against)]

@@ -64,6 +64,7 @@ def run(
     console.print(
         f"about {QUICK_MINUTES if quick else MINUTES} minutes on 2 cores, seconds when it was done before; "
         f"files go to {output}",
+        markup=False,
         highlight=False,
         soft_wrap=True,
     )
