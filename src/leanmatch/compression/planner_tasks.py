@@ -39,6 +39,12 @@ class Task(Protocol):
     def loss(self, model: Any, teacher: Any, rows: NDArray[np.int64]) -> torch.Tensor:
         """The loss of a batch of texts, given by their places."""
 
+    def state(self) -> dict[str, torch.Tensor]:
+        """What a continued run needs to go on to the bit; goes into its checkpoints."""
+
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        """Take what :meth:`state` gave."""
+
 
 class Matching:
     """Retrieval with a sentence encoder: its vectors are to stay near the dense model's.
@@ -107,6 +113,21 @@ class Matching:
         assert self._vectors is not None
         return self._vectors[torch.from_numpy(rows)]
 
+    def state(self) -> dict[str, torch.Tensor]:
+        """The dense model's vectors so far; their last bits depend on the batches they were computed in."""
+        if self._vectors is None:
+            return {}
+        known = torch.from_numpy(np.flatnonzero(self._known))
+        return {"known": known, "vectors": self._vectors[known]}
+
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        """Take the vectors that :meth:`state` gave."""
+        if state:
+            self._vectors = torch.zeros(len(self.texts), state["vectors"].shape[1])
+            self._vectors[state["known"]] = state["vectors"]
+            self._known[:] = False
+            self._known[state["known"].numpy()] = True
+
 
 class Classifying:
     """Classes of texts with a sequence classifier: labels, and the dense model's scores.
@@ -166,6 +187,13 @@ class Classifying:
         wanted = self._classes[torch.from_numpy(rows)].to(logits.device)
         own = torch.nn.functional.cross_entropy(logits.float(), wanted)
         return 0.5 * own + 0.5 * logit_loss(logits, target, TEMPERATURE)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Nothing: a loss depends on its own batch alone."""
+        return {}
+
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        """Nothing is needed."""
 
     def _features(self, texts: list[str], model: Any) -> Any:
         device = next(iter((*model.parameters(), *model.buffers()))).device

@@ -112,7 +112,7 @@ def train_factors(
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda done: min((done + 1) / max(1.0, options.warmup * steps), 1 - done / max(1, steps))
     )
-    start, losses = _resume(folder / CHECKPOINT, model, optimizer, scheduler)
+    start, losses = _resume(folder / CHECKPOINT, model, optimizer, scheduler, task)
     last = time.monotonic()
     with tqdm(total=steps, initial=start, desc=description, unit="step") as bar:
         for step in range(start, steps):
@@ -134,7 +134,7 @@ def train_factors(
             bar.update()
             bar.set_postfix(loss=f"{np.mean(losses[-20:]):.4f}", refresh=False)
             if time.monotonic() - last >= options.checkpoint_seconds and step + 1 < steps:
-                _save(folder / CHECKPOINT, model, optimizer, scheduler, step + 1, losses)
+                _save(folder / CHECKPOINT, model, optimizer, scheduler, step + 1, losses, task)
                 last = time.monotonic()
     tail = losses[-max(1, min(len(losses), steps // 10)) :]
     mean = round(float(np.mean(tail)), 6) if tail else None
@@ -241,7 +241,9 @@ def _has_bf16(device: str) -> bool:
     return bool(probe()) if probe is not None else False
 
 
-def _save(path: Path, model: Any, optimizer: Any, scheduler: Any, step: int, losses: list[float]) -> None:
+def _save(
+    path: Path, model: Any, optimizer: Any, scheduler: Any, step: int, losses: list[float], task: Task
+) -> None:
     save_state(
         path,
         {
@@ -250,6 +252,7 @@ def _save(path: Path, model: Any, optimizer: Any, scheduler: Any, step: int, los
             "scheduler": scheduler.state_dict(),
             "step": step,
             "losses": losses,
+            "task": task.state(),
         },
     )
 
@@ -262,11 +265,12 @@ def save_state(path: Path, state: Any) -> None:
         temporary.write_bytes(buffer.getbuffer())
 
 
-def _resume(path: Path, model: Any, optimizer: Any, scheduler: Any) -> tuple[int, list[float]]:
+def _resume(path: Path, model: Any, optimizer: Any, scheduler: Any, task: Task) -> tuple[int, list[float]]:
     if not path.exists():
         return 0, []
     state = torch.load(path, map_location="cpu", weights_only=True)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     scheduler.load_state_dict(state["scheduler"])
+    task.restore(state.get("task", {}))
     return int(state["step"]), list(state["losses"])
