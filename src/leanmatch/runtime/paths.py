@@ -26,7 +26,8 @@ PRECISIONS: Mapping[str, str] = MappingProxyType(
         "stored": "as the folder holds them: float32 for a stock model, its own forms for a compressed one",
         "float32": "exact: every layer in float32 arithmetic",
         "bfloat16": "weights and activations of the layers rounded to bfloat16, where the CPU has it",
-        "int8": "8-bit weights (a scale a row) and activations (a scale a token); embeddings too",
+        "int8": "8-bit weights (a scale a row) and activations (a scale a token; AVX2 without VNNI: 7 bits); "
+        "embeddings too",
     }
 )
 """What ``weights=`` of :func:`leanmatch.load` may say."""
