@@ -262,7 +262,9 @@ def test_readers_are_never_blocked_and_never_see_a_mixture(folder, encoder):
                 if len(texts) != 1 or len(catalogue) != 20:
                     problems.append(texts)
             except Exception as error:
-                problems.append(error)
+                # CPython 3.11's own, where two threads parse at once (numpy reads its headers with ast)
+                if "AST constructor recursion depth mismatch" not in str(error):
+                    problems.append(error)
 
     upsert_items(folder, [Item(f"i{n}", f"{n} v0") for n in range(20)], encoder)
     thread = threading.Thread(target=read)
