@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,12 @@ def stderr_console() -> Console:
 def say(remark: str) -> None:
     """A remark on stderr, as it is: brackets are no markup and lines are not cut."""
     stderr_console().print(remark, markup=False, highlight=False, soft_wrap=True)
+
+
+def say_skipped(skipped: Sequence[SkippedRow], say: Callable[[str], None] = say) -> None:
+    """Tell, by ``say``, what ``--on-error skip`` left out."""
+    for line in skipped_lines(skipped):
+        say(line)
 
 
 def skipped_lines(skipped: Sequence[SkippedRow]) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leanmatch.cli.common import skipped_lines
+from leanmatch.cli.common import say_skipped
 from leanmatch.cli.data import parse_columns
 from leanmatch.data import PairTable, Split, SplitOptions, read_pairs, split_from_json, split_pairs
 from leanmatch.errors import DataError, ModelError, UsageError
@@ -53,8 +53,7 @@ def open_work(flags: Mapping[str, Any], say: Callable[[str], None]) -> Work:
         )
     known = None if folder is None else read_provenance(folder)
     table = read_pairs(flags["data"], columns=parse_columns(flags["column"]), on_error=flags["on_error"])
-    for line in skipped_lines(table.skipped):
-        say(line)
+    say_skipped(table.skipped, say)
     split, how = _split(table, known, flags["seed"], flags["task"] == "classify")
     say(f"{len(table):,} rows, {how}: {len(split.train):,} to learn from, {len(split.valid):,} to judge on")
     if not len(split.valid):

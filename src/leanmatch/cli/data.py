@@ -23,6 +23,10 @@ ColumnOption = Annotated[
         help="Read their column as ours: anchor=query. Several may be given.",
     ),
 ]
+IdColumnOption = Annotated[str | None, typer.Option("--id-column", help="Column of identifiers.")]
+TextColumnsOption = Annotated[
+    list[str] | None, typer.Option("--text-column", help="Column of the text; several are joined.")
+]
 OnErrorOption = Annotated[
     str, typer.Option("--on-error", help="raise: stop at a bad row; skip: leave it out.")
 ]

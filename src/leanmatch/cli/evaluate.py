@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leanmatch.cli.common import print_json, reported_errors, say, skipped_lines, stdout_console
+from leanmatch.cli.common import print_json, reported_errors, say, say_skipped, stdout_console
 from leanmatch.cli.data import ColumnOption, JsonOption, OnErrorOption, parse_columns
 from leanmatch.cli.matchers import (
     AfterOption,
@@ -66,8 +66,7 @@ def evaluate(
         provenance = _provenance(model)
         rival = base_named_by(provenance, model) if against == "base" else against
         table = read_pairs(data, columns=parse_columns(column), on_error=on_error)  # type: ignore[arg-type]
-        for line in skipped_lines(table.skipped):
-            say(line)
+        say_skipped(table.skipped)
         plan = plan_evaluation(
             table,
             provenance,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leanmatch.cli.common import print_json, reported_errors, say, skipped_lines, stdout_console
-from leanmatch.cli.data import OnErrorOption
+from leanmatch.cli.common import print_json, reported_errors, say_skipped, stdout_console
+from leanmatch.cli.data import IdColumnOption, OnErrorOption, TextColumnsOption
 from leanmatch.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ class Reading:
     def note(self, skipped: Sequence[SkippedRow]) -> None:
         """Count rows that were left out, and list them on stderr."""
         self.skipped += len(skipped)
-        for line in skipped_lines(skipped):
-            say(line)
+        say_skipped(skipped)
 
 
 def index(
@@ -67,10 +66,8 @@ def index(
         str | None,
         typer.Option("--kind", help="auto (exact up to 200,000 items), exact, ivf or hnsw."),
     ] = None,
-    id_column: Annotated[str | None, typer.Option("--id-column", help="Column of identifiers.")] = None,
-    text_columns: Annotated[
-        list[str] | None, typer.Option("--text-column", help="Column of the text; several are joined.")
-    ] = None,
+    id_column: IdColumnOption = None,
+    text_columns: TextColumnsOption = None,
     on_error: OnErrorOption = "raise",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a catalogue; texts that stay are not encoded again.")

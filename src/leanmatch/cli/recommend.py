@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leanmatch.cli.common import print_json, reported_errors, say, skipped_lines, stdout_console
-from leanmatch.cli.data import OnErrorOption
+from leanmatch.cli.common import print_json, reported_errors, say_skipped, stdout_console
+from leanmatch.cli.data import IdColumnOption, OnErrorOption, TextColumnsOption
 from leanmatch.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -52,10 +52,8 @@ def recommend(
     include_self: Annotated[
         bool, typer.Option("--include-self", help="Also recommend items whose text is the query itself.")
     ] = False,
-    id_column: Annotated[str | None, typer.Option("--id-column", help="Column of identifiers.")] = None,
-    text_columns: Annotated[
-        list[str] | None, typer.Option("--text-column", help="Column of the text; several are joined.")
-    ] = None,
+    id_column: IdColumnOption = None,
+    text_columns: TextColumnsOption = None,
     on_error: OnErrorOption = "raise",
 ) -> None:
     """Recommend the K items that match each TEXT best: MODEL ITEMS TEXT..., or CATALOGUE TEXT..."""
@@ -91,8 +89,7 @@ def recommend(
                 text_columns=text_columns,
                 on_error=on_error,  # type: ignore[arg-type]
             )
-            for line in skipped_lines(table.skipped):
-                say(line)
+            say_skipped(table.skipped)
             encoder = load_encoder(model, device)
             made = _item_vectors(encoder, table, vectors, batch_size)
             recommender = Recommender(encoder, table, vectors=made)

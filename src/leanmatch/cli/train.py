@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leanmatch.cli.common import print_json, reported_errors, skipped_lines
+from leanmatch.cli.common import print_json, reported_errors, say_skipped
 from leanmatch.cli.common import say as say_aloud
 from leanmatch.cli.data import SharedPositivesOption
 
@@ -103,8 +103,7 @@ def run(flags: dict[str, Any]) -> dict[str, Any] | None:
 
     check_target(output, overwrite=flags["overwrite"])  # now, not after hours of training
     table = read_pairs(flags["data"], columns=parse_columns(flags["column"]), on_error=flags["on_error"])
-    for line in skipped_lines(table.skipped):
-        say(line)
+    say_skipped(table.skipped, say)
     split = split_pairs(table, split_options)
     say(
         f"{len(table)} rows: {len(split.train)} train, {len(split.valid)} validation, "
