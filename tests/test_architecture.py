@@ -15,7 +15,7 @@ PACKAGE = "leanmatch"
 # Lowest first. A module may import its own layer and those on lines above, not its neighbours on the line.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "types"),
-    ("files", "lazy", "native"),
+    ("cpus", "files", "lazy", "native"),
     ("data",),
     ("metrics",),
     ("interventions",),

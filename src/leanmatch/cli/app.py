@@ -24,6 +24,7 @@ from leanmatch.cli.inspect import inspect
 from leanmatch.cli.recommend import recommend
 from leanmatch.cli.serve import serve
 from leanmatch.cli.train import train
+from leanmatch.cpus import limit_openmp
 
 app = typer.Typer(
     name="leanmatch",
@@ -68,4 +69,5 @@ app.command()(doctor)
 
 def main() -> None:
     """The console script. Usage errors end with exit code 2, failed work with 1."""
+    limit_openmp()
     app(prog_name="leanmatch")

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from leanmatch import __version__
+from leanmatch import __version__, cpus
 from leanmatch.cli.common import EXIT_FAILED, print_json, reported_errors, stdout_console
 from leanmatch.errors import LeanmatchError
 
@@ -104,12 +104,12 @@ def doctor(
 
 
 def _cpu() -> Report:
-    affinity = getattr(os, "sched_getaffinity", None)
     return {
         "model": _cpu_model(Path("/proc/cpuinfo")),
         "architecture": platform.machine(),
         "cores": os.cpu_count(),
-        "usable_cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "usable_cores": cpus.usable_cpus(),
+        "quota": cpus.own_quota(),
     }
 
 
@@ -191,11 +191,12 @@ def _print_report(report: Report) -> None:
 def _rows(report: Report) -> list[tuple[str, str]]:
     cpu, native = report["cpu"], report["native"]
     features = [name for name, usable in native["features"].items() if usable]
+    quota = "" if cpu["quota"] is None else f" (CPU quota {cpu['quota']:g})"
     rows = [
         ("leanmatch", report["leanmatch"]),
         ("python", f"{report['python']['version']} ({report['python']['executable']})"),
         ("platform", report["platform"]),
-        ("cpu", f"{cpu['model']}, {cpu['usable_cores']} of {cpu['cores']} cores usable"),
+        ("cpu", f"{cpu['model']}, {cpu['usable_cores']} of {cpu['cores']} cores usable{quota}"),
         ("cpu features", " ".join(features) if native["loaded"] else "unknown without the native extension"),
         ("native", native["path"] if native["loaded"] else "not loaded"),
     ]

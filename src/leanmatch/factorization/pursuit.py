@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from leanmatch.cpus import usable_cpus
 from leanmatch.errors import DataError, UsageError
 from leanmatch.factorization.arrays import Float, Index
 from leanmatch.factorization.checks import INDEX_DTYPES, check_array, check_shape, index_dtype
@@ -55,11 +56,6 @@ def level() -> str:
 @functools.cache
 def _level(limit: str | None) -> str:
     return [name for name, variant in variants().items() if variant.runs and name in LEVELS][-1]
-
-
-def usable_threads() -> int:
-    """Processors that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def pursue(
@@ -230,7 +226,7 @@ def decode_backward(
 
 def _threads(threads: int | None) -> int:
     if threads is None:
-        return usable_threads()
+        return usable_cpus()
     if threads < 1:
         raise UsageError(f"threads must be at least 1 (found {threads!r})")
     return threads

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from leanmatch.cpus import usable_cpus
 from leanmatch.errors import DataError, ModelError, UsageError
 from leanmatch.runtime.tokenization import TextTokenizer, checked_ids, pack
 from leanmatch.types import JsonValue, Vectors
@@ -198,15 +198,14 @@ def distinct(texts: Sequence[str]) -> dict[str, int]:
 
 
 def usable_threads(threads: int | None) -> int:
-    """``threads``, or the number of cores that this process may use.
+    """``threads``, or the number of CPUs that this process may use (:func:`leanmatch.cpus.usable_cpus`).
 
     Raises:
         UsageError: below 1.
     """
     if threads is not None:
         return _at_least_1(threads, "threads")
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    return usable_cpus()
 
 
 def _at_least_1(value: int, name: str) -> int:
