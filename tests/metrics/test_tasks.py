@@ -52,7 +52,7 @@ def test_a_slice_has_its_own_candidates():
     assert described(table, symmetric=False, rows=[1])[:2] == ({"b": ["y"]}, ["y"])
 
 
-def test_anchor_ids_join_rows_and_item_ids_keep_items_apart():
+def test_anchor_ids_join_rows_and_items_with_one_text_are_one_candidate():
     table = PairTable.from_columns(
         {
             "anchor": ["q", "q", "q"],
@@ -64,8 +64,10 @@ def test_anchor_ids_join_rows_and_item_ids_keep_items_apart():
     known = identify(table, symmetric=False)
     task = make_task(known, np.arange(3), table.labels, grades(table), symmetric=False)
     assert task.judgements.n_queries == 2
-    assert len(task.candidate_texts) == 3
-    assert [known.item_names[i] for i in task.items[task.judgements.of(0)]] == ["i", "k"]
+    assert len(task.candidate_texts) == 2
+    assert [known.item_names[i] for i in task.items[task.judgements.of(0)]] == [("i", "j"), ("k",)]
+    assert [known.item_names[i] for i in task.items[task.judgements.of(1)]] == [("i", "j")]
+    assert known.repeated == 1
 
 
 def test_symmetric_ids_exclude_every_item_with_the_text_of_the_query():
@@ -73,7 +75,7 @@ def test_symmetric_ids_exclude_every_item_with_the_text_of_the_query():
         {"anchor": ["t", "u"], "positive": ["u", "t"], "anchor_id": ["1", "2"], "positive_id": ["2", "3"]}
     )
     relevant, candidates, excluded, _ = described(table, symmetric=True)
-    assert candidates == ["t", "u", "t"]
+    assert candidates == ["t", "u"]
     assert relevant == {"t": ["u"], "u": ["t"]}
     assert excluded == {("t", "t"), ("u", "u")}
 
@@ -138,6 +140,40 @@ def test_grades_must_be_whole_numbers_from_one(value):
 def test_symmetry_is_decided_by_what_stands_on_both_sides(columns, expected):
     assert decide_symmetric(PairTable.from_columns(columns)).symmetric is expected
     assert decide_symmetric(PairTable.from_columns(columns), not expected).symmetric is not expected
+
+
+def test_an_id_with_another_text_on_the_other_side_is_someone_else():
+    table = PairTable.from_columns(
+        {"anchor": ["t", "u"], "positive": ["x", "t"], "anchor_id": ["1", "2"], "positive_id": ["2", "1"]}
+    )
+    known = identify(table, symmetric=True)
+    assert [known.texts[known.text_of[i]] for i in known.queries] == ["t", "u"]
+    assert [known.texts[known.text_of[i]] for i in known.items] == ["x", "t"]
+    assert known.queries[0] == known.items[1]
+
+
+def test_ids_that_stand_for_other_texts_on_the_other_side_make_no_symmetric_pairs():
+    numbers = [str(i) for i in range(40)]
+    table = PairTable.from_columns(
+        {
+            "anchor": [f"q{i}" for i in range(38)] + ["a", "b"],
+            "positive": [f"d{i}" for i in range(38)] + ["a", "b"],
+            "anchor_id": numbers,
+            "positive_id": numbers,
+        }
+    )
+    found = decide_symmetric(table)
+    assert not found.symmetric
+    assert found.reason.startswith("2 of 40 ids") and "38 with another text" in found.reason
+
+
+@pytest.mark.parametrize(("shared", "expected"), [(1, False), (2, True)])
+def test_one_shared_text_among_twenty_is_chance_and_exact_matches_do_not_count(shared, expected):
+    anchors = [f"q{i}" for i in range(10)] + ["the name of an item"]
+    positives = [*(f"q{i + 1}" if i < shared else f"i{i}" for i in range(10)), "the name of an item"]
+    assert decide_symmetric(PairTable.from_columns({"anchor": anchors, "positive": positives})).symmetric is (
+        expected
+    )
 
 
 def test_one_chance_text_among_thousands_does_not_make_pairs_symmetric():

@@ -145,7 +145,7 @@ class _Worker:
         self.retrieval_metrics, self.pair_metrics = split_metrics(options.metrics)
         self.inverse: NDArray[np.float64] | None = None
         if counts is not None:
-            seen = [counts.counts.get(item, 0) for item in known.item_names]
+            seen = [sum(counts.counts.get(name, 0) for name in names) for names in known.item_names]
             a, b = options.propensity
             self.inverse = inverse_propensities(seen, counts.queries, a=a, b=b)
         else:
@@ -188,6 +188,11 @@ def _remarks(rows: PairTable, known: Identities, options: EvaluationOptions, par
     notes = []
     if known.conflicts:
         notes.append(f"{known.conflicts:,} identifiers come with more than one text; the first text counts")
+    if known.repeated:
+        notes.append(
+            f"{known.repeated:,} items have the text of another item: "
+            "items with the same text are one candidate"
+        )
     if (options.hold_out or options.after) and not any(part.kind == "in distribution" for part in parts):
         notes.append("every row is out of distribution")
     if (options.hold_out or options.after) and not any(part.kind == "out of distribution" for part in parts):

@@ -47,8 +47,9 @@ def make_task(
     """The retrieval task of some rows.
 
     Candidates: the corpus where there is one; else, for symmetric pairs, all texts of the rows on either
-    side; else all their positives (label 0 too). For symmetric pairs a query never finds itself nor another
-    item with its very text, and pairs of one text with itself are no judgements.
+    side; else all their positives (label 0 too). Items with one text are one candidate. For symmetric pairs
+    a query never finds itself nor another item with its very text, and pairs of one text with itself are no
+    judgements.
     """
     candidates = _candidates(known, rows, symmetric)
     relevant = rows[labels[rows] == 1]
@@ -89,8 +90,18 @@ def _candidates(known: Identities, rows: NDArray[np.int64], symmetric: bool) -> 
     if known.corpus is not None:
         return known.corpus
     if symmetric:
-        return distinct_in_order(np.stack([known.queries[rows], known.items[rows]], axis=1).ravel())
+        both = distinct_in_order(np.stack([known.queries[rows], known.items[rows]], axis=1).ravel())
+        return _one_a_text(both, known, rows)
     return distinct_in_order(known.items[rows])
+
+
+def _one_a_text(
+    identities: NDArray[np.int64], known: Identities, rows: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """One identity for each text: that of an item, which judgements name, where there is one."""
+    chosen = dict(zip(known.text_of[identities].tolist(), identities.tolist(), strict=True))
+    chosen |= dict(zip(known.text_of[known.items[rows]].tolist(), known.items[rows].tolist(), strict=True))
+    return np.array(list(chosen.values()), np.int64)
 
 
 def _places(identities: NDArray[np.int64], size: int) -> NDArray[np.int64]:
