@@ -38,9 +38,7 @@ def test_one_document_with_the_id_and_the_text_of_a_query_changes_that_query_alo
     assert plain.slices["overall"].metrics["MRR@10"].value == 1.0
     assert not same.symmetric
     assert same.slices["overall"].n_candidates == 8
-    assert (
-        same.slices["overall"].metrics["P@1"].value == 7 / 8
-    )  # query 3 is another document's text
+    assert same.slices["overall"].metrics["P@1"].value == 7 / 8  # query 3 is another document's text
     assert same.candidates.startswith("the corpus that comes with the data")
 
 
