@@ -12,7 +12,7 @@ import torch
 
 import training_models as models
 from leanmatch.data import PairTable
-from leanmatch.errors import LeanmatchError, UsageError
+from leanmatch.errors import DataError, LeanmatchError, ModelError, UsageError
 from leanmatch.metrics import retrieval_score
 from leanmatch.training import PairTableEvaluator, RegularizerOptions, ScheduleOptions, TrainOptions, fit
 from leanmatch.training.checkpoints import load_weights
@@ -57,6 +57,46 @@ def test_an_epoch_over_few_distinct_positives_sees_every_pair(static, tables, tm
     result = fit(static, few, None, options("none", max_steps=None), tmp_path / "w", report=said.append)
     assert result.history["weight-0"]["steps"] == 16  # four pairs a batch
     assert any("stands in 16 of 64 pairs: batches have about 4 pairs instead of 16" in s for s in said)
+
+
+@pytest.mark.parametrize("kind", ["none", "itv"])
+def test_pairs_that_share_one_text_cannot_be_trained_on(kind, static, tables, tmp_path):
+    same = PairTable.from_columns({"anchor": tables[0].anchors, "positive": ["topic"] * 64})
+    with pytest.raises(DataError, match="one text stands in all 64 training pairs"):
+        fit(static, same, None, options(kind), tmp_path / "w")
+    assert not list((tmp_path / "w").rglob("final.safetensors"))
+
+
+def test_a_run_that_makes_fewer_steps_than_promised_is_an_error(static, tables, tmp_path, monkeypatch):
+    from leanmatch.training import engine
+
+    def stop_at_three(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step == 3
+        return control
+
+    monkeypatch.setattr(engine._TimedCheckpoints, "on_step_end", stop_at_three)
+    with pytest.raises(ModelError, match="training made 3 of 12 steps"):
+        fit(static, tables[0], None, options("none"), tmp_path / "w")
+    assert not list((tmp_path / "w").rglob("final.safetensors"))
+
+
+def test_a_run_that_changes_nothing_is_an_error(static, tables, tmp_path, monkeypatch):
+    from leanmatch.training import recipe
+
+    build = recipe.build_loss
+
+    class Nothing(torch.nn.Module):
+        def __init__(self, loss):
+            super().__init__()
+            self.loss = loss
+
+        def forward(self, features, labels):
+            return self.loss(features, labels) * 0
+
+    monkeypatch.setattr(recipe, "build_loss", lambda *given: Nothing(build(*given)))
+    with pytest.raises(ModelError, match="training weight-0 changed no weight"):
+        fit(static, tables[0], None, options("none"), tmp_path / "w")
+    assert not list((tmp_path / "w").rglob("final.safetensors"))
 
 
 def test_automatic_choices_look_at_validation_and_are_explained(static, tables, tmp_path):

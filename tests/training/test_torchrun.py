@@ -56,6 +56,25 @@ for name, size in runs.items():
     )
     assert next(iter(result.history.values()))["steps"] == 3
     save_weights(f"{{folder}}/trained{{rank}}.safetensors", model.state_dict())
+from leanmatch.data import PairTable
+from leanmatch.errors import DataError, ModelError
+from leanmatch.training import engine
+anchors = models.pair_lists()[0][:64]
+topics = [f"ba {{models.WORDS[i % 5]}}" for i in range(64)]
+few = PairTable.from_columns({{"anchor": anchors, "positive": topics}})
+refused = {{}}
+for case in ("before", "after"):
+    if case == "after":  # as if what is known beforehand had let it through
+        engine._check_full_batches = lambda *arguments: None
+    model = models.static_model()
+    work = f"{folder}/few-{{case}}"
+    try:
+        fit(model, few, None, options, work)
+    except (DataError, ModelError) as error:
+        saved = os.path.exists(work + "/weight-1/final.safetensors")
+        refused[case] = [type(error).__name__, str(error), saved]
+with open({folder!r} + f"/refused{{rank}}.json", "w") as file:
+    json.dump(refused, file)
 with open({folder!r} + f"/passes{{rank}}.json", "w") as file:  # stdout would be one line
     json.dump([passes["plain"], passes["cached"]], file)
 """
@@ -120,3 +139,15 @@ def test_another_number_of_processes_cannot_continue_the_run(folder):
             dataclasses.replace(options, schedule=schedule),
             folder / "plain" / "work",
         )
+
+
+def test_few_distinct_positives_are_an_error_and_not_a_run_of_no_steps(folder):
+    for rank in (0, 1):
+        refused = json.loads((folder / f"refused{rank}.json").read_text())
+        kind, message, saved = refused["before"]
+        assert (
+            kind == "DataError" and "column 'positive' of the training pairs has 5 distinct texts" in message
+        )
+        assert "--batch-size" in message and not saved
+        kind, message, saved = refused["after"]
+        assert kind == "ModelError" and "training made 0 of 21 steps" in message and not saved

@@ -58,3 +58,8 @@ def most_repeated(dataset: Dataset) -> int:
     """
     columns = (dataset[name] for name in dataset.column_names)
     return max(Counter(text for row in zip(*columns, strict=True) for text in set(row)).values())
+
+
+def fewest_distinct(dataset: Dataset) -> tuple[str, int]:
+    """The column with the fewest distinct texts, and how many it has."""
+    return min(((name, len(set(dataset[name]))) for name in dataset.column_names), key=lambda pair: pair[1])

@@ -12,10 +12,10 @@ from sentence_transformers import SentenceTransformerTrainer, SentenceTransforme
 from tqdm import tqdm
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, TrainerCallback
 
-from leanmatch.errors import UsageError
+from leanmatch.errors import DataError, ModelError, UsageError
 from leanmatch.files import fsync_path
 from leanmatch.training.checkpoints import MARKER, last_checkpoint, load_weights, save_weights
-from leanmatch.training.dataset import most_repeated
+from leanmatch.training.dataset import fewest_distinct, most_repeated
 from leanmatch.training.parallel import first_decides, wait_for_all
 from leanmatch.training.stock import BatchSamplers
 
@@ -58,9 +58,14 @@ def train_stage(
 
     Returns:
         ``steps``, ``seconds`` (of this process, after a resume only the rest) and ``loss`` (mean).
+
+    Raises:
+        DataError: under torchrun, fewer distinct texts than a full batch needs.
+        ModelError: fewer steps were made than the run was to have.
     """
-    repeated = most_repeated(dataset)
-    steps = total_steps(len(dataset), schedule, process_state(schedule).num_processes, repeated)
+    repeated, processes = most_repeated(dataset), process_state(schedule).num_processes
+    _check_full_batches(dataset, schedule.batch_size, processes)
+    steps = total_steps(len(dataset), schedule, processes, repeated)
     every = max(1, steps // EVALUATIONS)
     stopping = schedule.early_stopping > 0 and evaluator is not None
     precision = _precision(schedule)
@@ -107,14 +112,17 @@ def train_stage(
         trainer.add_callback(callback)
     base = getattr(loss, "base", None)
     trainer.add_callback(_TimedCheckpoints(schedule.checkpoint_minutes, base))
-    if stopping:
-        trainer.add_callback(EarlyStoppingCallback(schedule.early_stopping))
+    early = EarlyStoppingCallback(schedule.early_stopping) if stopping else None
+    if early is not None:
+        trainer.add_callback(early)
     start = time.perf_counter()
     with process_state(schedule).main_process_first():  # it removes what is half-written
         checkpoint = last_checkpoint(stage)
     if checkpoint and base is not None:
         base.load_state_dict(load_weights(checkpoint / BASE_CACHE))
     result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    stopped = early is not None and early.early_stopping_patience_counter >= schedule.early_stopping
+    _check_steps(trainer.state.global_step, steps, stopped_early=stopped)
     return {
         "steps": trainer.state.global_step,
         "resumed_at": int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else None,
@@ -154,6 +162,27 @@ def total_steps(rows: int, schedule: ScheduleOptions, processes: int = 1, repeat
     if schedule.max_steps is not None:
         return schedule.max_steps
     return max(1, int(schedule.epochs * max(1, an_epoch, -(-repeated // processes))))
+
+
+def _check_full_batches(dataset: Dataset, batch_size: int, processes: int) -> None:
+    """Several processes take full batches only, and a batch holds no text twice."""
+    column, distinct = fewest_distinct(dataset)
+    if processes > 1 and distinct < batch_size:
+        raise DataError(
+            f"column {column!r} of the training pairs has {distinct:,} distinct texts, and each of "
+            f"{processes} processes needs full batches of {batch_size} pairs without a repeated text",
+            remedy=f"use one process, or batches of at most {max(2, distinct // 2)} (--batch-size)",
+        )
+
+
+def _check_steps(made: int, promised: int, *, stopped_early: bool) -> None:
+    """The trainer ends without an error where the data run out of batches."""
+    if made < 1 or (made < promised and not stopped_early):
+        raise ModelError(
+            f"training made {made:,} of {promised:,} steps: the pairs give too few batches without a "
+            "repeated text",
+            remedy="use smaller batches (--batch-size), or one process in place of torchrun",
+        )
 
 
 def _precision(schedule: ScheduleOptions) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from leanmatch.errors import ModelError, UsageError
+from leanmatch.errors import DataError, ModelError, UsageError
 from leanmatch.metrics import RetrievalProbe
 from leanmatch.training.adapters import add_lora, freeze_layers, merge_lora
 from leanmatch.training.averaging import average_weights, mean_weights, snapshot
@@ -193,6 +193,12 @@ def _train_all(
     base = FrozenBase(model)
     dataset, remarks = training_dataset(train, options, base.model)
     repeated, batch = most_repeated(dataset), options.schedule.batch_size
+    if repeated == len(dataset) and dataset.column_names == ["anchor", "positive"]:
+        raise DataError(
+            f"one text stands in all {repeated:,} training pairs: no batch can hold two of them, so there is "
+            "nothing to learn from",
+            remedy="give pairs of several positives, or negatives (rows with label 0)",
+        )
     if repeated * batch > 2 * len(dataset):
         remarks.append(
             f"a batch holds no text twice, and one stands in {repeated:,} of {len(dataset):,} pairs: "
@@ -210,6 +216,8 @@ def _train_all(
             model.load_state_dict(start)
             history[stage.name] = _train(model, base, dataset, options, weight, stage, valid)
             _check_finite(model.state_dict(), stage.name)
+            if not options.schedule.early_stopping:  # it may keep the very first weights
+                _check_moved(start, model.state_dict(), stage.name)
             with process_state(options.schedule).main_process_first():
                 if not done.exists():
                     save_weights(done, model.state_dict())
@@ -225,6 +233,17 @@ def _check_finite(state: dict[str, Tensor], stage: str) -> None:
                 f"training {stage} diverged: {name} holds values that are not finite",
                 remedy="lower the learning rate (--lr) and start anew with --no-resume",
             )
+
+
+def _check_moved(start: dict[str, Tensor], state: dict[str, Tensor], stage: str) -> None:
+    import torch
+
+    if all(torch.equal(start[name], value.cpu()) for name, value in state.items()):
+        raise ModelError(
+            f"training {stage} changed no weight of the base model",
+            remedy="a batch needs two pairs with different texts: check the columns, and how often each "
+            "positive repeats (leanmatch data check)",
+        )
 
 
 def build_loss(model: Any, base: FrozenBase, options: TrainOptions, weight: float) -> nn.Module:
