@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -351,3 +352,29 @@ def test_a_full_disk_leaves_the_catalogue_and_says_so(tmp_path, encoder, monkeyp
     assert {name: (folder / name).read_bytes() for name in before} == before
     assert upsert_items(folder, [Item("new", "purple socks")], encoder).added == 1
     assert Catalogue.open(folder).row("new") == 20
+
+
+def test_a_catalogue_made_anew_has_another_identity(folder, encoder):
+    first = read_manifest(folder)
+    upsert_items(folder, items_of_shop(1, start=30), encoder)
+    changed = read_manifest(folder)
+    assert first.identity and changed.identity == first.identity and changed.version != first.version
+    rebuild_catalogue(folder, HashEncoder(name="hash-2"))
+    assert read_manifest(folder).identity == first.identity
+    create_catalogue(folder, items_of_shop(3), encoder, overwrite=True)
+    over = read_manifest(folder)
+    shutil.rmtree(folder)
+    create_catalogue(folder, items_of_shop(20), encoder)
+    anew = read_manifest(folder)
+    assert len({first.identity, over.identity, anew.identity}) == 3
+    assert anew.generation == first.generation == 1 and anew.version != first.version
+
+
+def test_a_catalogue_without_an_identity_opens_and_gets_one_with_its_next_change(folder, encoder):
+    path = folder / "manifest.json"
+    document = json.loads(path.read_text())
+    document.pop("identity")  # as versions before it wrote them
+    path.write_text(json.dumps(document))
+    assert Catalogue.open(folder).manifest.identity == ""
+    delete_items(folder, ["i1"])
+    assert len(read_manifest(folder).identity) == 32

@@ -81,7 +81,7 @@ class Catalogue:
                 return cls(place, manifest, read_segments(place, manifest))
             except FileNotFoundError as error:
                 missing = error
-                if read_manifest(place).generation == manifest.generation:
+                if read_manifest(place).version == manifest.version:
                     break
         raise FormatError(
             f"{missing.filename} is named by {place / MANIFEST} and is not there",

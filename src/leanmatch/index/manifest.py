@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -103,7 +104,14 @@ class Approximate:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a catalogue consists of. ``kind`` is what was asked for: auto, exact, ivf or hnsw."""
+    """What a catalogue consists of.
+
+    Attributes:
+        generation: counts the changes of one catalogue, from 1.
+        kind: what was asked for: auto, exact, ivf or hnsw.
+        identity: random, given when the catalogue is made; it tells two catalogues apart that were made at
+            the same place. Empty in catalogues of earlier versions, until their next change.
+    """
 
     generation: int
     model: ModelIdentity
@@ -112,6 +120,12 @@ class Manifest:
     kind: str = "auto"
     approximate: Approximate | None = None
     extras: Mapping[str, StoredFile] = field(default_factory=dict)
+    identity: str = ""
+
+    @property
+    def version(self) -> tuple[str, int]:
+        """Identity and generation: two manifests with equal versions describe the same content."""
+        return self.identity, self.generation
 
     @property
     def items(self) -> int:
@@ -161,6 +175,11 @@ def read_manifest(folder: str | Path) -> Manifest:
         raise FormatError(
             f"{path} is damaged ({type(error).__name__}: {error})", remedy="index the items anew"
         ) from error
+
+
+def new_identity() -> str:
+    """A random identity for a catalogue that is made now."""
+    return uuid.uuid4().hex
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -221,6 +240,7 @@ def _from_json(document: dict[str, Any]) -> Manifest:
         if approximate is None
         else Approximate(**{**approximate, "file": _file(approximate["file"])}),
         extras={name: _file(one) for name, one in document["extras"].items()},
+        identity=str(document.get("identity", "")),
     )
     if found.items != document["items"]:
         raise ValueError(f"it names {found.items} items and says {document['items']}")

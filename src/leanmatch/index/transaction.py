@@ -22,6 +22,7 @@ from leanmatch.index.manifest import (
     ModelIdentity,
     Segment,
     StoredFile,
+    new_identity,
     read_manifest,
     store_file,
     write_manifest,
@@ -220,16 +221,20 @@ class Transaction:
         identity: ModelIdentity,
         columns: dict[str, str],
         change: Change,
+        *,
+        anew: bool = False,
     ) -> Change:
-        """One segment of everything, with a search index where one is due."""
+        """One segment of everything, with a search index where one is due; ``anew``: another catalogue."""
         old = self.manifest
         kind = self._options.kind or (old.kind if old is not None else "auto")
         segment = write_segment(self._folder, self._name, table, vectors)
         approximate = self._approximate(segment, vectors, kind)
         same = old is not None and old.model.same_vectors(identity)
         extras: dict[str, StoredFile] = dict(old.extras) if old is not None and same else {}
+        named = new_identity() if old is None or anew else old.identity
         return self.switch(
-            Manifest(self._generation, identity, columns, (segment,), kind, approximate, extras), change
+            Manifest(self._generation, identity, columns, (segment,), kind, approximate, extras, named),
+            change,
         )
 
     def _approximate(self, segment: Segment, vectors: Vectors, kind: str) -> Approximate | None:
@@ -260,6 +265,8 @@ class Transaction:
         return self._reported(self.required(), change)
 
     def switch(self, manifest: Manifest, change: Change) -> Change:
+        if not manifest.identity:  # of an earlier version
+            manifest = replace(manifest, identity=new_identity())
         write_manifest(self._folder, manifest)
         self.manifest = manifest
         remove_strays(self._folder, manifest, staging=True)

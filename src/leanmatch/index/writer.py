@@ -61,7 +61,7 @@ def create_catalogue(
         table, keys = _as_table(incoming, columns)
         vectors, encoded = writer.encode(table, keys, encoder, identity, known.get)
         change = Change(added=len(incoming), encoded=encoded, reused=len(incoming) - encoded)
-        return writer.rewrite(table, vectors, identity, columns, change)
+        return writer.rewrite(table, vectors, identity, columns, change, anew=True)
 
 
 def upsert_items(
