@@ -247,3 +247,24 @@ def test_two_workers_share_a_port_and_their_metrics(catalogue):
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+def test_semicolons_are_found_and_told(models, tmp_path):
+    items = tmp_path / "items.csv"
+    items.write_text("id;text;shop\na;usb dock;A\nb;red camera;B\n")
+    result = run("index", models[0], items, "-o", tmp_path / "c", "--json")
+    assert result.exit_code == 0 and "separated by a semicolon (--delimiter" in result.stderr
+    assert recommended(tmp_path / "c", "usb", "--where", 'shop = "A"') == [["a"]]
+    told = run("index", models[0], items, "-o", tmp_path / "d", "--delimiter", ";", "--json")
+    assert told.exit_code == 0 and "separated" not in told.stderr
+    (tmp_path / "gone.csv").write_text("id;why\na;sold\n")
+    assert index("-o", tmp_path / "c", "--delete", tmp_path / "gone.csv")["deleted"] == 1
+
+
+def test_delete_takes_ids_as_they_are(models, tmp_path):
+    odd = [{"id": " a ", "text": "usb dock"}, {"id": "a", "text": "red camera"}]
+    index(models[0], lines(tmp_path / "items.jsonl", odd), "-o", tmp_path / "c")
+    (tmp_path / "gone.txt").write_bytes(b" a \r\n\r\n")
+    made = index("-o", tmp_path / "c", "--delete", tmp_path / "gone.txt")
+    assert (made["deleted"], made["unknown"], made["items"]) == (1, 0, 1)
+    assert recommended(tmp_path / "c", "usb") == [["a"]]

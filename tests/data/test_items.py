@@ -8,8 +8,10 @@ import pyarrow as pa
 import pytest
 
 from leanmatch.data import ItemTable, read_items
+from leanmatch.data.delimited import delimiter_named, sniff_delimiter
 from leanmatch.data.fingerprints import table_fingerprint
-from leanmatch.errors import DataError
+from leanmatch.data.itemreaders import read_ids
+from leanmatch.errors import DataError, UsageError
 
 
 def test_corpus_form(tmp_path: Path) -> None:
@@ -74,3 +76,47 @@ def test_the_fingerprint_is_that_of_a_table_with_these_columns() -> None:
     text = pa.large_string()
     table = pa.table({"id": pa.array(items.ids, text), "text": pa.array(items.texts, text)})
     assert items.fingerprint() == table_fingerprint(table)
+
+
+@pytest.mark.parametrize(
+    ("content", "delimiter"),
+    [
+        ("id,text\n1,a;b;c\n2,d;e;f\n", ","),
+        ("id;text;price\n1;usb dock;19,90\n2;cable, red;5\n", ";"),
+        ("id;size, cm;text\n1;2,5;a\n2;3,5;b\n", ";"),
+        ('id;text\n1;"a;b"\n2;"c\nd"\n3;x;y\n', ";"),
+        ("\ufeffid;text\r\n1;a\r\n", ";"),
+        ("id\ttext\n1\ta\n", "\t"),
+        ("id|text\n1|a\n", "|"),
+        ("text\na;b\nc;d\n", ","),
+        ("id;text\n", ";"),
+        ("", ","),
+        ("id;text\n" + "".join(f"{n};{'x' * 90}\n" for n in range(2000)), ";"),
+    ],
+)
+def test_the_delimiter_is_found(tmp_path: Path, content: str, delimiter: str) -> None:
+    (tmp_path / "a.csv").write_text(content, newline="")
+    assert sniff_delimiter(tmp_path / "a.csv") == delimiter
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(content.encode()))
+    assert sniff_delimiter(tmp_path / "a.csv.gz") == delimiter
+
+
+def test_semicolons_make_columns_and_an_option_overrides(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('id;text;shop\n1;"usb; dock";A\n2;cable;B\n')
+    items = read_items(tmp_path / "a.csv")
+    assert items.ids == ["1", "2"] and items.texts == ["usb; dock", "cable"]
+    assert items.metadata(1) == {"shop": "B"}
+    assert read_ids(tmp_path / "a.csv")[0] == ["1", "2"]
+    (tmp_path / "b.csv").write_text("id~text\n1~a,b\n")
+    assert read_items(tmp_path / "b.csv", delimiter="~").texts == ["a,b"]
+    (tmp_path / "c.csv").write_text("id;text\n1;a\n2;b;c\n")
+    with pytest.raises(DataError, match="3 fields where the header has 2") as caught:
+        read_items(tmp_path / "c.csv")
+    assert "semicolon" in caught.value.remedy
+    with pytest.raises(UsageError, match="which is jsonl"):
+        (tmp_path / "d.jsonl").write_text("{}\n")
+        read_items(tmp_path / "d.jsonl", delimiter=";")
+    assert delimiter_named("Semicolon") == ";" and delimiter_named("\\t") == "\t"
+    for wrong in ("", "ab", "a", '"'):
+        with pytest.raises(UsageError, match="the delimiter is"):
+            delimiter_named(wrong)

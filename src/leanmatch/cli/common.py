@@ -13,6 +13,8 @@ import typer
 from leanmatch.errors import LeanmatchError, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from leanmatch.data.problems import SkippedRow
@@ -62,6 +64,30 @@ def skipped_lines(skipped: Sequence[SkippedRow]) -> list[str]:
     if len(skipped) > SKIPPED_SHOWN:
         lines.append(f"  and {len(skipped) - SKIPPED_SHOWN:,} more")
     return lines
+
+
+def delimiter_for(file: Path, option: str | None) -> str | None:
+    """The delimiter that a reader is given; an unusual one that was found in the file is told on stderr.
+
+    Args:
+        file: the table.
+        option: what ``--delimiter`` says.
+
+    Raises:
+        UsageError: an option that is no delimiter.
+        DataError: gzip data that is damaged.
+    """
+    from leanmatch.data.delimited import DELIMITERS, delimiter_named, sniff_delimiter
+    from leanmatch.data.sources import FORMATS
+
+    chosen = delimiter_named(option)
+    stem = file.with_suffix("") if file.suffix.lower() == ".gz" else file
+    if chosen is None and FORMATS.get(stem.suffix.lower()) == "csv" and file.is_file():
+        sniffed = sniff_delimiter(file)
+        if sniffed != ",":
+            say(f"{file}: fields are separated by a {DELIMITERS[sniffed]} (--delimiter sets another)")
+            return sniffed
+    return chosen
 
 
 def print_json(value: JsonValue) -> None:

@@ -27,6 +27,13 @@ IdColumnOption = Annotated[str | None, typer.Option("--id-column", help="Column 
 TextColumnsOption = Annotated[
     list[str] | None, typer.Option("--text-column", help="Column of the text; several are joined.")
 ]
+DelimiterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--delimiter",
+        help="What separates the fields of CSV: a character, comma, semicolon, tab or pipe; found by itself.",
+    ),
+]
 OnErrorOption = Annotated[
     str, typer.Option("--on-error", help="raise: stop at a bad row; skip: leave it out.")
 ]

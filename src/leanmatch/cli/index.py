@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leanmatch.cli.common import print_json, reported_errors, say_skipped, stdout_console
-from leanmatch.cli.data import IdColumnOption, OnErrorOption, TextColumnsOption
+from leanmatch.cli.common import delimiter_for, print_json, reported_errors, say_skipped, stdout_console
+from leanmatch.cli.data import DelimiterOption, IdColumnOption, OnErrorOption, TextColumnsOption
 from leanmatch.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class Reading:
     id_column: str | None
     text_columns: list[str] | None
     on_error: str
+    delimiter: str | None = None
     skipped: int = 0
 
     def note(self, skipped: Sequence[SkippedRow]) -> None:
@@ -69,6 +70,7 @@ def index(
     id_column: IdColumnOption = None,
     text_columns: TextColumnsOption = None,
     on_error: OnErrorOption = "raise",
+    delimiter: DelimiterOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a catalogue; texts that stay are not encoded again.")
     ] = False,
@@ -102,7 +104,7 @@ def index(
             )
         if named and items is not None:
             raise UsageError(f"ITEMS does not go with {named[0]}", remedy="leave it out")
-        reading = Reading(id_column, text_columns, on_error)
+        reading = Reading(id_column, text_columns, on_error, delimiter)
         with _options(kind) as options:
             change = _run(
                 model,
@@ -218,6 +220,7 @@ def _items(file: Path, reading: Reading) -> list[Item]:
         id_column=reading.id_column,
         text_columns=reading.text_columns,
         on_error=reading.on_error,  # type: ignore[arg-type]
+        delimiter=delimiter_for(file, reading.delimiter),
     )
     reading.note(table.skipped)
     return items_of(table)
@@ -230,11 +233,16 @@ def _ids(file: Path, reading: Reading) -> list[str]:
             lines = file.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
             raise DataError(f"it is not UTF-8: {error}", path=file, remedy="convert it") from error
-        ids = [line.strip() for line in lines if line.strip()]
+        ids = [line for line in lines if line.strip()]
     else:
         from leanmatch.data.itemreaders import read_ids
 
-        ids, skipped = read_ids(file, reading.id_column, on_error=reading.on_error)  # type: ignore[arg-type]
+        ids, skipped = read_ids(
+            file,
+            reading.id_column,
+            on_error=reading.on_error,  # type: ignore[arg-type]
+            delimiter=delimiter_for(file, reading.delimiter),
+        )
         reading.note(skipped)
     if not ids:
         raise DataError("there are no identifiers", path=file, remedy="give one a line")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leanmatch.cli.common import print_json, reported_errors, say_skipped, stdout_console
-from leanmatch.cli.data import IdColumnOption, OnErrorOption, TextColumnsOption
+from leanmatch.cli.common import delimiter_for, print_json, reported_errors, say_skipped, stdout_console
+from leanmatch.cli.data import DelimiterOption, IdColumnOption, OnErrorOption, TextColumnsOption
 from leanmatch.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def recommend(
     id_column: IdColumnOption = None,
     text_columns: TextColumnsOption = None,
     on_error: OnErrorOption = "raise",
+    delimiter: DelimiterOption = None,
 ) -> None:
     """Recommend the K items that match each TEXT best: MODEL ITEMS TEXT..., or CATALOGUE TEXT..."""
     with reported_errors():
@@ -64,6 +65,7 @@ def recommend(
                 "--id-column": id_column,
                 "--text-column": text_columns,
                 "--on-error": on_error != "raise",
+                "--delimiter": delimiter,
             }
             for name in (name for name, value in of_items.items() if value):
                 raise UsageError(f"{name} does not go with a catalogue", remedy="leave it out")
@@ -88,6 +90,7 @@ def recommend(
                 id_column=id_column,
                 text_columns=text_columns,
                 on_error=on_error,  # type: ignore[arg-type]
+                delimiter=delimiter_for(Path(items), delimiter),
             )
             say_skipped(table.skipped)
             encoder = load_encoder(model, device)

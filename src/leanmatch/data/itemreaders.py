@@ -33,6 +33,7 @@ def read_items(
     id_column: str | None = None,
     text_columns: Sequence[str] | None = None,
     on_error: OnError = "raise",
+    delimiter: str | None = None,
 ) -> ItemTable:
     """Read items from CSV, TSV, JSONL (BEIR's corpus.jsonl too) or Parquet, each also .gz.
 
@@ -43,6 +44,8 @@ def read_items(
         text_columns: the columns that make the text, joined by a space; ``title`` and ``text`` where both are
             there, else the first of ``text``, ``title``, ``name``, ``item`` and ``content``.
         on_error: ``"raise"`` at a bad row, or ``"skip"`` it and list it in ``skipped``.
+        delimiter: of CSV and TSV; that of a CSV file is found by itself where it is not given
+            (:func:`leanmatch.data.delimited.sniff_delimiter`).
 
     Raises:
         DataError: no such file, no text column, no items, a bad row, or an identifier that comes twice
@@ -55,7 +58,7 @@ def read_items(
     rows: list[int] = []
     metadata: dict[str, list[Any]] = {}
     chosen: tuple[str | None, tuple[str, ...]] | None = None
-    for raw in raw_batches(path):
+    for raw in raw_batches(path, delimiter=delimiter):
         if not raw.lines:
             problems.report(raw.problems)
             continue
@@ -99,7 +102,11 @@ def read_items(
 
 
 def read_ids(
-    path: str | Path, column: str | None = None, *, on_error: OnError = "raise"
+    path: str | Path,
+    column: str | None = None,
+    *,
+    on_error: OnError = "raise",
+    delimiter: str | None = None,
 ) -> tuple[list[str], tuple[SkippedRow, ...]]:
     """Read one column of identifiers from a table in any of the formats of :func:`read_items`.
 
@@ -107,6 +114,7 @@ def read_ids(
         path: the file.
         column: its name; the first of ``_id``, ``id``, ``item_id`` and ``uid`` where it is not given.
         on_error: ``"raise"`` at a bad row, or ``"skip"`` it.
+        delimiter: of CSV and TSV, as in :func:`read_items`.
 
     Returns:
         the identifiers, and the rows that were skipped.
@@ -117,7 +125,7 @@ def read_ids(
     path = Path(path)
     problems = Problems(path, on_error)
     ids: list[str] = []
-    for raw in raw_batches(path):
+    for raw in raw_batches(path, delimiter=delimiter):
         if not raw.lines:
             problems.report(raw.problems)
             continue
