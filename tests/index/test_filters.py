@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,9 @@ from leanmatch.index import (
     upsert_items,
 )
 from leanmatch.index.columns import infer_type
+from leanmatch.index.filtercache import SelectionCache
 from leanmatch.index.filters import AllOf, AnyOf, Compare, IsIn, Missing, Not
+from leanmatch.index.scan import Selection
 
 COLUMNS = {
     "category": ["Toys", "Tools", "Books", "", "Zoo", "toys"],
@@ -130,7 +134,12 @@ def test_forms_that_people_write():
         ("a = #", "cannot be read"),
         ("not " * 40 + "a = 1", "levels"),
         ("a = 1" + " or a = 1" * 1200, "parts"),
-        ("a" * 200_000, "characters"),
+        ("a" * 200_001, "200,001 characters"),
+        ("a = " + "9" * 330, "beyond|finite numbers, found one of 330 characters"),
+        ("a = 1e309", "finite numbers, found inf"),
+        ("a = " + "9" * 310, "finite numbers, found an integer of"),
+        ("a in (1, " + "9" * 5000 + ")", "one of 5,000 characters"),
+        (" or ".join([f"a in ({', '.join('1' * 4000)})"] * 3), "more than 10,000 values"),
     ],
 )
 def test_texts_that_are_none(text, said):
@@ -155,9 +164,15 @@ def nested(depth):
         ({"column": 3, "eq": 1}, "no filter"),
         ({"column": "a", "near": 1}, "no test 'near'"),
         ({"column": "a", "eq": None}, "compares with"),
-        ({"column": "a", "eq": float("nan")}, "compares with"),
+        ({"column": "a", "eq": float("nan")}, "finite numbers"),
         ({"column": "a", "in": "x"}, "needs a list"),
-        ({"column": "a", "in": [1] * 20_000}, "20,000 values"),
+        ({"column": "a", "in": [1] * 20_000}, "more than 10,000 values"),
+        ({"or": [{"column": "a", "in": [1] * 4000}] * 3}, "more than 10,000 values"),
+        ({"column": "a", "in": ["x" * 150_000, "y" * 60_000]}, "more than 200,000 characters"),
+        ({"or": [{"column": "a" * 150_000, "eq": 1}] * 2}, "more than 200,000 characters"),
+        ({"column": "a", "eq": 10**400}, "an integer of 1,329 bits"),
+        ({"column": "a", "in": [1, 10**400]}, "an integer of"),
+        ({"column": "a", "lt": float("inf")}, "finite numbers"),
         ({"and": []}, "needs a list"),
         ({"or": [{"column": "a", "eq": 1}] * 1500}, "parts"),
         (nested(40), "levels"),
@@ -181,6 +196,104 @@ def test_json_that_is_none(value, said):
 def test_filters_that_do_not_fit_the_columns(catalogue, text, said):
     with pytest.raises(UsageError, match=said):
         catalogue.select(parse_filter(text))
+
+
+@pytest.mark.parametrize("value", [{"x": "y" * 10**6}, ["z" * 10**6] * 9, "t" * 10**6, {"a" * 10**6: 1}])
+def test_what_a_client_sent_is_repeated_shortened(value):
+    for filter_ in (value, {"column": "a", "eq": [value]}, {"and": value}, {"column": "a", "in": value}):
+        if isinstance(filter_, dict) and isinstance(filter_.get("in"), list):
+            continue
+        with pytest.raises(UsageError) as caught:
+            filter_from_json(filter_)
+        assert len(str(caught.value)) < 1000
+
+
+def milliseconds(work, *arguments):
+    taken = []
+    for _ in range(3):
+        begin = time.process_time()
+        with suppress(UsageError):
+            work(*arguments)
+        taken.append(time.process_time() - begin)
+    return 1000 * min(taken)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = \N{GRINNING FACE} or " * 8_000,  # one character of four bytes makes every copy of the text wide
+        "\N{GRINNING FACE}=1 or " * 8_000,
+        "a=1 or " * 14_000 + "`\N{GRINNING FACE}`=1",
+        "a in (" + "1, " * 9_000 + "1) or `\N{GRINNING FACE}`=1",
+        'a = "' + "\\\\" * 50_000 + "\N{GRINNING FACE}",
+        " " * 99_000 + "\N{GRINNING FACE}",
+        "(" * 100_000,
+        "not " * 25_000,
+        "1" * 100_000 + "\N{GRINNING FACE}",
+        "a" * 100_000 + "\N{GRINNING FACE}",
+    ],
+)
+def test_reading_takes_time_by_length(text):
+    assert milliseconds(parse_filter, text) < 100  # 2 seconds and more, when it was quadratic
+
+
+EDGES = [2**53 - 1, 2**53, 2**53 + 1, 10**18 - 1, 1 - 10**18, 0, -1, 7]
+
+
+@pytest.fixture(scope="module")
+def edges(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("edges") / "c"
+    items = [Item(f"i{n}", f"t{n}", {"whole": n_, "real": float(n_)}) for n, n_ in enumerate(EDGES)]
+    create_catalogue(folder, items, HashEncoder())
+    catalogue = Catalogue.open(folder)
+    assert catalogue.manifest.columns == {"whole": "integer", "real": "number"}
+    return catalogue
+
+
+@pytest.mark.parametrize(
+    "value", [*EDGES, 0.5, -0.5, 2.0**53, 2.0**63, -(2.0**63), 2**63, -(2**63) - 1, 10**30, -1e300, 2**53 + 2]
+)
+def test_numbers_are_compared_exactly(edges, value):
+    for name in ("whole", "real"):
+        held = [edges.metadata(row)[name] for row in range(len(edges))]
+        for operator, sign in SIGNS.items():
+            expected = [row for row, other in enumerate(held) if sign(other, value)]
+            assert edges.select(Compare(name, operator, value)).rows.tolist() == expected, (name, operator)
+        expected = [row for row, other in enumerate(held) if other in (value, 0.5)]
+        assert edges.select(IsIn(name, (value, 0.5))).rows.tolist() == expected, name
+
+
+def test_selections_are_kept_within_bytes_and_without_texts():
+    cache = SelectionCache(max_bytes=100_000)
+    secret = "s" * 5_000
+    for n in range(2_000):
+        expression = Compare("a", "eq", f"{secret}{n}")
+        cache.put(cache.key(expression), Selection(np.arange(n % 700), 700))
+    assert 0 < len(cache) < 200 and 50_000 < cache.nbytes <= 100_000
+    assert sys.getsizeof(cache.key(expression)) < 100
+    assert cache.get(cache.key(expression)) is not None
+    assert cache.get(cache.key(Compare("a", "eq", f"{secret}0"))) is None  # the oldest went
+    cache.put(b"large", Selection(np.arange(50_000), 50_000))
+    assert cache.get(b"large") is None and len(cache) > 0
+    assert cache.key(Compare("a", "eq", 1)) != cache.key(Compare("a", "eq", True))
+
+
+def test_a_selection_can_be_given_up(catalogue):
+    class GoneError(Exception):
+        pass
+
+    calls = []
+
+    def check():
+        calls.append(1)
+        if len(calls) > 5:
+            raise GoneError
+
+    expression = AnyOf(tuple(Compare("price", "gt", 7000 + n) for n in range(100)))
+    with pytest.raises(GoneError):
+        catalogue.select(expression, check)
+    assert len(calls) == 6
+    assert len(catalogue.select(expression)) == len(catalogue.select(parse_filter("price > 7000")))
 
 
 def test_types_are_inferred_without_losing_a_digit():

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections import OrderedDict, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,9 @@ from leanmatch.errors import DataError, FormatError, UsageError
 from leanmatch.index.approximate import ApproximateSearch, read_index
 from leanmatch.index.columns import CodedColumn
 from leanmatch.index.exact import checked_matrix
+from leanmatch.index.filtercache import SelectionCache
 from leanmatch.index.filtermask import filter_mask
 from leanmatch.index.filters import Filter
-from leanmatch.index.filtertext import filter_to_text
 from leanmatch.index.manifest import MANIFEST, Manifest, read_manifest
 from leanmatch.index.planner import Plan, alive_rows, choose, merged
 from leanmatch.index.recommender import Recommendation, same_text
@@ -28,7 +27,6 @@ from leanmatch.index.segments import SegmentRows, read_segments
 from leanmatch.index.table import joined_items
 from leanmatch.types import EncodeFunction, Vectors
 
-_KEPT_FILTERS = 256
 _KEPT_DOCUMENTS = 100_000
 _ATTEMPTS = 20
 
@@ -58,10 +56,9 @@ class Catalogue:
         self.ids = [str(name) for name in self._items.ids.tolist()]
         self._row = {name: row for row, name in enumerate(self.ids)}
         self._columns: dict[str, CodedColumn] = {}
-        self._filters: OrderedDict[str, Selection] = OrderedDict()
+        self._selections = SelectionCache()
         self._documents: dict[int, bytes] = {}
         self._same: dict[str, list[int]] | None = None
-        self._lock = Lock()
         self._approximate, self._covered = _approximate(folder, manifest, segments)
         self._alive = None if self._covered is None else alive_rows(self._covered)
         self._delta = len(self._vectors) - (0 if self._covered is None else int((self._covered >= 0).sum()))
@@ -141,28 +138,28 @@ class Catalogue:
             kind = self.manifest.columns.get(name)
             if kind is None:
                 known = ", ".join(self.manifest.columns) or "none"
-                raise UsageError(f"the catalogue has no column {name!r}", remedy=f"the columns are: {known}")
+                raise UsageError(
+                    f"the catalogue has no column {name[:80]!r}", remedy=f"the columns are: {known}"
+                )
             coded = self._columns[name] = CodedColumn.build(self._items.columns[name], kind)
         return coded
 
-    def select(self, expression: Filter) -> Selection:
-        """The rows that a filter leaves; the last 256 filters are remembered.
+    def select(self, expression: Filter, check: Callable[[], None] = lambda: None) -> Selection:
+        """The rows that a filter leaves; the selections of the last filters are remembered (64 MB of them).
+
+        Args:
+            expression: the filter.
+            check: called before each comparison; what it raises ends the work.
 
         Raises:
             UsageError: an unknown column, or a value of another type than the column's.
         """
-        key = filter_to_text(expression)  # not the filter itself: True and 1 are equal in Python
-        with self._lock:
-            found = self._filters.get(key)
-            if found is not None:
-                self._filters.move_to_end(key)
-                return found
-        mask = filter_mask(expression, self.column, len(self))
-        selection = Selection(np.flatnonzero(mask), len(self))
-        with self._lock:
-            self._filters[key] = selection
-            while len(self._filters) > _KEPT_FILTERS:
-                self._filters.popitem(last=False)
+        key = self._selections.key(expression)
+        selection = self._selections.get(key)
+        if selection is None:
+            mask = filter_mask(expression, self.column, len(self), check)
+            selection = Selection(np.flatnonzero(mask), len(self))
+            self._selections.put(key, selection)
         return selection
 
     def search(
@@ -170,7 +167,7 @@ class Catalogue:
         queries: Vectors,
         k: int | Sequence[int] = 10,
         *,
-        filters: Sequence[Filter | None] | None = None,
+        filters: Sequence[Filter | Selection | None] | None = None,
         exclude: Sequence[Collection[int]] | None = None,
     ) -> list[Found]:
         """The best items for each query.
@@ -178,7 +175,7 @@ class Catalogue:
         Args:
             queries: shape ``(queries, dimension)``.
             k: how many, for all queries or for each.
-            filters: for each query a filter, or None.
+            filters: for each query a filter, what :meth:`select` made of one, or None.
             exclude: for each query rows that are left out.
 
         Raises:
@@ -192,7 +189,10 @@ class Catalogue:
                 raise UsageError(f"k is {one}", remedy="ask for 1 item or more")
         banned = [set(rows) for rows in exclude] if exclude is not None else [set()] * len(matrix)
         widths = [one + len(out) for one, out in zip(wanted, banned, strict=True)]
-        chosen = [None if one is None else self.select(one) for one in (filters or [None] * len(matrix))]
+        chosen = [
+            one if one is None or isinstance(one, Selection) else self.select(one)
+            for one in (filters or [None] * len(matrix))
+        ]
         plans = [choose(self._approximate, len(self), one) for one in chosen]
         found: list[tuple[NDArray[np.float64], Rows]] = [(np.zeros(0), np.zeros(0, np.int64))] * len(matrix)
         exact = [i for i, plan in enumerate(plans) if plan.exact] if len(self) else []

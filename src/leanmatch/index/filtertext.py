@@ -8,31 +8,34 @@ or single quotes; a quote or a backslash inside is written after a backslash. ``
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from leanmatch.errors import UsageError
 from leanmatch.index.columns import Value
 from leanmatch.index.filters import (
-    MAX_DEPTH,
-    MAX_PARTS,
+    MAX_CHARACTERS,
     OPERATORS,
     AllOf,
     AnyOf,
+    Budget,
     Compare,
     Filter,
     IsIn,
     Missing,
     Not,
-    checked_in,
+    beyond_float64,
     checked_value,
 )
 
-MAX_LENGTH = 100_000
+MAX_DIGITS = 320
+"""Numbers of more characters are refused before they are read; float64 ends at 309 digits."""
 
+_SPACE = re.compile(r"\s*")
 _TOKEN = re.compile(
-    r"""\s*(?:
+    r"""(?:
     (?P<number>-?\d+(?:\.\d+)?(?:[eE][-+]?\d{1,3})?(?![\w.]))
-    |(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
+    |(?P<text>"[^"\\]*(?:\\.[^"\\]*)*"|'[^'\\]*(?:\\.[^'\\]*)*')
     |(?P<quoted>`[^`]+`)
     |(?P<word>[^\W\d][\w.\-]*)
     |(?P<sign><=|>=|!=|<>|==|=|<|>|\(|\)|,)
@@ -60,9 +63,12 @@ def parse_filter(text: str) -> Filter:
     >>> parse_filter('price < 20 or shop in ("a", "b")').parts
     (Compare(column='price', operator='lt', value=20), IsIn(column='shop', values=('a', 'b')))
     """
-    if len(text) > MAX_LENGTH:
-        raise UsageError(f"the filter has {len(text):,} characters", remedy=f"at most {MAX_LENGTH:,}")
-    parser = _Parser(text, _tokens(text))
+    if len(text) > MAX_CHARACTERS:
+        raise UsageError(
+            f"the filter has {len(text):,} characters",
+            remedy=f"give at most {MAX_CHARACTERS:,}: fewer values, or a column that groups them",
+        )
+    parser = _Parser(text)
     found = parser.either(0)
     if parser.peek().kind != "end":
         raise parser.wrong("'and', 'or' or the end")
@@ -105,34 +111,38 @@ def _literal(value: Value) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _tokens(text: str) -> list[_Token]:
-    out: list[_Token] = []
+def _tokens(text: str) -> Iterator[_Token]:
+    """The tokens one after another, in time that grows with the length; the last one is ``end``."""
     at = 0
-    while text[at:].strip():
-        match = _TOKEN.match(text, at)
+    while (start := _SPACE.match(text, at).end()) < len(text):  # type: ignore[union-attr]
+        match = _TOKEN.match(text, start)
         if match is None:
-            raise UsageError(f"the filter cannot be read at {text[at:].strip()[:20]!r}", remedy=_REMEDY)
+            raise UsageError(f"the filter cannot be read at {text[start : start + 20]!r}", remedy=_REMEDY)
         kind = str(match.lastgroup)
-        word, start = match.group(kind), match.start(kind)
+        word = match.group(kind)
         if kind == "word" and word.lower() in _KEYWORDS:
             kind, word = "keyword", word.lower()
-        out.append(_Token(kind, word, start))
+        yield _Token(kind, word, start)
         at = match.end()
-    return [*out, _Token("end", "", len(text))]
+    yield _Token("end", "", len(text))
 
 
 class _Parser:
-    def __init__(self, text: str, tokens: list[_Token]) -> None:
-        self._text, self._tokens, self._at, self._parts = text, tokens, 0, 0
+    """Reads token by token, so that a filter beyond the limits is not read to its end."""
+
+    def __init__(self, text: str) -> None:
+        self._text, self._tokens, self._budget = text, _tokens(text), Budget()
+        self._next = next(self._tokens)
 
     def peek(self) -> _Token:
-        return self._tokens[self._at]
+        return self._next
 
     def take(self, kind: str, *texts: str) -> _Token | None:
         token = self.peek()
         if token.kind != kind or (texts and token.text not in texts):
             return None
-        self._at += 1
+        if kind != "end":
+            self._next = next(self._tokens)
         return token
 
     def wrong(self, wanted: str) -> UsageError:
@@ -155,11 +165,7 @@ class _Parser:
         return parts[0] if len(parts) == 1 else AllOf(tuple(parts))
 
     def one(self, depth: int) -> Filter:
-        self._parts += 1
-        if depth > MAX_DEPTH or self._parts > MAX_PARTS:
-            raise UsageError(
-                f"the filter has more than {MAX_DEPTH} levels or {MAX_PARTS:,} parts", remedy="flatten it"
-            )
+        self._budget.take_part(depth)
         if self.take("keyword", "not"):
             return Not(self.one(depth + 1))
         if self.take("sign", "("):
@@ -170,7 +176,8 @@ class _Parser:
         token = self.take("word") or self.take("quoted")
         if token is None:
             raise self.wrong("a column")
-        return self.test(token.text.strip("`") if token.kind == "quoted" else token.text)
+        name = token.text.strip("`") if token.kind == "quoted" else token.text
+        return self.test(self._budget.take_text(name))
 
     def test(self, column: str) -> Filter:
         if sign := self.take("sign", *_SIGNS):
@@ -193,15 +200,18 @@ class _Parser:
         while not self.take("sign", ")"):
             if values and not self.take("sign", ","):
                 raise self.wrong("',' or ')'")
+            self._budget.take_values(1)
             values.append(self.value())
-        return checked_in(column, values)
+        return IsIn(column, tuple(values))
 
     def value(self) -> Value:
         if token := self.take("text"):
-            return re.sub(r"\\(.)", r"\1", token.text[1:-1], flags=re.DOTALL)
+            return self._budget.take_text(re.sub(r"\\(.)", r"\1", token.text[1:-1], flags=re.DOTALL))
         if token := self.take("number"):
+            if len(token.text) > MAX_DIGITS:
+                raise beyond_float64(f"one of {len(token.text):,} characters")
             whole = re.fullmatch(r"-?\d+", token.text)
-            return int(token.text) if whole else checked_value(float(token.text))
+            return checked_value(int(token.text) if whole else float(token.text), self._budget)
         if token := self.take("keyword", "true", "false"):
             return token.text == "true"
         raise self.wrong('a value ("text", a number, true or false)')
