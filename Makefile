@@ -6,6 +6,8 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 EXTRAS := test,dev
 BIN := $(VENV)/bin
+# The environment's CMake comes before the system's, which may be too old.
+WITH_CMAKE := PATH="$(abspath $(BIN)):$$PATH"
 
 # One stamp a step: a second call is instant, and only what changed is done again.
 VENV_STAMP := $(VENV)/.stamp-venv
@@ -40,11 +42,11 @@ docs: $(PACKAGE_STAMP) ## the documentation, into build/docs; warnings are error
 bench: $(PACKAGE_STAMP) ## every benchmark in benchmarks/
 	@set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
-sanitize: ## C++ kernels under the address and undefined-behaviour sanitizers (needs only a compiler)
-	@scripts/sanitize.sh build/sanitize
+sanitize: ## C++ kernels under the address and undefined-behaviour sanitizers (needs a compiler and CMake 3.26+)
+	@$(WITH_CMAKE) scripts/sanitize.sh build/sanitize
 
-arm: ## C++ kernels for AArch64 under emulation (needs g++-aarch64-linux-gnu and qemu-user)
-	@scripts/arm.sh build/arm
+arm: ## C++ kernels for AArch64 under emulation (needs CMake, g++-aarch64-linux-gnu, qemu-user)
+	@$(WITH_CMAKE) scripts/arm.sh build/arm
 
 fuzz: $(PACKAGE_STAMP) ## damaged model folders, FUZZ_ROUNDS of them (default 3000), from FUZZ_SEED
 	HF_HUB_OFFLINE=1 LEANMATCH_FUZZ_ROUNDS=$(or $(FUZZ_ROUNDS),3000) LEANMATCH_FUZZ_SEED=$(or $(FUZZ_SEED),1) \

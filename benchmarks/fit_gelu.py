@@ -1,4 +1,4 @@
-"""The polynomials of csrc/linear/vector_math.inc.h: fits them again and prints coefficients and errors.
+"""Fits the polynomials of csrc/linear/kernels/vector_math.inc.h again; prints coefficients and errors.
 
 `Phi(x) - 1/2 = x P(2 x^2 / L^2 - 1)` on `[-L, L]`, with `P(1) = 1 / (2 L)` so that clamped values are exact;
 iteratively reweighted least squares at Chebyshev nodes. Errors are those of the fp32 evaluation.

@@ -5,56 +5,30 @@
 # Usage: scripts/arm.sh BUILD_FOLDER [quick]; quick: check_linear, check_ops, check_scan only, which measure every kernel
 set -eu
 folder=${1:?a folder for the objects}
-compiler=${AARCH64_CXX:-aarch64-linux-gnu-g++}
-emulator=${QEMU_AARCH64:-qemu-aarch64}
-for tool in "$compiler" "$emulator"; do
+cmake=${CMAKE:-cmake}
+for tool in "${AARCH64_CXX:-aarch64-linux-gnu-g++}" "${QEMU_AARCH64:-qemu-aarch64}" "$cmake"; do
     command -v "$tool" >/dev/null || {
-        echo "arm.sh: $tool was not found. Debian, Ubuntu: apt install g++-aarch64-linux-gnu qemu-user" >&2
+        echo "arm.sh: $tool was not found. Debian, Ubuntu: apt install g++-aarch64-linux-gnu qemu-user; CMake: pip install cmake" >&2
         exit 2
     }
 done
-mkdir -p "$folder"
-. scripts/checks.sh
-optimization=-O3 # as CMakeLists.txt compiles kernels
-linear_rounds=5
+optimize=-O3
+rounds=5
+targets=all
+chosen=.
 if [ "${2:-}" = quick ]; then
-    optimization=-O1
-    linear_rounds=1
-    programs="check_linear check_ops check_scan"
-    sources=${sources%encoder/encoder*}
+    optimize=-O1
+    rounds=1
+    targets="check_linear check_ops check_scan"
+    chosen=check_
 fi
-# Static: no AArch64 library is needed at run time. Code that only another architecture uses is an error: it was a warning once.
-common="-std=c++17 $optimization -Wall -Wextra -Werror=unused -static"
-compile_kernels aarch64
-for program in $programs; do link "$program"; done
-
-run() { # CPU LEVELS SCAN: the levels that must run on it, no more and no fewer; that of the scan
-    for program in $programs; do
-        rounds=
-        case $program in
-        check_linear) rounds=$linear_rounds ;;
-        fuzz_packing) rounds=${FUZZ_ROUNDS:-3000} ;;
-        esac
-        said=$("$emulator" -cpu "$1" "$folder/$program" ${rounds:+"$rounds"}) || {
-            echo "arm.sh: on $1, $program failed: $said" >&2
-            exit 1
-        }
-        echo "$1: $said"
-        case $program in
-        check_scan)
-            [ "${said##*levels: }" = "$3" ] || {
-                echo "arm.sh: on $1 the scan must run at: $3" >&2
-                exit 1
-            }
-            ;;
-        check_*)
-            [ "${said##*levels: }" = "$2" ] || {
-                echo "arm.sh: on $1 the levels must be: $2" >&2
-                exit 1
-            }
-            ;;
-        esac
-    done
+# Code that only another architecture uses is an error: it was a warning once.
+"$cmake" -S . -B "$folder" -D CMAKE_TOOLCHAIN_FILE="$PWD/cmake/aarch64-linux-gnu.cmake" -D LEANMATCH_CHECKS=ON \
+    -D CMAKE_CXX_FLAGS="-Werror=unused" -D LEANMATCH_OPTIMIZE="$optimize" -D LEANMATCH_LINEAR_ROUNDS="$rounds" \
+    -D LEANMATCH_FUZZ_ROUNDS="${FUZZ_ROUNDS:-3000}" -D CMAKE_CXX_FLAGS_RELEASE="$optimize" >"$folder.log" || {
+    cat "$folder.log" >&2
+    exit 1
 }
-run cortex-a53 "portable neon" none
-run neoverse-n1 "portable neon neon_dotprod" neon_dotprod
+# shellcheck disable=SC2086
+"$cmake" --build "$folder" --parallel "$(getconf _NPROCESSORS_ONLN)" --target $targets
+"$(dirname "$(command -v "$cmake")")/ctest" --test-dir "$folder" --tests-regex "$chosen" --output-on-failure --verbose

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import platform
 import sys
@@ -139,6 +140,29 @@ def test_extension_that_was_never_built(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(native.NativeError, match=r"is not in .*leanmatch(.|\n)*remedy: pip install \."):
         native.load()
+
+
+def test_stubs_without_the_extension_count_as_never_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "leanmatch_stubs_alone").mkdir()
+    (tmp_path / "leanmatch_stubs_alone" / "__init__.pyi").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(native, "_EXTENSION", "leanmatch_stubs_alone")
+    with pytest.raises(native.NativeError, match=r"is not in .*leanmatch(.|\n)*remedy: pip install \."):
+        native.load()
+
+
+def test_stubs_that_the_build_makes_name_what_the_extension_has(extension: ModuleType) -> None:
+    folder = Path(extension.__file__ or "").parent / "_native"
+    if not folder.is_dir():
+        pytest.skip("the source tree has no stubs of the extension; an installed build has")
+    for stub, module in {"__init__": extension, "linear": extension.linear, "scan": extension.scan}.items():
+        tree = ast.parse((folder / f"{stub}.pyi").read_text(encoding="utf-8"))
+        named = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        named |= {node.target.id for node in tree.body if isinstance(node, ast.AnnAssign)}
+        named |= {a.asname for n in tree.body if isinstance(n, ast.ImportFrom) for a in n.names if a.asname}
+        assert named == {name for name in dir(module) if not name.startswith("_")}
 
 
 def test_extension_that_does_not_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "../cpu_features.h"
-#include "../encoder/ops.h"
+#include "cpu/features.h"
+#include "encoder/ops/ops.h"
 
 using namespace leanmatch;
 using namespace leanmatch::encoder;

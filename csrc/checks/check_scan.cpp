@@ -8,8 +8,8 @@
 #include <utility>
 #include <vector>
 
-#include "../cpu_features.h"
-#include "../scan/codes.h"
+#include "cpu/features.h"
+#include "scan/codes.h"
 
 using namespace leanmatch;
 

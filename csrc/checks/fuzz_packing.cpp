@@ -11,8 +11,8 @@
 #include <stdexcept>
 #include <vector>
 
-#include "../encoder/encoder.h"
-#include "../linear/linear.h"
+#include "encoder/encoder.h"
+#include "linear/linear.h"
 
 namespace {
 

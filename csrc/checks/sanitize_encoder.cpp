@@ -10,9 +10,9 @@
 #include <thread>
 #include <vector>
 
-#include "../cpu_features.h"
-#include "../encoder/encoder.h"
-#include "../linear/linear.h"
+#include "cpu/features.h"
+#include "encoder/encoder.h"
+#include "linear/linear.h"
 
 using namespace leanmatch;
 using namespace leanmatch::encoder;

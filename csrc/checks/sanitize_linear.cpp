@@ -11,8 +11,8 @@
 #include <stdexcept>
 #include <vector>
 
-#include "../linear/linear.h"
-#include "../linear/peaks.h"
+#include "linear/linear.h"
+#include "linear/peaks.h"
 
 namespace {
 

@@ -9,8 +9,8 @@
 #include <cstdlib>
 #include <vector>
 
-#include "../linear/kernels.h"
-#include "../linear/linear.h"
+#include "linear/kernels.h"
+#include "linear/linear.h"
 
 namespace leanmatch {
 namespace checks {

@@ -19,8 +19,8 @@
 #include <memory>
 #include <vector>
 
-#include "../linear/linear.h"
-#include "ops.h"
+#include "linear/linear.h"
+#include "encoder/ops/ops.h"
 #include "pool.h"
 #include "table.h"
 

@@ -6,7 +6,7 @@
 #include <memory>
 #include <vector>
 
-#include "ops.h"
+#include "encoder/ops/ops.h"
 
 namespace leanmatch {
 namespace encoder {

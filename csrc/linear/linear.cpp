@@ -4,7 +4,7 @@
 #include <cstring>
 #include <iterator>
 
-#include "../cpu_features.h"
+#include "cpu/features.h"
 #include "checks.h"
 #include "storage.h"
 

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "../linear/storage.h"
+#include "linear/storage.h"
 
 namespace leanmatch {
 namespace scan {

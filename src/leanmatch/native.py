@@ -46,7 +46,10 @@ def load() -> ModuleType:
         NativeError: it was never built (a plain checkout), or it does not load; the message says which.
     """
     try:
-        return importlib.import_module(_EXTENSION)
+        module = importlib.import_module(_EXTENSION)
+        if module.__file__ is None:  # a folder of type stubs alone, which Python takes for a package
+            raise ModuleNotFoundError(f"No module named {_EXTENSION!r}", name=_EXTENSION)
+        return module
     except ModuleNotFoundError as error:
         if error.name != _EXTENSION:
             raise

@@ -1,6 +1,7 @@
 """Eight bits against float32 on the real MiniLM and real sentences: cosine at least 0.999 for every text.
 
-Levels that multiply by vpmaddubsw have activations of 7 bits (csrc/linear/avx2.cpp) and four times the error.
+Levels that multiply by vpmaddubsw have activations of 7 bits (csrc/linear/kernels/x86/avx2.cpp) and four
+times the error.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The pursuit in batched torch, for GPUs: the recursion of csrc/pursuit_kernel.h on tensors of any device.
+"""The pursuit in batched torch, for GPUs: the recursion of csrc/pursuit/kernel.h on tensors of any device.
 
 Torch is imported when a function is called. On CPUs :func:`leanmatch.factorization.pursuit.pursue` is the
 one to use: it is faster by an order of magnitude.

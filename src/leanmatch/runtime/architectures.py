@@ -28,7 +28,7 @@ ACTIVATIONS: Mapping[str, str] = MappingProxyType(
         "tanh": "tanh",
     }
 )
-"""Names in ``config.json`` to names in csrc/encoder/ops.h."""
+"""Names in ``config.json`` to names in csrc/encoder/ops/ops.h."""
 
 
 @dataclass(frozen=True)

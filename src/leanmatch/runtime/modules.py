@@ -24,7 +24,7 @@ DENSE_ACTIVATIONS: Mapping[str, str] = MappingProxyType(
         "Sigmoid": "sigmoid",
     }
 )
-"""Classes of ``torch.nn`` to names in csrc/encoder/ops.h."""
+"""Classes of ``torch.nn`` to names in csrc/encoder/ops/ops.h."""
 
 _SENTENCE = "sentence_embedding"
 
