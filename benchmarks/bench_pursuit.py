@@ -26,7 +26,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from leanmatch.factorization.pursuit import (
+from leanmatch.factorization.pursuit.batched import pursue_torch
+from leanmatch.factorization.pursuit.native import (
     LEVELS,
     decode,
     decode_backward,
@@ -35,8 +36,7 @@ from leanmatch.factorization.pursuit import (
     refit,
     usable_threads,
 )
-from leanmatch.factorization.reference import pursue_reference
-from leanmatch.factorization.torch_pursuit import pursue_torch
+from leanmatch.factorization.pursuit.reference import pursue_reference
 from leanmatch.files import atomic_file
 from leanmatch.native import LIMIT_VARIABLE, variants
 

@@ -30,14 +30,14 @@ from leanmatch.formats import load_matcher
 from leanmatch.metrics import RetrievalProbe
 from leanmatch.training import PairTableEvaluator, RegularizerOptions, ScheduleOptions, TrainOptions
 from leanmatch.training.adapters import add_lora, merge_lora
-from leanmatch.training.averaging import average_weights, mean_weights, snapshot
 from leanmatch.training.base_scores import FrozenBase
 from leanmatch.training.checkpoints import WorkFolder, load_weights, save_weights
 from leanmatch.training.dataset import training_dataset
 from leanmatch.training.engine import train_stage
-from leanmatch.training.evaluator import encode_function
 from leanmatch.training.recipe import build_loss
-from leanmatch.training.shift import set_aside
+from leanmatch.training.selection.averaging import average_weights, mean_weights, snapshot
+from leanmatch.training.selection.evaluator import encode_function
+from leanmatch.training.selection.shift import set_aside
 from leanmatch.types import EncodeFunction
 
 SETTINGS = {

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pages import arguments_of, publish
 
 from leanmatch.metrics.bootstrap import Interval, interval, resampled_ratios
-from leanmatch.training.selection import SHARES, Candidate, choose, explore
+from leanmatch.training.selection.choice import SHARES, Candidate, choose, explore
 
 Scores = NDArray[np.float64]
 Runs = dict[str, dict[str, Any]]  # method -> result file, of one setting, regime and seed

@@ -206,8 +206,8 @@ def client_seconds():
 
 def budget(folder, threads, rounds=40):
     """Milliseconds of processor time a request, by what the server does, for a batch of 1 and of 64."""
+    from leanmatch.serve.api.matching import read_request
     from leanmatch.serve.engine import Answer, Engine, Recommend
-    from leanmatch.serve.matching import read_request
 
     catalogue = Catalogue.open(folder)
     engine = Engine(open_encoder(catalogue.manifest.model.name), catalogue, threads)

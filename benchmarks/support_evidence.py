@@ -25,10 +25,10 @@ from compression_match import Match
 from compression_methods import METHODS
 
 from leanmatch.compression import compressed_layers, default_spec, factorize
-from leanmatch.compression.blocks import blocks_of
-from leanmatch.compression.evidence import Evidence
+from leanmatch.compression.fitting.blocks import blocks_of
 from leanmatch.compression.matrices import FactoredMatrix
-from leanmatch.compression.support import whitened_atoms
+from leanmatch.compression.stf.evidence import Evidence
+from leanmatch.compression.stf.support import whitened_atoms
 
 
 def main(arguments: list[str] | None = None) -> None:

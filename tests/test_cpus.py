@@ -10,7 +10,7 @@ import pytest
 from leanmatch import cpus
 from leanmatch.cli.doctor import examine
 from leanmatch.cpus import OPENMP_VARIABLE, cpu_quota, limit_openmp, usable_cpus
-from leanmatch.factorization import pursuit
+from leanmatch.factorization.pursuit import native as pursuit
 from leanmatch.runtime import encoder
 
 UNIFIED = "31 23 0:28 {root} /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"

@@ -14,8 +14,8 @@ from ranx import Qrels, Run
 from ranx import evaluate as ranx_evaluate
 
 from leanmatch.metrics.names import parse_retrieval_metric
-from leanmatch.metrics.retrieval import Judgements, per_query
-from leanmatch.metrics.search import top_k
+from leanmatch.metrics.ranking.retrieval import Judgements, per_query
+from leanmatch.metrics.ranking.search import top_k
 
 METRICS = ("nDCG@10", "nDCG@3", "MRR@10", "P@5", "Recall@10", "Recall@100")
 TREC = {

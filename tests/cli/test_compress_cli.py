@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 import training_models as models
 from leanmatch.cli.app import app
-from leanmatch.compression import planner, planner_training
+from leanmatch.compression.planner import plan as planner
+from leanmatch.compression.planner import training as planner_training
 from leanmatch.data import PairTable, write_pairs
 from leanmatch.formats import load_encoder, load_matcher, read_artifact
 
@@ -287,7 +288,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(base, pairs, tmp_path, mo
         def impatient(**values):
             return options(**{**values, "checkpoint_seconds": 0.0})
 
-        patch.setattr("leanmatch.cli.compressionoptions.TrainingOptions", impatient)
+        patch.setattr("leanmatch.cli.compress.options.TrainingOptions", impatient)
         patch.setattr(planner_training, "_save", save)
         stopped = compress(base, pairs, tmp_path / "cut", *fixed)
         assert stopped.exit_code == 130 and calls[-1] == 3 and not (tmp_path / "cut").exists()

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from leanmatch.cli.data import app
+from leanmatch.cli.data.command import app
 from leanmatch.data import load_split, read_pairs
-from leanmatch.data import see_also as module
+from leanmatch.data.see_also import build as module
 
 runner = CliRunner()
 

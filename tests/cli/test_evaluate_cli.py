@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from leanmatch.data import PairTable, SplitOptions, split_pairs
 
 # The package has the module and the command under one name; this is the module.
-command = importlib.import_module("leanmatch.cli.evaluate")
+command = importlib.import_module("leanmatch.cli.evaluate.command")
 app = typer.Typer()
 app.command()(command.evaluate)
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 import training_models as models
 from leanmatch.cli.app import app
-from leanmatch.cli.trainoptions import REGULARIZER, SCHEDULE, SPLIT, TOP, gather_options
+from leanmatch.cli.train.options import REGULARIZER, SCHEDULE, SPLIT, TOP, gather_options
 from leanmatch.data import PairTable, read_pairs, write_pairs
 from leanmatch.formats import load_encoder, read_provenance
 from leanmatch.training import engine

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from leanmatch.compression.blocks import blocks_of, metric_of, rows_of
 from leanmatch.compression.decode import bag_decode, decode, scatter_decode
-from leanmatch.compression.fitting import rank_for
-from leanmatch.compression.pursuit import pursue, refit
+from leanmatch.compression.fitting.blocks import blocks_of, metric_of, rows_of
+from leanmatch.compression.fitting.fit import rank_for
+from leanmatch.compression.fitting.pursuit import pursue, refit
 from leanmatch.compression.quantize import fake_quantize, quantize
-from leanmatch.compression.support import drop_costs, gram_of, propose, thin, whitened_atoms
+from leanmatch.compression.stf.support import drop_costs, gram_of, propose, thin, whitened_atoms
 from leanmatch.errors import ModelError
 from leanmatch.factorization import Calibration
 

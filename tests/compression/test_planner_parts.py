@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leanmatch.compression import LayerSpec
-from leanmatch.compression.planner import Budget, choose
-from leanmatch.compression.planner_allocation import allocate
-from leanmatch.compression.planner_candidates import METHODS, Candidate, Group, spec_cost
-from leanmatch.compression.planner_quality import compare
-from leanmatch.compression.planner_sensitivity import in_proportion, middle_of
+from leanmatch.compression.planner.allocation import allocate
+from leanmatch.compression.planner.candidates import METHODS, Candidate, Group, spec_cost
+from leanmatch.compression.planner.plan import Budget, choose
+from leanmatch.compression.planner.quality import compare
+from leanmatch.compression.planner.sensitivity import in_proportion, middle_of
 from leanmatch.errors import UsageError
 
 

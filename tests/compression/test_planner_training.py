@@ -11,9 +11,9 @@ import torch
 from compression_models import tiny_encoder, token_batch
 
 from leanmatch.compression import LayerSpec, convert, factorize
+from leanmatch.compression.fitting.workers import beside_one_another
 from leanmatch.compression.patterns import default_spec
-from leanmatch.compression.planner_training import STRETCH, Batches
-from leanmatch.compression.workers import beside_one_another
+from leanmatch.compression.planner.training import STRETCH, Batches
 
 LENGTHS = np.random.default_rng(0).integers(3, 200, 1000)
 

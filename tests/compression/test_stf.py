@@ -19,7 +19,7 @@ from leanmatch.compression import (
     factorize,
     finalize,
 )
-from leanmatch.compression.stf import forget_moments, shadow_step
+from leanmatch.compression.stf.factorizer import forget_moments, shadow_step
 from leanmatch.errors import ModelError, UsageError
 
 SPEC = LayerSpec(block=8, atoms=12, nonzeros=2)

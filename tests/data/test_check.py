@@ -41,7 +41,7 @@ def test_names_are_there_and_pyarrow_is_lazy() -> None:
     with pytest.raises(AttributeError, match="nothing"):
         _ = data.nothing
     code = (
-        "import sys, leanmatch.data, leanmatch.cli.data\n"
+        "import sys, leanmatch.data, leanmatch.cli.data.command\n"
         "print([name for name in ('pyarrow', 'scipy') if name in sys.modules])"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 
 from leanmatch.data import ItemTable, read_items
-from leanmatch.data.delimited import delimiter_named, sniff_delimiter
 from leanmatch.data.fingerprints import table_fingerprint
-from leanmatch.data.itemreaders import read_ids
+from leanmatch.data.readers.delimited import delimiter_named, sniff_delimiter
+from leanmatch.data.readers.items import read_ids
 from leanmatch.errors import DataError, UsageError
 
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leanmatch.data import near, normalized_text
-from leanmatch.data.near import near_pairs
+from leanmatch.data import near_duplicates as near
+from leanmatch.data import normalized_text
+from leanmatch.data.near_duplicates import near_pairs
 from leanmatch.errors import DataError
 
 

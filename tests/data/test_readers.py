@@ -218,7 +218,7 @@ def test_batches(tmp_path: Path) -> None:
 
 
 def test_batch_of_bad_rows_only_keeps_line_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("leanmatch.data.readers.BATCH_ROWS", 2)
+    monkeypatch.setattr("leanmatch.data.readers.pairs.BATCH_ROWS", 2)
     lines = ["x"] * 5 + ['{"anchor": "a", "positive": "b"}', '{"anchor": "c"}']
     table = read_pairs(write(tmp_path / "a.jsonl", "\n".join(lines)), on_error="skip")
     assert table.anchors == ["a"] and [row.line for row in table.skipped] == [1, 2, 3, 4, 5, 7]

@@ -9,7 +9,7 @@ import warnings
 import pyarrow.parquet as pq
 import pytest
 
-from leanmatch.data.see_also import split_of, write_see_also
+from leanmatch.data.see_also.build import split_of, write_see_also
 from leanmatch.errors import DataError, LeanmatchError, MissingExtraError, UsageError
 
 pytest.importorskip("numpydoc", reason="the demo extra (numpydoc) is not installed")

@@ -18,7 +18,7 @@ from leanmatch.data import (
     split_pairs,
     write_manifest,
 )
-from leanmatch.data.parts import PARTS, Split
+from leanmatch.data.splitting.parts import PARTS, Split
 from leanmatch.errors import DataError, FormatError, UsageError
 
 FAR = ["zq", "wv", "kj", "xp"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from leanmatch.factorization import pursuit
+from leanmatch.factorization.pursuit import native as pursuit
 from leanmatch.native import LIMIT_VARIABLE, variants
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from factor_examples import factors_of, shapes
 from leanmatch.errors import DataError
 from leanmatch.factorization.dense_sparse import decode_reference
-from leanmatch.factorization.pursuit import decode, decode_backward
+from leanmatch.factorization.pursuit.native import decode, decode_backward
 
 across_levels = settings(
     deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]

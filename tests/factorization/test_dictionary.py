@@ -9,13 +9,14 @@ import pytest
 
 from factor_examples import factors_of
 from leanmatch.errors import DataError, UsageError
-from leanmatch.factorization import DenseSparse, pursuit
+from leanmatch.factorization import DenseSparse
 from leanmatch.factorization import atoms as atoms_module
 from leanmatch.factorization.atoms import k_svd_atoms, least_squares_atoms, revive_atoms, weighted_values
 from leanmatch.factorization.calibration import BlockMetric, Calibration
 from leanmatch.factorization.compensation import swept
 from leanmatch.factorization.dictionary import UPDATES, DenseSparseOptions, _learn, dense_sparse
 from leanmatch.factorization.orthonormal import OrthonormalOptions, orthonormal
+from leanmatch.factorization.pursuit import native as pursuit
 
 SMALL = DenseSparseOptions(width=8, atoms=20, nonzeros=2, iterations=12, beam=2, threads=1)
 

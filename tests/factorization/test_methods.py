@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from leanmatch.errors import DataError, UsageError
+from leanmatch.factorization.baselines.low_rank import block_low_rank_bits
+from leanmatch.factorization.baselines.product_codes import ProductCodes
 from leanmatch.factorization.calibration import Calibration
-from leanmatch.factorization.low_rank import block_low_rank_bits
 from leanmatch.factorization.methods import METHODS, find_method, solve
-from leanmatch.factorization.productcodes import ProductCodes
 
 
 def normal(*shape, seed=0):

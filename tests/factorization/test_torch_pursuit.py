@@ -7,9 +7,10 @@ import pytest
 
 from factor_examples import support_of
 from leanmatch.errors import DataError, UsageError
-from leanmatch.factorization import pursuit, torch_pursuit
-from leanmatch.factorization.reference import pursue_reference
-from leanmatch.factorization.torch_pursuit import pursue_torch, refit_torch
+from leanmatch.factorization.pursuit import batched as torch_pursuit
+from leanmatch.factorization.pursuit import native as pursuit
+from leanmatch.factorization.pursuit.batched import pursue_torch, refit_torch
+from leanmatch.factorization.pursuit.reference import pursue_reference
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 

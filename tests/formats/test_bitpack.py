@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from leanmatch.errors import FormatError
-from leanmatch.formats.artifact import bitpack
-from leanmatch.formats.artifact.bitpack import pack, packed_size, signed, unpack
+from leanmatch.formats.artifact import bit_packing as bitpack
+from leanmatch.formats.artifact.bit_packing import pack, packed_size, signed, unpack
 
 
 def reference(numbers, bits):

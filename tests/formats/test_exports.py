@@ -18,7 +18,8 @@ from compressed_models import SMALL, compressed
 from leanmatch.compression import CompressionSpec, LayerSpec, Rule, compressed_layers
 from leanmatch.errors import FormatError, LeanmatchError, MissingExtraError, UsageError
 from leanmatch.formats import load_compressed, load_matcher, read_provenance, save_compressed
-from leanmatch.formats.exports import densify, export_model, onnxfile
+from leanmatch.formats.exports import densify, export_model
+from leanmatch.formats.exports import onnx_file as onnxfile
 
 TEXTS = ["usb dock", "red camera lens", "how do i mount a drive"]
 

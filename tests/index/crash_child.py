@@ -20,11 +20,10 @@ from leanmatch.index import (
     create_catalogue,
     delete_items,
     rebuild_catalogue,
-    staging,
-    transaction,
     upsert_items,
 )
-from leanmatch.index.scan import faiss_module
+from leanmatch.index.search.scan import faiss_module
+from leanmatch.index.storage import staging, transaction
 
 ITEMS = items_of_shop(12)
 

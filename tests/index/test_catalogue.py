@@ -27,12 +27,11 @@ from leanmatch.index import (
     put_extra,
     read_manifest,
     rebuild_catalogue,
-    staging,
-    transaction,
     upsert_items,
 )
-from leanmatch.index.lock import writer_lock
-from leanmatch.index.transaction import UnwritableError
+from leanmatch.index.storage import staging, transaction
+from leanmatch.index.storage.lock import writer_lock
+from leanmatch.index.storage.transaction import UnwritableError
 
 
 @pytest.fixture

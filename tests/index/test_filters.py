@@ -29,10 +29,10 @@ from leanmatch.index import (
     parse_filter,
     upsert_items,
 )
-from leanmatch.index.columns import infer_type
-from leanmatch.index.filtercache import SelectionCache
-from leanmatch.index.filters import AllOf, AnyOf, Compare, IsIn, Missing, Not
-from leanmatch.index.scan import Selection
+from leanmatch.index.filters.cache import SelectionCache
+from leanmatch.index.filters.expression import AllOf, AnyOf, Compare, IsIn, Missing, Not
+from leanmatch.index.search.scan import Selection
+from leanmatch.index.storage.columns import infer_type
 
 COLUMNS = {
     "category": ["Toys", "Tools", "Books", "", "Zoo", "toys"],

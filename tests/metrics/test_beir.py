@@ -8,7 +8,7 @@ import pytest
 
 from leanmatch.data import read_pairs
 from leanmatch.metrics import evaluate
-from leanmatch.metrics.quick import retrieval_score
+from leanmatch.metrics.ranking.quick import retrieval_score
 
 
 def write_beir(folder, documents, queries, judged):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from leanmatch.errors import DataError, UsageError
-from leanmatch.metrics.propensity import LabelCounts, inverse_propensities, propensity_scored
-from leanmatch.metrics.retrieval import Judgements
+from leanmatch.metrics.ranking.propensity import LabelCounts, inverse_propensities, propensity_scored
+from leanmatch.metrics.ranking.retrieval import Judgements
 
 
 def slow_psp(rankings, relevant, counts, *, n, k, a, b):

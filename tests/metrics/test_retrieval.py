@@ -9,7 +9,7 @@ import pytest
 
 from leanmatch.errors import UsageError
 from leanmatch.metrics.names import DEFAULT_METRICS, parse_retrieval_metric, split_metrics
-from leanmatch.metrics.retrieval import Judgements, per_query
+from leanmatch.metrics.ranking.retrieval import Judgements, per_query
 
 METRICS = [parse_retrieval_metric(name) for name in ("nDCG@10", "MRR@10", "P@1", "P@5", "Recall@10", "MRR@3")]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from leanmatch.errors import LeanmatchError
-from leanmatch.metrics.search import Exclusions, top_k
+from leanmatch.metrics.ranking.search import Exclusions, top_k
 
 
 def slow(queries, candidates, k, banned=frozenset()):

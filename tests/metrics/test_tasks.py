@@ -7,8 +7,8 @@ import pytest
 
 from leanmatch.data import ItemTable, PairTable
 from leanmatch.errors import DataError
-from leanmatch.metrics.candidates import decide_symmetric, grades, identify
-from leanmatch.metrics.tasks import make_task
+from leanmatch.metrics.ranking.candidates import decide_symmetric, grades, identify
+from leanmatch.metrics.ranking.tasks import make_task
 
 
 def described(table, *, symmetric, rows=None):

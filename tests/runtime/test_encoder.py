@@ -8,8 +8,8 @@ from runtime_models import ARCHITECTURES, TEXTS, build, module
 
 from leanmatch.errors import DataError, ModelError, UsageError
 from leanmatch.runtime import Encoder, load
-from leanmatch.runtime.choice import ROUNDED
 from leanmatch.runtime.linear import TABLE_LEVELS
+from leanmatch.runtime.path_choice import ROUNDED
 
 
 def expected(model, texts) -> np.ndarray:

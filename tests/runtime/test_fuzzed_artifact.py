@@ -24,8 +24,8 @@ from runtime_models import build
 from leanmatch.compression import CompressionSpec, LayerSpec, Rule, factorize, finalize
 from leanmatch.errors import LeanmatchError
 from leanmatch.formats import save_compressed
-from leanmatch.runtime.choice import FILE_NAME
 from leanmatch.runtime.loading import load_native
+from leanmatch.runtime.path_choice import FILE_NAME
 
 ROUNDS = int(os.environ.get("LEANMATCH_FUZZ_ROUNDS", "120"))
 SEED = int(os.environ.get("LEANMATCH_FUZZ_SEED", "0"))

@@ -12,8 +12,8 @@ import pytest
 
 from leanmatch.errors import FormatError
 from leanmatch.index import Catalogue
-from leanmatch.serve import languages
-from leanmatch.serve.drift import (
+from leanmatch.serve.monitoring import languages
+from leanmatch.serve.monitoring.drift import (
     Monitor,
     Reference,
     TokenCounter,

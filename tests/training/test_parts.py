@@ -12,15 +12,15 @@ import training_models as models
 from leanmatch.data import PairTable
 from leanmatch.errors import LeanmatchError, ModelError, UsageError
 from leanmatch.training.adapters import add_lora, freeze_layers, merge_lora
-from leanmatch.training.averaging import average_weights, mean_weights, snapshot
 from leanmatch.training.checkpoints import MARKER, WorkFolder, last_checkpoint
 from leanmatch.training.dataset import training_dataset
 from leanmatch.training.engine import total_steps
 from leanmatch.training.features import chunks_by_length, encode_columns, take
 from leanmatch.training.negatives import fill_negatives, given_negatives, mined_negatives
 from leanmatch.training.options import ScheduleOptions, TrainOptions
-from leanmatch.training.selection import SHARES, Candidate, approach, choose, explore, mixtures, search
-from leanmatch.training.shift import set_aside
+from leanmatch.training.selection.averaging import average_weights, mean_weights, snapshot
+from leanmatch.training.selection.choice import SHARES, Candidate, approach, choose, explore, mixtures, search
+from leanmatch.training.selection.shift import set_aside
 
 
 class TestAveraging:

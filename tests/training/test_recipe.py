@@ -16,7 +16,7 @@ from leanmatch.errors import DataError, LeanmatchError, ModelError, UsageError
 from leanmatch.metrics import retrieval_score
 from leanmatch.training import PairTableEvaluator, RegularizerOptions, ScheduleOptions, TrainOptions, fit
 from leanmatch.training.checkpoints import load_weights
-from leanmatch.training.evaluator import encode_function
+from leanmatch.training.selection.evaluator import encode_function
 
 FAST = {"batch_size": 16, "device": "cpu", "checkpoint_minutes": 60.0, "lr": 1e-2}
 

@@ -11,19 +11,19 @@ from typing import Annotated
 import typer
 
 from leanmatch import __version__
-from leanmatch.cli.compress import compress
-from leanmatch.cli.data import app as data_app
+from leanmatch.cli.compress.command import compress
+from leanmatch.cli.data.command import app as data_app
 from leanmatch.cli.demo.command import demo
 from leanmatch.cli.diagnose import diagnose
 from leanmatch.cli.doctor import doctor
-from leanmatch.cli.evaluate import evaluate
+from leanmatch.cli.evaluate.command import evaluate
 from leanmatch.cli.explain import explain
 from leanmatch.cli.export import export
 from leanmatch.cli.index import index
-from leanmatch.cli.inspect import inspect
+from leanmatch.cli.inspect.command import inspect
 from leanmatch.cli.recommend import recommend
 from leanmatch.cli.serve import serve
-from leanmatch.cli.train import train
+from leanmatch.cli.train.command import train
 from leanmatch.cpus import limit_openmp
 
 app = typer.Typer(

@@ -77,8 +77,8 @@ def delimiter_for(file: Path, option: str | None) -> str | None:
         UsageError: an option that is no delimiter.
         DataError: gzip data that is damaged.
     """
-    from leanmatch.data.delimited import DELIMITERS, delimiter_named, sniff_delimiter
-    from leanmatch.data.sources import FORMATS
+    from leanmatch.data.readers.delimited import DELIMITERS, delimiter_named, sniff_delimiter
+    from leanmatch.data.readers.sources import FORMATS
 
     chosen = delimiter_named(option)
     stem = file.with_suffix("") if file.suffix.lower() == ".gz" else file

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leanmatch.cli.common import print_json, reported_errors, say, say_skipped, stdout_console
-from leanmatch.cli.data import ColumnOption, JsonOption, OnErrorOption, parse_columns
+from leanmatch.cli.data.command import ColumnOption, JsonOption, OnErrorOption, parse_columns
 from leanmatch.cli.matchers import (
     AfterOption,
     HoldOutOption,
@@ -77,7 +77,7 @@ def diagnose(
         )
         if output is not None:
             _check_output(output)
-        from leanmatch.cli.evaluationplan import base_named_by, plan_evaluation, propensity_constants
+        from leanmatch.cli.evaluate.plan import base_named_by, plan_evaluation, propensity_constants
         from leanmatch.data import read_pairs
         from leanmatch.report import diagnose as run_diagnosis
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leanmatch.cli.common import print_json, reported_errors, stdout_console
-from leanmatch.cli.data import JsonOption
+from leanmatch.cli.data.command import JsonOption
 from leanmatch.cli.matchers import labels, provenance_of
 from leanmatch.cli.matchers import load_any as _load
 
@@ -52,7 +52,7 @@ def explain(
 ) -> None:
     """Show what the score of two texts hangs on: the effect of taking each word away."""
     with reported_errors():
-        from leanmatch.cli.evaluationplan import base_named_by
+        from leanmatch.cli.evaluate.plan import base_named_by
         from leanmatch.interventions import importance
         from leanmatch.interventions import interactions as find_interactions
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leanmatch.cli.common import delimiter_for, print_json, reported_errors, say_skipped, stdout_console
-from leanmatch.cli.data import DelimiterOption, IdColumnOption, OnErrorOption, TextColumnsOption
+from leanmatch.cli.data.command import DelimiterOption, IdColumnOption, OnErrorOption, TextColumnsOption
 from leanmatch.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def _named(how: dict[str, Any], manifest: Manifest | None = None) -> dict[str, A
 def _referenced(folder: Path, file: Path, reading: Reading, encoder: Any) -> dict[str, Any]:
     """Make the profile that live queries are compared with; texts are the anchors of pairs, or lines."""
     from leanmatch.index import Catalogue, put_extra
-    from leanmatch.serve.drift import REFERENCE, build_reference
+    from leanmatch.serve.monitoring.drift import REFERENCE, build_reference
 
     if file.suffix == ".txt":
         found = _ids(file, reading)
@@ -235,7 +235,7 @@ def _ids(file: Path, reading: Reading) -> list[str]:
             raise DataError(f"it is not UTF-8: {error}", path=file, remedy="convert it") from error
         ids = [line for line in lines if line.strip()]
     else:
-        from leanmatch.data.itemreaders import read_ids
+        from leanmatch.data.readers.items import read_ids
 
         ids, skipped = read_ids(
             file,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leanmatch.cli.common import delimiter_for, print_json, reported_errors, say_skipped, stdout_console
-from leanmatch.cli.data import DelimiterOption, IdColumnOption, OnErrorOption, TextColumnsOption
+from leanmatch.cli.data.command import DelimiterOption, IdColumnOption, OnErrorOption, TextColumnsOption
 from leanmatch.errors import DataError, UsageError
 
 if TYPE_CHECKING:

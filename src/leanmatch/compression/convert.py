@@ -19,11 +19,11 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from leanmatch.compression.calibration import Calibration, calibrate, text_batches
-from leanmatch.compression.fitting import Effort, fit_group
+from leanmatch.compression.fitting.fit import Effort, fit_group
+from leanmatch.compression.fitting.workers import beside_one_another
+from leanmatch.compression.layers import CompressedLayer
 from leanmatch.compression.matrices import FactoredMatrix
-from leanmatch.compression.modules import CompressedLayer
 from leanmatch.compression.spec import FOR_EMBEDDINGS, CompressionSpec, LayerSpec
-from leanmatch.compression.workers import beside_one_another
 from leanmatch.errors import ModelError, UsageError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from leanmatch.compression.modules import CompressedEmbedding, CompressedLayer
+from leanmatch.compression.layers import CompressedEmbedding, CompressedLayer
 from leanmatch.factorization import DenseSparse, QuantizedDenseSparse
 
 FLOAT_BYTES = 4

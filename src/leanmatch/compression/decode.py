@@ -1,8 +1,8 @@
 """Dense weights from factors, with gradients for both factors.
 
 ``W[o, i b + c] = sum_j values[o, i, j] atoms[i, indices[o, i, j], c]``. On CPUs the native kernels of
-:mod:`leanmatch.factorization.pursuit` do it; elsewhere torch's ``embedding_bag``, which is the same sum of
-``k`` rows of a table for every row and block.
+:mod:`leanmatch.factorization.pursuit.native` do it; elsewhere torch's ``embedding_bag``, which is the same
+sum of ``k`` rows of a table for every row and block.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from leanmatch.factorization import pursuit as native
+from leanmatch.factorization.pursuit import native
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,7 +1,7 @@
 """Compressed matrices as modules: parameters while they are trained, integer buffers once they are final.
 
 :class:`FactoredMatrix`, :class:`QuantizedMatrix` and :class:`LowRankMatrix` hold a weight ``(m, n)``; the
-layers in :mod:`leanmatch.compression.modules` use them. Each has three faces: ``weight()``, float32 ``(m,
+layers in :mod:`leanmatch.compression.layers` use them. Each has three faces: ``weight()``, float32 ``(m,
 n)`` with gradients; ``to_factors()``, the arrays of :mod:`leanmatch.factorization`; ``finalize()``, which
 replaces parameters by what an artifact stores. What the training sees and what ``finalize`` keeps are equal
 to the bit.
@@ -23,9 +23,9 @@ from leanmatch.compression.decode import (
     index_tensor_dtype,
     scatter_decode,
 )
-from leanmatch.compression.evidence import Evidence
 from leanmatch.compression.quantize import fake_quantize, quantize
-from leanmatch.compression.support import compact
+from leanmatch.compression.stf.evidence import Evidence
+from leanmatch.compression.stf.support import compact
 from leanmatch.errors import ModelError
 from leanmatch.factorization import DenseSparse, IntMatrix, LowRank, QuantizedDenseSparse
 

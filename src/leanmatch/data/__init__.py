@@ -12,39 +12,39 @@ from leanmatch.lazy import find_name
 if TYPE_CHECKING:
     from leanmatch.data.check import PairReport as PairReport
     from leanmatch.data.check import check_pairs as check_pairs
-    from leanmatch.data.itemreaders import read_items as read_items
     from leanmatch.data.items import ItemTable as ItemTable
-    from leanmatch.data.leakage import LeakageReport as LeakageReport
-    from leanmatch.data.manifest import load_split as load_split
-    from leanmatch.data.manifest import split_from_json as split_from_json
-    from leanmatch.data.manifest import write_manifest as write_manifest
-    from leanmatch.data.parts import Split as Split
     from leanmatch.data.problems import SkippedRow as SkippedRow
-    from leanmatch.data.readers import iter_pairs as iter_pairs
-    from leanmatch.data.readers import read_pairs as read_pairs
-    from leanmatch.data.split import split_pairs as split_pairs
-    from leanmatch.data.splitoptions import SplitOptions as SplitOptions
+    from leanmatch.data.readers.items import read_items as read_items
+    from leanmatch.data.readers.pairs import iter_pairs as iter_pairs
+    from leanmatch.data.readers.pairs import read_pairs as read_pairs
+    from leanmatch.data.splitting.leakage import LeakageReport as LeakageReport
+    from leanmatch.data.splitting.manifest import load_split as load_split
+    from leanmatch.data.splitting.manifest import split_from_json as split_from_json
+    from leanmatch.data.splitting.manifest import write_manifest as write_manifest
+    from leanmatch.data.splitting.options import SplitOptions as SplitOptions
+    from leanmatch.data.splitting.parts import Split as Split
+    from leanmatch.data.splitting.split import split_pairs as split_pairs
     from leanmatch.data.table import PairTable as PairTable
-    from leanmatch.data.textform import normalized_text as normalized_text
+    from leanmatch.data.text_form import normalized_text as normalized_text
     from leanmatch.data.writers import write_pairs as write_pairs
 
 _HOMES = {
     "ItemTable": "items",
-    "LeakageReport": "leakage",
+    "LeakageReport": "leanmatch.data.splitting.leakage",
     "PairReport": "check",
     "PairTable": "table",
     "SkippedRow": "problems",
-    "Split": "parts",
-    "SplitOptions": "splitoptions",
+    "Split": "leanmatch.data.splitting.parts",
+    "SplitOptions": "leanmatch.data.splitting.options",
     "check_pairs": "check",
-    "iter_pairs": "readers",
-    "load_split": "manifest",
-    "normalized_text": "textform",
-    "read_items": "itemreaders",
-    "read_pairs": "readers",
-    "split_from_json": "manifest",
-    "split_pairs": "split",
-    "write_manifest": "manifest",
+    "iter_pairs": "leanmatch.data.readers.pairs",
+    "load_split": "leanmatch.data.splitting.manifest",
+    "normalized_text": "leanmatch.data.text_form",
+    "read_items": "leanmatch.data.readers.items",
+    "read_pairs": "leanmatch.data.readers.pairs",
+    "split_from_json": "leanmatch.data.splitting.manifest",
+    "split_pairs": "leanmatch.data.splitting.split",
+    "write_manifest": "leanmatch.data.splitting.manifest",
     "write_pairs": "writers",
 }
 __all__ = [

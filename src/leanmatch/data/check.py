@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanmatch.data.columns import SPLITS
-from leanmatch.data.near import near_pairs
+from leanmatch.data.near_duplicates import near_pairs
 from leanmatch.data.problems import SkippedRow
 from leanmatch.data.table import PairTable
-from leanmatch.data.textform import text_ids
+from leanmatch.data.text_form import text_ids
 from leanmatch.types import JsonValue
 
 CHARACTER_EDGES = (1, 10, 20, 40, 80, 160, 320, 640, 1280)

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from leanmatch.data.arrow import pa, pc
-from leanmatch.data.canonical import canonical_rows, column_type
 from leanmatch.data.columns import SPLIT_NAMES, SPLITS, is_known, negative_columns, require
 from leanmatch.data.fingerprints import table_fingerprint
 from leanmatch.data.items import ItemTable
 from leanmatch.data.problems import OnError, Problems, SkippedRow
+from leanmatch.data.readers.canonical import canonical_rows, column_type
 from leanmatch.errors import DataError
 
 MAX_SLICE_VALUES = 1000

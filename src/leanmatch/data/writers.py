@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from leanmatch.data.arrow import pa, parquet
-from leanmatch.data.delimited import UNSAFE_IN_TSV
-from leanmatch.data.sources import format_of
+from leanmatch.data.readers.delimited import UNSAFE_IN_TSV
+from leanmatch.data.readers.sources import format_of
 from leanmatch.data.table import PairTable
 from leanmatch.errors import DataError
 from leanmatch.files import atomic_file

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from leanmatch.lazy import find_name
 
 if TYPE_CHECKING:
+    from leanmatch.factorization.baselines.product_codes import ProductCodes as ProductCodes
     from leanmatch.factorization.calibration import Calibration as Calibration
     from leanmatch.factorization.cost import Cost as Cost
     from leanmatch.factorization.cost import dense_sparse_cost as dense_sparse_cost
@@ -19,21 +20,20 @@ if TYPE_CHECKING:
     from leanmatch.factorization.methods import METHODS as METHODS
     from leanmatch.factorization.methods import find_method as find_method
     from leanmatch.factorization.methods import solve as solve
-    from leanmatch.factorization.productcodes import ProductCodes as ProductCodes
-    from leanmatch.factorization.pursuit import Codes as Codes
-    from leanmatch.factorization.pursuit import decode as decode
-    from leanmatch.factorization.pursuit import decode_backward as decode_backward
-    from leanmatch.factorization.pursuit import pursue as pursue
-    from leanmatch.factorization.pursuit import refit as refit
+    from leanmatch.factorization.pursuit.native import Codes as Codes
+    from leanmatch.factorization.pursuit.native import decode as decode
+    from leanmatch.factorization.pursuit.native import decode_backward as decode_backward
+    from leanmatch.factorization.pursuit.native import pursue as pursue
+    from leanmatch.factorization.pursuit.native import refit as refit
     from leanmatch.factorization.solved import Report as Report
     from leanmatch.factorization.solved import Solved as Solved
 
 _HOMES = {
     "Calibration": "calibration",
-    "Codes": "pursuit",
+    "Codes": "leanmatch.factorization.pursuit.native",
     "Cost": "cost",
-    "decode": "pursuit",
-    "decode_backward": "pursuit",
+    "decode": "leanmatch.factorization.pursuit.native",
+    "decode_backward": "leanmatch.factorization.pursuit.native",
     "Dense": "factors",
     "dense_sparse_cost": "cost",
     "DenseSparse": "factors",
@@ -42,10 +42,10 @@ _HOMES = {
     "IntMatrix": "factors",
     "LowRank": "factors",
     "METHODS": "methods",
-    "ProductCodes": "productcodes",
-    "pursue": "pursuit",
+    "ProductCodes": "leanmatch.factorization.baselines.product_codes",
+    "pursue": "leanmatch.factorization.pursuit.native",
     "QuantizedDenseSparse": "factors",
-    "refit": "pursuit",
+    "refit": "leanmatch.factorization.pursuit.native",
     "Report": "solved",
     "solve": "methods",
     "Solved": "solved",

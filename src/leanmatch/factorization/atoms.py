@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanmatch.factorization.arrays import Float
-from leanmatch.factorization.pursuit import Codes
+from leanmatch.factorization.pursuit.native import Codes
 
 Doubles = NDArray[np.float64]
 

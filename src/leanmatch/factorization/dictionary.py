@@ -14,7 +14,7 @@ from leanmatch.factorization.atoms import k_svd_atoms, least_squares_atoms, revi
 from leanmatch.factorization.calibration import BlockMetric, Calibration, block_metric
 from leanmatch.factorization.compensation import compensated
 from leanmatch.factorization.dense_sparse import DenseSparse
-from leanmatch.factorization.pursuit import Codes, pursue
+from leanmatch.factorization.pursuit.native import Codes, pursue
 from leanmatch.factorization.solved import PLAIN, Solved, check_count, check_divides, solved
 
 RENEWED = 0.03
@@ -37,9 +37,9 @@ class DenseSparseOptions:
         atoms: ``r``, atoms per block.
         nonzeros: ``k``, nonzeros per row and block.
         iterations: rounds of pursuit and atom update.
-        beam: supports kept in the pursuit (:func:`leanmatch.factorization.pursuit.pursue`) in the second
-            half of the rounds, twice as many in the last one. 1 is three times as fast as 4 and errs a fifth
-            more.
+        beam: supports kept in the pursuit (:func:`leanmatch.factorization.pursuit.native.pursue`) in the
+            second half of the rounds, twice as many in the last one. 1 is three times as fast as 4 and errs a
+            fifth more.
         update: one of :data:`UPDATES`.
         compensate: blocks make up for the errors of others; needs second moments.
         sweeps: with ``compensate``, how often all blocks are solved again given the others, a few rounds

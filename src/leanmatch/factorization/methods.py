@@ -10,14 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanmatch.errors import UsageError
+from leanmatch.factorization.baselines.low_rank import (
+    BlockLowRankOptions,
+    LowRankOptions,
+    block_low_rank,
+    fwsvd,
+    svd,
+)
+from leanmatch.factorization.baselines.product_quantization import ProductOptions, product_quantize
+from leanmatch.factorization.baselines.pruning import PruneOptions, prune
+from leanmatch.factorization.baselines.rounding import RoundOptions, round_to_nearest
 from leanmatch.factorization.calibration import Calibration
 from leanmatch.factorization.checks import check_array, check_finite, check_not_empty
 from leanmatch.factorization.dictionary import DenseSparseOptions, dense_sparse
-from leanmatch.factorization.low_rank import BlockLowRankOptions, LowRankOptions, block_low_rank, fwsvd, svd
 from leanmatch.factorization.orthonormal import OrthonormalOptions, orthonormal
-from leanmatch.factorization.product import ProductOptions, product_quantize
-from leanmatch.factorization.pruning import PruneOptions, prune
-from leanmatch.factorization.rounding import RoundOptions, round_to_nearest
 from leanmatch.factorization.solved import PLAIN, Solved
 
 

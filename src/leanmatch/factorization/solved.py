@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanmatch.errors import UsageError
+from leanmatch.factorization.baselines.product_codes import ProductCodes
 from leanmatch.factorization.calibration import Calibration
 from leanmatch.factorization.factors import Factors
-from leanmatch.factorization.productcodes import ProductCodes
 
 PLAIN = Calibration()
 

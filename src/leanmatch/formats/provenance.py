@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from leanmatch.errors import FormatError
-from leanmatch.formats.jsonfiles import read_object
+from leanmatch.formats.json_files import read_object
 from leanmatch.types import JsonValue
 
 FILE_NAME = "leanmatch.json"

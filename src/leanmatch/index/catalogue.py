@@ -13,18 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanmatch.errors import DataError, FormatError, UsageError
-from leanmatch.index.approximate import ApproximateSearch, read_index
-from leanmatch.index.columns import CodedColumn
-from leanmatch.index.exact import checked_matrix
-from leanmatch.index.filtercache import SelectionCache
-from leanmatch.index.filtermask import filter_mask
-from leanmatch.index.filters import Filter
-from leanmatch.index.manifest import MANIFEST, Manifest, read_manifest
-from leanmatch.index.planner import Plan, alive_rows, choose, merged
+from leanmatch.index.filters.cache import SelectionCache
+from leanmatch.index.filters.expression import Filter
+from leanmatch.index.filters.mask import filter_mask
 from leanmatch.index.recommender import Recommendation, same_text
-from leanmatch.index.scan import Rows, Scan, Selection
-from leanmatch.index.segments import SegmentRows, read_segments
-from leanmatch.index.table import joined_items
+from leanmatch.index.search.approximate import ApproximateSearch, read_index
+from leanmatch.index.search.exact import checked_matrix
+from leanmatch.index.search.planner import Plan, alive_rows, choose, merged
+from leanmatch.index.search.scan import Rows, Scan, Selection
+from leanmatch.index.storage.columns import CodedColumn
+from leanmatch.index.storage.manifest import MANIFEST, Manifest, read_manifest
+from leanmatch.index.storage.segments import SegmentRows, read_segments
+from leanmatch.index.storage.table import joined_items
 from leanmatch.types import EncodeFunction, Vectors
 
 _KEPT_DOCUMENTS = 100_000

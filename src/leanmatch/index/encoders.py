@@ -7,7 +7,7 @@ from typing import Any
 
 from leanmatch.errors import MissingExtraError, ModelError, UsageError
 from leanmatch.index.identity import identity_of
-from leanmatch.index.manifest import Manifest
+from leanmatch.index.storage.manifest import Manifest
 
 
 def open_encoder(name_or_folder: str | Path, *, device: str = "auto", weights: str = "stored") -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from leanmatch.errors import ModelError
 from leanmatch.formats.hashing import model_fingerprint
-from leanmatch.index.manifest import ModelIdentity
+from leanmatch.index.storage.manifest import ModelIdentity
 from leanmatch.types import EncodeFunction
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model", "merges.txt")

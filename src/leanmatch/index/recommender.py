@@ -9,7 +9,7 @@ from typing import Any
 
 from leanmatch.data import ItemTable
 from leanmatch.errors import DataError
-from leanmatch.index.exact import ExactIndex
+from leanmatch.index.search.exact import ExactIndex
 from leanmatch.types import EncodeFunction, JsonValue, Vectors
 
 

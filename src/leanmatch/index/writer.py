@@ -9,9 +9,9 @@ from typing import Any
 
 from leanmatch.errors import DataError, UsageError
 from leanmatch.index.changes import Change, Item, checked_items
-from leanmatch.index.columns import column_of, infer_type, widened
 from leanmatch.index.identity import identity_of
-from leanmatch.index.manifest import (
+from leanmatch.index.storage.columns import column_of, infer_type, widened
+from leanmatch.index.storage.manifest import (
     LOCK,
     MANIFEST,
     STAGING,
@@ -19,9 +19,9 @@ from leanmatch.index.manifest import (
     read_manifest,
     store_file,
 )
-from leanmatch.index.staging import text_key
-from leanmatch.index.table import Items
-from leanmatch.index.transaction import Transaction, WriteOptions, is_ours
+from leanmatch.index.storage.staging import text_key
+from leanmatch.index.storage.table import Items
+from leanmatch.index.storage.transaction import Transaction, WriteOptions, is_ours
 from leanmatch.types import EncodeFunction
 
 

@@ -6,10 +6,10 @@ from leanmatch.metrics.evaluate import choose_rows, evaluate
 from leanmatch.metrics.names import DEFAULT_METRICS, PAIR_METRICS, RETRIEVAL_FAMILIES
 from leanmatch.metrics.options import EvaluationOptions
 from leanmatch.metrics.pairs import pair_metrics
-from leanmatch.metrics.propensity import PROPENSITY_CONSTANTS, LabelCounts
-from leanmatch.metrics.quick import RetrievalProbe, per_query_scores, retrieval_score
+from leanmatch.metrics.ranking.propensity import PROPENSITY_CONSTANTS, LabelCounts
+from leanmatch.metrics.ranking.quick import RetrievalProbe, per_query_scores, retrieval_score
+from leanmatch.metrics.ranking.search import Exclusions, Neighbours, top_k
 from leanmatch.metrics.results import Evaluation, MetricResult, SliceResult
-from leanmatch.metrics.search import Exclusions, Neighbours, top_k
 
 __all__ = [
     "DEFAULT_METRICS",

@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 
 from leanmatch.data.table import PairTable
 from leanmatch.errors import DataError
-from leanmatch.metrics.candidates import Identities, decide_symmetric, grades, identify
 from leanmatch.metrics.encoding import encode_checked
 from leanmatch.metrics.measure import Measurement, measure_pairs, measure_retrieval
 from leanmatch.metrics.names import split_metrics
 from leanmatch.metrics.options import EvaluationOptions
-from leanmatch.metrics.propensity import FEWEST_TRAINING_QUERIES, LabelCounts, inverse_propensities
+from leanmatch.metrics.ranking.candidates import Identities, decide_symmetric, grades, identify
+from leanmatch.metrics.ranking.propensity import FEWEST_TRAINING_QUERIES, LabelCounts, inverse_propensities
+from leanmatch.metrics.ranking.tasks import make_task
 from leanmatch.metrics.results import Evaluation, SliceResult
 from leanmatch.metrics.slices import COLUMN_VALUE, Slice, make_slices
-from leanmatch.metrics.tasks import make_task
 from leanmatch.types import EncodeFunction, Vectors
 
 FEW_QUERIES = 30

@@ -13,15 +13,15 @@ from leanmatch.metrics.bootstrap import (
     resample_counts,
     resampled_ratios,
 )
-from leanmatch.metrics.candidates import Identities
 from leanmatch.metrics.encoding import pair_scores
 from leanmatch.metrics.names import RetrievalMetric
 from leanmatch.metrics.options import EvaluationOptions
 from leanmatch.metrics.pairs import RankedPairs
-from leanmatch.metrics.propensity import propensity_scored
+from leanmatch.metrics.ranking.candidates import Identities
+from leanmatch.metrics.ranking.propensity import propensity_scored
+from leanmatch.metrics.ranking.retrieval import per_query
+from leanmatch.metrics.ranking.tasks import RetrievalTask
 from leanmatch.metrics.results import MetricResult, judge, verdict_sentence
-from leanmatch.metrics.retrieval import per_query
-from leanmatch.metrics.tasks import RetrievalTask
 from leanmatch.types import Vectors
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from leanmatch.data.splitoptions import parse_hold_out
+from leanmatch.data.splitting.options import parse_hold_out
 from leanmatch.data.timestamps import parse_timestamp
 from leanmatch.errors import UsageError
 from leanmatch.metrics.bootstrap import check_bootstrap
 from leanmatch.metrics.names import DEFAULT_METRICS, split_metrics
-from leanmatch.metrics.propensity import PROPENSITY_CONSTANTS
+from leanmatch.metrics.ranking.propensity import PROPENSITY_CONSTANTS
 
 SPLIT_CHOICES = ("auto", "all", "train", "valid", "test")
 
@@ -26,7 +26,7 @@ class EvaluationOptions:
         split: rows to use: ``"auto"`` is test where the data has a ``split`` column and all rows else.
         metrics: names; see :mod:`leanmatch.metrics.names`.
         symmetric: whether both sides of a pair are of one kind, so that each text is a candidate for every
-            other; ``"auto"`` decides by the rule of :func:`leanmatch.metrics.candidates.decide_symmetric`.
+            other; ``"auto"`` decides by :func:`leanmatch.metrics.ranking.candidates.decide_symmetric`.
         confidence: of the intervals.
         resamples: bootstrap resamples.
         seed: of the bootstrap.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from leanmatch.data.splitoptions import parse_hold_out
+from leanmatch.data.splitting.options import parse_hold_out
 from leanmatch.data.table import PairTable
 from leanmatch.data.timestamps import parse_timestamp
 from leanmatch.errors import DataError

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from leanmatch.data import PairTable
 from leanmatch.interventions import TokenImportance, as_reader, faithfulness, importance
 from leanmatch.interventions.faithfulness import Faithfulness
-from leanmatch.interventions.worddrift import Bootstrap, PartDrift, WordDrift, part_drift, word_drift
+from leanmatch.interventions.word_drift import Bootstrap, PartDrift, WordDrift, part_drift, word_drift
 from leanmatch.metrics import Evaluation, EvaluationOptions, choose_rows, evaluate
-from leanmatch.metrics.propensity import LabelCounts
+from leanmatch.metrics.ranking.propensity import LabelCounts
 from leanmatch.metrics.slices import Slice, make_slices
 from leanmatch.report.explorer import ShownPair, shown_pairs
 from leanmatch.report.options import DiagnoseOptions

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanmatch.data import PairTable
-from leanmatch.metrics.candidates import decide_symmetric, identify
 from leanmatch.metrics.encoding import encode_checked, pair_scores
+from leanmatch.metrics.ranking.candidates import decide_symmetric, identify
 from leanmatch.types import EncodeFunction, Vectors
 
 TIE = 1e-6

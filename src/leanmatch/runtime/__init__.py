@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from leanmatch.lazy import find_name
 
 if TYPE_CHECKING:
-    from leanmatch.runtime.choice import LayerChoice as LayerChoice
     from leanmatch.runtime.encoder import Encoder as Encoder
     from leanmatch.runtime.fallback import FallbackEncoder as FallbackEncoder
     from leanmatch.runtime.fallback import FallbackWarning as FallbackWarning
     from leanmatch.runtime.loading import load as load
+    from leanmatch.runtime.path_choice import LayerChoice as LayerChoice
     from leanmatch.runtime.paths import PRECISIONS as PRECISIONS
     from leanmatch.runtime.tables import runtime_choices as runtime_choices
 
@@ -20,7 +20,7 @@ _HOMES = {
     "Encoder": "encoder",
     "FallbackEncoder": "fallback",
     "FallbackWarning": "fallback",
-    "LayerChoice": "choice",
+    "LayerChoice": "leanmatch.runtime.path_choice",
     "load": "loading",
     "runtime_choices": "tables",
 }

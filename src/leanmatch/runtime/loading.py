@@ -16,11 +16,11 @@ from leanmatch.formats.provenance import read_provenance
 from leanmatch.formats.reader import find_model
 from leanmatch.runtime.architectures import UnsupportedError, read_sizes
 from leanmatch.runtime.build import Knowledge, build_static, build_transformer, make_table, split_ranges
-from leanmatch.runtime.choice import Chooser, choices_file
 from leanmatch.runtime.encoder import Encoder
 from leanmatch.runtime.fallback import FallbackEncoder, fall_back
 from leanmatch.runtime.heads import build_heads
 from leanmatch.runtime.modules import Layout, read_json, read_layout
+from leanmatch.runtime.path_choice import Chooser, choices_file
 from leanmatch.runtime.paths import best_level, check_precision, quantize_rows
 from leanmatch.runtime.tokenization import TextTokenizer, pack, read_tokenizer
 from leanmatch.runtime.weights import (

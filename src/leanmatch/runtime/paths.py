@@ -2,7 +2,7 @@
 
 A *path* is a recipe: a name and a function that packs the weight for an instruction-set level. Packing costs
 time and memory, so recipes are listed first, one of each kind is measured
-(:mod:`leanmatch.runtime.choice`), and only what will run is packed.
+(:mod:`leanmatch.runtime.path_choice`), and only what will run is packed.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from leanmatch.runtime.choice import TOKENS
 from leanmatch.runtime.encoder import Encoder
 from leanmatch.runtime.fallback import FallbackEncoder
+from leanmatch.runtime.path_choice import TOKENS
 
 COLUMNS = ("form", "layers", "runs", "level", "bytes", "microseconds a token")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from leanmatch.lazy import find_name
 
 if TYPE_CHECKING:
-    from leanmatch.serve.app import create_app as create_app
+    from leanmatch.serve.api.app import create_app as create_app
     from leanmatch.serve.client import Client as Client
     from leanmatch.serve.options import Limits as Limits
     from leanmatch.serve.options import ServeOptions as ServeOptions
@@ -17,7 +17,7 @@ _HOMES = {
     "Client": "client",
     "Limits": "options",
     "ServeOptions": "options",
-    "create_app": "app",
+    "create_app": "leanmatch.serve.api.app",
     "run_server": "running",
 }
 __all__ = ["Client", "Limits", "ServeOptions", "create_app", "run_server"]

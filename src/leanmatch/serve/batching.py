@@ -3,7 +3,7 @@
 Under load no time is spent waiting for a batch to fill: while one runs, the next gathers. A single request
 on an idle server starts at once. Only where the last batch held several requests does the next one wait,
 ``window_ms`` at most, so that the clients who were just answered can ask again. The bound on what is under
-way is kept where requests enter (:mod:`leanmatch.serve.middleware`).
+way is kept where requests enter (:mod:`leanmatch.serve.api.middleware`).
 """
 
 from __future__ import annotations

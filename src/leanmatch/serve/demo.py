@@ -34,9 +34,9 @@ def demo_catalogue(
     from tqdm import tqdm
 
     from leanmatch.data import read_items, read_pairs
-    from leanmatch.data.see_also import ITEMS_FILE, PAIRS_FILE, write_see_also
+    from leanmatch.data.see_also.build import ITEMS_FILE, PAIRS_FILE, write_see_also
     from leanmatch.index import Catalogue
-    from leanmatch.serve.drift import REFERENCE, build_reference
+    from leanmatch.serve.monitoring.drift import REFERENCE, build_reference
 
     say(f"making the demo catalogue in {target}: once, a minute or two")
     with tempfile.TemporaryDirectory() as place:

@@ -10,7 +10,7 @@ import numpy as np
 
 from leanmatch.index import Catalogue
 from leanmatch.index.catalogue import Found
-from leanmatch.index.filters import Filter
+from leanmatch.index.filters.expression import Filter
 from leanmatch.serve.explaining import Effects, Explainer
 from leanmatch.types import Vectors
 

@@ -51,7 +51,7 @@ def run_server(options: ServeOptions, say: Callable[[str], None] = lambda _: Non
     }
     try:
         if options.workers == 1:
-            from leanmatch.serve.app import create_app
+            from leanmatch.serve.api.app import create_app
 
             uvicorn.Server(uvicorn.Config(create_app(options), **common)).run(sockets=[listener])
             return
@@ -64,7 +64,7 @@ def run_server(options: ServeOptions, say: Callable[[str], None] = lambda _: Non
 
 def worker_app() -> Any:
     """What a worker process serves."""
-    from leanmatch.serve.app import create_app
+    from leanmatch.serve.api.app import create_app
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     return create_app(ServeOptions.from_text(os.environ[VARIABLE]))
@@ -74,7 +74,7 @@ def _run_workers(options: ServeOptions, listener: socket.socket, common: dict[st
     import uvicorn
     from uvicorn.supervisors import Multiprocess
 
-    from leanmatch.serve.metrics import MULTIPROCESS
+    from leanmatch.serve.monitoring.metrics import MULTIPROCESS
 
     folder = tempfile.mkdtemp(prefix="leanmatch-metrics-")
     os.environ[VARIABLE], os.environ[MULTIPROCESS] = options.to_text(), folder

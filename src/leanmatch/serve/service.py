@@ -17,14 +17,21 @@ from leanmatch.errors import LeanmatchError, ModelError
 from leanmatch.index import Catalogue, Item, WriteOptions, delete_items, read_manifest, upsert_items
 from leanmatch.index.changes import Change
 from leanmatch.index.encoders import encoder_for
-from leanmatch.index.manifest import Manifest
+from leanmatch.index.storage.manifest import Manifest
+from leanmatch.serve.api.problems import RefusedError
 from leanmatch.serve.batching import Batcher
-from leanmatch.serve.drift import REFERENCE, Monitor, Reference, TokenCounter, catalogue_reference, observe
 from leanmatch.serve.engine import Answer, Embed, Engine, Explain, Job, Recommend
 from leanmatch.serve.explaining import Effects
-from leanmatch.serve.metrics import Metrics
+from leanmatch.serve.monitoring.drift import (
+    REFERENCE,
+    Monitor,
+    Reference,
+    TokenCounter,
+    catalogue_reference,
+    observe,
+)
+from leanmatch.serve.monitoring.metrics import Metrics
 from leanmatch.serve.options import ServeOptions
-from leanmatch.serve.problems import RefusedError
 from leanmatch.serve.suggestions import Suggester
 from leanmatch.types import Vectors
 

@@ -11,16 +11,16 @@ from leanmatch.lazy import find_name
 from leanmatch.training.options import RegularizerOptions, ScheduleOptions, TrainOptions
 
 if TYPE_CHECKING:
-    from leanmatch.training.evaluator import PairTableEvaluator
     from leanmatch.training.losses import DistillationLoss, ITVReg, MaskingLoss, OutReg, PlainLoss
     from leanmatch.training.recipe import TrainResult, fit
+    from leanmatch.training.selection.evaluator import PairTableEvaluator
 
 _LAZY = {
     "DistillationLoss": "losses",
     "ITVReg": "losses",
     "MaskingLoss": "losses",
     "OutReg": "losses",
-    "PairTableEvaluator": "evaluator",
+    "PairTableEvaluator": "leanmatch.training.selection.evaluator",
     "PlainLoss": "losses",
     "TrainResult": "recipe",
     "fit": "recipe",

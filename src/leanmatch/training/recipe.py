@@ -13,15 +13,14 @@ import numpy as np
 from leanmatch.errors import DataError, ModelError, UsageError
 from leanmatch.metrics import RetrievalProbe
 from leanmatch.training.adapters import add_lora, freeze_layers, merge_lora
-from leanmatch.training.averaging import average_weights, mean_weights, snapshot
 from leanmatch.training.base_scores import FrozenBase
 from leanmatch.training.checkpoints import WorkFolder, load_weights, save_weights
 from leanmatch.training.dataset import most_repeated, training_dataset
 from leanmatch.training.engine import process_state, train_stage
-from leanmatch.training.evaluator import PairTableEvaluator, encode_function
 from leanmatch.training.losses import ITVReg, MaskingLoss, OutReg, PlainLoss
 from leanmatch.training.parallel import wait_for_all
-from leanmatch.training.selection import (
+from leanmatch.training.selection.averaging import average_weights, mean_weights, snapshot
+from leanmatch.training.selection.choice import (
     SHARES,
     WEIGHTS,
     Candidate,
@@ -31,14 +30,15 @@ from leanmatch.training.selection import (
     mixtures,
     weight_json,
 )
-from leanmatch.training.shift import set_aside
+from leanmatch.training.selection.evaluator import PairTableEvaluator, encode_function
+from leanmatch.training.selection.shift import set_aside
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from leanmatch.data import PairTable
     from leanmatch.training.options import ScheduleOptions, TrainOptions
-    from leanmatch.training.selection import Slices
+    from leanmatch.training.selection.choice import Slices
 
 METRIC = "MRR@10"
 TRANSFORMER_LR = 2e-5
@@ -102,7 +102,7 @@ def fit(
             result is safe.
         resume: continue what ``work`` holds; otherwise it is dropped.
         group_columns, by_time: how the user's own test slices are held out, so that the shifted validation
-            slice can be made alike; see :func:`leanmatch.training.shift.set_aside`.
+            slice can be made alike; see :func:`leanmatch.training.selection.shift.set_aside`.
         report: gets a sentence whenever something was decided.
 
     Raises:

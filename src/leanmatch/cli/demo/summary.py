@@ -149,7 +149,7 @@ def _cell(found: Mapping[str, float]) -> str:
 
 def sentences(summary: Mapping[str, Any]) -> list[str]:
     """What the tables do not say."""
-    from leanmatch.compression.planner_quality import Quality
+    from leanmatch.compression.planner.quality import Quality
 
     compression, server = summary["compression"], summary["server"]
     asked = compression["asked"]["keep"]

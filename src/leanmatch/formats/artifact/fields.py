@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanmatch.errors import FormatError
-from leanmatch.formats.artifact.bitpack import packed_size, unpack
+from leanmatch.formats.artifact.bit_packing import packed_size, unpack
 
 MOST_SIZE = 1 << 24
 """No axis of a matrix is longer."""
@@ -144,7 +144,7 @@ class Tensors:
         return array
 
     def packed(self, name: str, count: int, bits: int) -> NDArray[np.uint16]:
-        """So many numbers of so many bits each; see :mod:`leanmatch.formats.artifact.bitpack`."""
+        """So many numbers of so many bits each; see :mod:`leanmatch.formats.artifact.bit_packing`."""
         array = self.take(name, ("uint8",), (packed_size(count, bits),))
         try:
             return unpack(array, count, bits)

@@ -16,7 +16,7 @@ from leanmatch.factorization.checks import MOST_ATOMS, index_dtype
 from leanmatch.factorization.cost import index_bits
 from leanmatch.factorization.dense_sparse import ATOM_BITS, VALUE_BITS, identity_atoms
 from leanmatch.factorization.factors import INT_MATRIX_BITS
-from leanmatch.formats.artifact.bitpack import pack, signed
+from leanmatch.formats.artifact.bit_packing import pack, signed
 from leanmatch.formats.artifact.fields import MOST_SIZE, Array, Fields, Tensors
 from leanmatch.formats.artifact.halves import stored, stored_scales
 

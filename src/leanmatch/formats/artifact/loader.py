@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from leanmatch.errors import FormatError, LeanmatchError, MissingExtraError
-from leanmatch.formats.artifact import tensorfile
+from leanmatch.formats.artifact import tensor_file as tensorfile
 from leanmatch.formats.artifact.contents import Artifact
 from leanmatch.formats.artifact.gather import parts_of
 from leanmatch.formats.artifact.modules import compressed_layer, replace_modules, share_stacks

@@ -18,7 +18,7 @@ def compressed_layer(layer: LayerTensors, old: Any) -> CompressedLayer:
     Raises:
         FormatError: a form that no compressed layer of this kind has.
     """
-    from leanmatch.compression import modules
+    from leanmatch.compression import layers as modules
 
     kinds: dict[tuple[type[Any], str], Any] = {
         (DenseSparse, "linear"): modules.FactoredLinear,

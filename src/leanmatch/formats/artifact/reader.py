@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanmatch.errors import FormatError
-from leanmatch.formats.artifact import tensorfile
+from leanmatch.formats.artifact import tensor_file as tensorfile
 from leanmatch.formats.artifact.contents import KINDS, TASKS, Artifact, LayerTensors, ModuleConfig
 from leanmatch.formats.artifact.fields import FLOATS, Fields, Tensors
 from leanmatch.formats.artifact.forms import SHARED, decode
 from leanmatch.formats.hashing import weights_sha256
-from leanmatch.formats.jsonfiles import read_object, read_value
+from leanmatch.formats.json_files import read_object, read_value
 from leanmatch.formats.layout import LEGACY_MODULES, LegacyModule
 from leanmatch.formats.provenance import FILE_NAME, read_provenance
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from leanmatch.errors import FormatError, ModelError, UsageError
 from leanmatch.files import atomic_folder, write_json
-from leanmatch.formats.artifact import tensorfile
+from leanmatch.formats.artifact import tensor_file as tensorfile
 from leanmatch.formats.artifact.gather import Gathered, gather, is_matcher, parts_of
 from leanmatch.formats.artifact.reader import KIND, VERSION
 from leanmatch.formats.layout import legacy_tokenizer_config, rewrite_to_legacy

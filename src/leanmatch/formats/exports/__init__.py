@@ -8,7 +8,7 @@ from leanmatch.lazy import find_name
 
 if TYPE_CHECKING:
     from leanmatch.formats.exports.dense import densify as densify
-    from leanmatch.formats.exports.onnxfile import export_onnx as export_onnx
+    from leanmatch.formats.exports.onnx_file import export_onnx as export_onnx
     from leanmatch.formats.exports.stock import SavedExport as SavedExport
     from leanmatch.formats.exports.stock import export_model as export_model
 
@@ -16,7 +16,7 @@ _HOMES = {
     "SavedExport": "stock",
     "densify": "dense",
     "export_model": "stock",
-    "export_onnx": "onnxfile",
+    "export_onnx": "leanmatch.formats.exports.onnx_file",
 }
 __all__ = ["SavedExport", "densify", "export_model", "export_onnx"]
 

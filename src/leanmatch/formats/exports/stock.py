@@ -121,7 +121,7 @@ def _transformers(artifact: Artifact, folder: Path, *, overwrite: bool, sample: 
 
 
 def _onnx(artifact: Artifact, folder: Path, *, overwrite: bool, sample: Sequence[str]) -> SavedExport:
-    from leanmatch.formats.exports.onnxfile import export_onnx
+    from leanmatch.formats.exports.onnx_file import export_onnx
 
     parity, size = export_onnx(artifact, folder, overwrite=overwrite, sample=sample)
     return SavedExport(folder, "onnx", parity, size)

@@ -1,0 +1,200 @@
+"""``leanmatch compress``: a model in, a smaller one out, at a quality or a size that the user names."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from leanmatch.cli.common import EXIT_FAILED, print_json, reported_errors, stderr_console, stdout_console
+from leanmatch.cli.data.command import ColumnOption, JsonOption, OnErrorOption
+
+if TYPE_CHECKING:
+    from leanmatch.cli.compress.task import Work
+    from leanmatch.compression.planner.plan import Planned
+
+
+def compress(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or name of the model.")],
+    data: Annotated[
+        Path,
+        typer.Option("--data", help="Pairs to learn from and to judge on: a file, a BEIR or XMC folder."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the compressed model.")],
+    task: Annotated[
+        str, typer.Option(help="match: texts to vectors; classify: texts (anchor) to classes (positive).")
+    ] = "match",
+    keep: Annotated[
+        str | None, typer.Option(metavar="F", help="Share of the metric that must remain, such as 0.99.")
+    ] = None,
+    size: Annotated[str | None, typer.Option(metavar="S", help="Whole folder's size, such as 10MB.")] = None,
+    macs: Annotated[
+        str | None,
+        typer.Option(metavar="X", help="Fewer multiply-adds in the layers, such as 2.67x (default)."),
+    ] = None,
+    spec: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON or YAML specification; nothing is planned then.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="stf, post, svd, fwsvd, nm or int8.")] = "stf",
+    minutes: Annotated[
+        float | None,
+        typer.Option(metavar="N", help="Training time of one attempt. Default: 10, with int8 none."),
+    ] = None,
+    allow_lower: Annotated[
+        bool, typer.Option("--allow-lower", help="Save the last attempt even if it misses --keep.")
+    ] = False,
+    column: ColumnOption = None,
+    on_error: OnErrorOption = "raise",
+    batch_size: Annotated[int, typer.Option(min=2, help="Texts a training step.")] = 64,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate of the factors.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Continue a killed run.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT if it is there.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Make a model smaller at a stated quality; exit code 1, and nothing saved, where it is missed."""
+    flags = dict(locals())
+    with reported_errors():
+        summary = run(flags)
+        if json:
+            print_json(summary)
+        else:
+            _show(summary)
+    if not summary["saved"]:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def run(flags: dict[str, Any]) -> dict[str, Any]:
+    """Do what the flags say."""
+    _require_libraries()
+    from leanmatch.cli.compress.options import gather_options
+
+    options = gather_options(flags)
+    output: Path = flags["output"]
+    console = stderr_console()
+
+    def say(message: str) -> None:
+        console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+    from leanmatch.cli.compress.task import open_work
+    from leanmatch.formats import check_target
+    from leanmatch.training.checkpoints import WorkFolder
+
+    check_target(output, overwrite=flags["overwrite"])
+    work = open_work(flags, say)
+    folder = output.parent / f".{output.name}.compressing"
+    identity = {**options.identity, **work.identity}
+    with WorkFolder(folder, identity, resume=flags["resume"], lock=True) as place:
+        if place.resumed:
+            say(f"continuing the run in {place.path}")
+        planned = _plan(flags, options, work, place.path, say)
+        if planned.reached or flags["allow_lower"]:
+            summary = _save(flags, options, work, planned)
+            place.remove()
+        else:
+            summary = _summary(flags, options, planned) | {"saved": False, "work": str(place.path)}
+    return summary | {"skipped": work.skipped}
+
+
+def _require_libraries() -> None:
+    from leanmatch.errors import MissingExtraError
+
+    for library in ("torch", "transformers", "sentence_transformers"):
+        try:
+            importlib.import_module(library)
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(library, "train", "compressing a model") from error
+
+
+def _plan(flags: dict[str, Any], options: Any, work: Work, folder: Path, say: Any) -> Planned:
+    from dataclasses import replace
+
+    from leanmatch.cli.compress.task import overhead
+    from leanmatch.compression.planner.plan import Planner
+
+    budget = options.budget
+    if budget.size is not None:
+        rest = overhead(work)
+        say(f"tokenizer and configurations take {rest:,} of the {budget.size:,} bytes")
+        budget = replace(budget, size=max(1, budget.size - rest))
+    planner = Planner(
+        work.model, work.task, folder, method=flags["method"], training=options.training, report=say
+    )
+    return planner.run(budget, options.spec)
+
+
+def _summary(flags: dict[str, Any], options: Any, planned: Planned) -> dict[str, Any]:
+    last = planned.last
+    return {
+        "model": flags["model"],
+        "output": str(flags["output"]),
+        "saved": True,
+        "reached": planned.reached,
+        "method": flags["method"],
+        "asked": options.asked,
+        "quality": last.quality.to_json(),
+        "attempts": [
+            {"budget": one.label, **one.quality.to_json(), "training": one.training}
+            for one in planned.attempts
+        ],
+        "seconds": {part: round(seconds, 1) for part, seconds in planned.seconds.items()},
+    }
+
+
+def _save(flags: dict[str, Any], options: Any, work: Work, planned: Planned) -> dict[str, Any]:
+    from leanmatch.formats import save_compressed
+
+    last = planned.last
+    summary = _summary(flags, options, planned)
+    quality = {**last.quality.to_json(), "reached": planned.reached, "asked": options.asked}
+    training = {"method": flags["method"], "attempts": summary["attempts"]}
+    saved = save_compressed(
+        planned.model,
+        flags["output"],
+        {**work.provenance, "options": options.identity["options"], "training": training},
+        tokenizer=work.task.tokenizer,
+        spec=last.spec,
+        quality=quality,
+        errors=last.errors,
+        overwrite=flags["overwrite"],
+    )
+    report = saved.report
+    return {
+        **summary,
+        "folder_bytes": saved.bytes,
+        "bytes": report["bytes"],
+        "dense": report["dense"],
+        "layer_macs": report["layer_macs"],
+        "parity": saved.parity.min_cosine,
+    }
+
+
+def _show(summary: dict[str, Any]) -> None:
+    from leanmatch.compression.planner.quality import Quality
+
+    console = stdout_console()
+    quality = Quality(**summary["quality"])
+    lines = []
+    if not summary["saved"]:
+        lines += [
+            f"No model was saved: {quality.sentence()}; {summary['asked']['keep']:.1%} was asked for.",
+            f"The last attempt is kept in {summary['work']}: the same command with --allow-lower saves it.",
+            "More --minutes, more training texts, another --method or a lower --keep may reach it.",
+        ]
+    else:
+        dense, sizes = summary["dense"], summary["bytes"]
+        if not summary["reached"]:
+            lines.append(f"BELOW the {summary['asked']['keep']:.1%} that was asked for; saved as told.")
+        lines += [
+            quality.sentence(),
+            f"weights: {sizes['weights']:,} bytes, {dense['bytes'] / sizes['weights']:.2f}x fewer than in "
+            f"float32; whole folder {summary['folder_bytes']:,}",
+            f"multiply-adds a token in compressed layers: {summary['layer_macs']:,}, "
+            f"{dense['layer_macs'] / max(1, summary['layer_macs']):.2f}x fewer",
+            f"saved to {summary['output']} (reloaded: cosine at least {summary['parity']:.6f})",
+        ]
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

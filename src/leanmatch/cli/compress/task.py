@@ -1,0 +1,152 @@
+"""The model and the data of ``leanmatch compress``: which rows to learn from, which to judge on."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leanmatch.cli.common import say_skipped
+from leanmatch.cli.data.command import parse_columns
+from leanmatch.data import PairTable, Split, SplitOptions, read_pairs, split_from_json, split_pairs
+from leanmatch.errors import DataError, ModelError, UsageError
+from leanmatch.formats import find_model, is_artifact, load_matcher, read_provenance, resolve_device
+
+if TYPE_CHECKING:
+    from leanmatch.compression.planner.tasks import Task
+
+MANIFEST_BYTES = 64_000
+"""Set aside for ``leanmatch.json`` and the header of the weights."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Model, task and where they come from.
+
+    Attributes:
+        model: the dense model.
+        task: see :class:`leanmatch.compression.planner.tasks.Task`.
+        provenance: for the artifact.
+        identity: whatever of model and data decides the outcome.
+        skipped: bad rows that were left out.
+    """
+
+    model: Any
+    task: Task
+    provenance: dict[str, Any]
+    identity: dict[str, Any]
+    skipped: int = 0
+
+
+def open_work(flags: Mapping[str, Any], say: Callable[[str], None]) -> Work:
+    """Read the data, split it, load the model.
+
+    Raises:
+        DataError, ModelError, UsageError: whatever cannot be used.
+    """
+    folder = find_model(flags["model"])
+    if folder is not None and is_artifact(folder):
+        raise ModelError(
+            f"{flags['model']} is compressed already", remedy="compress the model that it was made from"
+        )
+    known = None if folder is None else read_provenance(folder)
+    table = read_pairs(flags["data"], columns=parse_columns(flags["column"]), on_error=flags["on_error"])
+    say_skipped(table.skipped, say)
+    split, how = _split(table, known, flags["seed"], flags["task"] == "classify")
+    say(f"{len(table):,} rows, {how}: {len(split.train):,} to learn from, {len(split.valid):,} to judge on")
+    if not len(split.valid):
+        raise DataError("there are no rows to judge on", remedy="give more rows, or some with split valid")
+    model, task = _task(flags, split, folder)
+    provenance = {
+        "base": flags["model"],
+        "data": {"source": str(table.source), "fingerprint": table.fingerprint(), "rows": len(table)},
+        "split": split.manifest(),
+        "metrics": {},
+    }
+    identity = {
+        "model": flags["model"],
+        "weights": None if folder is None else _fingerprint(folder),
+        "data": table.fingerprint(),
+        "seed": flags["seed"],
+    }
+    return Work(model, task, provenance, identity, len(table.skipped))
+
+
+def overhead(work: Work) -> int:
+    """Bytes of an artifact that are no weights: tokenizer, configurations, ``leanmatch.json``."""
+    from leanmatch.formats.artifact.writer import write_configs
+
+    with tempfile.TemporaryDirectory(prefix="leanmatch-") as name:
+        write_configs(work.model, Path(name), work.task.tokenizer)
+        files = sum(path.stat().st_size for path in Path(name).rglob("*") if path.is_file())
+    return files + MANIFEST_BYTES
+
+
+def _split(table: PairTable, known: Mapping[str, Any] | None, seed: int, classify: bool) -> tuple[Split, str]:
+    """The split that the model was trained with, where this is its table; else a new one."""
+    manifest = (known or {}).get("split")
+    if isinstance(manifest, Mapping) and manifest.get("fingerprint") == table.fingerprint():
+        return split_from_json(table, dict(manifest), name="the split of the model"), "split as in training"
+    options = SplitOptions(
+        seed=seed,
+        shared_positives=True if classify else None,
+        leakage="ignore" if classify else "remove",
+    )
+    return split_pairs(table, options), "split by its column" if table.has("split") else "split at random"
+
+
+def _task(flags: Mapping[str, Any], split: Split, folder: Path | None) -> tuple[Any, Any]:
+    from leanmatch.compression.planner.tasks import Classifying, Matching
+
+    if flags["task"] == "match":
+        model = load_matcher(flags["model"], device=flags["device"])
+        _refuse_static(model, flags["model"])
+        return model, Matching([*split.train.anchors, *split.train.positives], split.valid)
+    model, tokenizer = _load_classifier(flags["model"], folder, flags["device"])
+    train, valid = split.train, split.valid
+    labels = {str(name): int(number) for name, number in model.config.label2id.items()}
+    task = Classifying(train.anchors, train.positives, (valid.anchors, valid.positives), labels, tokenizer)
+    return model, task
+
+
+def _refuse_static(model: Any, name: str) -> None:
+    if not hasattr(model[0], "auto_model"):
+        kind = type(model[0]).__name__
+        raise ModelError(
+            f"{name} is a static encoder ({kind}): one table of rows, without layers to factor",
+            remedy="it needs no multiply-adds; for fewer bytes use fewer dimensions or a smaller vocabulary",
+        )
+
+
+def _load_classifier(name: str, folder: Path | None, device: str) -> tuple[Any, Any]:
+    if folder is None:
+        raise UsageError(f"--task classify needs a model folder (found {name!r})")
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from leanmatch.formats.quiet import quiet_bars
+
+    try:
+        with quiet_bars():
+            model, told = AutoModelForSequenceClassification.from_pretrained(
+                str(folder), local_files_only=True, output_loading_info=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:  # whatever the library raises at a damaged folder
+        raise ModelError(
+            f"{name} cannot be loaded as a sequence classifier: {str(error).splitlines()[0]:.200}",
+            remedy="name a folder that AutoModelForSequenceClassification reads",
+        ) from error
+    if told["missing_keys"]:
+        raise ModelError(
+            f"{name} is no trained classifier: it has no {sorted(told['missing_keys'])[0]}",
+            remedy="fine-tune it for the classes first, or use --task match",
+        )
+    return model.eval().to(resolve_device(device)), tokenizer
+
+
+def _fingerprint(folder: Path) -> str:
+    from leanmatch.formats import model_fingerprint
+
+    return model_fingerprint(folder)

@@ -1,0 +1,213 @@
+"""``leanmatch data``: look at pairs, split them, make the See Also graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from leanmatch.cli.common import print_json, reported_errors, say, skipped_lines, stdout_console
+from leanmatch.errors import LeanmatchError, UsageError
+
+if TYPE_CHECKING:
+    from leanmatch.data import PairTable, Split
+
+app = typer.Typer(help="Look at pairs, split them, make example data.", no_args_is_help=True)
+
+ColumnOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        metavar="OURS=THEIRS",
+        help="Read their column as ours: anchor=query. Several may be given.",
+    ),
+]
+IdColumnOption = Annotated[str | None, typer.Option("--id-column", help="Column of identifiers.")]
+TextColumnsOption = Annotated[
+    list[str] | None, typer.Option("--text-column", help="Column of the text; several are joined.")
+]
+DelimiterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--delimiter",
+        help="What separates the fields of CSV: a character, comma, semicolon, tab or pipe; found by itself.",
+    ),
+]
+OnErrorOption = Annotated[
+    str, typer.Option("--on-error", help="raise: stop at a bad row; skip: leave it out.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+NearOption = Annotated[
+    bool, typer.Option("--near-duplicates/--no-near-duplicates", help="Look for near-duplicate texts, too.")
+]
+SharedPositivesOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--shared-positives/--own-positives",
+        help="Positives are a catalogue that all parts share: only anchors and whole pairs leak.",
+    ),
+]
+
+
+def parse_columns(options: list[str] | None) -> dict[str, str]:
+    """``["anchor=query"]`` becomes ``{"query": "anchor"}``, as :func:`leanmatch.data.read_pairs` takes it.
+
+    Raises:
+        UsageError: an option without ``=``, or a file column that is named twice.
+    """
+    columns: dict[str, str] = {}
+    for option in options or []:
+        ours, equals, theirs = option.partition("=")
+        if not equals or not ours or not theirs:
+            raise UsageError(f"--column is {option!r}", remedy="OURS=THEIRS, e.g. --column anchor=query")
+        if theirs in columns:
+            raise UsageError(f"--column names {theirs!r} twice", remedy="read each column of the file once")
+        columns[theirs] = ours
+    return columns
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL, Parquet (.gz too), BEIR or XMC folder.")],
+    column: ColumnOption = None,
+    on_error: OnErrorOption = "skip",
+    near_duplicates: NearOption = True,
+    json: JsonOption = False,
+) -> None:
+    """Print what is in a file of pairs: counts, duplicates, bad rows, lengths, overlap between splits."""
+    with reported_errors():
+        from leanmatch.data import check_pairs
+
+        table = _read(file, column, on_error, listed=False)
+        report = check_pairs(table, near_duplicates=near_duplicates)
+        if json:
+            print_json(report.to_json())
+        else:
+            from leanmatch.cli.data.tables import report_tables
+
+            stdout_console().print(*report_tables(report), sep="\n")
+
+
+@app.command()
+def split(
+    file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL, Parquet (.gz too), BEIR or XMC folder.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="MANIFEST", help="Where to write the split.")
+    ],
+    hold_out: Annotated[
+        list[str] | None, typer.Option(metavar="COL=VALUE", help="Test out of distribution on these rows.")
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option(metavar="DATE", help="Test out of distribution on rows from this date on.")
+    ] = None,
+    valid_fraction: Annotated[float, typer.Option(help="Share of rows for validation.")] = 0.1,
+    test_fraction: Annotated[float, typer.Option(help="Share of rows for the test in distribution.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Seed of the random choices.")] = 0,
+    leakage: Annotated[
+        str, typer.Option(help="Rows that leak into a test: remove, report or ignore.")
+    ] = "remove",
+    near_duplicates: NearOption = True,
+    shared_positives: SharedPositivesOption = None,
+    column: ColumnOption = None,
+    on_error: OnErrorOption = "raise",
+    write_parts: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write train, valid and tests as Parquet files.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a manifest and parts that are there.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Split pairs into train, valid, test_in and test_out, without leakage, and write a manifest."""
+    with reported_errors():
+        from leanmatch.data import SplitOptions, split_pairs, write_manifest
+
+        options = SplitOptions(
+            hold_out=tuple(hold_out or ()),
+            after=after,
+            valid_fraction=valid_fraction,
+            test_fraction=test_fraction,
+            seed=seed,
+            leakage=leakage,  # type: ignore[arg-type]  # SplitOptions checks it
+            near_duplicates=near_duplicates,
+            shared_positives=shared_positives,
+        )
+        _check_targets(output, write_parts, overwrite)
+        result = split_pairs(_read(file, column, on_error), options)
+        if write_parts is not None:
+            _write_parts(result, write_parts, overwrite)
+        write_manifest(result, output)
+        if json:
+            manifest = result.manifest()
+            manifest["parts"] = {name: part["rows"] for name, part in manifest["parts"].items()}
+            print_json(manifest | {"manifest": str(output)})
+        else:
+            from leanmatch.cli.data.tables import split_tables
+
+            console = stdout_console()
+            console.print(*split_tables(result), sep="\n")
+            console.print(f"written: {output}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command("see-also")
+def see_also(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write.")],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what an earlier call wrote.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Write the See Also graph of the installed scientific packages as pairs and items."""
+    with reported_errors():
+        from leanmatch.data.see_also.build import write_see_also
+
+        summary = write_see_also(output, overwrite=overwrite, show_progress=True)
+        if json:
+            print_json(summary.to_json())
+        else:
+            from leanmatch.cli.data.tables import see_also_table
+
+            stdout_console().print(see_also_table(summary))
+
+
+def _read(file: Path, column: list[str] | None, on_error: str, *, listed: bool = True) -> PairTable:
+    from leanmatch.data import read_pairs
+
+    table = read_pairs(file, columns=parse_columns(column), on_error=on_error)  # type: ignore[arg-type]
+    lines = skipped_lines(table.skipped)
+    for line in lines if listed else lines[:1]:
+        say(line)
+    return table
+
+
+def _check_targets(manifest: Path, parts: Path | None, overwrite: bool) -> None:
+    """Refuse what is there: without ``overwrite`` anything, with it what a split did not write."""
+    from leanmatch.data.splitting.parts import PARTS
+
+    if manifest.is_dir():
+        raise UsageError(f"{manifest} is a folder", remedy="name a file: -o split.json")
+    if manifest.exists() and not overwrite:
+        raise LeanmatchError(f"{manifest} exists already", remedy="name another file or pass --overwrite")
+    if parts is None or not parts.exists():
+        return
+    if not parts.is_dir():
+        raise UsageError(f"{parts} is a file", remedy="name a folder for --write-parts")
+    ours = {*(parts / f"{name}.parquet" for name in PARTS), manifest}
+    others = sorted(path.name for path in parts.iterdir() if path not in ours)
+    if others:
+        raise LeanmatchError(
+            f"{parts} holds what is no part of a split: {others[0]}", remedy="name another folder"
+        )
+    if not overwrite and any(parts.iterdir()):
+        raise LeanmatchError(f"{parts} exists already", remedy="name another folder or pass --overwrite")
+
+
+def _write_parts(result: Split, folder: Path, overwrite: bool) -> None:
+    from leanmatch.data import write_pairs
+    from leanmatch.data.splitting.parts import PARTS
+    from leanmatch.files import atomic_folder
+
+    with atomic_folder(folder, overwrite=overwrite) as temporary:
+        for name in PARTS:
+            write_pairs(getattr(result, name), temporary / f"{name}.parquet")

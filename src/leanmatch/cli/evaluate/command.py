@@ -1,0 +1,125 @@
+"""``leanmatch evaluate``: a matcher's metrics in and out of distribution, against another one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from leanmatch.cli.common import print_json, reported_errors, say, say_skipped, stdout_console
+from leanmatch.cli.data.command import ColumnOption, JsonOption, OnErrorOption, parse_columns
+from leanmatch.cli.matchers import (
+    AfterOption,
+    HoldOutOption,
+    SlicesOption,
+    SplitOption,
+    SymmetricOption,
+    labels,
+    slice_columns,
+)
+from leanmatch.cli.matchers import provenance_of as _provenance
+
+if TYPE_CHECKING:
+    from leanmatch.metrics import Evaluation
+    from leanmatch.types import EncodeFunction
+
+MOST_TABLES = 12
+"""With more slices than this, those of column values get no table of their own, just a row in one."""
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or name of the matcher.")],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="CSV, TSV, JSONL, Parquet, BEIR or XMC folder.")
+    ],
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Compare with this matcher; 'base': the one MODEL was trained from."
+        ),
+    ] = None,
+    slices: SlicesOption = None,
+    hold_out: HoldOutOption = None,
+    after: AfterOption = None,
+    split: SplitOption = None,
+    symmetric: SymmetricOption = None,
+    propensity: Annotated[
+        str, typer.Option(help="Constants of PSP: default, amazon or wikipedia.")
+    ] = "default",
+    runtime: Annotated[
+        bool, typer.Option("--runtime", help="Encode as leanmatch serve does: with leanmatch's own runtime.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts a forward pass.")] = 64,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    column: ColumnOption = None,
+    on_error: OnErrorOption = "raise",
+    json: JsonOption = False,
+) -> None:
+    """Measure a matcher on pairs: overall, in and out of distribution, by slice, with intervals."""
+    with reported_errors():
+        from leanmatch.cli.evaluate.plan import base_named_by, plan_evaluation, propensity_constants
+        from leanmatch.data import read_pairs
+        from leanmatch.metrics import evaluate as run_evaluation
+
+        constants = propensity_constants(propensity)
+        provenance = _provenance(model)
+        rival = base_named_by(provenance, model) if against == "base" else against
+        table = read_pairs(data, columns=parse_columns(column), on_error=on_error)  # type: ignore[arg-type]
+        say_skipped(table.skipped)
+        plan = plan_evaluation(
+            table,
+            provenance,
+            hold_out=tuple(hold_out or ()),
+            after=after,
+            split=split,
+            slices=slice_columns(slices),
+            symmetric="auto" if symmetric is None else symmetric,
+            propensity=constants,
+        )
+        for remark in plan.said():
+            say(remark)
+        names = labels(model, rival, by_base=against == "base")
+        evaluation = run_evaluation(
+            _load(model, device, batch_size, runtime),
+            plan.table,
+            options=plan.options,
+            against=None if rival is None else _load(rival, device, batch_size, runtime),
+            name=names[0],
+            against_name=names[1],
+            train_label_counts=plan.train,
+        )
+        evaluation = plan.told(evaluation)
+        if json:
+            print_json({**evaluation.to_json(), "skipped": len(table.skipped)})
+        else:
+            _show(evaluation)
+
+
+def _load(model: str, device: str, batch_size: int, runtime: bool) -> EncodeFunction:
+    say(f"loading {model}")
+    if runtime:
+        from leanmatch.runtime import load
+
+        own = load(model, fallback=False)
+        return lambda texts: own.encode(texts, batch_size=batch_size, show_progress=True)
+    from leanmatch.formats import load_encoder
+
+    encoder = load_encoder(model, device=device)
+    return lambda texts: encoder.encode(texts, batch_size=batch_size, show_progress=True)
+
+
+def _show(evaluation: Evaluation) -> None:
+    from leanmatch.metrics.tables import slice_table, summary_table
+
+    console = stdout_console()
+    for line in (f"{evaluation.source}: {evaluation.split}", f"candidates: {evaluation.candidates}"):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    distinct = [part for part in evaluation.slices.values() if part.same_as is None]
+    detailed = distinct if len(distinct) <= MOST_TABLES else [p for p in distinct if p.kind != "column value"]
+    for part in detailed:
+        console.print(slice_table(evaluation, part.name))
+    if len(evaluation.slices) > 1:
+        console.print(summary_table(evaluation))
+    for line in (*(f"note: {note}" for note in evaluation.notes), *evaluation.verdicts()):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""``leanmatch inspect``."""

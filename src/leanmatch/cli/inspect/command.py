@@ -1,0 +1,185 @@
+"""``leanmatch inspect``: what a compressed model consists of, layer by layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from leanmatch.cli.common import print_json, reported_errors, stderr_console, stdout_console
+from leanmatch.cli.data.command import JsonOption
+
+if TYPE_CHECKING:
+    from leanmatch.formats.artifact import Artifact
+
+WIDTH = 130
+"""Columns where no terminal sets them."""
+
+
+def inspect(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of leanmatch compress.")],
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also draw it: a .svg, .png or .pdf file.")
+    ] = None,
+    runtime: Annotated[
+        bool,
+        typer.Option("--runtime", help="Show which kernels run each layer here; for stock models too."),
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Show bytes, multiply-adds and error of each layer of a compressed model, and its measured quality."""
+    with reported_errors():
+        if runtime:
+            _show_runtime(model, json)
+            return
+        from leanmatch.formats import read_artifact
+
+        artifact = read_artifact(model)
+        layers = layer_rows(artifact)
+        if plot is not None:
+            from leanmatch.cli.inspect.layer_plot import draw
+
+            draw(layers, plot)
+            stderr_console().print(f"drawn in {plot}", markup=False, highlight=False, soft_wrap=True)
+        if json:
+            report = {name: value for name, value in artifact.report.items() if name != "layers"}
+            print_json(
+                {"model": str(model), **report, "base": artifact.provenance.get("base"), "layers": layers}
+            )
+        else:
+            _show(artifact, layers)
+
+
+def _show_runtime(model: Path, as_json: bool) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from leanmatch.runtime import load, runtime_choices
+    from leanmatch.runtime.tables import COLUMNS, runtime_rows
+
+    encoder = load(model, fallback=False)
+    if as_json:
+        print_json(
+            {
+                "model": str(model),
+                "weights": encoder.weights,
+                "bytes": encoder.bytes,
+                "layers": runtime_choices(encoder),
+            }
+        )
+        return
+    console = stdout_console()
+    if not console.is_terminal:
+        console.width = max(console.width, WIDTH)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for title in COLUMNS:
+        table.add_column(title, overflow="fold")
+    for row in runtime_rows(encoder):
+        table.add_row(*map(escape, row))
+    console.print(table)
+    console.print(f"weights in memory: {encoder.bytes:,} bytes", highlight=False)
+
+
+def layer_rows(artifact: Artifact) -> list[dict[str, Any]]:
+    """A row a layer: name, form in words, shape, costs of it and of the dense layer, error."""
+    return [
+        {
+            "name": name,
+            "kind": layer.kind,
+            "form": form_words(layer.factors),
+            "shape": list(layer.factors.shape),
+            "stack": layer.stack,
+            **layer.report,
+        }
+        for name, layer in artifact.layers.items()
+    ]
+
+
+def form_words(factors: Any) -> str:
+    """The form of a matrix in a few words.
+
+    >>> import numpy as np
+    >>> from leanmatch.factorization import IntMatrix
+    >>> form_words(IntMatrix(np.ones((4, 8), np.int8), np.ones((4, 2), np.float32), bits=4))
+    'int4, groups of 4'
+    """
+    name = type(factors).__name__
+    if name == "IntMatrix":
+        group = "" if factors.group == factors.shape[1] else f", groups of {factors.group}"
+        return f"int{factors.bits}{group}"
+    if name == "LowRank":
+        bits = getattr(factors.left, "bits", None)
+        return f"rank {factors.rank}, " + ("floats" if bits is None else f"int{bits}")
+    if name in ("DenseSparse", "QuantizedDenseSparse"):
+        bits = getattr(factors, "value_bits", None)
+        values = "floats" if bits is None else f"int{bits}"
+        if factors.identity:
+            return f"{factors.nonzeros} of {factors.width}, {values}"
+        return f"b{factors.width} r{factors.atom_count} k{factors.nonzeros}, {values}"
+    return "dense"
+
+
+def _show(artifact: Artifact, layers: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    console = stdout_console()
+    if not console.is_terminal:
+        console.width = max(console.width, WIDTH)
+    report = artifact.report
+    sizes, dense, quality = report["bytes"], report["dense"], report.get("quality") or {}
+    base = artifact.provenance.get("base")
+    for line in (
+        f"{artifact.folder}: {artifact.architecture} ({artifact.task}), made from {base}",
+        _quality_words(quality),
+    ):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for title in ("layer", "form"):
+        table.add_column(title, overflow="fold")
+    for title in ("shape", "bytes", "smaller", "MACs", "fewer", "error"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in layers:
+        table.add_row(*_cells(row["name"], row["form"], f"{row['shape'][0]} x {row['shape'][1]}", row))
+    total = {
+        "bytes": sizes["layers"],
+        "dense_bytes": dense["layer_bytes"],
+        "macs": report["layer_macs"],
+        "dense_macs": dense["layer_macs"],
+        "error": None,
+    }
+    table.add_row(*_cells("all layers", "", "", total), style="bold")
+    console.print(table)
+    for line in (
+        f"weights: {sizes['weights']:,} bytes (layers {sizes['layers']:,}, other tensors "
+        f"{sizes['tensors']:,}, header {sizes['header']:,}), {dense['bytes'] / sizes['weights']:.2f}x fewer "
+        f"than {dense['bytes']:,} in float32",
+        f"other files (tokenizer, configurations): {sizes['files']:,} bytes",
+    ):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _cells(name: str, form: str, shape: str, row: dict[str, Any]) -> list[str]:
+    from rich.markup import escape
+
+    return [
+        escape(name),
+        escape(form),
+        shape,
+        f"{row['bytes']:,}",
+        f"{row['dense_bytes'] / max(1, row['bytes']):.2f}x",
+        f"{row['macs']:,}",
+        f"{row['dense_macs'] / row['macs']:.2f}x" if row["macs"] and row["dense_macs"] else "",
+        "" if row["error"] is None else f"{row['error']:.4f}",
+    ]
+
+
+def _quality_words(quality: dict[str, Any]) -> str:
+    try:
+        words = (
+            f"{quality['metric']} {quality['compressed']:.4f} of {quality['dense']:.4f} on held-out data: "
+            f"{quality['kept']:.1%} kept"
+        )
+    except (KeyError, TypeError, ValueError):
+        return "no quality was measured when it was saved"
+    return words + ("" if quality.get("reached", True) else ", BELOW what was asked for")

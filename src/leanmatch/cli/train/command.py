@@ -1,0 +1,186 @@
+"""``leanmatch train``: pairs in, a robust matcher out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from leanmatch.cli.common import print_json, reported_errors, say_skipped
+from leanmatch.cli.common import say as say_aloud
+from leanmatch.cli.data.command import SharedPositivesOption
+
+if TYPE_CHECKING:
+    from leanmatch.data import PairTable, Split
+    from leanmatch.training import TrainOptions, TrainResult
+
+SKIPPED_KEPT = 100
+"""Bad rows of ``--on-error skip`` that the result and ``leanmatch.json`` list; all are counted."""
+
+
+def train(
+    data: Annotated[
+        Path, typer.Argument(help="Pairs: CSV, TSV, JSONL, Parquet (also .gz), a BEIR or an XMC folder.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the trained model.")],
+    base: Annotated[str | None, typer.Option(help="Model name or folder to start from.")] = None,
+    regularizer: Annotated[str | None, typer.Option(help="itv, out, mask or none. Default: itv.")] = None,
+    weight: Annotated[str | None, typer.Option(help="Weight of the regularizer, or auto.")] = None,
+    average: Annotated[str | None, typer.Option(help="Share of trained weights (0 to 1.5), or auto.")] = None,
+    hold_out: Annotated[
+        list[str] | None, typer.Option(help="COL=VALUE: test out of distribution; not trained on.")
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option(help="Date: rows from then on are test, not trained on.")
+    ] = None,
+    valid_fraction: Annotated[
+        float | None, typer.Option(help="Share for validation where no row is marked so. Default: 0.1.")
+    ] = None,
+    test_fraction: Annotated[
+        float | None, typer.Option(help="Share for testing where no split column is. Default: 0.1.")
+    ] = None,
+    leakage: Annotated[
+        str | None, typer.Option(help="Rows that leak into a test: remove (default), report or ignore.")
+    ] = None,
+    near_duplicates: Annotated[
+        bool | None,
+        typer.Option(
+            "--near-duplicates/--no-near-duplicates", help="Whether near-duplicates leak. Default: yes."
+        ),
+    ] = None,
+    shared_positives: SharedPositivesOption = None,
+    column: Annotated[list[str] | None, typer.Option(help="OURS=YOURS, e.g. anchor=query.")] = None,
+    on_error: Annotated[str, typer.Option(help="Bad rows: raise, or skip and list them.")] = "raise",
+    epochs: Annotated[float | None, typer.Option(help="Passes over the pairs.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Optimizer steps, instead of epochs.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pairs a step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
+    mini_batch_size: Annotated[
+        int | None, typer.Option(help="Texts in memory at once (gradient cache).")
+    ] = None,
+    max_length: Annotated[int | None, typer.Option(help="Cut texts to this many tokens in training.")] = None,
+    early_stopping: Annotated[int | None, typer.Option(help="Stop after N evaluations without gain.")] = None,
+    interventions: Annotated[str | None, typer.Option(help="auto, mask, delete or replace.")] = None,
+    per_text: Annotated[int | None, typer.Option(help="Interventions on a text and step.")] = None,
+    unit: Annotated[str | None, typer.Option(help="Intervene on a token or a word.")] = None,
+    matching: Annotated[str | None, typer.Option(help="effect, score or one-sided.")] = None,
+    pairs: Annotated[str | None, typer.Option(help="all in-batch pairs or the diagonal.")] = None,
+    sides: Annotated[str | None, typer.Option(help="alternate, both, anchor or positive.")] = None,
+    negatives: Annotated[str | None, typer.Option(help="given, mined or none.")] = None,
+    freeze_layers: Annotated[int | None, typer.Option(help="Lowest layers to freeze.")] = None,
+    lora_rank: Annotated[int | None, typer.Option(help="Rank of LoRA adapters; 0: all weights.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file with options; flags override it.")] = None,
+    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Continue a killed run.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT if it is there.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Result as JSON on stdout.")] = False,
+) -> None:
+    """Fine-tune a text matcher on pairs so that it keeps its quality out of distribution."""
+    flags = dict(locals())
+    with reported_errors():
+        summary = run(flags)
+        if json and summary is not None:
+            print_json(summary)
+
+
+def run(flags: dict[str, Any]) -> dict[str, Any] | None:
+    """Do what the flags say. Only the first of several processes returns a summary."""
+    from leanmatch.cli.train.options import gather_options
+
+    options, split_options = gather_options(flags)
+    first = int(os.environ.get("RANK", "0")) == 0  # of the processes of torchrun
+    say = say_aloud if first else _say_nothing
+    output: Path = flags["output"]
+
+    from leanmatch.cli.data.command import parse_columns
+    from leanmatch.data import read_pairs, split_pairs
+    from leanmatch.formats import check_target
+
+    check_target(output, overwrite=flags["overwrite"])  # now, not after hours of training
+    table = read_pairs(flags["data"], columns=parse_columns(flags["column"]), on_error=flags["on_error"])
+    say_skipped(table.skipped, say)
+    split = split_pairs(table, split_options)
+    say(
+        f"{len(table)} rows: {len(split.train)} train, {len(split.valid)} validation, "
+        f"{len(split.test_in)} test in distribution, {len(split.test_out)} out; "
+        f"{sum(split.leakage.removed.values())} leaking rows removed"
+    )
+    for note in split.notes:
+        say(note)
+    result, matcher = _fit(options, split, output, flags["resume"], say)
+    if not first:
+        return None
+    return _save(result, matcher, options, split, table, output, flags["overwrite"], say)
+
+
+def _say_nothing(remark: str) -> None:
+    """What the other processes say."""
+
+
+def _fit(
+    options: TrainOptions, split: Split, output: Path, resume: bool, say: Callable[[str], None]
+) -> tuple[TrainResult, Path]:
+    from leanmatch.formats import load_matcher
+    from leanmatch.training import fit
+
+    model = load_matcher(options.base, device=options.schedule.device)
+    work = output.parent / f".{output.name}.training"
+    result = fit(
+        model,
+        split.train,
+        split.valid if len(split.valid) else None,
+        options,
+        work,
+        resume=resume,
+        group_columns=list(dict.fromkeys(item.partition("=")[0] for item in split.options.hold_out)),
+        by_time=split.options.after is not None,
+        report=say,
+    )
+    return result, work
+
+
+def _save(
+    result: TrainResult,
+    work: Path,
+    options: TrainOptions,
+    split: Split,
+    table: PairTable,
+    output: Path,
+    overwrite: bool,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    import shutil
+
+    from leanmatch.formats import save_matcher
+    from leanmatch.metrics import retrieval_score
+    from leanmatch.training.selection.evaluator import encode_function
+
+    encode = encode_function(result.model)
+    metrics = {}
+    relevant = split.valid.relevant()
+    if any(a != p for a, p in zip(relevant.anchors, relevant.positives, strict=True)):
+        metrics["valid MRR@10"] = retrieval_score(encode, split.valid, "MRR@10")
+    left_out = {
+        "skipped": len(table.skipped),
+        "skipped_rows": [row.to_json() for row in table.skipped[:SKIPPED_KEPT]],
+    }
+    data = {"source": str(table.source), "fingerprint": table.fingerprint(), "rows": len(table)}
+    base = Path(options.base)
+    provenance = {
+        # whoever evaluates against the base may stand elsewhere
+        "base": str(base.absolute()) if base.is_dir() else options.base,
+        "data": data | left_out,
+        "split": split.manifest(),
+        "options": options.to_json(),
+        "training": result.to_json(),
+        "metrics": metrics,
+    }
+    saved = save_matcher(result.model, output, provenance, overwrite=overwrite)
+    shutil.rmtree(work)
+    say(f"saved to {output} (reloaded: cosine at least {saved.parity.min_cosine:.6f})")
+    return {"model": str(output), "base": options.base, "metrics": metrics, **left_out, **result.to_json()}

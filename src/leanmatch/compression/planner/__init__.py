@@ -1,0 +1,1 @@
+"""The budget planner: measure layers, choose within a budget, train, check."""

@@ -1,0 +1,1 @@
+"""The Straight-Through Factorizer: supports that are learned with values and atoms."""

@@ -1,0 +1,147 @@
+"""The one form that rows take, whatever they were read from.
+
+Text and identifiers become ``large_string``, ``label`` int8 (0 or 1), ``split`` one of train, valid and test,
+``timestamp`` microseconds in UTC, ``relevance`` float64. Every other column becomes text, so that one table
+has one fingerprint in every file format. A missing value and the empty string are the same: null.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from leanmatch.data.arrow import pa, pc
+from leanmatch.data.columns import REQUIRED, SPLIT_NAMES, SPLITS
+from leanmatch.data.problems import Problem
+from leanmatch.data.readers.text_values import one_text
+from leanmatch.data.timestamps import parse_timestamp
+
+TEXT = pa.large_string()
+TIME = pa.timestamp("us", tz="UTC")
+LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, 0: 0, 1: 1}
+
+Values: TypeAlias = Any
+"""A sequence of Python values, an Arrow array or a chunked array."""
+
+
+def column_type(name: str) -> pa.DataType:
+    """The Arrow type that a column of this name has in a pair table."""
+    return {"label": pa.int8(), "timestamp": TIME, "relevance": pa.float64()}.get(name, TEXT)
+
+
+def canonical_rows(columns: Mapping[str, Values], lines: Sequence[int]) -> tuple[pa.Table, list[Problem]]:
+    """Bring a batch of rows to the canonical form.
+
+    Args:
+        columns: values by column name, all of one length.
+        lines: the line of each row in its file.
+
+    Returns:
+        the good rows, and what is wrong with the others.
+    """
+    problems: list[Problem] = []
+    arrays: dict[str, pa.Array] = {}
+    for name, values in columns.items():
+        if name == "label":
+            arrays[name] = _mapped(name, values, lines, problems, pa.int8(), _label, "0 or 1 is needed")
+        elif name == "split":
+            arrays[name] = _mapped(
+                name, values, lines, problems, TEXT, _split, f"one of: {', '.join(SPLITS)}"
+            )
+        elif name == "timestamp":
+            remedy = "an ISO 8601 date (2021-06-01, 2021-06-01T12:30:00Z) or seconds since 1970 is needed"
+            arrays[name] = _mapped(name, values, lines, problems, TIME, parse_timestamp, remedy)
+        elif name == "relevance":
+            arrays[name] = _mapped(name, values, lines, problems, pa.float64(), _number, "a number is needed")
+        else:
+            arrays[name] = _texts(name, values, lines, problems)
+    table = pa.table(arrays)
+    if problems:
+        bad = {problem.line for problem in problems}
+        table = table.filter(pa.array([line not in bad for line in lines]))
+    return table, problems
+
+
+def _texts(name: str, values: Values, lines: Sequence[int], problems: list[Problem]) -> pa.Array:
+    required = name in REQUIRED
+    array = _text_array(values)
+    if array is None:
+        listed = values.to_pylist() if isinstance(values, pa.Array | pa.ChunkedArray) else values
+        array = pa.array(
+            [one_text(name, value, lines[i], problems, required) for i, value in enumerate(listed)], TEXT
+        )
+    empty = pc.equal(pc.utf8_trim_whitespace(array) if required else array, pa.scalar("", TEXT))
+    empty = pc.fill_null(empty, True)
+    if not pc.any(empty).as_py():
+        return array
+    if not required:
+        return pc.if_else(empty, pa.scalar(None, TEXT), array)
+    reported = {problem.line for problem in problems if problem.column == name}
+    for i in pc.indices_nonzero(empty).to_pylist():
+        if lines[i] not in reported:
+            remedy = f"put a text into {name!r} or delete the row"
+            problems.append(Problem(lines[i], name, array[i].as_py(), "the text is missing or blank", remedy))
+    return array
+
+
+def _text_array(values: Values) -> pa.Array | None:
+    """The fast path: values that are text already."""
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks() if values.num_chunks != 1 else values.chunk(0)
+    if isinstance(values, pa.Array):
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        kind = values.type
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind):
+            return values.cast(TEXT)
+        return None
+    if any(type(value) is bytes for value in values):
+        return None
+    try:
+        return pa.array(values, TEXT, from_pandas=False)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError):
+        return None
+
+
+def _mapped(
+    name: str,
+    values: Values,
+    lines: Sequence[int],
+    problems: list[Problem],
+    kind: pa.DataType,
+    function: Callable[[Any], Any],
+    remedy: str,
+) -> pa.Array:
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        if name == "timestamp" and pa.types.is_timestamp(values.type) and values.null_count == 0:
+            values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+            # A time without a zone is UTC; a cast keeps the numbers.
+            return values.cast(pa.timestamp("us", tz=values.type.tz), safe=False).cast(TIME)
+        values = values.to_pylist()
+    result: list[Any] = []
+    for i, value in enumerate(values):
+        try:
+            result.append(function(value))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            reason = f": {error}" if name == "timestamp" else ""
+            problems.append(Problem(lines[i], name, value, f"{name!r} cannot be read{reason}", remedy))
+            result.append(None)
+    return pa.array(result, kind)
+
+
+def _label(value: Any) -> int:
+    return LABELS[value.strip() if isinstance(value, str) else value]
+
+
+def _split(value: Any) -> str:
+    return SPLIT_NAMES[value.strip().casefold()] if isinstance(value, str) else SPLIT_NAMES[value]
+
+
+def _number(value: Any) -> float | None:
+    if value is None or value == "":
+        return None
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError("not a finite number")
+    return number

@@ -1,0 +1,76 @@
+"""JSON Lines: one object a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from leanmatch.data.problems import Problem
+from leanmatch.data.readers.sources import RawBatch, not_utf8, opened, text_lines
+
+
+def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any] | None, Problem | None]]:
+    """The objects of a file with their lines; a problem in place of an object where a line has none."""
+    with opened(path) as handle:
+        undecodable: dict[int, bytes] = {}
+        for number, line in enumerate(text_lines(path, handle, undecodable), start=1):
+            if undecodable:
+                yield number, None, not_utf8(number, undecodable.pop(number))
+                continue
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line, object_pairs_hook=_object)
+            except (ValueError, RecursionError) as error:
+                where = getattr(error, "pos", 0)
+                remedy = "write one JSON object a line: {...} and a line end, no commas between"
+                found = line[max(0, where - 40) : where + 40]
+                yield number, None, Problem(number, "", found, f"not JSON: {error}", remedy)
+                continue
+            if isinstance(value, dict):
+                yield number, value, None
+            else:
+                what = f"a JSON object is needed, not {type(value).__name__}"
+                yield number, None, Problem(number, "", value, what, "write one {...} a line")
+
+
+def read_jsonl(path: Path, *, batch_rows: int) -> Iterator[RawBatch]:
+    """Batches of a file. A key that an object lacks is None; lists under ``negative`` become columns."""
+    objects: list[dict[str, Any]] = []
+    lines: list[int] = []
+    problems: list[Problem] = []
+    for number, found, problem in read_objects(path):
+        if problem is not None or found is None:
+            problems.extend([problem] if problem is not None else [])
+        else:
+            objects.append(_spread(found))
+            lines.append(number)
+        if len(objects) + len(problems) >= batch_rows:
+            yield RawBatch(_columns(objects), lines, problems)
+            objects, lines, problems = [], [], []
+    yield RawBatch(_columns(objects), lines, problems)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} stands {names.count(twice)} times")
+    return found
+
+
+def _columns(objects: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    names = dict.fromkeys(name for found in objects for name in found)
+    return {name: [found.get(name) for found in objects] for name in names}
+
+
+def _spread(found: dict[str, Any]) -> dict[str, Any]:
+    """``{"negative": ["x", "y"]}`` becomes ``{"negative_1": "x", "negative_2": "y"}``."""
+    for key in ("negative", "negatives"):
+        if isinstance(found.get(key), list):
+            texts = found.pop(key)
+            found.update({f"negative_{i}": text for i, text in enumerate(texts, start=1)})
+    return found

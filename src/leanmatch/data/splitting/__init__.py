@@ -1,0 +1,1 @@
+"""Splitting a pair table into train, valid and tests, without leakage."""

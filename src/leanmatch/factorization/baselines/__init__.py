@@ -1,0 +1,1 @@
+"""Baselines of dense-sparse factors: low rank, N:M pruning, product quantization, rounding."""

@@ -1,0 +1,1 @@
+"""Sparse codes on given atoms: natively, in batched torch, and the slow reference."""

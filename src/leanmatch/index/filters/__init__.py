@@ -1,0 +1,1 @@
+"""Filters on item metadata: expression, text form, and the mask of rows."""

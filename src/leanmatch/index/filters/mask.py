@@ -1,0 +1,111 @@
+"""Which rows a filter leaves: numpy over coded columns.
+
+Each value becomes a pair of bounds among the column's codes: the first code that is not below the value and
+the first that is above it. So numbers are compared exactly, also where the column's type has no room for the
+value (``0.5`` among integers, ``9007199254740993`` among floats).
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanmatch.errors import UsageError
+from leanmatch.index.filters.expression import AllOf, AnyOf, Compare, Filter, IsIn, Missing, Not, shortened
+from leanmatch.index.storage.columns import CodedColumn, Value
+
+Mask = NDArray[np.bool_]
+
+_INT64 = np.iinfo(np.int64)
+
+
+def filter_mask(
+    expression: Filter,
+    column: Callable[[str], CodedColumn],
+    rows: int,
+    check: Callable[[], None] = lambda: None,
+) -> Mask:
+    """True where an item passes, shape ``(rows,)``.
+
+    Args:
+        expression: the filter.
+        column: a column's coded form by its name; raises :class:`UsageError` for a name that is none.
+        rows: number of items.
+        check: called before each comparison; what it raises ends the work.
+
+    Raises:
+        UsageError: no such column, or a value of a type that the column does not hold.
+    """
+    check()
+    if isinstance(expression, AllOf | AnyOf):
+        join = np.logical_and if isinstance(expression, AllOf) else np.logical_or
+        joined = filter_mask(expression.parts[0], column, rows, check)
+        for part in expression.parts[1:]:  # two masks at a time are in memory, however many parts there are
+            joined = join(joined, filter_mask(part, column, rows, check))
+        return joined
+    if isinstance(expression, Not):
+        return ~filter_mask(expression.part, column, rows, check)
+    coded = column(expression.column)
+    if isinstance(expression, Missing):
+        return ~coded.present
+    if isinstance(expression, IsIn):
+        return _is_in(coded, expression)
+    return _compare(coded, expression)
+
+
+def _compare(coded: CodedColumn, test: Compare) -> Mask:
+    _check(coded, test.column, test.value)
+    start, end = _bounds(coded, test.value)
+    if test.operator in {"eq", "ne"}:
+        equal: Mask = coded.codes == start if start < end else np.zeros(len(coded.codes), dtype=bool)
+        return coded.present & (equal if test.operator == "eq" else ~equal)
+    below = _below(coded, start if test.operator in {"lt", "ge"} else end)
+    return coded.present & (below if test.operator in {"lt", "le"} else ~below)
+
+
+def _is_in(coded: CodedColumn, test: IsIn) -> Mask:
+    wanted = []
+    for value in test.values:
+        _check(coded, test.column, value)
+        start, end = _bounds(coded, value)
+        if start < end:
+            wanted.append(start)
+    return coded.present & np.isin(coded.codes, np.array(wanted, coded.codes.dtype))
+
+
+def _bounds(coded: CodedColumn, value: Any) -> tuple[Any, Any]:
+    """The first code that is not below the value, and the first above it; equal where no item can have it."""
+    if coded.kind == "text":  # codes are ranks among the sorted values
+        return bisect_left(coded.values, value), bisect_right(coded.values, value)
+    if coded.kind != "number":
+        if not _INT64.min <= value <= _INT64.max:
+            return (math.inf, math.inf) if value > 0 else (-math.inf, -math.inf)
+        return math.ceil(value), math.floor(value) + 1
+    try:
+        near = float(value)
+    except OverflowError:
+        return (math.inf, math.inf) if value > 0 else (-math.inf, -math.inf)
+    after = math.nextafter(near, math.inf)  # Python compares integers and floats exactly
+    return near if near >= value else after, after if near <= value else near
+
+
+def _below(coded: CodedColumn, bound: Any) -> Mask:
+    if coded.kind != "number" and bound > _INT64.max:
+        return np.ones(len(coded.codes), dtype=bool)
+    below: Mask = coded.codes < bound
+    return below
+
+
+def _check(coded: CodedColumn, column: str, value: Value) -> None:
+    kind = "boolean" if isinstance(value, bool) else "number" if isinstance(value, int | float) else "text"
+    held = "number" if coded.kind == "integer" else coded.kind
+    if kind != held:
+        raise UsageError(
+            f"the column {column[:80]!r} holds values of type {coded.kind}, not {shortened(value)}",
+            remedy={"text": "put the value in quotes", "number": "give a number"}.get(held, "true or false"),
+        )

@@ -1,0 +1,1 @@
+"""Searching item vectors: exact, approximate, and which of the two is used."""

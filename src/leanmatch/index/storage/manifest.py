@@ -1,0 +1,254 @@
+"""The file that says what a catalogue consists of; renaming a new one over it is the only switch there is.
+
+A catalogue folder holds files that never change once they are named here, and ``manifest.json``, which names
+them. A writer adds new files, then replaces the manifest by an atomic rename: a reader sees the old
+catalogue or the new one. Files that no manifest names are what a killed writer left; the next writer
+removes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from leanmatch.errors import FormatError
+from leanmatch.files import atomic_file, write_json
+from leanmatch.index.storage.columns import TYPES
+
+MANIFEST = "manifest.json"
+FORMAT = "leanmatch-catalogue-1"
+STAGING = ".building"
+LOCK = "writer.lock"
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which model made the vectors.
+
+    Attributes:
+        name: the folder or name it was loaded from.
+        fingerprint: SHA-256 over everything that decides its vectors.
+        tokenizer: SHA-256 over the tokenizer's files, empty where there is none to name.
+        dimension: length of the vectors.
+        weights: precision in which it ran (``float32``, ``bfloat16``, ``int8``, ``compressed``, ``torch``);
+            empty where its encoder does not say.
+    """
+
+    name: str
+    fingerprint: str
+    tokenizer: str
+    dimension: int
+    weights: str = ""
+
+    @property
+    def precision(self) -> str:
+        """What ``weights=`` of :func:`leanmatch.load` gives these vectors again."""
+        return {"": "stored", "compressed": "stored", "torch": "float32"}.get(self.weights, self.weights)
+
+    def same_vectors(self, other: ModelIdentity) -> bool:
+        """Do both give a text the same vector: one model in one precision?"""
+        return self.fingerprint == other.fingerprint and _arithmetic(self) == _arithmetic(other)
+
+    def goes_with(self, other: ModelIdentity) -> bool:
+        """:meth:`same_vectors`, or one model of which one precision is not known."""
+        unknown = not self.weights or not other.weights
+        return self.fingerprint == other.fingerprint and (unknown or self.same_vectors(other))
+
+
+def _arithmetic(model: ModelIdentity) -> str:
+    return "float32" if model.weights == "torch" else model.weights
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """An immutable file of the folder."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Some rows: their vectors (.npy), their items (.npz) and, where rows are gone, which (.npy)."""
+
+    rows: int
+    vectors: StoredFile
+    items: StoredFile
+    dead: StoredFile | None = None
+    dead_rows: int = 0
+
+
+@dataclass(frozen=True)
+class Approximate:
+    """A FAISS index over the rows of the first ``segments`` segments, dead ones included.
+
+    Attributes:
+        kind: ``ivf`` or ``hnsw``.
+        effort: ``nprobe`` or ``efSearch``, chosen by measurement.
+        recall: recall@10 against exact search at that effort, over ``queries`` queries.
+    """
+
+    file: StoredFile
+    kind: str
+    segments: int
+    effort: int
+    recall: float
+    queries: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a catalogue consists of.
+
+    Attributes:
+        generation: counts the changes of one catalogue, from 1.
+        kind: what was asked for: auto, exact, ivf or hnsw.
+        identity: random, given when the catalogue is made; it tells two catalogues apart that were made at
+            the same place. Empty in catalogues of earlier versions, until their next change.
+    """
+
+    generation: int
+    model: ModelIdentity
+    columns: Mapping[str, str]
+    segments: tuple[Segment, ...]
+    kind: str = "auto"
+    approximate: Approximate | None = None
+    extras: Mapping[str, StoredFile] = field(default_factory=dict)
+    identity: str = ""
+
+    @property
+    def version(self) -> tuple[str, int]:
+        """Identity and generation: two manifests with equal versions describe the same content."""
+        return self.identity, self.generation
+
+    @property
+    def items(self) -> int:
+        """Number of items."""
+        return sum(segment.rows - segment.dead_rows for segment in self.segments)
+
+    @property
+    def files(self) -> tuple[StoredFile, ...]:
+        """All files that it names."""
+        named = [
+            file
+            for segment in self.segments
+            for file in (segment.vectors, segment.items, segment.dead)
+            if file is not None
+        ]
+        approximate = [] if self.approximate is None else [self.approximate.file]
+        return (*named, *approximate, *self.extras.values())
+
+
+def read_manifest(folder: str | Path) -> Manifest:
+    """Read a catalogue's manifest.
+
+    Raises:
+        FormatError: there is none, or it is damaged.
+    """
+    path = Path(folder, MANIFEST)
+    if not path.is_file():
+        unfinished = Path(folder, STAGING).is_dir()
+        raise FormatError(
+            f"{folder} is no catalogue: it has no {MANIFEST}"
+            + (" (it was being built and is not finished)" if unfinished else ""),
+            remedy="run the same leanmatch index command again"
+            if unfinished
+            else "make one with: leanmatch index MODEL ITEMS -o FOLDER",
+        )
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["format"] != FORMAT:
+            raise FormatError(
+                f"{path} has the format {document['format']!r}, this version reads {FORMAT!r}",
+                remedy="index the items anew",
+            )
+        return _from_json(document)
+    except FormatError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FormatError(
+            f"{path} is damaged ({type(error).__name__}: {error})", remedy="index the items anew"
+        ) from error
+
+
+def new_identity() -> str:
+    """A random identity for a catalogue that is made now."""
+    return uuid.uuid4().hex
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Make a manifest the catalogue's: the switch."""
+    write_json(folder / MANIFEST, {"format": FORMAT, "items": manifest.items, **asdict(manifest)})
+
+
+def store_file(folder: Path, name: str, write: Callable[[Path], None]) -> StoredFile:
+    """Write an immutable file, synced, and say what it is."""
+    with atomic_file(folder / name) as temporary:
+        write(temporary)
+    with (folder / name).open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return StoredFile(name, (folder / name).stat().st_size, digest)
+
+
+def check_files(folder: str | Path, manifest: Manifest) -> None:
+    """Read every file whole and compare it with its SHA-256.
+
+    Raises:
+        FormatError: one is missing or differs.
+    """
+    for file in manifest.files:
+        path = Path(folder, file.name)
+        if not path.is_file():
+            raise FormatError(f"{path} is missing", remedy="restore it, or index the items anew")
+        with path.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        if found != file.sha256:
+            raise FormatError(
+                f"{path} is damaged: its SHA-256 is {found[:12]}..., not {file.sha256[:12]}...",
+                remedy="restore it, or index the items anew",
+            )
+
+
+def _from_json(document: dict[str, Any]) -> Manifest:
+    columns = dict(document["columns"])
+    unknown = {kind for kind in columns.values() if kind not in TYPES}
+    if unknown:
+        raise ValueError(f"column types {sorted(unknown)}")
+    approximate = document["approximate"]
+    found = Manifest(
+        generation=int(document["generation"]),
+        model=ModelIdentity(**document["model"]),
+        columns=columns,
+        segments=tuple(
+            Segment(
+                rows=int(one["rows"]),
+                vectors=_file(one["vectors"]),
+                items=_file(one["items"]),
+                dead=None if one["dead"] is None else _file(one["dead"]),
+                dead_rows=int(one["dead_rows"]),
+            )
+            for one in document["segments"]
+        ),
+        kind=str(document["kind"]),
+        approximate=None
+        if approximate is None
+        else Approximate(**{**approximate, "file": _file(approximate["file"])}),
+        extras={name: _file(one) for name, one in document["extras"].items()},
+        identity=str(document.get("identity", "")),
+    )
+    if found.items != document["items"]:
+        raise ValueError(f"it names {found.items} items and says {document['items']}")
+    return found
+
+
+def _file(document: dict[str, Any]) -> StoredFile:
+    file = StoredFile(**document)
+    if Path(file.name).name != file.name or file.name.startswith("."):
+        raise ValueError(f"file name {file.name!r}")
+    return file

@@ -1,0 +1,1 @@
+"""Ranking metrics: tasks, candidates, search, and scores of each query."""

@@ -1,0 +1,63 @@
+"""Token ids as input of ``/v1/embeddings``, and counting tokens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from leanmatch.errors import DataError
+from leanmatch.serve.api.problems import RefusedError
+from leanmatch.serve.engine import Embed
+from leanmatch.serve.monitoring.drift import TokenCounter
+from leanmatch.serve.service import Service
+from leanmatch.types import Vectors
+
+
+async def encode_tokens(service: Service, tokens: Sequence[Sequence[int]]) -> Vectors:
+    """Vectors of token ids of the model's own tokenizer.
+
+    The runtime takes ids as they are. With another encoder they are decoded, and refused where the text would
+    not give the same ids again.
+
+    Raises:
+        RefusedError: ids that the model does not have or that no text gives.
+    """
+    encoder = service.engine.encoder
+    direct = getattr(encoder, "encode_tokens", None)
+    if direct is not None:
+        try:
+            found: Vectors = await asyncio.get_running_loop().run_in_executor(None, direct, tokens)
+            return found
+        except DataError as error:
+            raise RefusedError(400, error.problem, param="input") from error
+    tokenizer = getattr(encoder, "tokenizer", None)
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if backend is None or not hasattr(backend, "decode"):
+        raise RefusedError(
+            400, "this model has no tokenizer to read token ids with; send texts", param="input"
+        )
+    texts = []
+    for ids in tokens:
+        try:
+            text = backend.decode(list(ids), skip_special_tokens=False)
+            again = backend.encode(text, add_special_tokens=False).ids
+        except (OverflowError, ValueError, TypeError):
+            text, again = "", []
+        if list(again) != list(ids) or not text.strip():
+            raise RefusedError(
+                400,
+                "these token ids are not those of a text in this model's tokenizer; send the text",
+                param="input",
+            )
+        texts.append(text)
+    vectors: Vectors = await service.ask(Embed(texts))
+    return vectors
+
+
+def count_tokens(encoder: Any, texts: Sequence[str]) -> int:
+    """Tokens that the texts have; words where the encoder shows no tokenizer."""
+    counter = TokenCounter(getattr(encoder, "tokenizer", None))
+    if not counter.there:
+        return sum(len(text.split()) for text in texts)
+    return sum(tokens for tokens, _ in counter(texts))

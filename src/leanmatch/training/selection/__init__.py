@@ -1,0 +1,1 @@
+"""Choosing among trained models: validation, averages with the base, a shifted slice."""
