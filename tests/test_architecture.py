@@ -17,6 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "types"),
     ("cpus", "files", "lazy", "native"),
     ("data",),
+    ("models",),
     ("metrics",),
     ("interventions",),
     ("factorization",),
@@ -31,7 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
-LIGHT_LAYERS = frozenset({"data", "metrics", "runtime", "index", "serve", "cli"})
+LIGHT_LAYERS = frozenset({"data", "models", "metrics", "runtime", "index", "serve", "cli"})
 HEAVY_LIBRARIES = frozenset({"torch", "transformers", "sentence_transformers"})
 MOST_LINES = 500
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,8 @@ from leanmatch.formats.devices import resolve_device
 from leanmatch.formats.encoder import Encoder
 from leanmatch.formats.provenance import read_provenance
 from leanmatch.formats.quiet import quiet_bars
+from leanmatch.models import SentenceSettings
+from leanmatch.models.prompts import CONFIG_FILE
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -92,11 +95,40 @@ def load_matcher(name_or_folder: str | Path, device: str = "auto") -> SentenceTr
     """
     folder = find_model(name_or_folder)
     place = resolve_device(device)
-    if folder is not None and is_artifact(folder):
-        return _open_artifact(folder, place)
-    if folder is not None:
-        return open_folder(folder, place)
-    return _from_hub(str(name_or_folder), place)
+    if folder is None:
+        return with_settings(_from_hub(str(name_or_folder), place), name_or_folder)
+    settings = read_settings(folder)
+    model = _open_artifact(folder, place) if is_artifact(folder) else open_folder(folder, place)
+    if model.truncate_dim is None:  # older versions of sentence-transformers do not read it
+        model.truncate_dim = settings.truncate_dim
+    return with_settings(model, name_or_folder)
+
+
+def read_settings(folder: Path) -> SentenceSettings:
+    """A folder's ``config_sentence_transformers.json``; the defaults where there is none.
+
+    Raises:
+        ModelError: it is damaged, or a setting has a value that it cannot have.
+    """
+    file = folder / CONFIG_FILE
+    if not file.is_file():
+        return SentenceSettings()
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ModelError(f"{file} cannot be read: {error}", remedy="save or copy it again") from error
+    return SentenceSettings.from_config(config, file)
+
+
+def with_settings(model: SentenceTransformer, name: object) -> SentenceTransformer:
+    """The model, unless it asks for what leanmatch cannot give it.
+
+    Raises:
+        ModelError: another similarity than the cosine.
+    """
+    modules = [type(module).__name__ for module in model if type(module).__name__ != "Dropout"]
+    SentenceSettings.from_model(model).check_similarity(name, normalized=modules[-1:] == ["Normalize"])
+    return model
 
 
 def _open_artifact(folder: Path, device: str) -> SentenceTransformer:

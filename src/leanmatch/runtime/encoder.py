@@ -10,6 +10,7 @@ import numpy as np
 
 from leanmatch.cpus import usable_cpus
 from leanmatch.errors import DataError, ModelError, UsageError
+from leanmatch.models import DOCUMENT, QUERY, PromptOptions, SentenceSettings, TokenCounts, TokenTally
 from leanmatch.runtime.tokenization import TextTokenizer, checked_ids, pack
 from leanmatch.types import JsonValue, Vectors
 
@@ -35,6 +36,7 @@ class Encoder:
         weights: precision of the layers: float32, bfloat16, int8, or compressed.
         provenance: what ``leanmatch.json`` says, None where there is none.
         choices: how each linear layer runs.
+        prompts: what goes before queries, documents and other texts.
     """
 
     def __init__(
@@ -42,6 +44,8 @@ class Encoder:
         native: Any,
         tokenizer: TextTokenizer,
         *,
+        settings: SentenceSettings,
+        pools_prompt: bool,
         name: str,
         folder: Path,
         weights: str,
@@ -57,7 +61,9 @@ class Encoder:
         self.weights = weights
         self.provenance = provenance
         self.choices = tuple(choices)
-        self.dimension = int(native.dimension)
+        self.prompts = settings.prompts
+        self._pools_prompt = pools_prompt
+        self.dimension = settings.dimension(int(native.dimension))
         self.max_tokens = tokenizer.max_tokens
 
     @property
@@ -65,14 +71,43 @@ class Encoder:
         """The ``tokenizers.Tokenizer`` that cuts the texts."""
         return self._tokenizer.tokenizer
 
+    def set_prompts(self, options: PromptOptions) -> None:
+        """Use other prompts for queries and documents than the model's own.
+
+        Raises:
+            UsageError: a name that the model does not have, or prompts for a model that leaves the prompt out
+                of pooling, which this runtime cannot do.
+        """
+        prompts = self.prompts.overridden(options)
+        for text in (prompts.query, prompts.document):
+            self._checked_prompt(text)
+        self.prompts = prompts
+
     @property
     def prompt(self) -> str:
-        """What goes before every text."""
-        return self._tokenizer.prompt
+        """What goes before every text where no prompt is asked for."""
+        return self.prompts.resolve()
 
-    def tokenize(self, texts: Sequence[str]) -> list[Encoding]:
-        """What the model reads of each text, prompt and special tokens included, with offsets."""
-        return self._tokenizer.encodings(texts)
+    def tokenize(self, texts: Sequence[str], prompt: str | None = None) -> list[Encoding]:
+        """What the model reads of each text, prompt and special tokens included, with offsets.
+
+        Args:
+            texts: the texts.
+            prompt: what goes before each of them; the model's default prompt for None.
+        """
+        return self._tokenizer.encodings(texts, self.prompts.resolve(prompt=prompt))
+
+    def count_tokens(
+        self, texts: Sequence[str], *, prompt_name: str | None = None, prompt: str | None = None
+    ) -> TokenCounts:
+        """How many tokens the model reads of the texts, and how many it does not because a text is too long.
+
+        Args:
+            texts: any number of texts; each counts, repeated ones too.
+            prompt_name, prompt: as in :meth:`encode`.
+        """
+        resolved = self.prompts.resolve(prompt_name, prompt)
+        return self._tokenizer.count(self._tokenizer.encodings(texts, resolved))
 
     @property
     def bytes(self) -> int:
@@ -86,6 +121,10 @@ class Encoder:
         normalize: bool = True,
         threads: int | None = None,
         show_progress: bool = False,
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        tally: TokenTally | None = None,
     ) -> Vectors:
         """Encode texts; each distinct text once, in the order of length, without padding.
 
@@ -95,6 +134,10 @@ class Encoder:
             normalize: divide by the L2 norm. A zero vector (a text without any known token) stays zero.
             threads: threads of the native call; None for all cores that this process may use.
             show_progress: a bar on stderr.
+            prompt_name: the named prompt to put before each text; the model's default prompt where neither
+                this nor ``prompt`` is given.
+            prompt: the prompt itself.
+            tally: gets the token counts of the distinct texts.
 
         Returns:
             shape ``(len(texts), dimension)``, rows in the order of ``texts``.
@@ -102,23 +145,33 @@ class Encoder:
         Raises:
             DataError: an entry that is not text.
             ModelError: the model gives NaN or infinite numbers.
-            UsageError: ``batch_size`` or ``threads`` below 1, or one string in place of a list.
+            UsageError: ``batch_size`` or ``threads`` below 1, one string in place of a list, or no such
+                prompt.
         """
         rows = distinct(texts)
+        resolved = self._checked_prompt(self.prompts.resolve(prompt_name, prompt))
         order = sorted(rows, key=len, reverse=True)
-        batches = (
-            (chunk, *self._tokenizer(chunk))
-            for chunk in _chunks(order, _at_least_1(batch_size, "batch_size"))
-        )
         vectors = np.empty((len(rows), self.dimension), dtype=np.float32)
         count = usable_threads(threads)
         with _bar(len(rows), show_progress) as bar:
-            for chunk, ids, offsets in batches:
+            for chunk in _chunks(order, _at_least_1(batch_size, "batch_size")):
+                encodings = self._tokenizer.encodings(chunk, resolved)
+                if tally is not None:
+                    tally.add(self._tokenizer.count(encodings))
+                ids, offsets = pack([encoding.ids for encoding in encodings])
                 vectors[[rows[text] for text in chunk]] = self._run(ids, offsets, count, normalize, chunk)
                 bar.update(len(chunk))
         if len(rows) == len(texts):
             return vectors
         return vectors[[rows[text] for text in texts]]
+
+    def encode_query(self, texts: Sequence[str], **options: Any) -> Vectors:
+        """:meth:`encode` with the prompt of queries, where no other is given."""
+        return self.encode(texts, **self.prompts.for_role(QUERY, options))
+
+    def encode_document(self, texts: Sequence[str], **options: Any) -> Vectors:
+        """:meth:`encode` with the prompt of documents, where no other is given."""
+        return self.encode(texts, **self.prompts.for_role(DOCUMENT, options))
 
     def encode_tokens(
         self,
@@ -145,8 +198,8 @@ class Encoder:
         lists = checked_ids(token_ids, self._vocabulary)
         if add_special_tokens:
             lists = [self._tokenizer.with_special(one) for one in lists]
-        elif self.max_tokens is not None:
-            lists = [one[: self.max_tokens] for one in lists]
+        else:
+            lists = [list(self._tokenizer.cut(one)) for one in lists]
         vectors = np.empty((len(lists), self.dimension), dtype=np.float32)
         order = sorted(range(len(lists)), key=lambda row: len(lists[row]), reverse=True)
         count = usable_threads(threads)
@@ -162,8 +215,20 @@ class Encoder:
     def __repr__(self) -> str:
         return f"Encoder({self.name!r}, dimension={self.dimension}, weights={self.weights!r})"
 
+    def _checked_prompt(self, prompt: str) -> str:
+        """The prompt, unless it should be left out of pooling."""
+        if prompt and not self._pools_prompt:
+            raise UsageError(
+                f"the prompt {prompt!r} goes to a model with include_prompt = false in its pooling, and "
+                "the native runtime cannot leave the prompt out",
+                remedy="encode with sentence-transformers: leanmatch.load_encoder, or --device cpu",
+            )
+        return prompt
+
     def _run(self, ids: Any, offsets: Any, threads: int, normalize: bool, shown: Sequence[str]) -> Vectors:
         vectors: Vectors = self._native.encode(ids, offsets, threads)
+        if vectors.shape[1] != self.dimension:  # truncate_dim
+            vectors = np.ascontiguousarray(vectors[:, : self.dimension])
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         if not np.isfinite(norms).all():
             bad = np.flatnonzero(~np.isfinite(norms[:, 0]))

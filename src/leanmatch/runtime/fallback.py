@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from leanmatch.errors import MissingExtraError, ModelError
-from leanmatch.runtime.encoder import BATCH_TEXTS, distinct, usable_threads
+from leanmatch.models import PromptOptions, Prompts, TokenCounts
+from leanmatch.runtime.encoder import BATCH_TEXTS, usable_threads
 from leanmatch.types import Vectors
 
 if TYPE_CHECKING:
@@ -43,7 +42,21 @@ class FallbackEncoder:
     @property
     def tokenizer(self) -> Any:
         """The tokenizer of the sentence-transformers model."""
-        return self._encoder._model.tokenizer
+        return self._encoder.model.tokenizer
+
+    @property
+    def model(self) -> Any:
+        """The sentence-transformers model."""
+        return self._encoder.model
+
+    @property
+    def prompts(self) -> Prompts:
+        """What goes before queries, documents and other texts."""
+        return self._encoder.prompts
+
+    def set_prompts(self, options: PromptOptions) -> None:
+        """As :meth:`leanmatch.formats.Encoder.set_prompts`."""
+        self._encoder.set_prompts(options)
 
     def encode(
         self,
@@ -52,18 +65,27 @@ class FallbackEncoder:
         normalize: bool = True,
         threads: int | None = None,
         show_progress: bool = False,
+        **options: Any,
     ) -> Vectors:
         """As :meth:`leanmatch.runtime.Encoder.encode`; ``threads`` sets torch's for the time of the call."""
         with _torch_threads(threads):
-            if normalize:
-                return self._encoder.encode(texts, batch_size=batch_size, show_progress=show_progress)
-            rows = distinct(texts)
-            if not rows:
-                return np.zeros((0, self.dimension), dtype=np.float32)
-            found = self._encoder._model.encode(
-                list(rows), batch_size=batch_size, convert_to_numpy=True, show_progress_bar=show_progress
+            return self._encoder.encode(
+                texts, batch_size=batch_size, normalize=normalize, show_progress=show_progress, **options
             )
-        return np.asarray(found, dtype=np.float32)[[rows[text] for text in texts]]
+
+    def encode_query(self, texts: Sequence[str], threads: int | None = None, **options: Any) -> Vectors:
+        """:meth:`encode` for queries: with their prompt, where no other is given."""
+        with _torch_threads(threads):
+            return self._encoder.encode_query(texts, **options)
+
+    def encode_document(self, texts: Sequence[str], threads: int | None = None, **options: Any) -> Vectors:
+        """:meth:`encode` for documents: with their prompt, where no other is given."""
+        with _torch_threads(threads):
+            return self._encoder.encode_document(texts, **options)
+
+    def count_tokens(self, texts: Sequence[str], **options: Any) -> TokenCounts:
+        """As :meth:`leanmatch.runtime.Encoder.count_tokens`."""
+        return self._encoder.count_tokens(texts, **options)
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
         """:meth:`encode` with its defaults."""

@@ -124,6 +124,8 @@ def load_native(folder: Path, *, name: str, weights: str = "stored") -> Encoder:
     return Encoder(
         graph,
         tokenizer,
+        settings=layout.settings,
+        pools_prompt=layout.pools_prompt,
         name=name,
         folder=folder,
         weights="compressed" if compressed and weights == "stored" else _said(weights),

@@ -12,6 +12,8 @@ from typing import Any
 
 from leanmatch.errors import ModelError
 from leanmatch.formats.layout import POOLING_KEYS
+from leanmatch.models.prompts import CONFIG_FILE
+from leanmatch.models.settings import MODEL_TYPE, SentenceSettings
 from leanmatch.runtime.architectures import UnsupportedError
 
 DENSE_ACTIVATIONS: Mapping[str, str] = MappingProxyType(
@@ -52,7 +54,8 @@ class Layout:
         heads: what follows.
         max_tokens: ``max_seq_length``, None where the folder sets none.
         lower: the folder asks for lower-casing beyond the tokenizer's own.
-        prompt: what goes before every text ("" for nothing).
+        settings: prompts, truncated dimensions, similarity.
+        pools_prompt: the tokens of a prompt take part in pooling.
     """
 
     folder: Path
@@ -62,7 +65,8 @@ class Layout:
     heads: tuple[HeadFolder, ...]
     max_tokens: int | None
     lower: bool
-    prompt: str
+    settings: SentenceSettings
+    pools_prompt: bool = True
 
 
 def read_layout(folder: Path) -> Layout:
@@ -74,21 +78,27 @@ def read_layout(folder: Path) -> Layout:
         UnsupportedError: a module, or an option of one, that the native runtime does not have.
         ModelError: files that are missing or damaged.
     """
-    prompt = _prompt(folder)
+    settings = _settings(folder)
     if not (folder / "modules.json").is_file():
-        return _layout(folder, folder, ("mean",), (), prompt)
+        settings.check_similarity(folder, normalized=False)
+        return _layout(folder, folder, ("mean",), (), settings)
     entries = read_json(folder / "modules.json")
     if not isinstance(entries, list) or not all(isinstance(one, dict) and "type" in one for one in entries):
         raise ModelError(f"{folder / 'modules.json'} is no list of modules", remedy="the folder is damaged")
     modules = [(str(one["type"]).rpartition(".")[2], folder / str(one.get("path", ""))) for one in entries]
+    if any(entry.get("kwargs") for entry in entries):
+        raise UnsupportedError("the native runtime has no modules with arguments (kwargs in modules.json)")
     first, home = modules[0] if modules else ("nothing", folder)
     if first not in ("Transformer", "StaticEmbedding", "CompressedTransformer"):
         raise UnsupportedError(f"the native runtime has no module {first!r} to start with")
     pooling: tuple[str, ...] = ("mean",) if first == "StaticEmbedding" else ()
+    pools_prompt = True
     heads: list[HeadFolder] = []
     for place, (name, path) in enumerate(modules[1:], 1):
         if name == "Pooling" and not pooling:
-            pooling = _pooling(path, has_prompt=bool(prompt))
+            pooling, pools_prompt = _pooling(path)
+            if settings.prompts and not pools_prompt:
+                raise UnsupportedError("the native runtime cannot leave the prompt out of pooling")
         elif name == "Dropout":
             continue
         elif name in _HEADS and pooling:
@@ -97,7 +107,9 @@ def read_layout(folder: Path) -> Layout:
             raise UnsupportedError(f"the native runtime has no module {name!r} in this place")
     if not pooling:
         raise UnsupportedError("the model gives token vectors: it has no pooling module")
-    return _layout(folder, home, pooling, tuple(heads), prompt, is_static=first == "StaticEmbedding")
+    settings.check_similarity(folder, normalized=bool(heads) and heads[-1].kind == "normalize")
+    is_static = first == "StaticEmbedding"
+    return _layout(folder, home, pooling, tuple(heads), settings, is_static, pools_prompt)
 
 
 def read_json(path: Path) -> Any:
@@ -119,18 +131,30 @@ def _layout(
     home: Path,
     pooling: tuple[str, ...],
     heads: tuple[HeadFolder, ...],
-    prompt: str,
+    settings: SentenceSettings,
     is_static: bool = False,
+    pools_prompt: bool = True,
 ) -> Layout:
     file = next((one for one in (home / name for name in _TRANSFORMER_FILES) if one.is_file()), None)
     options = read_json(file) if file is not None and not is_static else {}
-    for key in ("query_length", "document_length", "query_expansion"):
-        if options.get(key) is not None:
-            raise UnsupportedError(f"the native runtime has no {key}")
+    for key, value in options.items():
+        if key not in _PLAIN_OPTIONS:
+            if value not in (None, {}, []):
+                raise UnsupportedError(f"the native runtime has no {key} = {value!r:.80} ({file})")
+        elif _PLAIN_OPTIONS[key] is not None and value not in (None, *_PLAIN_OPTIONS[key]):
+            raise UnsupportedError(f"the native runtime has no {key} = {value!r:.80} ({file})")
     length = options.get("max_seq_length")
     lower = bool(options.get("do_lower_case", False))
     return Layout(
-        folder, home, is_static, pooling, heads, length if length is None else int(length), lower, prompt
+        folder,
+        home,
+        is_static,
+        pooling,
+        heads,
+        length if length is None else int(length),
+        lower,
+        settings,
+        pools_prompt,
     )
 
 
@@ -140,17 +164,30 @@ _TRANSFORMER_FILES = tuple(
 )
 
 
-def _prompt(folder: Path) -> str:
-    file = folder / "config_sentence_transformers.json"
-    config = read_json(file) if file.is_file() else {}
-    name = config.get("default_prompt_name")
-    return "" if name is None else str((config.get("prompts") or {}).get(name) or "")
+_PLAIN_OPTIONS: Mapping[str, tuple[Any, ...] | None] = MappingProxyType(
+    {
+        "max_seq_length": None,
+        "do_lower_case": None,
+        "transformer_task": ("feature-extraction",),
+        "modality_config": ({"text": {"method": "forward", "method_output_name": "last_hidden_state"}},),
+        "module_output_name": ("token_embeddings",),
+        "unpad_inputs": (True, False),  # how torch computes, not what
+    }
+)
+"""Keys of ``sentence_bert_config.json`` to the values that the runtime knows; None for any value."""
 
 
-def _pooling(folder: Path, *, has_prompt: bool) -> tuple[str, ...]:
+def _settings(folder: Path) -> SentenceSettings:
+    file = folder / CONFIG_FILE
+    settings = SentenceSettings.from_config(read_json(file) if file.is_file() else {}, file)
+    if settings.model_type != MODEL_TYPE:
+        raise UnsupportedError(f"the native runtime does not run models of the type {settings.model_type!r}")
+    return settings
+
+
+def _pooling(folder: Path) -> tuple[tuple[str, ...], bool]:
+    """Modes, and whether the tokens of a prompt take part."""
     config = read_json(folder / "config.json")
-    if has_prompt and config.get("include_prompt", True) is False:
-        raise UnsupportedError("the native runtime cannot leave the prompt out of pooling")
     if "pooling_mode" in config:
         modes = config["pooling_mode"]
         chosen = (modes,) if isinstance(modes, str) else tuple(modes)
@@ -159,7 +196,7 @@ def _pooling(folder: Path, *, has_prompt: bool) -> tuple[str, ...]:
     unknown = [mode for mode in chosen if mode not in POOLING_KEYS]
     if unknown or not chosen:
         raise UnsupportedError(f"the native runtime has no pooling {unknown or config}")
-    return chosen
+    return chosen, config.get("include_prompt", True) is not False
 
 
 def _dense(folder: Path, place: int) -> HeadFolder:
@@ -175,10 +212,21 @@ def _dense(folder: Path, place: int) -> HeadFolder:
     return HeadFolder("dense", folder, place, DENSE_ACTIVATIONS[name], bool(config.get("bias", True)))
 
 
+def _normalize(folder: Path, place: int) -> HeadFolder:
+    file = folder / "config.json"
+    config = read_json(file) if file.is_file() else {}
+    if any(
+        config.get(name, _SENTENCE) not in (_SENTENCE, None)
+        for name in ("module_input_name", "module_output_name")
+    ):
+        raise UnsupportedError(f"the native runtime has no Normalize module with {config}")
+    return HeadFolder("normalize", folder, place)
+
+
 _HEADS: Mapping[str, Callable[[Path, int], HeadFolder]] = MappingProxyType(
     {
         "Dense": _dense,
         "LayerNorm": partial(HeadFolder, "layer_norm"),
-        "Normalize": partial(HeadFolder, "normalize"),
+        "Normalize": _normalize,
     }
 )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from leanmatch.errors import DataError, ModelError, UsageError
 from leanmatch.formats.layout import MAX_TOKENIZER_LENGTH
+from leanmatch.models import TokenCounts, count_encodings
 from leanmatch.runtime.architectures import UnsupportedError
 from leanmatch.runtime.modules import Layout, read_json
 
@@ -28,40 +29,45 @@ class TextTokenizer:
     Attributes:
         tokenizer: the ``tokenizers.Tokenizer`` itself.
         max_tokens: longest text in tokens, special ones included; None for no limit.
-        prompt: what goes before every text.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, *, max_tokens: int | None, add_special: bool = True, prompt: str = ""
+        self, tokenizer: Tokenizer, *, max_tokens: int | None, add_special: bool = True, side: str = "right"
     ) -> None:
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
-        self.prompt = prompt
         self._add_special = add_special
+        self._side = side
         tokenizer.no_padding()
         if max_tokens is None:
             tokenizer.no_truncation()
         else:
-            tokenizer.enable_truncation(max_tokens)
+            tokenizer.enable_truncation(max_tokens, direction=side)
         self._ends: tuple[list[int], list[int]] | None = None
 
-    def __call__(self, texts: Sequence[str]) -> tuple[Ids, Offsets]:
-        """Token ids of all texts one after the other, and ``len(texts) + 1`` offsets."""
-        return pack([encoding.ids for encoding in self.encodings(texts)])
-
-    def encodings(self, texts: Sequence[str]) -> list[Encoding]:
+    def encodings(self, texts: Sequence[str], prompt: str = "") -> list[Encoding]:
         """What the tokenizer makes of each text, the prompt before it included."""
-        if self.prompt:
-            texts = [self.prompt + text for text in texts]
+        if prompt:
+            texts = [prompt + text for text in texts]
         if len(texts) == 1:  # encode_batch wakes its threads even for one
             return [self.tokenizer.encode(texts[0], add_special_tokens=self._add_special)]
         return list(self.tokenizer.encode_batch(list(texts), add_special_tokens=self._add_special))
 
+    def count(self, encodings: Sequence[Encoding]) -> TokenCounts:
+        """How many tokens the model reads, and how many are cut off."""
+        return count_encodings(encodings)
+
     def with_special(self, ids: Sequence[int]) -> list[int]:
         """Ids cut to the model's length, between the special tokens that the tokenizer puts around a text."""
         before, after = self._special_ends()
-        room = len(ids) if self.max_tokens is None else max(self.max_tokens - len(before) - len(after), 0)
-        return [*before, *ids[:room], *after]
+        return [*before, *self.cut(ids, len(before) + len(after)), *after]
+
+    def cut(self, ids: Sequence[int], special: int = 0) -> Sequence[int]:
+        """Ids cut to the model's length, on the side on which it cuts texts, less some special tokens."""
+        if self.max_tokens is None:
+            return ids
+        room = max(self.max_tokens - special, 0)
+        return ids[max(len(ids) - room, 0) :] if self._side == "left" else ids[:room]
 
     def _special_ends(self) -> tuple[list[int], list[int]]:
         if self._ends is None:
@@ -111,7 +117,8 @@ def read_tokenizer(layout: Layout, config: dict[str, Any], most_tokens: int | No
     """The tokenizer of a model folder.
 
     The length is ``max_seq_length``, else the tokenizer's ``model_max_length`` and the model's positions,
-    whichever is shorter. Static embeddings take whole texts without special tokens.
+    whichever is shorter. Static embeddings take texts without special tokens, whole ones unless their tokenizer
+    file truncates.
 
     Args:
         layout: the folder.
@@ -124,13 +131,24 @@ def read_tokenizer(layout: Layout, config: dict[str, Any], most_tokens: int | No
     """
     tokenizer = _open(layout, config)
     if layout.is_static:
-        return TextTokenizer(tokenizer, max_tokens=None, add_special=False, prompt=layout.prompt)
+        truncation = tokenizer.truncation or {}  # what the file asks for; sentence-transformers keeps it
+        return TextTokenizer(
+            tokenizer,
+            max_tokens=truncation.get("max_length"),
+            add_special=False,
+            side=truncation.get("direction", "right"),
+        )
     if layout.lower:
         _lower(tokenizer)
+    file = layout.transformer / "tokenizer_config.json"
+    options = read_json(file) if file.is_file() else {}
+    padding = options.get("padding_side") or (tokenizer.padding or {}).get("direction", "right")
+    if padding != "right":
+        raise UnsupportedError("the native runtime has no padding on the left, which moves token positions")
+    side = options.get("truncation_side") or (tokenizer.truncation or {}).get("direction", "right")
     limits = [most_tokens, layout.max_tokens]
     if layout.max_tokens is None:
-        file = layout.transformer / "tokenizer_config.json"
-        limits.append((read_json(file) if file.is_file() else {}).get("model_max_length"))
+        limits.append(options.get("model_max_length"))
         limits.append(config.get("max_position_embeddings"))
     known = [int(one) for one in limits if one is not None and one < MAX_TOKENIZER_LENGTH]
     longest = min(known) if known else None
@@ -140,7 +158,7 @@ def read_tokenizer(layout: Layout, config: dict[str, Any], most_tokens: int | No
             f"max_seq_length is {longest}, but the tokenizer adds {special} special tokens to every text",
             remedy="set a longer max_seq_length in the folder",
         )
-    return TextTokenizer(tokenizer, max_tokens=longest, prompt=layout.prompt)
+    return TextTokenizer(tokenizer, max_tokens=longest, side=side)
 
 
 def _open(layout: Layout, config: dict[str, Any]) -> Tokenizer:
@@ -181,11 +199,12 @@ def _from_vocabulary(layout: Layout, vocabulary: Path) -> Tokenizer:
 
 
 def _lower(tokenizer: Tokenizer) -> None:
-    """Put a Lowercase normalizer first, unless the tokenizer lower-cases already."""
+    """Put a Lowercase normalizer first, unless there is one, as sentence-transformers does."""
     from tokenizers import normalizers
 
     current = tokenizer.normalizer
-    if current is None:
-        tokenizer.normalizer = normalizers.Lowercase()
-    elif '"lowercase":true' not in tokenizer.to_str() and "Lowercase" not in repr(current):
-        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), current])
+    parts = (
+        [] if current is None else list(current) if isinstance(current, normalizers.Sequence) else [current]
+    )
+    if not any(isinstance(part, normalizers.Lowercase) for part in parts):
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *parts])
