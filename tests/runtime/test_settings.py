@@ -1,4 +1,4 @@
-"""Every setting of a sentence-transformers folder: the runtime gives torch's vectors, or refuses with a remedy."""
+"""Every setting of a sentence-transformers folder: torch's vectors, or a refusal with a remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every encoder has in common: prompts by role, token counts, settings of a sentence-transformers folder.
+"""What every encoder has in common: prompts by role, token counts, settings of a model folder.
 
 This layer lies below everything that encodes texts, and importing it loads no torch.
 """

@@ -141,7 +141,9 @@ def _layout(
         if key not in _PLAIN_OPTIONS:
             if value not in (None, {}, []):
                 raise UnsupportedError(f"the native runtime has no {key} = {value!r:.80} ({file})")
-        elif _PLAIN_OPTIONS[key] is not None and value not in (None, *_PLAIN_OPTIONS[key]):
+            continue
+        known = _PLAIN_OPTIONS[key]
+        if known is not None and value not in (None, *known):
             raise UnsupportedError(f"the native runtime has no {key} = {value!r:.80} ({file})")
     length = options.get("max_seq_length")
     lower = bool(options.get("do_lower_case", False))

@@ -117,8 +117,8 @@ def read_tokenizer(layout: Layout, config: dict[str, Any], most_tokens: int | No
     """The tokenizer of a model folder.
 
     The length is ``max_seq_length``, else the tokenizer's ``model_max_length`` and the model's positions,
-    whichever is shorter. Static embeddings take texts without special tokens, whole ones unless their tokenizer
-    file truncates.
+    whichever is shorter. Static embeddings take texts without special tokens, cut only where the tokenizer's
+    own file says so.
 
     Args:
         layout: the folder.
@@ -203,8 +203,8 @@ def _lower(tokenizer: Tokenizer) -> None:
     from tokenizers import normalizers
 
     current = tokenizer.normalizer
-    parts = (
-        [] if current is None else list(current) if isinstance(current, normalizers.Sequence) else [current]
-    )
+    parts: list[Any] = [] if current is None else [current]
+    if isinstance(current, normalizers.Sequence):
+        parts = [current[place] for place in range(len(current))]
     if not any(isinstance(part, normalizers.Lowercase) for part in parts):
         tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *parts])
