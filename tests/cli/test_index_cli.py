@@ -268,3 +268,66 @@ def test_delete_takes_ids_as_they_are(models, tmp_path):
     made = index("-o", tmp_path / "c", "--delete", tmp_path / "gone.txt")
     assert (made["deleted"], made["unknown"], made["items"]) == (1, 0, 1)
     assert recommended(tmp_path / "c", "usb") == [["a"]]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_update_keeps_what_the_file_lacks_the_text_included(models, tmp_path, form):
+    def file(name, rows):
+        if form == "jsonl":
+            return lines(tmp_path / f"{name}.jsonl", rows)
+        path = tmp_path / f"{name}.csv"
+        names = list(dict.fromkeys(column for row in rows for column in row))
+        cells = [",".join(str(row.get(column, "")) for column in names) for row in rows]
+        path.write_text("\n".join([",".join(names), *cells]) + "\n")
+        return path
+
+    index(models[0], file("items", ITEMS), "-o", tmp_path / "c")
+    made = index("-o", tmp_path / "c", "--update", file("prices", [{"id": "a", "price": 5}]))
+    assert (made["updated"], made["encoded"]) == (1, 0)
+    made = index("-o", tmp_path / "c", "--update", file("more", [{"id": "b", "price": 7, "cat": "x"}]))
+    assert (made["updated"], made["encoded"]) == (1, 0)
+    shown = run("recommend", tmp_path / "c", "usb", "-k", 2, "--json")
+    (query,) = json.loads(shown.stdout)["queries"]
+    found = {one["id"]: one for one in query["recommendations"]}
+    assert found["a"]["text"] == "usb dock" and found["b"]["text"] == "usb cable"
+    assert found["a"]["metadata"] == {"price": 5, "shop": "A"}
+    assert found["b"]["metadata"] == {"price": 7, "shop": "B", "cat": "x"}
+    made = index("-o", tmp_path / "c", "--update", file("text", [{"id": "a", "text": "red dock"}]))
+    assert (made["updated"], made["encoded"]) == (1, 1)
+
+
+def test_a_text_of_several_columns_is_made_anew_from_old_and_new(models, tmp_path):
+    items = lines(
+        tmp_path / "i.jsonl", [{"id": "a", "title": "usb", "text": "dock"}, {"id": "b", "title": "red"}]
+    )
+    index(models[0], items, "-o", tmp_path / "c")
+    changed = lines(tmp_path / "n.jsonl", [{"id": "a", "title": "red"}])
+    assert index("-o", tmp_path / "c", "--update", changed)["encoded"] == 1
+    shown = json.loads(run("recommend", tmp_path / "c", "red", "--json").stdout)["queries"][0][
+        "recommendations"
+    ]
+    assert {one["id"]: one["text"] for one in shown} == {"a": "red dock"}  # b is the query itself
+    blank = lines(tmp_path / "n.jsonl", [{"id": "b", "title": None}])
+    result = run("index", "-o", tmp_path / "c", "--update", blank)
+    assert result.exit_code == 1 and "left without a text" in result.stderr
+
+
+def test_changes_are_read_by_the_columns_of_the_first_file(models, tmp_path):
+    items = tmp_path / "items.csv"
+    items.write_text("sku,id,name,note\n7,x1,usb dock,a\n8,x2,red camera,b\n")
+    index(models[0], items, "-o", tmp_path / "c", "--id-column", "sku", "--text-column", "name")
+    again = tmp_path / "again.csv"
+    again.write_text("sku,id,name,note\n7,x1,usb dock,c\n9,x3,usb cable,b\n")
+    made = index("-o", tmp_path / "c", "--add", again)
+    assert (made["added"], made["updated"], made["items"]) == (1, 1, 3)
+    again.write_text("id,name\nx1,usb dock\n")
+    result = run("index", "-o", tmp_path / "c", "--add", again)
+    assert result.exit_code == 1 and "no column 'sku'" in result.stderr and "--id-column" in result.stderr
+    again.write_text("id,sku\nx1,8\n")
+    assert index("-o", tmp_path / "c", "--delete", again)["deleted"] == 1
+    again.write_text("name,note\nusb dock,a\n")
+    bare = tmp_path / "bare.csv"
+    bare.write_text("text\nusb dock\n")
+    index(models[0], bare, "-o", tmp_path / "d")
+    result = run("index", "-o", tmp_path / "d", "--add", bare)
+    assert result.exit_code == 1 and "numbers of rows would replace" in result.stderr

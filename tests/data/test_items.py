@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from leanmatch.data import ItemTable, read_items
+from leanmatch.data import ItemTable, read_items, read_pairs
 from leanmatch.data.fingerprints import table_fingerprint
 from leanmatch.data.readers.delimited import delimiter_named, sniff_delimiter
+from leanmatch.data.readers.item_changes import read_changes
 from leanmatch.data.readers.items import read_ids
 from leanmatch.errors import DataError, UsageError
 
@@ -23,7 +26,7 @@ def test_corpus_form(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress("\n".join(map(json.dumps, documents)).encode()))
     items = read_items(path)
     assert items.ids == ["d1", "d2"] and items.texts == ["Dock Two ports.", "Cable"]
-    assert items.metadata(0) == {"title": "Dock", "text": "Two ports.", "label": "7"}
+    assert items.metadata(0) == {"title": "Dock", "text": "Two ports.", "label": 7}
     assert items.metadata(1) == {"text": "Cable"}
 
 
@@ -120,3 +123,83 @@ def test_semicolons_make_columns_and_an_option_overrides(tmp_path: Path) -> None
     for wrong in ("", "ab", "a", '"'):
         with pytest.raises(UsageError, match="the delimiter is"):
             delimiter_named(wrong)
+
+
+def test_metadata_keeps_what_the_file_says(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(
+        '{"id": 1, "text": "a", "code": "5", "n": 9007199254740993, "f": 1.10, "on": true, "big": 1'
+        + "0" * 30
+        + ', "list": [1, "é"], "none": null, "empty": ""}\n'
+    )
+    items = read_items(tmp_path / "a.jsonl")
+    assert items.ids == ["1"] and items.metadata(0) == {
+        "code": "5",
+        "n": 9007199254740993,
+        "f": 1.1,
+        "on": True,
+        "big": 10**30,
+        "list": '[1, "é"]',
+    }
+    (tmp_path / "a.csv").write_text("id,text,code,price,size,on\n1,a,007,19.90,3,true\n2,b,1.10,5,,false\n")
+    items = read_items(tmp_path / "a.csv")
+    assert items.metadata(0) == {"code": "007", "price": "19.90", "size": 3, "on": True}
+    assert items.metadata(1) == {"code": "1.10", "price": "5", "on": False}
+
+
+def test_changes_hold_only_what_the_file_has(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,price\na,5\nb,\n")
+    changes = read_changes(tmp_path / "a.csv")
+    assert changes.ids == ["a", "b"] and changes.texts == [None, None]
+    assert changes.metadata == [{"price": 5}, {"price": None}]
+    (tmp_path / "a.jsonl").write_text('{"id": "a", "price": 5}\n{"id": "b", "text": "new"}\n')
+    changes = read_changes(tmp_path / "a.jsonl")
+    assert changes.texts == [None, "new"] and changes.metadata == [{"price": 5}, {}]
+    (tmp_path / "b.jsonl").write_text('{"id": "a", "text": null}\n')
+    with pytest.raises(DataError, match="text is missing or blank"):
+        read_changes(tmp_path / "b.jsonl")
+    (tmp_path / "c.csv").write_text("price\n5\n")
+    with pytest.raises(DataError, match="no column of identifiers"):
+        read_changes(tmp_path / "c.csv")
+    (tmp_path / "d.csv").write_text("id,price\na,5\na,6\n")
+    with pytest.raises(DataError, match="rows 2 and 3"):
+        read_changes(tmp_path / "d.csv")
+    (tmp_path / "e.csv").write_text("id,price\n,5\nb,6\n")
+    with pytest.raises(DataError, match="identifier is missing"):
+        read_changes(tmp_path / "e.csv")
+    assert read_changes(tmp_path / "e.csv", on_error="skip").ids == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "said"),
+    [
+        (pa.date32(), 2**30, "1073741824 as date32"),
+        (pa.timestamp("us"), 2**62, "4611686018427387904 as timestamp"),
+        (pa.timestamp("us", tz="Mars/Olympus"), 5, "Mars/Olympus"),
+    ],
+)
+def test_dates_that_python_has_no_room_for_name_row_and_value(tmp_path: Path, kind, value, said) -> None:
+    times = pa.array([None, value], kind)
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"id": ["1", "2"], "text": ["a", "b"], "day": times}), path)
+    with pytest.raises(DataError, match=re.escape(said)) as caught:
+        read_items(path)
+    assert (caught.value.line, caught.value.column) == (2, "day")
+    assert read_items(path, on_error="skip").ids == ["1"]
+    pq.write_table(pa.table({"anchor": ["1", "2"], "positive": ["a", "b"], "day": times}), path)
+    with pytest.raises(DataError, match=re.escape(said)) as caught:
+        read_pairs(path)
+    assert (caught.value.line, caught.value.column) == (2, "day")
+    assert len(read_pairs(path, on_error="skip")) == 1
+
+
+@pytest.mark.parametrize("kind", [pa.date32(), pa.timestamp("us")])
+def test_timestamps_that_python_has_no_room_for(tmp_path: Path, kind) -> None:
+    path = tmp_path / "a.parquet"
+    far = 2**30 if kind == pa.date32() else 2**62
+    for first in (5, None):
+        times = pa.array([first or 5, far], kind)
+        pq.write_table(pa.table({"anchor": ["1", "2"], "positive": ["a", "b"], "timestamp": times}), path)
+        with pytest.raises(DataError, match=f"{far} as") as caught:
+            read_pairs(path)
+        assert (caught.value.line, caught.value.column) == (2, "timestamp")
+        assert read_pairs(path, on_error="skip").column("timestamp")[0].year == 1970

@@ -16,6 +16,7 @@ pytest.importorskip("faiss", reason="faiss-cpu is not installed")
 sys.path.insert(0, str(Path(__file__).parent))
 from catalogue_models import HashEncoder, items_of_shop
 
+from leanmatch.data.readers.plain_values import typed_column
 from leanmatch.errors import UsageError
 from leanmatch.index import (
     Catalogue,
@@ -32,7 +33,7 @@ from leanmatch.index import (
 from leanmatch.index.filters.cache import SelectionCache
 from leanmatch.index.filters.expression import AllOf, AnyOf, Compare, IsIn, Missing, Not
 from leanmatch.index.search.scan import Selection
-from leanmatch.index.storage.columns import infer_type
+from leanmatch.index.storage.columns import infer_type, reads_as_number, widened
 
 COLUMNS = {
     "category": ["Toys", "Tools", "Books", "", "Zoo", "toys"],
@@ -297,11 +298,90 @@ def test_a_selection_can_be_given_up(catalogue):
 
 
 def test_types_are_inferred_without_losing_a_digit():
-    assert infer_type(["1", "-5", None]) == infer_type([7]) == "integer"
-    assert infer_type(["1", "2.5"]) == infer_type([1, 2.5]) == infer_type(["1e3"]) == "number"
-    assert infer_type(["true", "False"]) == infer_type([True]) == "boolean"
-    for texts in (["01"], ["+1"], ["1_0"], ["1", "x"], ["nan"], ["true", "1"], ["9" * 30], [" 1"], [], [""]):
-        assert infer_type(texts) == "text", texts
+    assert infer_type([1, -5, None, 2**63 - 1, -(2**63)]) == "integer"
+    assert infer_type([1, 2.5]) == infer_type([2.5, None]) == "number"
+    assert infer_type([True, None, False]) == "boolean"
+    for values in (["1"], [True, 1], [2**63], [float("inf")], [1, "1"], [], [None]):
+        assert infer_type(values) == "text", values
+
+
+def test_texts_of_csv_become_numbers_only_where_they_come_back():
+    assert typed_column(["1", None, "2.5", "9223372036854775807"]) == [1, None, 2.5, 2**63 - 1]
+    assert typed_column(["true", None, "False"]) == [True, None, False]
+    for text in (
+        "007",
+        "1.10",
+        "1e5",
+        "+1",
+        "1_0",
+        "-0",
+        "nan",
+        "inf",
+        " 1",
+        "1.",
+        ".5",
+        "9223372036854775808",
+    ):
+        assert typed_column(["1", text]) == ["1", text], text
+        assert widened("integer", [text]) == ("text" if reads_as_number(text) else "integer")
+
+
+BIG = 2**53 + 1  # no float64
+
+
+@pytest.fixture(scope="module")
+def numbers(tmp_path_factory):
+    """Columns whose values no float64 holds, made in two steps so that they widen on the way."""
+    folder = tmp_path_factory.mktemp("numbers") / "c"
+    first = [
+        Item("a", "a", {"n": BIG, "price": "19.90", "code": "007", "size": 3}),
+        Item("b", "b", {"n": -(2**63), "price": "5", "code": "1.10", "size": 5}),
+    ]
+    create_catalogue(folder, first, HashEncoder())
+    said = []
+    later = [Item("c", "c", {"n": 0.5, "price": "5.00", "size": "5.10"}), Item("d", "d", {"n": 2.0**53})]
+    upsert_items(folder, later, HashEncoder(), WriteOptions(say=said.append))
+    assert said == ["column 'size' becomes text, so that no digit is lost; filters compare it as numbers"]
+    return Catalogue.open(folder)
+
+
+def test_no_digit_is_lost(numbers):
+    assert numbers.manifest.columns == {"n": "number", "price": "text", "code": "text", "size": "text"}
+    assert numbers.metadata(0) == {"n": BIG, "price": "19.90", "code": "007", "size": "3"}
+    assert numbers.metadata(2) == {"n": 0.5, "price": "5.00", "size": "5.10"}
+    assert [type(numbers.metadata(row)["n"]) for row in range(4)] == [int, int, float, float]
+    assert b'"n":9007199254740993' in numbers.document(0)
+    facets = {facet["name"]: facet for facet in numbers.facets(most_values=2)}
+    assert (facets["n"]["min"], facets["n"]["max"]) == (-(2**63), BIG)
+    assert (facets["price"]["min"], facets["price"]["max"]) == (5, 19.9)
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("n = 9007199254740993", [0]),
+        ("n = 9007199254740992", [3]),
+        ("n in (9007199254740993, 0.5)", [0, 2]),
+        ("n > 9007199254740992", [0]),
+        ("n <= -9223372036854775808", [1]),
+        ("n < 99999999999999999999999", [0, 1, 2, 3]),
+        ("price < 20", [0, 1, 2]),
+        ("price = 5", [1, 2]),
+        ('price = "5.00"', [2]),
+        ('price in (19.9, "5")', [0, 1]),
+        ("not price != 5.0", [1, 2, 3]),
+        ("size >= 5.1", [2]),
+        ('code = "007"', [0]),
+    ],
+)
+def test_filters_compare_exactly(numbers, text, rows):
+    assert numbers.select(parse_filter(text)).rows.tolist() == rows
+
+
+def test_texts_with_leading_zeros_are_no_numbers(numbers):
+    with pytest.raises(UsageError, match="type text, not 7") as caught:
+        numbers.select(parse_filter("code = 7"))
+    assert caught.value.remedy == "put the value in quotes"
 
 
 def clustered(items, dimension=16, seed=0):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +15,7 @@ from leanmatch.cli.data.command import DelimiterOption, IdColumnOption, OnErrorO
 from leanmatch.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from leanmatch.data import SkippedRow
+    from leanmatch.data import ItemTable, SkippedRow
     from leanmatch.index import Change, Item, Manifest, WriteOptions
 
 
@@ -28,6 +28,15 @@ class Reading:
     on_error: str
     delimiter: str | None = None
     skipped: int = 0
+    partly: bool = False
+
+    def of(self, manifest: Manifest) -> Reading:
+        """Take the columns that the catalogue's own file had, where no option names others."""
+        if manifest.source is not None:
+            self.id_column = self.id_column or manifest.source.id or None
+        self.partly = not self.text_columns
+        self.text_columns = self.text_columns or list(manifest.text_columns or ()) or None
+        return self
 
     def note(self, skipped: Sequence[SkippedRow]) -> None:
         """Count rows that were left out, and list them on stderr."""
@@ -135,8 +144,10 @@ def _run(
     how: dict[str, Any],
 ) -> Change | dict[str, Any]:
     from leanmatch.index import (
+        SourceColumns,
         create_catalogue,
         delete_items,
+        items_of,
         open_encoder,
         read_manifest,
         rebuild_catalogue,
@@ -146,8 +157,14 @@ def _run(
 
     if not named:
         assert items is not None and model is not None
+        table = _table(items, reading)
+        source = SourceColumns(table.id_column or "", table.text_columns)
         return create_catalogue(
-            folder, _items(items, reading), open_encoder(model, **_named(how)), options, overwrite=overwrite
+            folder,
+            items_of(table),
+            open_encoder(model, **_named(how)),
+            replace(options, source=source),
+            overwrite=overwrite,
         )
     manifest = read_manifest(folder)
     if named == ["--check"]:
@@ -158,15 +175,18 @@ def _run(
         return rebuild_catalogue(folder, open_encoder(model, **_named(how, manifest)), options)
     assert file is not None
     if named == ["--delete"]:
-        return delete_items(folder, _ids(file, reading), options)
+        return delete_items(folder, _ids(file, reading.of(manifest)), options)
     if named == ["--reference"]:
         encoder = encoder_for(manifest, model, **how)
         return _referenced(folder, file, reading, encoder)
+    patch = named == ["--update"]
+    reading.of(manifest)
+    incoming = _changes(file, reading) if patch else _additions(file, reading)
     if model is None:
         encoder = encoder_for(manifest, None, **how)
     else:
         encoder = open_encoder(model, **_named(how, manifest))
-    return upsert_items(folder, _items(file, reading), encoder, options, patch=named == ["--update"])
+    return upsert_items(folder, incoming, encoder, options, patch=patch)
 
 
 def _named(how: dict[str, Any], manifest: Manifest | None = None) -> dict[str, Any]:
@@ -204,9 +224,37 @@ def _referenced(folder: Path, file: Path, reading: Reading, encoder: Any) -> dic
     }
 
 
-def _items(file: Path, reading: Reading) -> list[Item]:
-    from leanmatch.data import read_items
+def _changes(file: Path, reading: Reading) -> list[Item]:
+    from leanmatch.data.readers.item_changes import read_changes
+    from leanmatch.index.changes import changes_of
+
+    changes = read_changes(
+        file,
+        id_column=reading.id_column,
+        text_columns=reading.text_columns,
+        on_error=reading.on_error,  # type: ignore[arg-type]
+        delimiter=delimiter_for(file, reading.delimiter),
+    )
+    reading.note(changes.skipped)
+    return changes_of(changes)
+
+
+def _additions(file: Path, reading: Reading) -> list[Item]:
+    """Items to add: rows must have identifiers, as numbers of rows would replace items that are there."""
     from leanmatch.index import items_of
+
+    table = _table(file, reading)
+    if table.id_column is None:
+        raise DataError(
+            "there is no column of identifiers, and numbers of rows would replace other items",
+            path=file,
+            remedy="name it: --id-column",
+        )
+    return items_of(table)
+
+
+def _table(file: Path, reading: Reading) -> ItemTable:
+    from leanmatch.data import read_items
 
     if file.is_dir():
         corpus = next(
@@ -221,9 +269,10 @@ def _items(file: Path, reading: Reading) -> list[Item]:
         text_columns=reading.text_columns,
         on_error=reading.on_error,  # type: ignore[arg-type]
         delimiter=delimiter_for(file, reading.delimiter),
+        partly=reading.partly,
     )
     reading.note(table.skipped)
-    return items_of(table)
+    return table
 
 
 def _ids(file: Path, reading: Reading) -> list[str]:

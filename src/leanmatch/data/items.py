@@ -30,10 +30,13 @@ class ItemTable:
         *,
         source: str = "",
         skipped: tuple[SkippedRow, ...] = (),
+        id_column: str | None = None,
+        text_columns: tuple[str, ...] = (),
     ) -> None:
         """Wrap checked columns; do not change the lists."""
         self.ids, self.texts, self._metadata = ids, texts, metadata
         self.source, self.skipped = source, skipped
+        self.id_column, self.text_columns = id_column, text_columns
 
     @classmethod
     def from_columns(
@@ -45,6 +48,8 @@ class ItemTable:
         source: str = "",
         rows: Sequence[int] | None = None,
         skipped: tuple[SkippedRow, ...] = (),
+        id_column: str | None = None,
+        text_columns: tuple[str, ...] = (),
     ) -> ItemTable:
         """Check and take items.
 
@@ -55,6 +60,8 @@ class ItemTable:
             source: where they come from.
             rows: the line of each in its source, for messages; 1, 2, ... where it is not given.
             skipped: rows that were left out while reading.
+            id_column: the file's column that the identifiers came from, None where rows were numbered.
+            text_columns: the file's columns that made the texts.
 
         Raises:
             DataError: columns of different lengths, an identifier that comes twice (with both rows), a text
@@ -93,7 +100,15 @@ class ItemTable:
                     remedy="give each item a text",
                 )
         columns = {name: list(values) for name, values in metadata.items()}
-        return cls(list(ids), list(texts), columns, source=source, skipped=skipped)
+        return cls(
+            list(ids),
+            list(texts),
+            columns,
+            source=source,
+            skipped=skipped,
+            id_column=id_column,
+            text_columns=text_columns,
+        )
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from leanmatch.index.storage.manifest import Approximate as Approximate
     from leanmatch.index.storage.manifest import Manifest as Manifest
     from leanmatch.index.storage.manifest import ModelIdentity as ModelIdentity
+    from leanmatch.index.storage.manifest import SourceColumns as SourceColumns
     from leanmatch.index.storage.manifest import check_files as check_files
     from leanmatch.index.storage.manifest import read_manifest as read_manifest
     from leanmatch.index.storage.transaction import WriteOptions as WriteOptions
@@ -50,6 +51,7 @@ _HOMES = {
     "Recommendation": "recommender",
     "Recommender": "recommender",
     "Selection": "leanmatch.index.search.scan",
+    "SourceColumns": "leanmatch.index.storage.manifest",
     "VectorFile": "vectors",
     "WriteOptions": "leanmatch.index.storage.transaction",
     "check_files": "leanmatch.index.storage.manifest",
@@ -82,6 +84,7 @@ __all__ = [
     "Recommendation",
     "Recommender",
     "Selection",
+    "SourceColumns",
     "VectorFile",
     "WriteOptions",
     "check_files",

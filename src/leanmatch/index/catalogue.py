@@ -282,6 +282,9 @@ class Catalogue:
                         {"value": value, "count": int(n)}
                         for value, n in zip(coded.values, counts, strict=True)
                     ]
+                elif coded.numeric is not None:
+                    least, greatest = coded.numeric.ends()
+                    facet |= {"min": least, "max": greatest}
             elif kind == "boolean":
                 true = int(coded.codes[coded.present].sum())
                 facet["values"] = [
@@ -289,8 +292,8 @@ class Catalogue:
                     {"value": False, "count": facet["present"] - true},
                 ]
             elif facet["present"]:
-                held = coded.codes[coded.present]
-                facet |= {"min": held.min().item(), "max": held.max().item()}
+                least, greatest = coded.ends()
+                facet |= {"min": least, "max": greatest}
             out.append(facet)
         return out
 

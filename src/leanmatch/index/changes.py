@@ -7,16 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from leanmatch.data import ItemTable
+from leanmatch.data.readers.item_changes import ItemChanges
 from leanmatch.errors import DataError
 from leanmatch.types import JsonValue
 
 
 @dataclass(frozen=True)
 class Item:
-    """One item as it comes in; metadata values are text, numbers, booleans, or None for none."""
+    """One item as it comes in; metadata values are text, numbers, booleans, or None for none.
+
+    A text of None stands only in changes of items that are there, and keeps the text.
+    """
 
     id: str
-    text: str
+    text: str | None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -57,8 +61,13 @@ def items_of(table: ItemTable) -> list[Item]:
     ]
 
 
-def checked_items(items: Sequence[Item]) -> list[Item]:
-    """Items that are sound: every identifier once, no blank text.
+def changes_of(changes: ItemChanges) -> list[Item]:
+    """The rows of a file of changes."""
+    return [Item(*row) for row in zip(changes.ids, changes.texts, changes.metadata, strict=True)]
+
+
+def checked_items(items: Sequence[Item], *, patch: bool = False) -> list[Item]:
+    """Items that are sound: every identifier once, no blank text; with ``patch`` a text may be None.
 
     Raises:
         DataError: they are not.
@@ -75,6 +84,8 @@ def checked_items(items: Sequence[Item]) -> list[Item]:
                 value=item.id,
                 remedy="give each item once",
             )
+        if patch and item.text is None:
+            continue
         if not isinstance(item.text, str) or not item.text.strip():
             raise DataError(
                 "the text is missing or blank", line=row, column="text", value=item.text, remedy="give a text"

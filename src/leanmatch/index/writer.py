@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from leanmatch.errors import DataError, UsageError
 from leanmatch.index.changes import Change, Item, checked_items
@@ -79,18 +78,19 @@ def upsert_items(
         items: each identifier once.
         encoder: of the catalogue's model.
         options: see :class:`WriteOptions`.
-        patch: only change items that are there; columns that an item does not name keep their values.
+        patch: only change items that are there; columns that an item does not name keep their values, and a
+            text of None keeps the text.
 
     Raises:
         ModelError: another model than the catalogue's.
         DataError: items that are not sound, a value that does not fit its column, with ``patch`` an
             identifier that is not there.
     """
-    incoming = checked_items(items)
+    incoming = checked_items(items, patch=patch)
     identity = identity_of(encoder)
     with Transaction.opened(Path(folder), options or WriteOptions()) as writer:
         manifest = writer.require(identity)
-        columns = _joined(manifest.columns, incoming)
+        columns = _joined(manifest.columns, incoming, (options or WriteOptions()).say)
         places = writer.places()
         if patch:
             unknown = [item.id for item in incoming if item.id not in places]
@@ -190,21 +190,26 @@ def _inferred(items: Sequence[Item]) -> dict[str, str]:
     return {name: infer_type(item.metadata.get(name) for item in items) for name in names}
 
 
-def _joined(columns: Any, items: Sequence[Item]) -> dict[str, str]:
-    """The columns with those that items bring in; integers become numbers where a number comes."""
+def _joined(columns: Mapping[str, str], items: Sequence[Item], say: Callable[[str], None]) -> dict[str, str]:
+    """The columns with those that items bring in, widened where their values ask for it."""
     out = dict(columns)
-    for name, kind in _inferred(items).items():
+    for name in dict.fromkeys(name for item in items for name in item.metadata):
+        values = [item.metadata.get(name) for item in items]
         if name not in out:
-            out[name] = kind
-        elif out[name] != "text":
-            out[name] = widened(out[name], kind) or out[name]
+            out[name] = infer_type(values)
+            continue
+        wide = widened(out[name], values)
+        if wide == "text" != out[name]:
+            say(f"column {name!r} becomes text, so that no digit is lost; filters compare it as numbers")
+        out[name] = wide
     return out
 
 
 def _as_table(items: Sequence[Item], columns: dict[str, str]) -> tuple[Items, list[bytes]]:
-    keys = [text_key(item.text) for item in items]
+    texts = [str(item.text) for item in items]
+    keys = [text_key(text) for text in texts]
     found = {
         name: column_of(name, [item.metadata.get(name) for item in items], kind)
         for name, kind in columns.items()
     }
-    return Items.of([item.id for item in items], [item.text for item in items], keys, found), keys
+    return Items.of([item.id for item in items], texts, keys, found), keys

@@ -14,11 +14,15 @@ from typing import Any, TypeAlias
 from leanmatch.data.arrow import pa, pc
 from leanmatch.data.columns import REQUIRED, SPLIT_NAMES, SPLITS
 from leanmatch.data.problems import Problem
+from leanmatch.data.readers.plain_values import as_list
 from leanmatch.data.readers.text_values import one_text
 from leanmatch.data.timestamps import parse_timestamp
 
 TEXT = pa.large_string()
 TIME = pa.timestamp("us", tz="UTC")
+FIRST_SECOND, END_SECOND = -62_135_596_800, 253_402_300_800
+"""The years 1 to 9999, in seconds from 1970."""
+
 LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, 0: 0, 1: 1}
 
 Values: TypeAlias = Any
@@ -67,7 +71,7 @@ def _texts(name: str, values: Values, lines: Sequence[int], problems: list[Probl
     required = name in REQUIRED
     array = _text_array(values)
     if array is None:
-        listed = values.to_pylist() if isinstance(values, pa.Array | pa.ChunkedArray) else values
+        listed = as_list(name, values, lines, problems)
         array = pa.array(
             [one_text(name, value, lines[i], problems, required) for i, value in enumerate(listed)], TEXT
         )
@@ -116,11 +120,16 @@ def _mapped(
     if isinstance(values, pa.Array | pa.ChunkedArray):
         if name == "timestamp" and pa.types.is_timestamp(values.type) and values.null_count == 0:
             values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-            # A time without a zone is UTC; a cast keeps the numbers.
-            return values.cast(pa.timestamp("us", tz=values.type.tz), safe=False).cast(TIME)
-        values = values.to_pylist()
+            if _in_calendar(values):
+                # A time without a zone is UTC; a cast keeps the numbers.
+                return values.cast(pa.timestamp("us", tz=values.type.tz), safe=False).cast(TIME)
+        values = as_list(name, values, lines, problems)
+    unread = {problem.line for problem in problems if problem.column == name}
     result: list[Any] = []
     for i, value in enumerate(values):
+        if lines[i] in unread:
+            result.append(None)
+            continue
         try:
             result.append(function(value))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -128,6 +137,15 @@ def _mapped(
             problems.append(Problem(lines[i], name, value, f"{name!r} cannot be read{reason}", remedy))
             result.append(None)
     return pa.array(result, kind)
+
+
+def _in_calendar(values: pa.Array) -> bool:
+    """Do all times lie in the years 1 to 9999, which Python's dates have?"""
+    if not len(values):
+        return True
+    unit = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[values.type.unit]
+    ends = pc.min_max(values.cast(pa.int64())).as_py()
+    return bool(FIRST_SECOND * unit <= ends["min"] and ends["max"] < END_SECOND * unit)
 
 
 def _label(value: Any) -> int:

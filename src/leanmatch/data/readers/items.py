@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ from leanmatch.data.columns import guess
 from leanmatch.data.items import ItemTable
 from leanmatch.data.problems import OnError, Problem, Problems, SkippedRow
 from leanmatch.data.readers.batches import raw_batches
-from leanmatch.data.readers.text_values import columns_as_texts
+from leanmatch.data.readers.plain_values import as_text, plain_columns, typed_column
+from leanmatch.data.readers.sources import format_of
 from leanmatch.errors import DataError
 
 ID_COLUMNS = ("_id", "id", "item_id", "uid")
@@ -27,6 +28,15 @@ def joined_text(title: object, text: object) -> str:
     return " ".join(part.strip() for part in (title, text) if isinstance(part, str) and part.strip())
 
 
+def joined_parts(values: Sequence[Any]) -> str:
+    """The text that several columns of an item make: those that are there, joined by a space.
+
+    >>> joined_parts(["Usb dock", None, 7])
+    'Usb dock 7'
+    """
+    return " ".join(text for value in values if (text := as_text(value)) and text.strip())
+
+
 def read_items(
     path: str | Path,
     *,
@@ -34,6 +44,7 @@ def read_items(
     text_columns: Sequence[str] | None = None,
     on_error: OnError = "raise",
     delimiter: str | None = None,
+    partly: bool = False,
 ) -> ItemTable:
     """Read items from CSV, TSV, JSONL (BEIR's corpus.jsonl too) or Parquet, each also .gz.
 
@@ -46,6 +57,7 @@ def read_items(
         on_error: ``"raise"`` at a bad row, or ``"skip"`` it and list it in ``skipped``.
         delimiter: of CSV and TSV; that of a CSV file is found by itself where it is not given
             (:func:`leanmatch.data.readers.delimited.sniff_delimiter`).
+        partly: one of ``text_columns`` is enough; the others are empty.
 
     Raises:
         DataError: no such file, no text column, no items, a bad row, or an identifier that comes twice
@@ -64,27 +76,14 @@ def read_items(
             continue
         names = list(raw.columns)
         if chosen is None:
-            chosen = _choose(path, names, id_column, text_columns)
+            chosen = _choose(path, names, id_column, text_columns, partly)
         identifier, parts = chosen
-        columns, lines, bad = columns_as_texts(raw.columns, raw.lines)
-        found = [*raw.problems, *bad]
-        good: list[int] = []
-        for i, line in enumerate(lines):
-            text = " ".join(t for part in parts if (t := (columns.get(part) or {i: None})[i]) and t.strip())
-            name = "" if identifier is None else (columns.get(identifier) or {i: None})[i]
-            if not text:
-                what, where = "the text is missing or blank", " + ".join(parts)
-                found.append(Problem(line, where, text, what, "give each item a text"))
-            elif name is None:
-                what, where = "the identifier is missing", str(identifier)
-                found.append(Problem(line, where, None, what, "give each item an identifier"))
-            else:
-                good.append(i)
-                texts.append(text)
-                rows.append(line)
-                if identifier is not None:
-                    ids.append(name)
-        problems.report(found)
+        columns, lines, bad = plain_columns(raw.columns, raw.lines)
+        good, named, found = _good_rows(columns, lines, identifier, parts)
+        texts.extend(text for _, text in named)
+        ids.extend(name for name, _ in named if identifier is not None)
+        rows.extend(lines[i] for i in good)
+        problems.report([*raw.problems, *bad, *found])
         if identifier is None:
             ids.extend([str(len(ids) + k) for k in range(len(good))])
         before = len(ids) - len(good)
@@ -93,12 +92,43 @@ def read_items(
                 continue
             values = columns.get(name) or [None] * len(lines)
             metadata.setdefault(name, [None] * before).extend(values[i] for i in good)
-    if not ids:
+    if not ids or chosen is None:
         first = f"; the first row skipped: {problems.skipped[0].problem}" if problems.skipped else ""
         raise DataError(f"there are no items{first}", path=path, remedy="name a file with at least one item")
+    if format_of(path) in {"csv", "tsv"}:
+        metadata = {name: typed_column(values) for name, values in metadata.items()}
     return ItemTable.from_columns(
-        ids, texts, metadata, source=str(path), rows=rows, skipped=tuple(problems.skipped)
+        ids,
+        texts,
+        metadata,
+        source=str(path),
+        rows=rows,
+        skipped=tuple(problems.skipped),
+        id_column=chosen[0],
+        text_columns=chosen[1],
     )
+
+
+def _good_rows(
+    columns: Mapping[str, list[Any]], lines: Sequence[int], identifier: str | None, parts: Sequence[str]
+) -> tuple[list[int], list[tuple[str, str]], list[Problem]]:
+    """The rows with a text and, where there is a column of them, an identifier; both; what is wrong."""
+    good: list[int] = []
+    named: list[tuple[str, str]] = []
+    wrong: list[Problem] = []
+    for i, line in enumerate(lines):
+        text = joined_parts([columns[part][i] if part in columns else None for part in parts])
+        name = "" if identifier is None else as_text((columns.get(identifier) or {i: None})[i])
+        if not text:
+            what, where = "the text is missing or blank", " + ".join(parts)
+            wrong.append(Problem(line, where, None, what, "give each item a text"))
+        elif name is None:
+            what, where = "the identifier is missing", str(identifier)
+            wrong.append(Problem(line, where, None, what, "give each item an identifier"))
+        else:
+            good.append(i)
+            named.append((name, text))
+    return good, named, wrong
 
 
 def read_ids(
@@ -136,8 +166,8 @@ def read_ids(
                 path=path,
                 remedy="name it: column, or --id-column",
             )
-        columns, lines, bad = columns_as_texts({chosen: raw.columns[chosen]}, raw.lines)
-        values = columns[chosen]
+        columns, lines, bad = plain_columns({chosen: raw.columns[chosen]}, raw.lines)
+        values = [as_text(value) for value in columns[chosen]]
         problems.report(
             [
                 *raw.problems,
@@ -154,17 +184,12 @@ def read_ids(
 
 
 def _choose(
-    path: Path, names: Sequence[str], id_column: str | None, text_columns: Sequence[str] | None
+    path: Path, names: Sequence[str], id_column: str | None, text_columns: Sequence[str] | None, partly: bool
 ) -> tuple[str | None, tuple[str, ...]]:
-    wanted = [*([id_column] if id_column else []), *(text_columns or [])]
-    for name in wanted:
-        if name not in names:
-            near = guess(name, names)
-            raise DataError(
-                f"there is no column {name!r}; the columns found are: {', '.join(names)}",
-                path=path,
-                remedy=f"did you mean {near!r}?" if near else "name one of them",
-            )
+    needed = list(text_columns or [])
+    if partly:
+        needed = [] if any(name in names for name in needed) else needed[:1]
+    check_columns(path, names, [*([id_column] if id_column else []), *needed])
     identifier = id_column or next((name for name in ID_COLUMNS if name in names), None)
     if text_columns:
         return identifier, tuple(text_columns)
@@ -179,3 +204,19 @@ def _choose(
         path=path,
         remedy="name one or several of them as the text: text_columns, or --text-column for each",
     )
+
+
+def check_columns(path: Path, names: Sequence[str], wanted: Sequence[str]) -> None:
+    """Refuse columns that a file has not.
+
+    Raises:
+        DataError: the first of them, with the columns that there are.
+    """
+    for name in wanted:
+        if name not in names:
+            near = guess(name, names)
+            raise DataError(
+                f"there is no column {name!r}; the columns found are: {', '.join(names)}",
+                path=path,
+                remedy=(f"did you mean {near!r}? " if near else "") + "name it: --id-column, --text-column",
+            )

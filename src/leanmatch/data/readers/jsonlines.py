@@ -36,8 +36,8 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any] | None, Probl
                 yield number, None, Problem(number, "", value, what, "write one {...} a line")
 
 
-def read_jsonl(path: Path, *, batch_rows: int) -> Iterator[RawBatch]:
-    """Batches of a file. A key that an object lacks is None; lists under ``negative`` become columns."""
+def read_jsonl(path: Path, *, batch_rows: int, absent: Any = None) -> Iterator[RawBatch]:
+    """Batches of a file. Lists under ``negative`` become columns; ``absent`` stands where a key lacks."""
     objects: list[dict[str, Any]] = []
     lines: list[int] = []
     problems: list[Problem] = []
@@ -48,9 +48,9 @@ def read_jsonl(path: Path, *, batch_rows: int) -> Iterator[RawBatch]:
             objects.append(_spread(found))
             lines.append(number)
         if len(objects) + len(problems) >= batch_rows:
-            yield RawBatch(_columns(objects), lines, problems)
+            yield RawBatch(_columns(objects, absent), lines, problems)
             objects, lines, problems = [], [], []
-    yield RawBatch(_columns(objects), lines, problems)
+    yield RawBatch(_columns(objects, absent), lines, problems)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -62,9 +62,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _columns(objects: list[dict[str, Any]]) -> dict[str, list[Any]]:
+def _columns(objects: list[dict[str, Any]], absent: Any) -> dict[str, list[Any]]:
     names = dict.fromkeys(name for found in objects for name in found)
-    return {name: [found.get(name) for found in objects] for name in names}
+    return {name: [found.get(name, absent) for found in objects] for name in names}
 
 
 def _spread(found: dict[str, Any]) -> dict[str, Any]:

@@ -4,42 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 
 from leanmatch.data.problems import Problem
-
-
-def columns_as_texts(
-    columns: Mapping[str, Any], lines: Sequence[int]
-) -> tuple[dict[str, list[str | None]], list[int], list[Problem]]:
-    """Columns as texts, the empty text being none.
-
-    Args:
-        columns: sequences or Arrow arrays by name, all of one length.
-        lines: the line of each row in its file.
-
-    Returns:
-        the columns and lines of the good rows, and what is wrong with the others.
-    """
-    problems: list[Problem] = []
-    texts: dict[str, list[str | None]] = {}
-    for name, values in columns.items():
-        listed = values.to_pylist() if hasattr(values, "to_pylist") else values
-        texts[name] = [
-            one_text(name, value, line, problems, False) or None
-            for value, line in zip(listed, lines, strict=True)
-        ]
-    if not problems:
-        return texts, list(lines), []
-    bad = {problem.line for problem in problems}
-    kept = [i for i, line in enumerate(lines) if line not in bad]
-    return (
-        {name: [values[i] for i in kept] for name, values in texts.items()},
-        [lines[i] for i in kept],
-        problems,
-    )
 
 
 def one_text(name: str, value: Any, line: int, problems: list[Problem], required: bool) -> str | None:

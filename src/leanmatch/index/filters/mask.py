@@ -2,7 +2,9 @@
 
 Each value becomes a pair of bounds among the column's codes: the first code that is not below the value and
 the first that is above it. So numbers are compared exactly, also where the column's type has no room for the
-value (``0.5`` among integers, ``9007199254740993`` among floats).
+value (``0.5`` among integers, ``9007199254740993`` among floats). The integers of a number column are
+compared as integers. A text column whose values all read as numbers is compared with a number by value
+(``1.10 = 1.1``), with a quoted text by code points.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -60,6 +63,11 @@ def filter_mask(
 
 def _compare(coded: CodedColumn, test: Compare) -> Mask:
     _check(coded, test.column, test.value)
+    if coded.integers is not None:
+        return np.where(coded.integers.present, _compare(coded.integers, test), _compare(coded.floats, test))
+    if coded.kind == "text" and not isinstance(test.value, str):
+        assert coded.numeric is not None
+        coded = coded.numeric
     start, end = _bounds(coded, test.value)
     if test.operator in {"eq", "ne"}:
         equal: Mask = coded.codes == start if start < end else np.zeros(len(coded.codes), dtype=bool)
@@ -69,9 +77,17 @@ def _compare(coded: CodedColumn, test: Compare) -> Mask:
 
 
 def _is_in(coded: CodedColumn, test: IsIn) -> Mask:
-    wanted = []
     for value in test.values:
         _check(coded, test.column, value)
+    if coded.integers is not None:
+        return _is_in(coded.integers, test) | _is_in(coded.floats, test)
+    numbers = tuple(value for value in test.values if not isinstance(value, str))
+    if coded.kind == "text" and numbers:
+        assert coded.numeric is not None
+        texts = tuple(value for value in test.values if isinstance(value, str))
+        return _is_in(coded, IsIn(test.column, texts)) | _is_in(coded.numeric, IsIn(test.column, numbers))
+    wanted = []
+    for value in test.values:
         start, end = _bounds(coded, value)
         if start < end:
             wanted.append(start)
@@ -80,7 +96,10 @@ def _is_in(coded: CodedColumn, test: IsIn) -> Mask:
 
 def _bounds(coded: CodedColumn, value: Any) -> tuple[Any, Any]:
     """The first code that is not below the value, and the first above it; equal where no item can have it."""
-    if coded.kind == "text":  # codes are ranks among the sorted values
+    if coded.kind == "decimal":  # codes are ranks among the sorted values, here and with text
+        number = Decimal(str(value))  # the digits that were written: 19.9 is 19.90
+        return bisect_left(coded.values, number), bisect_right(coded.values, number)
+    if coded.kind == "text":
         return bisect_left(coded.values, value), bisect_right(coded.values, value)
     if coded.kind != "number":
         if not _INT64.min <= value <= _INT64.max:
@@ -103,8 +122,8 @@ def _below(coded: CodedColumn, bound: Any) -> Mask:
 
 def _check(coded: CodedColumn, column: str, value: Value) -> None:
     kind = "boolean" if isinstance(value, bool) else "number" if isinstance(value, int | float) else "text"
-    held = "number" if coded.kind == "integer" else coded.kind
-    if kind != held:
+    held = "number" if coded.kind in {"integer", "decimal"} else coded.kind
+    if kind != held and not (held == "text" and kind == "number" and coded.numeric is not None):
         raise UsageError(
             f"the column {column[:80]!r} holds values of type {coded.kind}, not {shortened(value)}",
             remedy={"text": "put the value in quotes", "number": "give a number"}.get(held, "true or false"),

@@ -103,6 +103,19 @@ class Approximate:
 
 
 @dataclass(frozen=True)
+class SourceColumns:
+    """The columns of the file that a catalogue was made from.
+
+    Attributes:
+        id: of the identifiers; empty where rows were numbered.
+        text: those that make the text. Of several, each is a metadata column as well.
+    """
+
+    id: str
+    text: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a catalogue consists of.
 
@@ -111,6 +124,7 @@ class Manifest:
         kind: what was asked for: auto, exact, ivf or hnsw.
         identity: random, given when the catalogue is made; it tells two catalogues apart that were made at
             the same place. Empty in catalogues of earlier versions, until their next change.
+        source: the columns that changes are read from, too; None where items came without a file.
     """
 
     generation: int
@@ -121,6 +135,15 @@ class Manifest:
     approximate: Approximate | None = None
     extras: Mapping[str, StoredFile] = field(default_factory=dict)
     identity: str = ""
+    source: SourceColumns | None = None
+
+    @property
+    def text_columns(self) -> tuple[str, ...] | None:
+        """The columns that make the text, None where that is not known."""
+        if self.source is not None:
+            return self.source.text
+        both = ("title", "text")  # of earlier versions: only a text that both make leaves both as metadata
+        return both if all(name in self.columns for name in both) else None
 
     @property
     def version(self) -> tuple[str, int]:
@@ -241,10 +264,20 @@ def _from_json(document: dict[str, Any]) -> Manifest:
         else Approximate(**{**approximate, "file": _file(approximate["file"])}),
         extras={name: _file(one) for name, one in document["extras"].items()},
         identity=str(document.get("identity", "")),
+        source=_source(document.get("source")),
     )
     if found.items != document["items"]:
         raise ValueError(f"it names {found.items} items and says {document['items']}")
     return found
+
+
+def _source(document: Any) -> SourceColumns | None:
+    if document is None:
+        return None
+    source = SourceColumns(str(document["id"]), tuple(document["text"]))
+    if not source.text or not all(isinstance(name, str) and name for name in source.text):
+        raise ValueError(f"text columns {document['text']!r:.80}")
+    return source
 
 
 def _file(document: dict[str, Any]) -> StoredFile:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from leanmatch.errors import FormatError, MissingExtraError
 from leanmatch.index.storage.columns import column_of, infer_type
 from leanmatch.index.storage.manifest import Manifest, Segment, StoredFile, store_file
-from leanmatch.index.storage.table import Column, Items, PlainColumn, TextColumn
+from leanmatch.index.storage.table import Column, Items, NumberColumn, PlainColumn, TextColumn
 from leanmatch.types import Vectors
 
 OLD_SUFFIX = ".parquet"
@@ -73,6 +73,8 @@ def _arrays(items: Items) -> dict[str, Any]:
             out |= {f"{name}.offsets": column.offsets, f"{name}.data": column.data}
         else:
             out[f"{name}.values"] = column.values
+        if isinstance(column, NumberColumn) and column.integers is not None and column.whole is not None:
+            out |= {f"{name}.integers": column.integers, f"{name}.whole": np.packbits(column.whole)}
     return out
 
 
@@ -85,7 +87,13 @@ def _read_items(path: Path) -> Items:
         def column(name: str, rows: int = len(keys)) -> Column:
             present = np.unpackbits(stored[f"{name}.present"], count=rows).astype(np.bool_)
             if f"{name}.values" in stored:
-                return PlainColumn(stored[f"{name}.values"], present)
+                values = stored[f"{name}.values"]
+                if values.dtype != np.float64:
+                    return PlainColumn(values, present)
+                if f"{name}.integers" not in stored:
+                    return NumberColumn(values, present)
+                whole = np.unpackbits(stored[f"{name}.whole"], count=rows).astype(np.bool_)
+                return NumberColumn(values, present, stored[f"{name}.integers"], whole)
             return TextColumn(stored[f"{name}.offsets"], stored[f"{name}.data"], present)
 
         names = column("names", len(stored["names.offsets"]) - 1).tolist()

@@ -12,13 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leanmatch.errors import DataError
+from leanmatch.data.readers.plain_values import as_text
+from leanmatch.errors import DataError, FormatError
 
 KEY_BYTES = 16
 """Length of :func:`leanmatch.index.storage.staging.text_key`."""
 
 DTYPES: dict[str, Any] = {"integer": np.int64, "number": np.float64, "boolean": np.bool_}
 """What holds the values of a column that is not ``text``."""
+
+INTEGERS = range(-(2**63), 2**63)
+"""The integers that a column holds as such."""
 
 Mask = NDArray[np.bool_]
 
@@ -81,14 +85,21 @@ class TextColumn:
         return cls(offsets, data, np.concatenate([part.present for part in parts]))
 
     def as_kind(self, kind: str) -> TextColumn:
-        """Itself: texts are not turned into anything else."""
-        assert kind == "text", kind
+        """Itself: texts are not turned into anything else.
+
+        Raises:
+            FormatError: another type is asked for.
+        """
+        if kind != "text":
+            raise FormatError(
+                f"a column of texts is said to be of type {kind}", remedy="index the items anew"
+            )
         return self
 
 
 @dataclass(frozen=True)
 class PlainColumn:
-    """Numbers or booleans; where ``present`` is false, ``values`` holds 0 and there is none."""
+    """Integers or booleans; where ``present`` is false, ``values`` holds 0 and there is none."""
 
     values: NDArray[Any]
     present: Mask
@@ -122,12 +133,100 @@ class PlainColumn:
         values = np.concatenate([part.values for part in parts])
         return cls(values, np.concatenate([part.present for part in parts]))
 
-    def as_kind(self, kind: str) -> PlainColumn:
-        """The same numbers in a wider type."""
-        return PlainColumn(self.values.astype(DTYPES[kind]), self.present)
+    def as_kind(self, kind: str) -> Column:
+        """The same values in a type that holds them all.
+
+        Raises:
+            FormatError: the type does not.
+        """
+        if self.values.dtype == DTYPES.get(kind):
+            return self
+        if kind == "text":
+            return TextColumn.of([as_text(value) for value in self.tolist()])
+        if kind == "number" and self.values.dtype == np.int64:
+            return NumberColumn(self.values.astype(np.float64), self.present, self.values, self.present)
+        raise FormatError(
+            f"a column of {self.values.dtype} is said to be of type {kind}", remedy="index the items anew"
+        )
 
 
-Column = TextColumn | PlainColumn
+@dataclass(frozen=True)
+class NumberColumn:
+    """Numbers, floats and exact integers beside one another.
+
+    Attributes:
+        values: the numbers in float64; 0 where there is none.
+        present: false where an item has no value.
+        integers: the values that are integers, where ``whole``; None where all are floats.
+        whole: true where the value is an integer.
+    """
+
+    values: NDArray[np.float64]
+    present: Mask
+    integers: NDArray[np.int64] | None = None
+    whole: Mask | None = None
+
+    @classmethod
+    def of(cls, values: Sequence[int | float | None]) -> NumberColumn:
+        """Take integers of 64 bits, floats, or None."""
+        present = np.array([value is not None for value in values], np.bool_)
+        whole = np.array([isinstance(value, int) for value in values], np.bool_)
+        floats = np.array([value or 0 for value in values], np.float64)
+        if not whole.any():
+            return cls(floats, present)
+        integers = np.array([value if isinstance(value, int) else 0 for value in values], np.int64)
+        return cls(floats, present, integers, whole)
+
+    def __len__(self) -> int:
+        return len(self.present)
+
+    def __getitem__(self, row: int) -> int | float | None:
+        if not self.present[row]:
+            return None
+        if self.integers is not None and self.whole is not None and self.whole[row]:
+            return int(self.integers[row])
+        return float(self.values[row])
+
+    def tolist(self) -> list[int | float | None]:
+        """All values."""
+        return [self[row] for row in range(len(self))]
+
+    def where(self, mask: Mask) -> NumberColumn:
+        """The values at the rows where ``mask`` is true."""
+        if self.integers is None or self.whole is None:
+            return NumberColumn(self.values[mask], self.present[mask])
+        return NumberColumn(self.values[mask], self.present[mask], self.integers[mask], self.whole[mask])
+
+    @classmethod
+    def joined(cls, parts: Sequence[NumberColumn]) -> NumberColumn:
+        """The values of one or more columns after one another."""
+        values = np.concatenate([part.values for part in parts])
+        present = np.concatenate([part.present for part in parts])
+        if all(part.integers is None for part in parts):
+            return cls(values, present)
+        integers, whole = np.zeros(len(values), np.int64), np.zeros(len(values), np.bool_)
+        start = 0
+        for part in parts:
+            if part.integers is not None and part.whole is not None:
+                integers[start : start + len(part)] = part.integers
+                whole[start : start + len(part)] = part.whole
+            start += len(part)
+        return cls(values, present, integers, whole)
+
+    def as_kind(self, kind: str) -> Column:
+        """The same values in a type that holds them all.
+
+        Raises:
+            FormatError: the type does not.
+        """
+        if kind == "number":
+            return self
+        if kind == "text":
+            return TextColumn.of([as_text(value) for value in self.tolist()])
+        raise FormatError(f"a column of numbers is said to be of type {kind}", remedy="index the items anew")
+
+
+Column = TextColumn | PlainColumn | NumberColumn
 
 
 def empty_column(kind: str, rows: int) -> Column:
@@ -135,6 +234,8 @@ def empty_column(kind: str, rows: int) -> Column:
     none = np.zeros(rows, np.bool_)
     if kind == "text":
         return TextColumn(np.zeros(rows + 1, np.int64), np.zeros(0, np.uint8), none)
+    if kind == "number":
+        return NumberColumn(np.zeros(rows), none)
     return PlainColumn(np.zeros(rows, DTYPES[kind]), none)
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from leanmatch.errors import LeanmatchError, ModelError, UsageError
+from leanmatch.data.readers.items import joined_parts
+from leanmatch.errors import DataError, LeanmatchError, ModelError, UsageError
 from leanmatch.index.changes import Change, Item
 from leanmatch.index.search.approximate import EXACT_LIMIT, Tuned, build_approximate, check_kind, write_index
 from leanmatch.index.storage.columns import converted
@@ -21,6 +22,7 @@ from leanmatch.index.storage.manifest import (
     Manifest,
     ModelIdentity,
     Segment,
+    SourceColumns,
     StoredFile,
     new_identity,
     read_manifest,
@@ -54,12 +56,14 @@ class WriteOptions:
         wait_seconds: how long to wait for another writer.
         progress: called while texts are encoded.
         say: told what is worth a line: recall at each effort, a rewrite.
+        source: the columns of the file that a new catalogue's items come from.
     """
 
     kind: str | None = None
     wait_seconds: float = 0.0
     progress: Progress | None = None
     say: Callable[[str], None] = lambda _: None
+    source: SourceColumns | None = None
 
     def __post_init__(self) -> None:
         if self.kind is not None:
@@ -149,9 +153,24 @@ class Transaction:
         return True
 
     def patched(self, item: Item, place: tuple[int, int]) -> Item:
+        """An item that is there with what a change gives: its text stays where that is None.
+
+        Raises:
+            DataError: of a text that several columns make, no column has a value any more.
+        """
         items = self._segments[place[0]].items
         old = {name: column[place[1]] for name, column in items.columns.items()}
-        return Item(item.id, item.text, {**old, **item.metadata})
+        merged, text = {**old, **item.metadata}, item.text
+        parts = self.required().text_columns or ()
+        if text is None and len(parts) > 1 and any(name in item.metadata for name in parts):
+            text = joined_parts([merged.get(name) for name in parts])
+            if not text:
+                raise DataError(
+                    f"item {item.id!r} is left without a text",
+                    column=" + ".join(parts),
+                    remedy="give one of these columns a value",
+                )
+        return Item(item.id, items.texts[place[1]] if text is None else text, merged)
 
     def live_items(self, columns: dict[str, str] | None = None) -> Items:
         """The items that are alive, in their order."""
@@ -232,8 +251,11 @@ class Transaction:
         same = old is not None and old.model.same_vectors(identity)
         extras: dict[str, StoredFile] = dict(old.extras) if old is not None and same else {}
         named = new_identity() if old is None or anew else old.identity
+        source = self._options.source if old is None or anew else old.source
         return self.switch(
-            Manifest(self._generation, identity, columns, (segment,), kind, approximate, extras, named),
+            Manifest(
+                self._generation, identity, columns, (segment,), kind, approximate, extras, named, source
+            ),
             change,
         )
 

@@ -54,7 +54,7 @@ function rangeFacet(column) {
 }
 
 function facetOf(column) {
-  if (column.type === "text") return column.values?.length > 1 ? textFacet(column) : null;
+  if (column.type === "text" && column.min === undefined) return column.values?.length > 1 ? textFacet(column) : null;
   if (column.type === "boolean") return column.present ? booleanFacet(column) : null;
   return column.min === undefined || column.min === column.max ? null : rangeFacet(column);
 }
