@@ -8,8 +8,18 @@ from pathlib import Path
 
 import pytest
 import typer
+from rich.table import Table
+from rich.text import Text
 
-from leanmatch.cli.common import from_full_disk, print_json, reported_errors, stderr_console, stdout_console
+from leanmatch.cli.common import (
+    from_full_disk,
+    print_json,
+    reported_errors,
+    say,
+    stderr_console,
+    stdout_console,
+)
+from leanmatch.cli.terminal import visible, visible_offsets
 from leanmatch.errors import DataError, LeanmatchError, UsageError
 
 
@@ -75,3 +85,27 @@ def test_a_full_disk_is_recognized_in_each_librarys_words() -> None:
     assert from_full_disk(RuntimeError("Error: I/O error: No space left on device (os error 28)"))
     assert not from_full_disk(ValueError("another"))
     assert not from_full_disk(None)
+
+
+HOSTILE = "dock\x1b]0;gone\x07\x1b[2J\r\x9b31m\u202egpj\x7f"
+
+
+def test_control_characters_are_shown_and_not_obeyed(capsys):
+    assert visible(HOSTILE) == r"dock\x1b]0;gone\x07\x1b[2J\r\x9b31m\u202egpj\x7f"
+    assert visible("tab\tand\nline é 日 \N{ROCKET}") == "tab\tand\nline é 日 \N{ROCKET}"
+    assert visible("\ud800") == r"\ud800"
+    places = visible_offsets(HOSTILE)
+    assert len(places) == len(HOSTILE) + 1 and places[-1] == len(visible(HOSTILE))
+    assert visible(HOSTILE)[places[HOSTILE.index("gpj")] :].startswith("gpj")
+    table = Table(title=HOSTILE)
+    table.add_column("text", overflow="fold")
+    table.add_row(Text(HOSTILE))
+    stdout_console().print(table, HOSTILE, markup=False)
+    say(HOSTILE)
+    print_json({"text": HOSTILE})
+    with pytest.raises(typer.Exit), reported_errors():
+        raise DataError(HOSTILE, path=HOSTILE)
+    out, err = capsys.readouterr()
+    for written in (out, err):
+        assert written and not set(written) & set("\x1b\x07\r\x9b\x7f\u202e"), written
+    assert json.loads(out[out.index("{") :]) == {"text": HOSTILE}

@@ -331,3 +331,15 @@ def test_changes_are_read_by_the_columns_of_the_first_file(models, tmp_path):
     index(models[0], bare, "-o", tmp_path / "d")
     result = run("index", "-o", tmp_path / "d", "--add", bare)
     assert result.exit_code == 1 and "numbers of rows would replace" in result.stderr
+
+
+def test_terminal_escapes_of_items_do_not_reach_the_terminal(models, tmp_path):
+    hostile = [{"id": "a\x1b[2J", "text": "usb dock \x1b]0;gone\x07"}, {"id": "b", "text": "usb cable"}]
+    items = lines(tmp_path / "i.jsonl", hostile)
+    index(models[0], items, "-o", tmp_path / "c")
+    table = run("recommend", tmp_path / "c", "usb\x1b[31m")
+    assert table.exit_code == 0 and "\x1b" not in table.stdout and "\x07" not in table.stdout
+    assert r"a\x1b[2J" in table.stdout and r"usb\x1b[31m" in table.stdout
+    twice = lines(tmp_path / "t.jsonl", [hostile[0], hostile[0]])
+    failed = run("index", models[0], twice, "-o", tmp_path / "d")
+    assert failed.exit_code == 1 and "\x1b" not in failed.stderr and "rows 1 and 2" in failed.stderr

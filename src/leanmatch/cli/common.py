@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from leanmatch.cli.terminal import safe_console, visible, visible_json
 from leanmatch.errors import LeanmatchError, UsageError
 
 if TYPE_CHECKING:
@@ -29,17 +30,13 @@ SKIPPED_SHOWN = 10
 
 
 def stdout_console() -> Console:
-    """The console for results; ``:name:`` in data stays as it is."""
-    from rich.console import Console
-
-    return Console(soft_wrap=False, emoji=False)
+    """The console for results."""
+    return safe_console(soft_wrap=False)
 
 
 def stderr_console() -> Console:
     """The console for progress and remarks."""
-    from rich.console import Console
-
-    return Console(stderr=True, emoji=False)
+    return safe_console(stderr=True)
 
 
 def say(remark: str) -> None:
@@ -92,7 +89,7 @@ def delimiter_for(file: Path, option: str | None) -> str | None:
 
 def print_json(value: JsonValue) -> None:
     """Write one JSON document to stdout. NaN is refused: it is not JSON."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.write(visible_json(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)) + "\n")
 
 
 @contextmanager
@@ -101,7 +98,7 @@ def reported_errors() -> Iterator[None]:
     try:
         yield
     except LeanmatchError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(visible(f"error: {error}"), err=True)
         raise typer.Exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED) from error
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
@@ -109,7 +106,7 @@ def reported_errors() -> Iterator[None]:
     except OSError as error:
         if error.errno is None:
             raise
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(visible(f"error: {error}"), err=True)
         raise typer.Exit(EXIT_FAILED) from error
     except Exception as error:
         if not from_full_disk(error):

@@ -10,6 +10,7 @@ from leanmatch.cli.common import print_json, reported_errors, stdout_console
 from leanmatch.cli.data.command import JsonOption
 from leanmatch.cli.matchers import labels, provenance_of
 from leanmatch.cli.matchers import load_any as _load
+from leanmatch.cli.terminal import visible, visible_offsets
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -144,7 +145,7 @@ def _numbers(found: dict[str, TokenImportance], top: float) -> Table:
                     cells += [Text("not read", style="dim"), Text("")]
                 else:
                     cells += [Text(f"{effect:+.3f}"), _bar(effect, top)]
-            table.add_row(Text(label), *cells)
+            table.add_row(Text(visible(label)), *cells)
     if least > 0:
         table.title = f"the {table.row_count} largest of {len(sizes):,} effects (--json lists all)"
     return table
@@ -155,10 +156,11 @@ def _coloured(one: TokenImportance, side: int, top: float) -> Text:
 
     text, rows = one.text(0, side), one.rows(0, side)
     shown = text[:MOST_CHARACTERS] + ("\u2026" if len(text) > MOST_CHARACTERS else "")
-    line = Text("  " + (shown or "(no text)"))
+    line = Text("  " + (visible(shown) or "(no text)"))
+    places = visible_offsets(shown)
     for (start, end), effect in zip(one.offsets[rows].tolist(), one.effects[rows].tolist(), strict=True):
         if abs(effect) >= 0.08 * top and end <= MOST_CHARACTERS:
-            line.stylize(_style(effect / top), start + 2, end + 2)
+            line.stylize(_style(effect / top), places[start] + 2, places[end] + 2)
     return line
 
 
@@ -202,9 +204,9 @@ def _show_interactions(found: Interactions) -> None:
     table = Table(title="interactions: effect that a word has only with the other", **LAYOUT)
     table.add_column("")
     for word in right:
-        table.add_column(Text(word), justify="right", overflow="fold")
+        table.add_column(Text(visible(word)), justify="right", overflow="fold")
     top = float(abs(found.values).max(initial=0.0)) or 1.0
     for word, row in zip(left, found.values.tolist(), strict=True):
         cells = [Text(f"{x:+.2f}", style=_style(x / top) if abs(x) >= 0.25 * top else "") for x in row]
-        table.add_row(Text(word), *cells)
+        table.add_row(Text(visible(word)), *cells)
     stdout_console().print(table)

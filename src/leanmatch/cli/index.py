@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leanmatch.cli.common import delimiter_for, print_json, reported_errors, say_skipped, stdout_console
+from leanmatch.cli.common import delimiter_for, print_json, reported_errors, say, say_skipped, stdout_console
 from leanmatch.cli.data.command import DelimiterOption, IdColumnOption, OnErrorOption, TextColumnsOption
+from leanmatch.cli.terminal import visible
 from leanmatch.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -329,7 +330,7 @@ def _options(kind: str | None) -> Iterator[WriteOptions]:
         bar[0].update(done - bar[0].n)
 
     try:
-        yield WriteOptions(kind=kind, progress=progress, say=lambda line: typer.echo(line, err=True))
+        yield WriteOptions(kind=kind, progress=progress, say=say)
     finally:
         for one in bar:
             one.close()
@@ -347,5 +348,5 @@ def _show(document: dict[str, Any], as_json: bool) -> None:
     table.add_column(overflow="fold")
     for name, value in document.items():
         if value != 0 or name == "items":
-            table.add_row(name, Text(f"{value:,}" if isinstance(value, int) else str(value)))
+            table.add_row(name, Text(f"{value:,}" if isinstance(value, int) else visible(str(value))))
     stdout_console().print(table)

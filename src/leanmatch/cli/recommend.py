@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leanmatch.cli.common import delimiter_for, print_json, reported_errors, say_skipped, stdout_console
+from leanmatch.cli.common import delimiter_for, print_json, reported_errors, say, say_skipped, stdout_console
 from leanmatch.cli.data.command import DelimiterOption, IdColumnOption, OnErrorOption, TextColumnsOption
+from leanmatch.cli.terminal import visible
 from leanmatch.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def _item_vectors(encoder: Encoder, table: ItemTable, file: Path | None, batch_s
     stored = read_vectors(file, model=model, items=items, rows=len(table))
     if stored.vectors is not None:
         return stored.vectors
-    typer.echo(f"{file}: {stored.reason}; encoding {len(table):,} items", err=True)
+    say(f"{file}: {stored.reason}; encoding {len(table):,} items")
     vectors = made()
     write_vectors(file, vectors, model=model, items=items)
     return vectors
@@ -179,9 +180,9 @@ def _print_table(text: str, rows: list[Recommendation]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(text), title_justify="left")
+    table = Table(title=Text(visible(text)), title_justify="left")
     for heading, justify in (("rank", "right"), ("score", "right"), ("id", "left"), ("text", "left")):
         table.add_column(heading, justify="right" if justify == "right" else "left", overflow="fold")
     for one in rows:
-        table.add_row(str(one.rank), f"{one.score:.4f}", Text(one.id), Text(one.text))
+        table.add_row(str(one.rank), f"{one.score:.4f}", Text(visible(one.id)), Text(visible(one.text)))
     stdout_console().print(table)

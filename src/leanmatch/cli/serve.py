@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from leanmatch.cli.common import reported_errors
+from leanmatch.cli.common import reported_errors, say
 from leanmatch.errors import DataError, UsageError
 
 
@@ -64,7 +64,7 @@ def serve(
         if catalogue is None:
             from leanmatch.serve.demo import demo_catalogue
 
-            catalogue = demo_catalogue(demo_folder, say=lambda line: typer.echo(line, err=True))
+            catalogue = demo_catalogue(demo_folder, say=say)
         elif not catalogue.is_dir():
             raise DataError("there is no such catalogue", path=catalogue, remedy="leanmatch index makes one")
         options = ServeOptions(
@@ -82,4 +82,4 @@ def serve(
                 batch_texts=batch_texts, window_ms=window_ms, waiting=waiting, timeout_seconds=timeout
             ),
         )
-        run_server(options, lambda line: typer.echo(line, err=True))
+        run_server(options, say)
