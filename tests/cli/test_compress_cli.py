@@ -138,6 +138,8 @@ def test_a_quality_that_is_missed_is_not_saved_unless_told(base, pairs, tmp_path
     assert not (tmp_path / "m").exists() and (tmp_path / ".m.compressing").exists()
     in_words = compress(base, pairs, tmp_path / "m", *flags)
     assert in_words.exit_code == 1 and "No model was saved" in in_words.stdout
+    assert "2x fewer multiply-adds, one shot: " in in_words.stdout and "<- the best" in in_words.stdout
+    assert "--allow-lower" in in_words.stdout
     taken = compress(base, pairs, tmp_path / "m", *flags, "--allow-lower")
     assert taken.exit_code == 0, taken.output
     assert "continuing the run" in taken.stderr and "BELOW the 99.9% that was asked for" in taken.stdout

@@ -43,7 +43,7 @@ def compress(
         typer.Option(metavar="N", help="Training time of one attempt. Default: 10, with int8 none."),
     ] = None,
     allow_lower: Annotated[
-        bool, typer.Option("--allow-lower", help="Save the last attempt even if it misses --keep.")
+        bool, typer.Option("--allow-lower", help="Save the best attempt even if it misses --keep.")
     ] = False,
     column: ColumnOption = None,
     on_error: OnErrorOption = "raise",
@@ -55,7 +55,9 @@ def compress(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT if it is there.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Make a model smaller at a stated quality; exit code 1, and nothing saved, where it is missed."""
+    """Make a model smaller at a stated quality; exit code 1, and nothing saved, where it is missed.
+
+    Every model is evaluated twice, before and after training. The best one within the request is saved."""
     flags = dict(locals())
     with reported_errors():
         summary = run(flags)
@@ -127,7 +129,17 @@ def _plan(flags: dict[str, Any], options: Any, work: Work, folder: Path, say: An
 
 
 def _summary(flags: dict[str, Any], options: Any, planned: Planned) -> dict[str, Any]:
-    last = planned.last
+    chosen = planned.chosen
+    evaluated = [
+        {
+            "budget": one.label,
+            "trained": one.trained,
+            "chosen": one is chosen,
+            **one.quality.to_json(),
+            "training": one.training,
+        }
+        for one in planned.attempts
+    ]
     return {
         "model": flags["model"],
         "output": str(flags["output"]),
@@ -135,11 +147,10 @@ def _summary(flags: dict[str, Any], options: Any, planned: Planned) -> dict[str,
         "reached": planned.reached,
         "method": flags["method"],
         "asked": options.asked,
-        "quality": last.quality.to_json(),
-        "attempts": [
-            {"budget": one.label, **one.quality.to_json(), "training": one.training}
-            for one in planned.attempts
-        ],
+        "quality": chosen.quality.to_json(),
+        "evaluated": evaluated,
+        "attempts": [one for one in evaluated if one["trained"]]
+        or [one for one in evaluated if one["chosen"]],
         "seconds": {part: round(seconds, 1) for part, seconds in planned.seconds.items()},
     }
 
@@ -147,18 +158,18 @@ def _summary(flags: dict[str, Any], options: Any, planned: Planned) -> dict[str,
 def _save(flags: dict[str, Any], options: Any, work: Work, planned: Planned) -> dict[str, Any]:
     from leanmatch.formats import save_compressed
 
-    last = planned.last
+    chosen = planned.chosen
     summary = _summary(flags, options, planned)
-    quality = {**last.quality.to_json(), "reached": planned.reached, "asked": options.asked}
-    training = {"method": flags["method"], "attempts": summary["attempts"]}
+    quality = {**chosen.quality.to_json(), "reached": planned.reached, "asked": options.asked}
+    training = {name: summary[name] for name in ("method", "attempts", "evaluated")}
     saved = save_compressed(
         planned.model,
         flags["output"],
         {**work.provenance, "options": options.identity["options"], "training": training},
         tokenizer=work.task.tokenizer,
-        spec=last.spec,
+        spec=chosen.spec,
         quality=quality,
-        errors=last.errors,
+        errors=chosen.errors,
         overwrite=flags["overwrite"],
     )
     report = saved.report
@@ -172,6 +183,12 @@ def _save(flags: dict[str, Any], options: Any, work: Work, planned: Planned) -> 
     }
 
 
+def _state_in_words(state: dict[str, Any]) -> str:
+    how = f"trained {state['training']['steps']:,} steps" if state["trained"] else "one shot"
+    kept = f"{state['kept']:.1%} kept ({state['low']:.1%} to {state['high']:.1%})"
+    return f"{state['budget']}, {how}: {kept}{' <- the best' if state['chosen'] else ''}"
+
+
 def _show(summary: dict[str, Any]) -> None:
     from leanmatch.compression.planner.quality import Quality
 
@@ -180,9 +197,12 @@ def _show(summary: dict[str, Any]) -> None:
     lines = []
     if not summary["saved"]:
         lines += [
-            f"No model was saved: {quality.sentence()}; {summary['asked']['keep']:.1%} was asked for.",
-            f"The last attempt is kept in {summary['work']}: the same command with --allow-lower saves it.",
-            "More --minutes, more training texts, another --method or a lower --keep may reach it.",
+            f"No model was saved: {summary['asked']['keep']:.1%} was asked for, and the best of "
+            f"{len(summary['evaluated'])} evaluated models falls short.",
+            *(f"  {_state_in_words(state)}" for state in summary["evaluated"]),
+            "To take the best one, give the same command with --allow-lower: it is kept in "
+            f"{summary['work']}.",
+            "More --minutes, more training texts or another --method may reach what was asked for.",
         ]
     else:
         dense, sizes = summary["dense"], summary["bytes"]
@@ -190,6 +210,11 @@ def _show(summary: dict[str, Any]) -> None:
             lines.append(f"BELOW the {summary['asked']['keep']:.1%} that was asked for; saved as told.")
         lines += [
             quality.sentence(),
+            *(
+                f"  {_state_in_words(state)}"
+                for state in summary["evaluated"]
+                if len(summary["evaluated"]) > 1
+            ),
             f"weights: {sizes['weights']:,} bytes, {dense['bytes'] / sizes['weights']:.2f}x fewer than in "
             f"float32; whole folder {summary['folder_bytes']:,}",
             f"multiply-adds a token in compressed layers: {summary['layer_macs']:,}, "

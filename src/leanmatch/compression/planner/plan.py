@@ -2,13 +2,14 @@
 
 ::
 
-    measure     harm of each choice of each layer, alone                        planner_sensitivity
-    choose      one a layer, least harm within the budget                       planner_allocation
+    measure     harm of each choice of each layer, alone                        planner.sensitivity
+    choose      one a layer, least harm within the budget                       planner.allocation
     train       straight-through factorization or a rival, for some minutes     planner_training
     check       the metric on held-out pairs against the dense model's
 
 With ``keep`` the leanest rung of :data:`RUNGS` is looked for whose trained model keeps that share of the
-metric: the first guess comes from one-shot models, a rung that misses is followed by a roomier one.
+metric: the first guess comes from one-shot models, a rung that misses is followed by a roomier one. One-shot
+models count as well: the result is the best of all states that were evaluated (attempts).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -30,8 +31,9 @@ from leanmatch.compression.convert import Factored, compressed_layers, factorize
 from leanmatch.compression.matrices import FactoredMatrix
 from leanmatch.compression.patterns import default_spec
 from leanmatch.compression.planner.allocation import allocate
+from leanmatch.compression.planner.attempts import Attempt, best_attempt, rungs_to_train
 from leanmatch.compression.planner.candidates import Group, groups_of
-from leanmatch.compression.planner.quality import Quality, compare
+from leanmatch.compression.planner.quality import compare
 from leanmatch.compression.planner.sensitivity import (
     CALIBRATION_TEXTS,
     Sensitivity,
@@ -45,6 +47,8 @@ from leanmatch.compression.stf.factorizer import STF
 from leanmatch.errors import ModelError, UsageError
 from leanmatch.files import write_json
 
+Rung: TypeAlias = tuple[str, CompressionSpec]
+"""A budget in words, and what it is met with."""
 RUNGS = (6.0, 5.0, 4.3, 3.7, 3.2, 2.9, 2.67, 2.4, 2.2, 2.0, 1.8, 1.6, 1.4, 1.2)
 """Ratios of multiply-adds that ``keep`` tries, the leanest first."""
 BYTE_RUNGS = (2.0, 1.75, 1.5, 1.3, 1.15, 1.0)
@@ -87,47 +91,25 @@ class Budget:
             )
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """One trained model.
-
-    Attributes:
-        label: the budget in words.
-        spec: what it was made with.
-        quality: on the held-out pairs.
-        errors: relative squared error of each layer to the dense weights.
-        training: steps and loss.
-    """
-
-    label: str
-    spec: CompressionSpec
-    quality: Quality
-    errors: dict[str, float]
-    training: dict[str, Any]
-
-
 @dataclass
 class Planned:
     """The outcome.
 
     Attributes:
         model: the compressed model, final.
-        attempts: in order; the last one is that of ``model``.
+        chosen: the state that ``model`` has: no other one that meets the request is better.
+        attempts: every state that was evaluated, in order; some after one shot, some after training.
         reached: the quality asked for was reached, or none was asked for.
         measured: harm of each group's candidates, by group.
         seconds: by the clock, of this call alone, for each of :data:`PARTS`.
     """
 
     model: Any
+    chosen: Attempt
     attempts: list[Attempt]
     reached: bool
     measured: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def last(self) -> Attempt:
-        """The attempt that made ``model``."""
-        return self.attempts[-1]
 
 
 class Planner:
@@ -184,7 +166,7 @@ class Planner:
             if budget.size is not None or budget.macs is not None:
                 raise UsageError("a specification leaves nothing to plan", remedy="leave size and macs out")
             self._calibrate(spec)
-            return self._climb([("as specified", spec)], budget.keep)
+            return self._best_of([("as specified", spec)], budget.keep)
         if budget == Budget():
             raise UsageError("there is no budget", remedy="give keep, size or macs, or a specification")
         groups = groups_of(self.model, planned_layers(self.model), self.method)
@@ -192,10 +174,9 @@ class Planner:
             groups = [_rounded(group) if group.embedding else group for group in groups]
         harm = self._measure(groups)
         if budget.size is not None or budget.macs is not None:
-            rungs = [self._choose(groups, harm, budget)]
+            planned = self._best_of([self._choose(groups, harm, budget)], budget.keep)
         else:
-            rungs = self._from_first_guess(self._ladder(groups, harm), budget.keep or 1.0)
-        planned = self._climb(rungs, budget.keep)
+            planned = self._best_of(self._ladder(groups, harm), budget.keep, climb=True)
         planned.measured = {
             group.name: [
                 {"harm": one, "bytes": c.bytes, "macs": c.macs, "spec": c.spec.to_json()}
@@ -259,10 +240,8 @@ class Planner:
         picks = choose(groups, harm, size=size, macs=budget.macs)
         return " and ".join(words), _spec_of(groups, picks)
 
-    def _ladder(
-        self, groups: Sequence[Group], harm: Sequence[Sequence[float]]
-    ) -> list[tuple[str, CompressionSpec]]:
-        rungs: list[tuple[str, CompressionSpec]] = []
+    def _ladder(self, groups: Sequence[Group], harm: Sequence[Sequence[float]]) -> list[Rung]:
+        rungs: list[Rung] = []
         whole = sum(next(c.bytes for c in g.candidates if c.spec == LayerSpec(method="int")) for g in groups)
         for ratio in BYTE_RUNGS if self.method == "int8" else RUNGS:
             try:
@@ -278,55 +257,87 @@ class Planner:
             rungs.append((label, _spec_of(groups, picks)))
         return rungs
 
-    def _from_first_guess(
-        self, rungs: list[tuple[str, CompressionSpec]], keep: float
-    ) -> list[tuple[str, CompressionSpec]]:
+    def _best_of(self, rungs: list[Rung], keep: float | None, *, climb: bool = False) -> Planned:
+        """Evaluate rungs after one shot and after training; the best state of all is the result.
+
+        Args:
+            rungs: the leanest first.
+            keep: share of the metric that is asked for.
+            climb: the leanest rung that keeps so much is wanted, and a rung that does so needs no training.
+        """
+        attempts: dict[tuple[int, bool], Attempt] = {}
+        for rung in self._first_guess(rungs, keep or 1.0, attempts) if climb else range(len(rungs)):
+            shot = self._one_shot(rung, rungs[rung], attempts)
+            if climb and shot.meets(keep):
+                self.report(f"{shot.label}: no training is needed")
+                break
+            if self._trains:
+                attempts[rung, True] = attempt = self._attempt(rung, rungs[rung])
+                self.report(f"{attempt.label}, trained: {attempt.quality.sentence()}")
+                if climb and attempt.meets(keep):
+                    break
+        chosen = best_attempt(list(attempts.values()), keep, leanest=climb)
+        if len(attempts) > 1:
+            how = "trained" if chosen.trained else "one shot"
+            self.report(f"of {len(attempts)} evaluated states the result is: {chosen.label}, {how}")
+        model = self._state(chosen)
+        spent = ", ".join(f"{part} {seconds:.0f} s" for part, seconds in self._seconds.items())
+        self.report(f"time: {spent}")
+        return Planned(
+            model, chosen, list(attempts.values()), chosen.meets(keep), seconds=dict(self._seconds)
+        )
+
+    @property
+    def _trains(self) -> bool:
+        steps, minutes = self.training.steps, self.training.minutes
+        return bool(minutes if steps is None else steps)
+
+    def _first_guess(
+        self, rungs: list[Rung], keep: float, attempts: dict[tuple[int, bool], Attempt]
+    ) -> list[int]:
         """Rungs from the leanest that training may lift to ``keep`` on; found by halving, one shot each."""
-        allowed = 1 - RECOVERED * (1 - keep) if self.training.minutes or self.training.steps else keep
+        allowed = 1 - RECOVERED * (1 - keep) if self._trains else keep
         low, high = 0, len(rungs) - 1
         while low < high:
             middle = (low + high) // 2
-            kept = self._one_shot(middle, rungs[middle])
-            self.report(f"one shot at {rungs[middle][0]}: {kept:.1%} of the dense {self.task.metric}")
+            kept = self._one_shot(middle, rungs[middle], attempts).quality.kept
             low, high = (low, middle) if kept >= allowed else (middle + 1, high)
-        left = rungs[low:]
-        # each next attempt gives a good deal more room, the last one all there is
-        return left if len(left) <= MOST_ATTEMPTS else [left[0], left[min(2, len(left) - 2)], left[-1]]
+        safe = min((a.rung for a in attempts.values() if a.meets(keep)), default=None)
+        return rungs_to_train(low, safe, len(rungs) - 1, MOST_ATTEMPTS)
 
     def _factorize(self, model: Any, spec: CompressionSpec) -> None:
         with self._timed("factors"):
             factorize(model, spec, calibration=self._calibration, progress=self.progress, cache=self._factors)
 
-    def _one_shot(self, number: int, rung: tuple[str, CompressionSpec]) -> float:
-        file = self.folder / f"one-shot-{number}.json"
-        if not file.exists():
-            model = copy.deepcopy(self.model)
-            self._factorize(model, rung[1])
-            write_json(file, {"kept": float(self._scores(model).mean() / self._dense.mean())})
-        return float(json.loads(file.read_text())["kept"])
+    def _one_shot(self, rung: int, made: Rung, attempts: dict[tuple[int, bool], Attempt]) -> Attempt:
+        """The rung's first factors, evaluated once; ``attempts`` gets the result."""
+        if (rung, False) not in attempts:
+            label, spec = made
+            file = self.folder / f"one-shot-{rung}.json"
+            if not file.exists():
+                model = copy.deepcopy(self.model)
+                self._factorize(model, spec)
+                finalize(model)
+                errors, scores = layer_errors(self.model, model), self._scores(model)
+                write_json(file, {"scores": scores.tolist(), "errors": errors})
+            record = json.loads(file.read_text())
+            quality = compare(self.task.metric, self._dense, np.array(record["scores"]))
+            attempts[rung, False] = Attempt(
+                rung, label, spec, quality, record["errors"], {"steps": 0, "loss": None}
+            )
+            self.report(f"one shot at {label}: {quality.sentence()}")
+        return attempts[rung, False]
 
-    def _climb(self, rungs: Sequence[tuple[str, CompressionSpec]], keep: float | None) -> Planned:
-        attempts: list[Attempt] = []
-        for number, (label, spec) in enumerate(rungs, 1):
-            model, attempt = self._attempt(number, label, spec)
-            attempts.append(attempt)
-            self.report(f"{label}: {attempt.quality.sentence()}")
-            reached = keep is None or attempt.quality.kept >= keep
-            if reached:
-                break
-        spent = ", ".join(f"{part} {seconds:.0f} s" for part, seconds in self._seconds.items())
-        self.report(f"time: {spent}")
-        return Planned(model, attempts, reached, seconds=dict(self._seconds))
-
-    def _attempt(self, number: int, label: str, spec: CompressionSpec) -> tuple[Any, Attempt]:
-        folder = self.folder / f"attempt-{number}"
+    def _attempt(self, rung: int, made: Rung) -> Attempt:
+        """The rung after training; the state is kept in the folder."""
+        label, spec = made
+        folder = self.folder / f"attempt-{rung}"
         folder.mkdir(exist_ok=True)
+        done, result = folder / "final.pt", folder / "training.json"
         model = copy.deepcopy(self.model)
         self._factorize(model, spec)
-        done, result = folder / "final.pt", folder / "training.json"
         if done.exists():
-            finalize(model)
-            model.load_state_dict(torch.load(done, map_location="cpu", weights_only=True))
+            self._load(model, done)
             history = json.loads(result.read_text())
         else:
             learned = self.method == "stf" and any(
@@ -341,14 +352,29 @@ class Planner:
                     self.training,
                     folder,
                     stf=(lambda made, steps: STF(made, total_steps=steps)) if learned else None,
-                    description=f"training, attempt {number}",
+                    description=f"training, {label}",
                 )
             finalize(model)
             write_json(result, history)
             save_state(done, model.state_dict())
             (folder / "checkpoint.pt").unlink(missing_ok=True)
         quality = compare(self.task.metric, self._dense, self._scores(model))
-        return model, Attempt(label, spec, quality, layer_errors(self.model, model), history)
+        return Attempt(rung, label, spec, quality, layer_errors(self.model, model), history)
+
+    def _state(self, attempt: Attempt) -> Any:
+        """The model of an attempt, made again: factors are kept, trained weights lie in the folder."""
+        model = copy.deepcopy(self.model)
+        self._factorize(model, attempt.spec)
+        if attempt.trained:
+            self._load(model, self.folder / f"attempt-{attempt.rung}" / "final.pt")
+        else:
+            finalize(model)
+        return model.eval()
+
+    @staticmethod
+    def _load(model: Any, file: Path) -> None:
+        finalize(model)
+        model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
 
     def _other_bytes(self, groups: Sequence[Group]) -> int:
         """float16 bytes of what no group holds."""

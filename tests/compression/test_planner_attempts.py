@@ -1,0 +1,152 @@
+"""The planner never returns worse than what it has seen."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from leanmatch.compression.planner import plan as planner
+from leanmatch.compression.planner.attempts import Attempt, best_attempt, rungs_to_train
+from leanmatch.compression.planner.plan import Budget, Planner
+from leanmatch.compression.planner.quality import compare
+from leanmatch.compression.planner.training import TrainingOptions
+from leanmatch.compression.spec import CompressionSpec
+
+
+def attempt(rung, kept, steps=0):
+    dense = np.full(50, 0.5)
+    quality = compare("MRR@10", dense, dense * kept)
+    return Attempt(rung, f"rung {rung}", CompressionSpec(()), quality, {}, {"steps": steps})
+
+
+class TestBestAttempt:
+    def test_a_one_shot_that_meets_the_request_beats_a_trained_one_that_does_not(self):
+        """The case of the field: 100.2% at 3.2x after one shot, 94% after training."""
+        shot, trained = attempt(4, 1.002), attempt(4, 0.94, steps=300)
+        for leanest in (True, False):
+            assert best_attempt([shot, trained], 0.99, leanest=leanest) is shot
+
+    def test_the_leanest_that_meets_it_though_a_roomier_one_is_better(self):
+        seen = [attempt(6, 1.01), attempt(2, 0.97), attempt(2, 0.992, steps=9), attempt(9, 1.02, steps=9)]
+        assert best_attempt(seen, 0.99, leanest=True) is seen[2]
+
+    def test_within_one_budget_the_best(self):
+        seen = [attempt(0, 0.97), attempt(0, 0.96, steps=9)]
+        assert best_attempt(seen, None, leanest=False) is seen[0]
+        assert best_attempt([*seen, attempt(0, 0.98, steps=9)], 0.95, leanest=False).quality.kept > 0.97
+
+    def test_where_none_meets_it_the_best_of_all(self):
+        seen = [attempt(2, 0.90), attempt(2, 0.93, steps=9), attempt(13, 0.91, steps=9)]
+        assert best_attempt(seen, 0.99, leanest=True) is seen[1]
+
+    def test_of_equals_the_trained_one(self):
+        seen = [attempt(0, 0.97), attempt(0, 0.97, steps=9)]
+        assert best_attempt(seen, None, leanest=False) is seen[1]
+
+
+def test_no_rung_that_needs_no_training_is_passed():
+    for first, safe in itertools.product(range(14), [None, *range(14)]):
+        rungs = rungs_to_train(first, safe, 13, 3)
+        assert rungs == sorted(set(rungs)) and len(rungs) <= 3 and rungs[0] == first
+        assert rungs[-1] == (13 if safe is None else max(first, safe))
+
+
+class Judged:
+    """A task whose score is decided by the test: ``kept`` for one shot, ``spoilt`` once training has run."""
+
+    metric, texts, tokenizer = "MRR@10", [f"text {i}" for i in range(8)], None
+
+    def __init__(self, kept, spoilt):
+        self.kept, self.spoilt, self.ran = kept, spoilt, False
+
+    def scores(self, model):
+        if not planner.compressed_layers(model):
+            return np.full(40, 0.5)
+        return np.full(40, 0.5) * (self.spoilt if self.ran else self.kept)
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    from compression_models import tiny_encoder
+
+    model = tiny_encoder("bert")
+
+    def train(made, teacher, task, options, folder, **more):
+        with torch.no_grad():
+            for parameter in made.parameters():
+                parameter.mul_(1.5)
+        task.ran = True
+        return {"steps": 7, "loss": 1.0, "resumed_at": None}
+
+    monkeypatch.setattr(planner, "train_factors", train)
+    monkeypatch.setattr(planner, "calibration_of", lambda *arguments, **more: None)
+    return model
+
+
+def spec_of(model):
+    from leanmatch.compression import LayerSpec
+    from leanmatch.compression.patterns import default_spec
+
+    return default_spec(model, LayerSpec(block=8, atoms=8, nonzeros=2))
+
+
+def test_training_that_spoils_the_model_is_thrown_away(tiny, tmp_path):
+    said = []
+    run = Planner(
+        tiny,
+        Judged(1.002, 0.94),
+        tmp_path,
+        training=TrainingOptions(steps=7),
+        report=said.append,
+        progress=False,
+    )
+    planned = run.run(Budget(), spec_of(tiny))
+    assert [a.trained for a in planned.attempts] == [False, True], "both were evaluated"
+    assert not planned.chosen.trained and planned.chosen.quality.kept == pytest.approx(1.002)
+    shot = planner.copy.deepcopy(tiny)
+    planner.factorize(shot, spec_of(tiny))
+    planner.finalize(shot)
+    expected = shot.state_dict()
+    for name, value in planned.model.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+    assert any("of 2 evaluated states the result is: as specified, one shot" in message for message in said)
+
+
+def test_training_that_helps_is_kept_and_a_second_call_ends_alike(tiny, tmp_path):
+    results = []
+    for _ in range(2):
+        task = Judged(0.94, 0.99)
+        task.ran = bool(results)  # the second call finds the trained state in the folder
+        run = Planner(tiny, task, tmp_path, training=TrainingOptions(steps=7), progress=False)
+        planned = run.run(Budget(keep=0.98), spec_of(tiny))
+        assert planned.chosen.trained and planned.reached
+        assert planned.attempts[0].quality.kept == pytest.approx(0.94)
+        results.append(planned.model.state_dict())
+    assert all(torch.equal(results[0][name], value) for name, value in results[1].items())
+    assert json.loads((tmp_path / "one-shot-0.json").read_text())["errors"]
+
+
+def test_a_ladder_ends_at_the_rung_that_needs_no_training(tiny, tmp_path, monkeypatch):
+    """Leaner rungs are tried by training; where that misses, the one shot that was seen is the result."""
+    spec = spec_of(tiny)
+    rungs = [(f"{ratio}x", spec) for ratio in planner.RUNGS]
+    kept = np.linspace(0.80, 1.03, len(rungs))
+    task = Judged(1.0, 0.5)
+    run = Planner(tiny, task, tmp_path, training=TrainingOptions(steps=7), progress=False)
+    run._calibrate(spec)
+    real = run._one_shot
+
+    def one_shot(rung, made, attempts):
+        task.kept, task.ran = float(kept[rung]), False
+        return real(rung, made, attempts)
+
+    monkeypatch.setattr(run, "_one_shot", one_shot)
+    planned = run._best_of(rungs, 0.99, climb=True)
+    assert planned.reached and not planned.chosen.trained
+    trained = [a.rung for a in planned.attempts if a.trained]
+    safe = [a.rung for a in planned.attempts if not a.trained and a.quality.kept >= 0.99]
+    assert planned.chosen.rung == min(safe) and trained and max(trained) < min(safe)
