@@ -4,7 +4,7 @@
 
     measure     harm of each choice of each layer, alone                        planner.sensitivity
     choose      one a layer, least harm within the budget                       planner.allocation
-    train       straight-through factorization or a rival, for some minutes     planner_training
+    train       straight-through factorization or a rival, for some minutes     planner.training
     check       the metric on held-out pairs against the dense model's
 
 With ``keep`` the leanest rung of :data:`RUNGS` is looked for whose trained model keeps that share of the
