@@ -1,10 +1,15 @@
-"""Public names that are loaded when they are first used, so that importing a package costs nothing."""
+"""Public names that are loaded when they are first used, so that importing a package costs nothing.
+
+Each package lists its public names once, in the stub ``__init__.pyi``: editors and type checkers read it, and
+``lazy_loader`` reads the same file to know where a name is defined.
+"""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
+
+import lazy_loader
 
 from leanmatch.errors import MissingExtraError
 
@@ -12,25 +17,29 @@ TRAINING_LIBRARIES = frozenset({"accelerate", "datasets", "sentence_transformers
 """What the extra ``train`` brings."""
 
 
-def find_name(package: str, homes: Mapping[str, str], name: str, *, purpose: str | None = None) -> Any:
-    """What a package's ``__getattr__`` answers.
+def attach(
+    package: str, file: str, *, purpose: str | None = None
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """``__getattr__``, ``__dir__`` and ``__all__`` of a package whose names stand in its ``__init__.pyi``.
 
     Args:
         package: ``__name__`` of the package.
-        homes: public name to the module that defines it: one of the package, or a whole path with dots.
-        name: what was asked for.
+        file: ``__file__`` of the package.
         purpose: what the names are for, where they need the libraries of the extra ``train``.
 
-    Raises:
-        AttributeError: there is no such name.
-        MissingExtraError: a library of that extra is not installed.
+    The returned ``__getattr__`` raises AttributeError for a name that the stub does not list, and
+    MissingExtraError where a library of that extra is not installed.
     """
-    if name not in homes:
-        raise AttributeError(f"module {package!r} has no attribute {name!r}")
-    home = homes[name] if "." in homes[name] else f"{package}.{homes[name]}"
-    try:
-        return getattr(importlib.import_module(home), name)
-    except ModuleNotFoundError as error:
-        if purpose is not None and error.name in TRAINING_LIBRARIES:
-            raise MissingExtraError(error.name, "train", purpose) from error
-        raise
+    load, list_names, names = lazy_loader.attach_stub(package, file)
+
+    def load_name(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        try:
+            return load(name)
+        except ModuleNotFoundError as error:
+            if purpose is not None and error.name in TRAINING_LIBRARIES:
+                raise MissingExtraError(error.name, "train", purpose) from error
+            raise
+
+    return load_name, list_names, names

@@ -28,6 +28,7 @@ class Package:
 
 PACKAGES: dict[str, Package] = {
     "faiss-cpu": Package("faiss"),
+    "lazy-loader": Package("lazy_loader"),
     "numpy": Package("numpy"),
     "pyyaml": Package("yaml"),
     "rich": Package("rich"),

@@ -14,44 +14,6 @@ to vectors, and no torch. What needs torch is loaded when it is first used.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from leanmatch.lazy import attach
 
-from leanmatch.interventions.adapt import as_reader
-from leanmatch.interventions.effects import drift, effects, relative_drift
-from leanmatch.interventions.faithfulness import Faithfulness, faithfulness
-from leanmatch.interventions.importance import importance
-from leanmatch.interventions.interactions import Interactions, interactions
-from leanmatch.interventions.names import INTERVENTIONS, SIDES, UNITS
-from leanmatch.interventions.results import TokenImportance
-from leanmatch.interventions.words import split_words
-from leanmatch.lazy import find_name
-
-if TYPE_CHECKING:
-    from leanmatch.interventions.edits import Edited as Edited
-    from leanmatch.interventions.edits import edit_texts as edit_texts
-    from leanmatch.interventions.vocabulary import TokenVocabulary as TokenVocabulary
-
-_NEED_TORCH = {"Edited": "edits", "TokenVocabulary": "vocabulary", "edit_texts": "edits"}
-__all__ = [
-    "INTERVENTIONS",
-    "SIDES",
-    "UNITS",
-    "Edited",
-    "Faithfulness",
-    "Interactions",
-    "TokenImportance",
-    "TokenVocabulary",
-    "as_reader",
-    "drift",
-    "edit_texts",
-    "effects",
-    "faithfulness",
-    "importance",
-    "interactions",
-    "relative_drift",
-    "split_words",
-]
-
-
-def __getattr__(name: str) -> Any:
-    return find_name(__name__, _NEED_TORCH, name)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -1,0 +1,10 @@
+"""Public names and the modules that define them; see :mod:`leanmatch.lazy`."""
+
+from .contents import Artifact as Artifact
+from .contents import LayerTensors as LayerTensors
+from .contents import ModuleConfig as ModuleConfig
+from .loader import load_compressed as load_compressed
+from .reader import is_artifact as is_artifact
+from .reader import read_artifact as read_artifact
+from .writer import SavedArtifact as SavedArtifact
+from .writer import save_compressed as save_compressed

@@ -1,0 +1,33 @@
+"""Public names and the modules that define them; see :mod:`leanmatch.lazy`."""
+
+from .catalogue import Catalogue as Catalogue
+from .catalogue import is_catalogue as is_catalogue
+from .changes import Change as Change
+from .changes import Item as Item
+from .changes import items_of as items_of
+from .encoders import open_encoder as open_encoder
+from .filters.expression import filter_from_json as filter_from_json
+from .filters.expression import filter_to_json as filter_to_json
+from .filters.text import filter_to_text as filter_to_text
+from .filters.text import parse_filter as parse_filter
+from .identity import identity_of as identity_of
+from .recommender import Recommendation as Recommendation
+from .recommender import Recommender as Recommender
+from .search.approximate import KINDS as KINDS
+from .search.exact import ExactIndex as ExactIndex
+from .search.scan import Selection as Selection
+from .storage.manifest import Approximate as Approximate
+from .storage.manifest import Manifest as Manifest
+from .storage.manifest import ModelIdentity as ModelIdentity
+from .storage.manifest import SourceColumns as SourceColumns
+from .storage.manifest import check_files as check_files
+from .storage.manifest import read_manifest as read_manifest
+from .storage.transaction import WriteOptions as WriteOptions
+from .vectors import VectorFile as VectorFile
+from .vectors import read_vectors as read_vectors
+from .vectors import write_vectors as write_vectors
+from .writer import create_catalogue as create_catalogue
+from .writer import delete_items as delete_items
+from .writer import put_extra as put_extra
+from .writer import rebuild_catalogue as rebuild_catalogue
+from .writer import upsert_items as upsert_items
