@@ -7,6 +7,8 @@ import json
 import logging
 import threading
 import time
+from dataclasses import asdict
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -92,8 +94,34 @@ def test_embeddings_as_openai_has_them(client, encoder):
     assert np.frombuffer(base64.b64decode(packed), "<f4").tolist() == expected[0].tolist()
     assert embed("x", model="gpt").status_code == 404 and embed("x", dimensions=3).status_code == 400
     assert embed("x", dimensions=24).status_code == 200
-    assert embed([1, 2]).status_code == 400  # this encoder has no tokenizer
     assert embed([]).status_code == embed("").status_code == embed([["x"]]).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("input_", "place"),
+    [
+        (["a", "", "b"], "input.1: the text is empty"),
+        (["a", "b", " \t"], "input.2: the text is blank"),
+        (["a", "\ud83d"], "input.1: the text has half"),
+        ("\udc00", "input: the text has half"),
+        (["a", 3], "input.1: "),
+        ([["x"]], "input.0.0: "),
+        ([[1, 2], [3, -1]], "input.1.1: "),
+        ([1, "x"], "input.1: "),
+        ([], "input: "),
+        ("", "input: the text is empty"),
+        (None, "input: "),
+    ],
+)
+def test_a_fault_in_the_input_of_embeddings_is_told_by_its_place(client, input_, place):
+    response = client.post(
+        "/v1/embeddings",
+        content=json.dumps({"input": input_, "model": "hash-1"}),
+        headers={"content-type": "application/json"},
+    )
+    assert response.status_code == 422
+    error = response.json()["error"]
+    assert error["message"].startswith(place) and error["param"] == place.partition(":")[0], error
 
 
 def test_token_arrays(open_client, encoder):
@@ -104,6 +132,12 @@ def test_token_arrays(open_client, encoder):
             return self([" ".join(self.words[i] for i in ids) for ids in token_ids])
 
     client = open_client(WithTokens(dimension=24))
+    for ids in ([0, 1], [[0, 1], [2]]):  # tiktoken's, for all that the server knows
+        refused = client.post("/v1/embeddings", json={"input": ids, "model": "hash-1"})
+        assert refused.status_code == 400 and refused.json()["error"]["param"] == "input"
+        for remedy in ("check_embedding_ctx_length=False", "--allow-token-ids"):
+            assert remedy in refused.json()["error"]["message"]
+    client = open_client(WithTokens(dimension=24), allow_token_ids=True)
     found = client.post("/v1/embeddings", json={"input": [[0, 1], [2]], "model": "hash-1"}).json()
     assert np.allclose([row["embedding"] for row in found["data"]], encoder(["one thing", "two"]))
     assert found["usage"]["prompt_tokens"] == 3
@@ -114,7 +148,16 @@ def test_token_arrays(open_client, encoder):
     [
         ({"texts": []}, 422, "texts"),
         ({"texts": ["  "]}, 422, "texts.0"),
-        ({"texts": ["\ud800"]}, 422, "JSON"),
+        ({"texts": ["a", "\ud800"]}, 422, "texts.1: the text has half of a surrogate pair"),
+        ({"texts": ["a"], "k": 10**400}, 400, "at most 1000"),
+        ({"texts": ["a"], "filter": "price < 1e999"}, 400, "finite numbers"),
+        ({"texts": ["a"], "filter": "price < " + "9" * 400}, 400, "finite numbers"),
+        ({"texts": ["a"], "filter": "price in (1, " + "9" * 5000 + ")"}, 400, "finite numbers"),
+        ({"texts": ["a"], "filter": {"column": "price", "lt": 10**400}}, 400, "finite numbers"),
+        ({"texts": ["a"], "filter": {"column": "price", "in": [1, 10**400]}}, 400, "finite numbers"),
+        ({"texts": ["a"], "filter": {"column": "price", "lt": float("inf")}}, 400, "finite numbers"),
+        ({"texts": ["a"], "filter": {"column": "x" * 10**5, "lt": 1}}, 400, "no column 'xxx"),
+        ({"texts": ["a"] * 17, "explain": True}, 400, "at most 16 a request are explained"),
         ({"texts": ["a"], "k": 0}, 422, "k"),
         ({"texts": ["a"], "k": 2000}, 400, "at most 1000"),
         ({"texts": ["a"], "colour": 1}, 422, "colour"),
@@ -305,6 +348,13 @@ def test_items_are_there_when_the_answer_comes(client, folder, writing):
     assert change["updated"] == 1 and change["encoded"] == 0
     assert client.delete("/v1/items/new", headers=writing).json()["deleted"] == 1
     assert client.delete("/v1/items/new", headers=writing).status_code == 404
+    odd = ["a/b", "a b?c#d", "delete", "né/", "/"]
+    added = {"items": [{"id": name, "text": "odd"} for name in odd]}
+    assert client.post("/v1/items", json=added, headers=writing).json()["added"] == len(odd)
+    for name in odd:
+        gone = client.delete(f"/v1/items/{quote(name, safe='')}", headers=writing)
+        assert gone.status_code == 200 and gone.json()["deleted"] == 1, (name, gone.text)
+    assert client.delete("/v1/items/", headers=writing).status_code == 422
     assert ids(ask(client, "purple"))[0][0] != "new"
     both = client.post("/v1/items/delete", json={"ids": ["i1", "nobody"]}, headers=writing).json()
     assert both["deleted"] == 1 and both["unknown"] == 1
@@ -360,6 +410,7 @@ def test_request_ids_and_logs_without_texts(open_client, caplog):
 
 
 def test_metrics(client):
+    until(lambda: client.get("/v1/status").json()["drift"] is not None)  # made after the first answers
     ask(client, "a b", "c")
     ask(client, "a", filter="price < 3")
     client.get("/v1/../odd")
@@ -424,13 +475,21 @@ def test_the_page_asks_nobody_else(client):
         ({"workers": 0}, "workers 0"),
         ({"weights": "int3"}, "weights is 'int3'"),
         ({"api_keys": ("short",)}, "fewer than 8"),
+        ({"api_keys": (" long enough",)}, "white space"),
+        ({"write_keys": ("long\nenough",)}, "no header can carry"),
+        ({"poll_seconds": float("nan")}, "poll_seconds is nan"),
     ],
 )
 def test_options_that_are_none(options, said):
     with pytest.raises(UsageError, match=said):
         ServeOptions(catalogue="c", **options)
-    with pytest.raises(UsageError, match="waiting is 0"):
-        Limits(waiting=0)
+    for name in asdict(Limits()):
+        for value in (float("nan"), float("inf"), -1):
+            with pytest.raises(UsageError, match=f"{name} is {value}"):
+                Limits(**{name: value})
+        if name != "window_ms":
+            with pytest.raises(UsageError, match=f"{name} is 0"):
+                Limits(**{name: 0})
 
 
 def test_options_reach_workers():

@@ -49,6 +49,13 @@ def serve(
         int, typer.Option("--waiting", help="Requests under way; one more is answered 429.", min=1)
     ] = 256,
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds a request may take.")] = 10.0,
+    allow_token_ids: Annotated[
+        bool,
+        typer.Option(
+            "--allow-token-ids",
+            help="Take token ids of the model's own tokenizer as input of embeddings; others give nonsense.",
+        ),
+    ] = False,
     log_texts: Annotated[bool, typer.Option("--log-texts", help="Write queries to the log.")] = False,
     demo_folder: Annotated[
         Path | None, typer.Option("--demo-folder", help="Where --demo keeps its catalogue.")
@@ -78,6 +85,7 @@ def serve(
             api_keys=tuple(api_key or ()),
             write_keys=tuple(write_key or ()),
             log_texts=log_texts,
+            allow_token_ids=allow_token_ids,
             limits=Limits(
                 batch_texts=batch_texts, window_ms=window_ms, waiting=waiting, timeout_seconds=timeout
             ),

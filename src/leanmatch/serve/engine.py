@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from leanmatch.index import Catalogue
 from leanmatch.index.catalogue import Found
 from leanmatch.index.filters.expression import Filter
+from leanmatch.index.search.scan import Selection
 from leanmatch.serve.explaining import Effects, Explainer
 from leanmatch.types import Vectors
 
@@ -31,12 +33,25 @@ class Embed:
 
 
 @dataclass(frozen=True)
+class Selected:
+    """A filter, and the rows that it leaves in one generation of a catalogue."""
+
+    filter: Filter
+    catalogue: Catalogue
+    selection: Selection
+
+    def of(self, catalogue: Catalogue) -> Selection:
+        """The rows that it leaves in that generation."""
+        return self.selection if catalogue is self.catalogue else catalogue.select(self.filter)
+
+
+@dataclass(frozen=True)
 class Recommend:
     """Texts to items."""
 
     texts: Sequence[str]
     k: int = 10
-    filter: Filter | None = None
+    filter: Selected | None = None
     exclude: Sequence[str] = ()
     exclude_self: bool = True
 
@@ -48,9 +63,13 @@ class Recommend:
 
 @dataclass(frozen=True)
 class Explain:
-    """Queries and the items found for each, to the words that carried each match."""
+    """Queries and the items found for each, to the words that carried each match.
+
+    ``over`` is set when nobody waits for it any more: it is not worked on from then on.
+    """
 
     pairs: Sequence[tuple[str, Sequence[str]]]
+    over: Event = field(default_factory=Event)
 
     @property
     def weight(self) -> int:
@@ -90,12 +109,22 @@ class Answer:
 
 
 class Engine:
-    """An encoder and the current generation of a catalogue; each method is for one thread."""
+    """An encoder and one generation of a catalogue, which stay together; each method is for one thread."""
 
-    def __init__(self, encoder: Any, catalogue: Catalogue, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        encoder: Any,
+        catalogue: Catalogue,
+        threads: int | None = None,
+        explainer: Explainer | None = None,
+    ) -> None:
         self.encoder, self.catalogue = encoder, catalogue
-        self.explainer: Explainer | None = None  # made at the first use: most servers are never asked
+        self.explainer = explainer  # made at the first use: most servers are never asked
         self._threads = threads
+
+    def with_catalogue(self, catalogue: Catalogue) -> Engine:
+        """The same encoder, and what is kept for it, with another generation."""
+        return Engine(self.encoder, catalogue, self._threads, self.explainer)
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Vectors, with the number of threads that was asked for where the encoder takes one."""
@@ -113,47 +142,48 @@ class Engine:
                 rows.setdefault(text, len(rows))
         vectors = self.encode(list(rows))
         out: list[Any] = [None] * len(jobs)
-        wanted: list[tuple[int, Recommend, list[set[int]]]] = []
+        wanted: list[tuple[int, Recommend, Selection | None, list[set[int]]]] = []
         for at, job in enumerate(jobs):
             if isinstance(job, Embed):
                 out[at] = vectors[[rows[text] for text in job.texts]]
                 continue
             try:  # one request's fault is not its neighbours'
-                wanted.append((at, job, _excluded(catalogue, job)))
+                selection = None if job.filter is None else job.filter.of(catalogue)
+                wanted.append((at, job, selection, _excluded(catalogue, job)))
             except Exception as error:
                 out[at] = error
         found = iter(self._search(catalogue, vectors, rows, wanted) if wanted else ())
-        for at, job, _ in wanted:
+        for at, job, _, _ in wanted:
             out[at] = Answer(catalogue, [next(found) for _ in job.texts])
         return out
 
-    def explain(self, jobs: Sequence[Explain]) -> list[list[list[tuple[Effects, Effects]]]]:
-        """For each job and each of its queries, the effects of both sides' words for each item."""
+    def explain(self, jobs: Sequence[Explain]) -> list[list[list[tuple[Effects, Effects]]] | None]:
+        """For each job and each of its queries, the effects of both sides' words for each item.
+
+        None for a job that was over before it was answered.
+        """
         if self.explainer is None:
             self.explainer = Explainer(self.encoder, self._threads)
-        found = iter(self.explainer.explain([pair for job in jobs for pair in job.pairs]))
-        return [[next(found) for _ in job.pairs] for job in jobs]
+        return self.explainer.explain([(job.pairs, job.over.is_set) for job in jobs])
 
     @staticmethod
     def _search(
         catalogue: Catalogue,
         vectors: Vectors,
         rows: dict[str, int],
-        wanted: Sequence[tuple[int, Recommend, list[set[int]]]],
+        wanted: Sequence[tuple[int, Recommend, Selection | None, list[set[int]]]],
     ) -> list[Found]:
         """One search for all texts of all jobs."""
         return catalogue.search(
-            vectors[[rows[text] for _, job, _ in wanted for text in job.texts]],
-            [job.k for _, job, _ in wanted for _ in job.texts],
-            filters=[job.filter for _, job, _ in wanted for _ in job.texts],
-            exclude=[rows_ for _, _, excluded in wanted for rows_ in excluded],
+            vectors[[rows[text] for _, job, _, _ in wanted for text in job.texts]],
+            [job.k for _, job, _, _ in wanted for _ in job.texts],
+            filters=[selection for _, job, selection, _ in wanted for _ in job.texts],
+            exclude=[rows_ for _, _, _, excluded in wanted for rows_ in excluded],
         )
 
 
 def _excluded(catalogue: Catalogue, job: Recommend) -> list[set[int]]:
-    """Rows that each text of a job leaves out; a filter that does not fit the columns is refused here."""
-    if job.filter is not None:
-        catalogue.select(job.filter)
+    """Rows that each text of a job leaves out."""
     banned = {row for row in map(catalogue.row, job.exclude) if row is not None}
     if not job.exclude_self:
         return [banned] * len(job.texts)

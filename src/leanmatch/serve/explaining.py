@@ -1,14 +1,14 @@
 """The words that carried a match: by how much the score falls when each is deleted.
 
-All that one batch asks for is one pass through the model. What costs is the edited texts, one a word. Those
-of items do not depend on the query: their vectors are kept, and a query over items that were explained before
-costs its own words only.
+What costs is the edited texts, one a word. Those of items do not depend on the query: their vectors are kept,
+and a query over items that were explained before costs its own words only. The texts of a batch go through
+the model some at a time; between, what nobody waits for any more is left out.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,17 @@ EXPLAINED_WORDS = 48
 KEPT_VECTORS = 20_000
 """Vectors of edited items that are kept: 30 MB of 384 dimensions."""
 
+CHARACTERS_AT_ONCE = 60_000
+"""Characters of edited texts that go through the model in one pass; or one text's edits, if they are more."""
+
 Effects = list[tuple[int, int, float]]
 """Words by their place in the text (start, end), with their effect on the score."""
+
+Explained = tuple[Effects, Effects]
+"""The words of a query and of an item."""
+
+Pairs = Sequence[tuple[str, Sequence[str]]]
+"""Queries with their items."""
 
 
 @dataclass(frozen=True)
@@ -56,22 +65,43 @@ class Explainer:
         self._kept: OrderedDict[str, _Edited] = OrderedDict()
         self._vectors = 0
 
-    def explain(self, pairs: Sequence[tuple[str, Sequence[str]]]) -> list[list[tuple[Effects, Effects]]]:
-        """For each query and each of its items the effects of the query's words and of the item's words."""
-        items = {item for _, some in pairs for item in some}
-        known = {item: self._kept[item] for item in items if item in self._kept}
-        wanted = dict.fromkeys([*(query for query, _ in pairs), *(one for one in items if one not in known)])
-        found = self._edited([one for one in wanted if one not in known]) | known
-        for item in sorted(items):
-            self._keep(item, found[item])
+    def explain(self, jobs: Sequence[tuple[Pairs, Callable[[], bool]]]) -> list[list[list[Explained]] | None]:
+        """For each job's queries and items the effects of the query's words and of the item's words.
+
+        Args:
+            jobs: pairs, and whether they are over: not wanted any more.
+
+        Returns:
+            None for a job that was over.
+        """
+        texts = [
+            dict.fromkeys(text for query, items in pairs for text in (query, *items)) for pairs, _ in jobs
+        ]
+        edited: dict[str, _Edited] = {}
+        while True:
+            wanted = [some for some, (_, over) in zip(texts, jobs, strict=True) if not over()]
+            for text in {text for some in wanted for text in some if text not in edited}:
+                if text in self._kept:
+                    edited[text] = self._kept[text]
+            missing = list(dict.fromkeys(text for some in wanted for text in some if text not in edited))
+            if not missing:
+                break
+            edited |= self._edited(_first(missing))
+        for item in sorted(
+            {item for pairs, _ in jobs for _, items in pairs for item in items} & edited.keys()
+        ):
+            self._keep(item, edited[item])
         return [
-            [(found[query].effects(found[item]), found[item].effects(found[query])) for item in some]
-            for query, some in pairs
+            [
+                [(edited[query].effects(edited[item]), edited[item].effects(edited[query])) for item in items]
+                for query, items in pairs
+            ]
+            if all(text in edited for text in some)
+            else None
+            for (pairs, _), some in zip(jobs, texts, strict=True)
         ]
 
     def _edited(self, texts: list[str]) -> dict[str, _Edited]:
-        if not texts:  # everything asked for was kept, the query as an item's text
-            return {}
         readings = self._reader.read(texts, "word")
         sources: list[Any] = []
         starts = []
@@ -96,6 +126,16 @@ class Explainer:
         while self._vectors > KEPT_VECTORS and len(self._kept) > 1:
             _, gone = self._kept.popitem(last=False)
             self._vectors -= len(gone.vectors)
+
+
+def _first(texts: list[str]) -> list[str]:
+    """As many of the texts as one pass takes."""
+    characters = 0
+    for count, text in enumerate(texts):
+        characters += len(text) * (1 + min(EXPLAINED_WORDS, len(text.split())))
+        if characters > CHARACTERS_AT_ONCE:
+            return texts[: max(1, count)]
+    return texts
 
 
 class _Threaded:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -23,6 +24,11 @@ class Limits:
         timeout_seconds: a request that takes longer is answered 503.
         request_texts, text_characters, body_bytes, items: size of one request.
         results: the largest k.
+        header_seconds, body_seconds: how long a client may take to send a request's headers, and its body.
+        write_seconds: how long a client may leave an answer unread.
+        header_bytes: size of a request's headers.
+        large_bodies_bytes: bodies over 64 KB that are in memory at one time, together.
+        connections: open connections; for one more, the one that has waited longest for its client is closed.
     """
 
     batch_texts: int = 64
@@ -34,11 +40,17 @@ class Limits:
     body_bytes: int = 4_000_000
     items: int = 1_000
     results: int = 1_000
+    header_seconds: float = 10.0
+    body_seconds: float = 20.0
+    write_seconds: float = 60.0
+    header_bytes: int = 65_536
+    large_bodies_bytes: int = 128_000_000
+    connections: int = 4_096
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if value < 0 or (value == 0 and name != "window_ms"):
-                raise UsageError(f"{name} is {value}", remedy="give a number above 0")
+            if not (0 if name == "window_ms" else 1e-6) <= value < math.inf:
+                raise UsageError(f"{name} is {value}", remedy="give a finite number above 0")
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,7 @@ class ServeOptions:
         api_keys: any of them is needed for ``/v1/`` where there are some.
         write_keys: any of them is needed to change items; without any, items cannot be changed.
         log_texts: write queries to the log.
+        allow_token_ids: take token ids of the model's own tokenizer as input of embeddings.
         poll_seconds: how often a new generation of the catalogue is looked for.
     """
 
@@ -69,6 +82,7 @@ class ServeOptions:
     api_keys: tuple[str, ...] = ()
     write_keys: tuple[str, ...] = ()
     log_texts: bool = False
+    allow_token_ids: bool = False
     poll_seconds: float = 1.0
     limits: Limits = field(default_factory=Limits)
 
@@ -79,8 +93,16 @@ class ServeOptions:
             raise UsageError(f"workers {self.workers}, threads {self.threads}", remedy="give 1 or more")
         if self.weights is not None and self.weights not in PRECISIONS:
             raise UsageError(f"weights is {self.weights!r}", remedy=f"one of: {', '.join(PRECISIONS)}")
-        if any(len(key) < 8 for key in (*self.api_keys, *self.write_keys)):
-            raise UsageError("a key has fewer than 8 characters", remedy="give a longer one")
+        if not 0.01 <= self.poll_seconds < math.inf:
+            raise UsageError(f"poll_seconds is {self.poll_seconds}", remedy="give 0.01 or more")
+        for key in (*self.api_keys, *self.write_keys):
+            if len(key) < 8:
+                raise UsageError("a key has fewer than 8 characters", remedy="give a longer one")
+            if key != key.strip() or not key.isprintable():
+                raise UsageError(
+                    "a key begins or ends with white space, or has a character that no header can carry",
+                    remedy="give a key of printable characters",
+                )
 
     def to_text(self) -> str:
         """For a worker process."""

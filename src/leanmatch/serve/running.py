@@ -33,8 +33,10 @@ def run_server(options: ServeOptions, say: Callable[[str], None] = lambda _: Non
     """
     try:
         import uvicorn
+
+        from leanmatch.serve.api.connections import BoundedProtocol
     except ModuleNotFoundError as error:
-        raise MissingExtraError("uvicorn", "serve", "the server") from error
+        raise MissingExtraError(error.name or "uvicorn", "serve", "the server") from error
     read_manifest(options.catalogue)
     listener = _listen(options.host, options.port)
     port = listener.getsockname()[1]
@@ -42,6 +44,8 @@ def run_server(options: ServeOptions, say: Callable[[str], None] = lambda _: Non
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     common: dict[str, Any] = {
+        "http": BoundedProtocol,
+        "ws": "none",
         "log_level": "warning",
         "access_log": False,
         "proxy_headers": False,  # no answer depends on who asks

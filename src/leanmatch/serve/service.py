@@ -5,23 +5,28 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from threading import Event
+from typing import Any, TypeVar
 
 from leanmatch.errors import LeanmatchError, ModelError
 from leanmatch.index import Catalogue, Item, WriteOptions, delete_items, read_manifest, upsert_items
 from leanmatch.index.changes import Change
 from leanmatch.index.encoders import encoder_for
+from leanmatch.index.filters.expression import filter_from_json
+from leanmatch.index.filters.text import parse_filter
 from leanmatch.index.storage.manifest import Manifest
 from leanmatch.serve.api.problems import RefusedError
 from leanmatch.serve.batching import Batcher
-from leanmatch.serve.engine import Answer, Embed, Engine, Explain, Job, Recommend
-from leanmatch.serve.explaining import Effects
+from leanmatch.serve.engine import Answer, Embed, Engine, Explain, Job, Recommend, Selected
+from leanmatch.serve.explaining import Explained
+from leanmatch.serve.following import Follower, manifest_digest
 from leanmatch.serve.monitoring.drift import (
     REFERENCE,
     Monitor,
@@ -40,6 +45,12 @@ EXPLAINED_TOGETHER = 16
 
 WRITER_PATIENCE_SECONDS = 30.0
 
+SELECTED_ON_LOOP = 20_000_000
+"""Characters of a filter times rows: below this, reading and selecting take less than a millisecond or so."""
+
+COUNTED_CHARACTERS = 2_000
+
+T = TypeVar("T")
 log = logging.getLogger("leanmatch.serve")
 
 
@@ -56,6 +67,7 @@ class Service:
         self._counter = TokenCounter(None)
         self._suggester: Suggester | None = None
         self._side = ThreadPoolExecutor(2, thread_name_prefix="leanmatch-side")
+        self._selecting = ThreadPoolExecutor(1, thread_name_prefix="leanmatch-select")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="leanmatch-write")
         self._batcher = Batcher(
             self._run,
@@ -69,7 +81,11 @@ class Service:
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._settled = asyncio.Event()
-        self.failed: LeanmatchError | None = None
+        self._digest = ""
+        self._follower: Follower | None = None
+        self._followed: asyncio.Task[None] | None = None
+        self._facets: tuple[Catalogue, list[Mapping[str, Any]]] | None = None
+        self.failed: BaseException | None = None
 
     @property
     def engine(self) -> Engine:
@@ -112,6 +128,7 @@ class Service:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._batcher.close()
         await self._explaining.close()
+        self._selecting.shutdown(wait=True, cancel_futures=True)
         self._writer.shutdown(wait=True)
         self._side.shutdown(wait=True, cancel_futures=True)
 
@@ -128,31 +145,72 @@ class Service:
             raise self._late() from error
         return vectors
 
-    async def recommend(
-        self, job: Recommend, explain: bool = False
-    ) -> tuple[Answer, list[list[tuple[Effects, Effects]]] | None]:
-        """What is found, through the queue; with the effect of each word of the first results on request.
+    async def select(self, given: dict[str, Any] | str | None) -> Selected | None:
+        """Read a request's filter and find the rows that it leaves; what may take long is done in a thread.
+
+        Raises:
+            UsageError: it is none, or does not fit the columns.
+            RefusedError: 503, after the time-out or while not ready.
+        """
+        if given is None:
+            return None
+        catalogue = self.catalogue
+        if _size(given) * (len(catalogue) + 1_000) <= SELECTED_ON_LOOP:
+            return select(given, catalogue)
+        over = Event()
+        try:
+            async with asyncio.timeout(self.options.limits.timeout_seconds):
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._selecting, select, given, catalogue, over
+                )
+        except TimeoutError as error:
+            raise self._late() from error
+        finally:
+            over.set()
+
+    async def recommend(self, job: Recommend) -> Answer:
+        """What is found, through the queue.
 
         Raises:
             RefusedError: 503, after the time-out or while not ready.
         """
         _ = self.engine
-        end = asyncio.get_running_loop().time() + self.options.limits.timeout_seconds
         try:
             answer: Answer = await self._batcher.submit(job)
-            if not explain:
-                return answer, None
-            async with asyncio.timeout_at(end):
-                return answer, await self._explaining.submit(Explain(answer.pairs(job.texts)))
         except TimeoutError as error:
             raise self._late() from error
+        return answer
+
+    async def explain(self, job: Recommend) -> tuple[Answer, list[list[Explained]]]:
+        """What is found, with the effect of each word of the first results. Cancelling ends the work.
+
+        Raises:
+            RefusedError: 503, after the time-out or while not ready.
+        """
+        end = asyncio.get_running_loop().time() + self.options.limits.timeout_seconds
+        answer = await self.recommend(job)
+        explaining = Explain(answer.pairs(job.texts))
+        try:
+            async with asyncio.timeout_at(end):
+                return answer, await self._explaining.submit(explaining)
+        except TimeoutError as error:
+            raise self._late() from error
+        finally:
+            explaining.over.set()
+
+    async def aside(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Do work in a thread, so that no other request waits for it."""
+        return await asyncio.get_running_loop().run_in_executor(self._side, work, *arguments)
 
     def _late(self) -> RefusedError:
         seconds = self.options.limits.timeout_seconds
         return RefusedError(503, f"no answer within {seconds:g} seconds", headers={"retry-after": "2"})
 
     async def change(self, items: Sequence[Item], deleted: Sequence[str]) -> Change:
-        """Write to the catalogue; the new generation answers the next request here."""
+        """Write to the catalogue; the new generation answers the next request here.
+
+        The change holds even where the new generation cannot be loaded, which the follower then tells.
+        """
         engine = self.engine
         options = WriteOptions(wait_seconds=WRITER_PATIENCE_SECONDS)
 
@@ -162,8 +220,7 @@ class Service:
                 change = upsert_items(folder, items, _Identified(engine), options)
             else:
                 change = delete_items(folder, deleted, options)
-            if change.generation != engine.catalogue.manifest.generation:
-                self._swap(engine)
+            self._take_up()
             return change
 
         return await asyncio.get_running_loop().run_in_executor(self._writer, write)
@@ -171,7 +228,28 @@ class Service:
     async def suggest(self, typed: str) -> list[str]:
         """Item texts that hold what was typed: at the beginning first, then shorter ones."""
         _ = self.engine
-        return await asyncio.get_running_loop().run_in_executor(self._side, self._suggest, typed)
+        return await self.aside(self._suggest, typed)
+
+    async def facets(self, catalogue: Catalogue) -> list[Mapping[str, Any]]:
+        """The columns of a generation with their values or ranges; counted once."""
+        if self._facets is None or self._facets[0] is not catalogue:
+            self._facets = catalogue, await self.aside(catalogue.facets)
+        return self._facets[1]
+
+    @property
+    def following(self) -> dict[str, Any]:
+        """Which catalogue is served, and whether its changes are taken up."""
+        manifest = self.catalogue.manifest
+        problem = None if self._follower is None else self._follower.problem
+        if self._followed is not None and self._followed.done():  # it never should be
+            problem = problem or "the server no longer looks for changes of its catalogue"
+        return {
+            "status": "ready" if problem is None else "degraded",
+            "items": len(self.catalogue),
+            "generation": manifest.generation,
+            "identity": manifest.identity or None,
+            "reason": problem and f"the catalogue's changes are not taken up: {problem}",
+        }
 
     async def report(self) -> dict[str, Any]:
         """The monitor's document, for the page; its figures also become metrics."""
@@ -184,33 +262,46 @@ class Service:
             "drift": None,
         }
         if monitor is not None:
-            found["drift"] = await asyncio.get_running_loop().run_in_executor(self._side, monitor.report)
+            found["drift"] = await self.aside(monitor.report)
             for measure in found["drift"]["measures"]:
                 self.metrics.drift.labels(measure["name"]).set(measure["live"])
         return found
 
     async def _load_and_follow(self) -> None:
-        loop = asyncio.get_running_loop()
         try:
-            engine = await loop.run_in_executor(self._side, self._load)
-        except LeanmatchError as error:
-            self.failed, self.status = error, f"failed: {error.problem}"
-            log.error(str(error))
+            engine = await self.aside(self._load)
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # also the panics of native libraries, which are no Exception
+            known = isinstance(error, LeanmatchError)
+            problem = (
+                error.problem if isinstance(error, LeanmatchError) else f"{type(error).__name__}: {error}"
+            )
+            self.failed, self.status = error, f"failed: {problem}"
+            log.error(str(error), exc_info=None if known else error)
             return
         self._engine, self.status = engine, "ready"
         self._settled.set()
         self._show(engine.catalogue)
-        await loop.run_in_executor(self._side, self._warm, engine)
-        while True:
-            await asyncio.sleep(self.options.poll_seconds)
-            try:
-                await loop.run_in_executor(self._writer, self._swap, engine)
-            except (LeanmatchError, OSError) as error:  # the generation at hand goes on answering
-                self.metrics.errors.labels(type(error).__name__).inc()
-                log.error(f"the new generation cannot be loaded: {error}")
+        follower = self._follower = Follower(
+            self.options.catalogue,
+            self._swap,
+            lambda: self._digest,
+            self._writer,
+            self.options.poll_seconds,
+            self._not_followed,
+        )
+        self._followed = asyncio.create_task(follower.run())
+        self._tasks.append(self._followed)
+        await self.aside(self._warm, engine)
+
+    def _not_followed(self, error: BaseException) -> None:
+        self.metrics.follow_failures.labels(type(error).__name__).inc()
+        self.metrics.following.set(0)
 
     def _load(self) -> Engine:
         options = self.options
+        self._digest = manifest_digest(options.catalogue)
         manifest = read_manifest(options.catalogue)
         encoder = self._given
         if encoder is None:
@@ -239,9 +330,16 @@ class Service:
 
     def _warm(self, engine: Engine) -> None:
         """What need not be there for the first request."""
+        try:
+            self._watch_drift(engine)
+            self._suggest("warm-up")
+            _warm_columns(engine.catalogue)
+        except Exception as error:  # requests make what they need themselves
+            log.error(f"not everything could be prepared: {type(error).__name__}: {error}")
+
+    def _watch_drift(self, engine: Engine) -> None:
         catalogue = engine.catalogue
-        tokenizer = getattr(engine.encoder, "tokenizer", None)
-        self._counter = TokenCounter(tokenizer)
+        self._counter = TokenCounter(getattr(engine.encoder, "tokenizer", None))
         stored = catalogue.manifest.extras.get(REFERENCE)
         try:
             reference = (
@@ -251,32 +349,50 @@ class Service:
             )
             self.monitor = Monitor(reference)
         except LeanmatchError as error:
+            self.monitor = None
             log.error(f"no drift monitor: {error}")
-        self._suggest("warm-up")
-        for name in catalogue.manifest.columns:
-            catalogue.column(name)
 
-    def _swap(self, engine: Engine) -> None:
-        """Load a newer generation, if there is one; requests under way keep the one they began with."""
-        manifest = read_manifest(engine.catalogue.folder)
-        if manifest.generation == engine.catalogue.manifest.generation:
+    def _take_up(self) -> None:
+        """Load what this server has written. A failure is the follower's to tell and to try again."""
+        try:
+            self._swap()
+        except Exception as error:
+            log.warning(f"the generation that was written is not loaded yet: {type(error).__name__}: {error}")
+
+    def _swap(self) -> None:
+        """Load what the catalogue's folder holds now; requests under way keep what they began with.
+
+        Raises:
+            Exception: anything; what was there before goes on answering.
+        """
+        engine = self.engine
+        old, folder = engine.catalogue.manifest, engine.catalogue.folder
+        digest = manifest_digest(folder)  # read first: what changes from here on is seen at the next look
+        if digest == self._digest:
             return
-        if not manifest.model.same_vectors(engine.catalogue.manifest.model):
-            engine_encoder = self._open(manifest, None)
-            fresh = Engine(engine_encoder, Catalogue.open(engine.catalogue.folder), self.options.threads)
-            engine.encoder, engine.catalogue, engine.explainer = fresh.encoder, fresh.catalogue, None
+        manifest = read_manifest(folder)
+        if manifest.model.same_vectors(old.model):
+            fresh = engine.with_catalogue(Catalogue.open(folder))
         else:
-            catalogue = Catalogue.open(engine.catalogue.folder)
-            catalogue.same_as("")  # made now, so that no request waits for it
-            engine.catalogue = catalogue
-        self._show(engine.catalogue)
+            moved = self.options.model if manifest.model.fingerprint == old.model.fingerprint else None
+            fresh = Engine(self._open(manifest, moved), Catalogue.open(folder), self.options.threads)
+        fresh.catalogue.same_as("")  # made now, so that no request waits for them
+        _warm_columns(fresh.catalogue)
+        fresh.run([Recommend(["warm-up"], 1)])
+        self._engine, self._digest = fresh, digest
+        self._show(fresh.catalogue)
+        manifest = fresh.catalogue.manifest
         log.info(
             json.dumps(
-                {"event": "generation", "generation": manifest.generation, "items": len(engine.catalogue)}
+                {"event": "generation", "generation": manifest.generation, "items": len(fresh.catalogue)}
             )
         )
+        renewed = manifest.extras.get(REFERENCE) != old.extras.get(REFERENCE)
+        if renewed or fresh.encoder is not engine.encoder or manifest.identity != old.identity:
+            self._watch_drift(fresh)
 
     def _show(self, catalogue: Catalogue) -> None:
+        self.metrics.following.set(1)
         self.metrics.items.set(len(catalogue))
         self.metrics.generation.set(catalogue.manifest.generation)
 
@@ -296,7 +412,7 @@ class Service:
         return answers
 
     def _explain(self, jobs: Sequence[Explain]) -> list[Any]:
-        return list(self.engine.explain(jobs))
+        return [TimeoutError() if one is None else one for one in self.engine.explain(jobs)]
 
     def _note(self, job: Recommend, answer: Answer) -> None:
         """Queries without a filter tell about drift; a filter would change what the best item is."""
@@ -314,6 +430,50 @@ class Service:
         if suggester is None or suggester.catalogue is not catalogue:
             suggester = self._suggester = Suggester(catalogue)
         return suggester(typed)
+
+
+def select(given: dict[str, Any] | str, catalogue: Catalogue, over: Event | None = None) -> Selected:
+    """Read a filter in either form, and find the rows that it leaves.
+
+    Args:
+        given: the filter.
+        catalogue: the generation.
+        over: ends the work when it is set.
+
+    Raises:
+        UsageError: it is none, or does not fit the columns.
+        TimeoutError: it is over.
+    """
+
+    def check() -> None:
+        if over is not None and over.is_set():
+            raise TimeoutError
+
+    check()
+    expression = parse_filter(given) if isinstance(given, str) else filter_from_json(given)
+    return Selected(expression, catalogue, catalogue.select(expression, check))
+
+
+def _size(given: Any) -> float:
+    """About how many characters a filter has; infinite where it is not worth counting."""
+    if isinstance(given, str):
+        return len(given)
+    size, rest = 0, [given]
+    while rest:
+        value = rest.pop()
+        size += len(value) if isinstance(value, str) else 10
+        if size > COUNTED_CHARACTERS:
+            return math.inf
+        if isinstance(value, dict):
+            rest += [*value, *value.values()][:COUNTED_CHARACTERS]
+        elif isinstance(value, list):
+            rest += value[:COUNTED_CHARACTERS]
+    return size
+
+
+def _warm_columns(catalogue: Catalogue) -> None:
+    for name in catalogue.manifest.columns:
+        catalogue.column(name)
 
 
 @lru_cache(8)

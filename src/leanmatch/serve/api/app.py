@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
-
-import numpy as np
 
 from leanmatch import __version__
 from leanmatch.errors import MissingExtraError
@@ -25,11 +22,10 @@ except ModuleNotFoundError as error:
 
 from leanmatch.serve.api import schemas
 from leanmatch.serve.api.access_log import AccessLog
-from leanmatch.serve.api.matching import check_texts, note, recommend_direct
+from leanmatch.serve.api.embedding import embed
+from leanmatch.serve.api.matching import DirectRoute, recommend
 from leanmatch.serve.api.middleware import Gate
 from leanmatch.serve.api.problems import RefusedError, documented, install
-from leanmatch.serve.api.tokens import count_tokens, encode_tokens
-from leanmatch.serve.engine import Embed
 from leanmatch.serve.monitoring.metrics import CONTENT_TYPE, Metrics
 from leanmatch.serve.service import Service
 
@@ -52,74 +48,48 @@ def create_app(options: ServeOptions, *, encoder: Any = None) -> Gate:
     access = AccessLog()
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         service.start()
         if options.workers > 1:  # of several, one that loads must not answer 503 for those that are ready
             await service.settled()
-        yield
+        yield {"limits": options.limits}
         await service.stop()
         access.flush()
 
     app = FastAPI(title="leanmatch", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
-    install(app)
+    install(app, lambda error: metrics.errors.labels(type(error).__name__).inc())
     _add_matching(app, service)
     _add_items(app, service)
     _add_insight(app, service)
     _add_page(app)
-    return Gate(app, options, metrics, access, {"/v1/recommend": recommend_direct(service)})
+    return Gate(app, options, metrics, access)
 
 
 def _add_matching(app: FastAPI, service: Service) -> None:
-    limits, metrics = service.options.limits, service.metrics
-    common = documented(400, 401, 413, 422, 429, 500, 503)
+    common = documented(400, 401, 408, 413, 422, 429, 500, 503)
 
-    @app.post("/v1/recommend", response_model=schemas.RecommendResponse, responses=common, tags=["matching"])
-    async def recommend(body: schemas.RecommendRequest) -> Response:
+    async def matches(body: schemas.RecommendRequest, request: Request) -> Response:
         """The items that match each text best."""
-        raise AssertionError(f"the gate answers this path, see matching.py: {body!r:.80}")
+        return await recommend(service, body, request)
 
-    @app.post(
-        "/v1/embeddings",
-        response_model=schemas.EmbeddingsResponse,
-        responses=common | documented(404),
-        tags=["matching"],
-    )
     async def embeddings(body: schemas.EmbeddingsRequest, request: Request) -> Response:
-        """Vectors of texts or of this model's own token ids, as OpenAI's clients ask for them."""
-        if body.model != service.model:
-            raise RefusedError(
-                404,
-                f"the model {body.model!r} does not exist; this server has {service.model!r}",
-                param="model",
-                code="model_not_found",
-            )
-        dimension = service.catalogue.dimension
-        if body.dimensions not in {None, dimension}:
-            raise RefusedError(400, f"this model has {dimension} dimensions", param="dimensions")
-        texts, tokens = _inputs(body.input)
-        if texts:
-            check_texts(texts, service)
-            note(request.scope["state"], service, texts)
-            vectors = await service.ask(Embed(texts))
-        else:
-            if len(tokens) > limits.request_texts:
-                raise RefusedError(
-                    400, f"{len(tokens)} inputs; at most {limits.request_texts}", param="input"
-                )
-            vectors = await encode_tokens(service, tokens)
-        metrics.texts.labels("embed").inc(len(vectors))
-        used = sum(map(len, tokens)) if tokens else count_tokens(service.engine.encoder, texts)
-        return JSONResponse(
-            {
-                "object": "list",
-                "data": [
-                    {"object": "embedding", "index": i, "embedding": _encoded(vector, body.encoding_format)}
-                    for i, vector in enumerate(vectors)
-                ],
-                "model": service.model,
-                "usage": {"prompt_tokens": used, "total_tokens": used},
-            }
+        """Vectors of texts, as OpenAI's clients ask for them; of token ids where the server allows it."""
+        return await embed(service, body, request)
+
+    routes: list[tuple[str, Any, type, Any]] = [
+        ("/v1/recommend", matches, schemas.RecommendResponse, common),
+        ("/v1/embeddings", embeddings, schemas.EmbeddingsResponse, common | documented(404)),
+    ]
+    for path, endpoint, response_model, responses in routes:
+        app.router.add_api_route(
+            path,
+            endpoint,
+            methods=["POST"],
+            response_model=response_model,
+            responses=responses,
+            tags=["matching"],
+            route_class_override=DirectRoute,
         )
 
     @app.get(
@@ -153,7 +123,7 @@ def _add_items(app: FastAPI, service: Service) -> None:
         return (await service.change((), body.ids)).to_json()
 
     @app.delete(
-        "/v1/items/{name}",
+        "/v1/items/{name:path}",  # a slash in an identifier comes as %2F, or as it is
         response_model=schemas.ChangeResponse,
         responses=common | documented(404),
         tags=["items"],
@@ -171,13 +141,10 @@ def _add_insight(app: FastAPI, service: Service) -> None:
         "/health", response_model=schemas.Health, responses={503: {"model": schemas.Health}}, tags=["insight"]
     )
     async def health() -> Response:
-        """200 when ready, 503 until then."""
+        """200 when it answers requests, 503 until then; ``degraded``: catalogue changes are not taken up."""
         if service.status != "ready":
             return JSONResponse({"status": service.status}, 503)
-        catalogue = service.catalogue
-        return JSONResponse(
-            {"status": "ready", "items": len(catalogue), "generation": catalogue.manifest.generation}
-        )
+        return JSONResponse(service.following)
 
     @app.get(
         "/metrics",
@@ -200,7 +167,7 @@ def _add_insight(app: FastAPI, service: Service) -> None:
             "weights": found.manifest.model.weights,
             "items": len(found),
             "generation": found.manifest.generation,
-            "columns": found.facets(),
+            "columns": await service.facets(found),
         }
 
     @app.get(
@@ -238,17 +205,3 @@ def _add_page(app: FastAPI) -> None:
         return await page.get_response("docs.html", request.scope)
 
     app.mount("/", page, name="page")
-
-
-def _inputs(value: Any) -> tuple[list[str], list[list[int]]]:
-    if isinstance(value, str):
-        return [value], []
-    if isinstance(value[0], str):
-        return list(value), []
-    return [], [list(value)] if isinstance(value[0], int) else [list(one) for one in value]
-
-
-def _encoded(vector: Any, form: str) -> Any:
-    if form == "base64":
-        return base64.b64encode(np.asarray(vector, dtype="<f4").tobytes()).decode("ascii")
-    return [float(value) for value in vector]

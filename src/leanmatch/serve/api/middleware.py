@@ -1,11 +1,12 @@
-"""What every request passes: an id, a key, a size, a place under the bound; and what is written about it.
+"""What every request passes: an id, a key, its body, a place under the bound; and what is written about it.
 
-Plain ASGI, before anything is parsed, so that a refusal costs next to nothing. Requests that come by the
-thousand are answered from here as well, past the framework (:mod:`leanmatch.serve.api.matching`).
+Plain ASGI around the application. A refusal costs next to nothing, because nothing has been parsed. A place
+under the bound is taken when the body is there: a client that sends half a request holds nobody up.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import re
@@ -33,26 +34,26 @@ KNOWN_PATHS = frozenset(
     {*BOUNDED, "/v1/items", "/v1/items/delete", "/v1/models", "/v1/catalogue", "/v1/suggest", "/v1/status"}
     | {"/health", "/metrics", "/docs", "/openapi.json", "/"}
 )
+SMALL_BODY = 65_536
+"""Bodies up to this size are always taken; larger ones share ``Limits.large_bodies_bytes``."""
+
+CLIENT_GONE = 499
+"""The status in log and metrics of a request whose client went away (nginx's)."""
+
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}")
 
 
+class ClientGoneError(Exception):
+    """The client closed the connection before it was answered."""
+
+
 @dataclass(frozen=True)
-class Reply:
-    """An answer as bytes; ``headers`` besides its type and length."""
+class Refusal:
+    """An error that is answered before the application is asked; ``headers`` besides its type and length."""
 
     status: int
-    body: bytes
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-
-    @classmethod
-    def of(cls, status: int, document: Any, headers: Mapping[str, str] | None = None) -> Reply:
-        """A document as JSON."""
-        raw = tuple((name.encode(), value.encode()) for name, value in (headers or {}).items())
-        return cls(status, json.dumps(document, ensure_ascii=False).encode(), raw)
-
-
-Direct = Callable[[bytes, dict[bytes, bytes], dict[str, Any]], Awaitable[Reply]]
-"""A body, headers by their names in small letters, and the request's state, to an answer."""
+    message: str
+    headers: Mapping[str, str]
 
 
 class Gate:
@@ -63,24 +64,15 @@ class Gate:
         options: limits and keys.
         metrics: told of every request.
         access: where a line is written about every request.
-        direct: by path, what answers POST in place of ``app``.
     """
 
-    def __init__(
-        self,
-        app: App,
-        options: ServeOptions,
-        metrics: Metrics,
-        access: AccessLog,
-        direct: Mapping[str, Direct],
-    ) -> None:
-        self._app, self._options, self._metrics = app, options, metrics
-        self._access, self._direct = access, direct
-        self._under_way = 0
+    def __init__(self, app: App, options: ServeOptions, metrics: Metrics, access: AccessLog) -> None:
+        self._app, self._options, self._metrics, self._access = app, options, metrics, access
+        self._under_way = self._large_bytes = 0
         self._prefix, self._numbers = secrets.token_hex(8), count()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer it here."""
+        """Pass a request on, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -92,28 +84,41 @@ class Gate:
             name = f"{self._prefix}{next(self._numbers):016x}"
         path, method = scope["path"], scope["method"]
         state: dict[str, Any] = scope.setdefault("state", {})
-        post = method == "POST"
-        bounded = post and path in BOUNDED
-        refusal = self._refusal(path, headers, bounded)
-        if refusal is not None:
-            status = refusal.status
-            await _send(refusal, name, send)
-            self._note(name, method, path, status, begin, state)
-        else:
+        bounded = method == "POST" and path in BOUNDED
+        status = 500  # where the application fails and says so to its server
+        body = _Body(receive, self)
+        try:
+            refusal = self._refusal(path, headers, bounded) or await body.read() or self._full(bounded)
+            if refusal is not None:
+                status = refusal.status
+                await _refuse(refusal, name, send)
+                return
             self._under_way += bounded
             self._metrics.under_way.set(self._under_way)
-            direct = self._direct.get(path) if post else None
-            status = 500  # where the application fails and says so to its server
             try:
-                if direct is None:
-                    status = await self._pass_on(scope, receive, send, name)
-                else:
-                    reply = await self._answer(direct, receive, headers, state)
-                    status = reply.status
-                    await _send(reply, name, send)
+                status = await self._pass_on(scope, body, send, name)
             finally:
                 self._under_way -= bounded
-                self._note(name, method, path, status, begin, state)
+        except ClientGoneError:
+            status = CLIENT_GONE
+        finally:
+            body.release()
+            self._note(name, method, path, status, begin, state)
+
+    async def _pass_on(self, scope: Scope, body: _Body, send: Send, name: str) -> int:
+        """Let the application answer; the status that it answered with."""
+        status = 500
+        identifier = (b"x-request-id", name.encode("latin-1"))
+
+        async def answered(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", []), identifier]
+            await send(message)
+
+        await self._app(scope, body.receive, answered)
+        return status
 
     def _note(
         self, name: str, method: str, path: str, status: int, begin: float, state: dict[str, Any]
@@ -125,85 +130,117 @@ class Gate:
         self._metrics.request(method, label, status, seconds)
         self._access.add(name, method, path, status, seconds, state)
 
-    async def _answer(
-        self, direct: Direct, receive: Receive, headers: dict[bytes, bytes], state: dict[str, Any]
-    ) -> Reply:
-        size = _Size(receive, self._options.limits.body_bytes)
-        try:
-            message = await size.counted()
-            body = message.get("body", b"")
-            while message.get("more_body"):
-                message = await size.counted()
-                body += message.get("body", b"")
-        except _TooLargeError:
-            return self._too_large()
-        return await direct(body, headers, state)
-
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, name: str) -> int:
-        """Let the application answer; the status that it answered with."""
-        status = 500
-        size = _Size(receive, self._options.limits.body_bytes)
-
-        async def answered(message: Message) -> None:
-            nonlocal status
-            if size.exceeded:  # whatever the application makes of a body that broke off
-                raise _TooLargeError
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message.get("headers", []), (b"x-request-id", name.encode("latin-1"))]
-            await send(message)
-
-        try:
-            await self._app(scope, size.counted, answered)
-        except _TooLargeError:
-            reply = self._too_large()
-            status = reply.status
-            await _send(reply, name, send)
-        return status
-
-    def _refusal(self, path: str, headers: dict[bytes, bytes], bounded: bool) -> Reply | None:
+    def _refusal(self, path: str, headers: dict[bytes, bytes], bounded: bool) -> Refusal | None:
+        """What can be refused before the body is read."""
         options = self._options
         if path.startswith("/v1/"):
             writes = path.startswith(WRITES)
             keys = options.write_keys if writes else (*options.api_keys, *options.write_keys)
             if writes and not keys:
-                return _error(403, "this server does not change items: it was started without --write-key")
+                return Refusal(
+                    403, "this server does not change items: it was started without --write-key", {}
+                )
             if (writes or options.api_keys) and not _has_key(headers, keys):
                 challenge = {"www-authenticate": "Bearer"}
-                return _error(401, "a key is needed: Authorization: Bearer KEY", challenge)
-        if bounded and self._under_way >= options.limits.waiting:
-            self._metrics.refused.inc()
-            return _error(429, "too many requests are under way; try again in a moment", {"retry-after": "1"})
+                return Refusal(401, "a key is needed: Authorization: Bearer KEY", challenge)
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > options.limits.body_bytes:
-            return self._too_large()
+            return self.too_large()
+        return self._full(bounded)
+
+    def _full(self, bounded: bool) -> Refusal | None:
+        if bounded and self._under_way >= self._options.limits.waiting:
+            self._metrics.refused.inc()
+            return Refusal(
+                429, "too many requests are under way; try again in a moment", {"retry-after": "1"}
+            )
         return None
 
-    def _too_large(self) -> Reply:
-        most = self._options.limits.body_bytes
-        return _error(413, f"the request is larger than {most:,} bytes", {"connection": "close"})
-
-
-class _Size:
-    """Counts a body while it comes in, for those that say no length."""
-
-    def __init__(self, receive: Receive, most: int) -> None:
-        self._receive, self._most, self._taken = receive, most, 0
+    @property
+    def body_seconds(self) -> float:
+        """How long a body may take."""
+        return self._options.limits.body_seconds
 
     @property
-    def exceeded(self) -> bool:
-        return self._taken > self._most
+    def body_bytes(self) -> int:
+        """How large a body may be."""
+        return self._options.limits.body_bytes
 
-    async def counted(self) -> Message:
-        message = await self._receive()
-        self._taken += len(message.get("body", b""))
-        if self.exceeded:
-            raise _TooLargeError
-        return message
+    def too_large(self) -> Refusal:
+        """The answer to a body beyond the limit."""
+        return Refusal(413, f"the request is larger than {self.body_bytes:,} bytes", {"connection": "close"})
+
+    def take_large(self, count: int) -> bool:
+        """Room for so many more bytes of large bodies, if there is."""
+        if self._large_bytes + count > self._options.limits.large_bodies_bytes:
+            return False
+        self._large_bytes += count
+        return True
+
+    def give_large(self, count: int) -> None:
+        """Give that room back."""
+        self._large_bytes -= count
 
 
-class _TooLargeError(Exception):
-    pass
+class _Body:
+    """A request's body: read whole within its time and size, then handed to the application."""
+
+    __slots__ = ("_bytes", "_gate", "_handed", "_large", "_receive")
+
+    def __init__(self, receive: Receive, gate: Gate) -> None:
+        self._receive, self._gate = receive, gate
+        self._bytes, self._handed, self._large = b"", False, 0
+
+    async def read(self) -> Refusal | None:
+        """Read all of it.
+
+        Raises:
+            ClientGoneError: the connection was closed.
+        """
+        seconds = self._gate.body_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                message = await self._receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGoneError
+                self._bytes = message.get("body", b"")
+                if message.get("more_body"):
+                    return await self._read_on()
+        except TimeoutError:
+            return Refusal(408, f"the body did not come within {seconds:g} seconds", {"connection": "close"})
+        return self._gate.too_large() if len(self._bytes) > self._gate.body_bytes else None
+
+    async def _read_on(self) -> Refusal | None:
+        body, more = bytearray(self._bytes), True
+        while more:
+            if len(body) > self._gate.body_bytes:
+                return self._gate.too_large()
+            if len(body) > SMALL_BODY:
+                if not self._gate.take_large(len(body) - self._large):
+                    return Refusal(
+                        503,
+                        "too many large requests are being received; try again in a moment",
+                        {"connection": "close", "retry-after": "2"},
+                    )
+                self._large = len(body)
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGoneError
+            body += message.get("body", b"")
+            more = bool(message.get("more_body"))
+        self._bytes = bytes(body)
+        return self._gate.too_large() if len(body) > self._gate.body_bytes else None
+
+    async def receive(self) -> Message:
+        """What the application receives: the body, then what the connection says."""
+        if self._handed:
+            return await self._receive()
+        self._handed, body, self._bytes = True, self._bytes, b""
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    def release(self) -> None:
+        """The request is over."""
+        self._gate.give_large(self._large)
 
 
 def _has_key(headers: dict[bytes, bytes], keys: tuple[str, ...]) -> bool:
@@ -215,16 +252,13 @@ def _has_key(headers: dict[bytes, bytes], keys: tuple[str, ...]) -> bool:
     return bool(sum(hmac.compare_digest(given, key.encode()) for key in keys))
 
 
-def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> Reply:
-    return Reply.of(status, error_body(status, message), headers)
-
-
-async def _send(reply: Reply, name: str, send: Send) -> None:
+async def _refuse(refusal: Refusal, name: str, send: Send) -> None:
+    body = json.dumps(error_body(refusal.status, refusal.message), ensure_ascii=False).encode()
     headers = [
-        *reply.headers,
+        *((key.encode(), value.encode()) for key, value in refusal.headers.items()),
         (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(reply.body)),
+        (b"content-length", b"%d" % len(body)),
         (b"x-request-id", name.encode("latin-1")),
     ]
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.body})
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

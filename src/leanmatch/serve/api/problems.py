@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -19,12 +21,26 @@ TYPES = {
     403: "permission_error",
     404: "not_found_error",
     405: "invalid_request_error",
+    408: "timeout_error",
     413: "invalid_request_error",
     422: "invalid_request_error",
     429: "rate_limit_error",
+    431: "invalid_request_error",
     500: "server_error",
     503: "unavailable_error",
 }
+
+
+HIDDEN = frozenset({"body", "as-text", "as-texts", "as-tokens", "as-token-lists"})
+"""Parts of a fault's place that are the schema's, not the client's (:mod:`leanmatch.serve.api.schemas`)."""
+
+
+FAULTS = {
+    "string_unicode": "the text has half of a surrogate pair, which is no character; send whole characters",
+    "string_pattern_mismatch": "the text is blank; leave it out, or send a text",
+    "string_too_short": "the text is empty; leave it out, or send a text",
+}
+"""What pydantic says about a text, in words that name the remedy."""
 
 
 class RefusedError(Exception):
@@ -56,47 +72,50 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorResponse} for status in statuses}
 
 
-Said = tuple[int, dict[str, Any], dict[str, str] | None]
-"""Status, document and headers of an error."""
+def plain_response(status: int, message: str) -> bytes:
+    """An error as it goes over the wire, for where there is no request yet to answer."""
+    body = json.dumps(error_body(status, message)).encode()
+    head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
+    return f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode() + body
 
 
-def said(error: Exception) -> Said:
-    """What an error of the application is answered with."""
-    if isinstance(error, RefusedError):
+def install(app: FastAPI, failed: Callable[[Exception], None]) -> None:
+    """Make every error of the application take the form; ``failed`` is told of those that are no refusals."""
+
+    def refused(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RefusedError)
         body = error_body(error.status, error.message, param=error.param, code=error.code)
-        return error.status, body, error.headers
-    if isinstance(error, LeanmatchError):
-        status = 400 if isinstance(error, UsageError | DataError) else 500
+        return JSONResponse(body, error.status, headers=error.headers)
+
+    def ours(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, LeanmatchError)
         message = error.problem if error.remedy is None else f"{error.problem}; {error.remedy}"
-        return status, error_body(status, message), None
-    return 500, error_body(500, f"the server failed ({type(error).__name__})"), None
+        if isinstance(error, UsageError | DataError):
+            return JSONResponse(error_body(400, message), 400)
+        return unexpected(request, error, message)
 
+    def unexpected(request: Request, error: Exception, message: str | None = None) -> JSONResponse:
+        name = type(error).__name__
+        request.scope.get("state", {})["error"] = name
+        failed(error)
+        return JSONResponse(error_body(500, message or f"the server failed ({name})"), 500)
 
-def invalid(details: Mapping[str, Any]) -> Said:
-    """What a body or parameter that the schema refuses is answered with; ``details`` are pydantic's."""
-    where = ".".join(str(part) for part in details["loc"] if part != "body")
-    message = f"{where}: {details['msg']}" if where else str(details["msg"])
-    return 422, error_body(422, message, param=where or None), None
+    def invalid(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        details = error.errors()[0]
+        where = ".".join(str(part) for part in details["loc"] if part not in HIDDEN)
+        problem = FAULTS.get(details["type"], str(details["msg"]))
+        message = f"{where}: {problem}" if where else problem
+        return JSONResponse(error_body(422, message, param=where or None), 422)
 
-
-def install(app: FastAPI) -> None:
-    """Make every error of the application take the form."""
-
-    def answer(_: Request, error: Exception) -> JSONResponse:
-        status, body, headers = said(error)
-        return JSONResponse(body, status, headers=headers)
-
-    for kind in (RefusedError, LeanmatchError, Exception):
-        app.add_exception_handler(kind, answer)
-
-    @app.exception_handler(RequestValidationError)
-    async def refused(_: Request, error: RequestValidationError) -> JSONResponse:
-        status, body, _headers = invalid(error.errors()[0])
-        return JSONResponse(body, status)
-
-    @app.exception_handler(HTTPException)
-    async def http(_: Request, error: HTTPException) -> JSONResponse:
+    def http(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
         headers = dict(error.headers) if error.headers else None
-        return JSONResponse(
-            error_body(error.status_code, str(error.detail)), error.status_code, headers=headers
-        )
+        status = error.status_code
+        return JSONResponse(error_body(status, str(error.detail)), status, headers=headers)
+
+    app.add_exception_handler(RefusedError, refused)
+    app.add_exception_handler(LeanmatchError, ours)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(Exception, unexpected)

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    Tag,
+)
 
 Text = Annotated[str, Field(min_length=1, pattern=r"\S", strict=True)]
 Identifier = Annotated[str, Field(min_length=1, max_length=512, strict=True)]
@@ -80,15 +90,29 @@ class RecommendResponse(BaseModel):
 Tokens = Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1, strict=True)]], Field(min_length=1)]
 
 
+def _form_of(value: Any) -> str:
+    """Which form of ``input`` it is, so that a fault is told by its place in that form (``input.1``)."""
+    if not isinstance(value, list):
+        return "as-text"
+    first = value[0] if value else ""
+    if isinstance(first, list):
+        return "as-token-lists"
+    return "as-tokens" if isinstance(first, int) else "as-texts"
+
+
+EmbeddingsInput = Annotated[
+    Annotated[Text, Tag("as-text")]
+    | Annotated[list[Text], Field(min_length=1), Tag("as-texts")]
+    | Annotated[Tokens, Tag("as-tokens")]
+    | Annotated[list[Tokens], Field(min_length=1), Tag("as-token-lists")],
+    Discriminator(_form_of),
+]
+
+
 class EmbeddingsRequest(_Request):
     """What OpenAI's clients send."""
 
-    input: (
-        Text
-        | Annotated[list[Text], Field(min_length=1)]
-        | Tokens
-        | Annotated[list[Tokens], Field(min_length=1)]
-    )
+    input: EmbeddingsInput
     model: Annotated[str, Field(strict=True, description="One of `/v1/models`.")]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1, strict=True)] | None = None
@@ -187,11 +211,13 @@ class ErrorResponse(BaseModel):
 
 
 class Health(BaseModel):
-    """``ready`` or why not."""
+    """``ready``, ``degraded`` (it answers, but does not take up changes of its catalogue), or why not."""
 
     status: str
     items: int | None = None
     generation: int | None = None
+    identity: str | None = None
+    reason: str | None = None
 
 
 class Suggestions(BaseModel):

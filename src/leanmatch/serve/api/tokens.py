@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,13 +20,27 @@ async def encode_tokens(service: Service, tokens: Sequence[Sequence[int]]) -> Ve
     not give the same ids again.
 
     Raises:
-        RefusedError: ids that the model does not have or that no text gives.
+        RefusedError: the server takes none; or ids that the model does not have or that no text gives.
     """
+    options = service.options
+    if not options.allow_token_ids:
+        raise RefusedError(
+            400,
+            "the input is token ids, and this server takes texts: ids of another tokenizer (OpenAI clients "
+            "send tiktoken's) would give unrelated vectors; send texts (LangChain: "
+            "OpenAIEmbeddings(check_embedding_ctx_length=False)), or start the server with --allow-token-ids "
+            "if the ids come from this model's own tokenizer",
+            param="input",
+        )
+    if len(tokens) > options.limits.request_texts:
+        raise RefusedError(
+            400, f"{len(tokens)} inputs; at most {options.limits.request_texts}", param="input"
+        )
     encoder = service.engine.encoder
     direct = getattr(encoder, "encode_tokens", None)
     if direct is not None:
         try:
-            found: Vectors = await asyncio.get_running_loop().run_in_executor(None, direct, tokens)
+            found: Vectors = await service.aside(direct, tokens)
             return found
         except DataError as error:
             raise RefusedError(400, error.problem, param="input") from error

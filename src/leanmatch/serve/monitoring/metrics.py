@@ -61,6 +61,18 @@ class Metrics:
         self.generation = Gauge(
             "leanmatch_catalogue_generation", "Its generation.", multiprocess_mode="livemax", **every
         )
+        self.following = Gauge(
+            "leanmatch_catalogue_following",
+            "1 while changes of the catalogue are taken up, 0 while they cannot be loaded.",
+            multiprocess_mode="livemin",
+            **every,
+        )
+        self.follow_failures = Counter(
+            "leanmatch_catalogue_follow_failures_total",
+            "Attempts to load a changed catalogue that failed.",
+            ["type"],
+            **every,
+        )
         self.drift = Gauge(
             "leanmatch_drift",
             "Live queries against the reference.",
