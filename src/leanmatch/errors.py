@@ -13,13 +13,27 @@ class LeanmatchError(Exception):
 
     Args:
         problem: what was wrong, with the value that was found.
-        remedy: what the reader can do about it; printed after the problem.
+        remedy: what the reader can do about it, in Python; printed after the problem.
+        command: what to type on the command line instead, where that is something else.
     """
 
-    def __init__(self, problem: str, *, remedy: str | None = None) -> None:
+    def __init__(self, problem: str, *, remedy: str | None = None, command: str | None = None) -> None:
         self.problem = problem
         self.remedy = remedy
-        super().__init__(problem if remedy is None else f"{problem}\n  remedy: {remedy}")
+        self.command = command
+        super().__init__(_message(problem, remedy))
+
+    def for_command_line(self) -> str:
+        """The message with the remedy of the command line."""
+        return str(self) if self.command is None else _message(self._what(), self.command)
+
+    def _what(self) -> str:
+        """What was wrong and where, as the message has it, without the remedy."""
+        return str(self).removesuffix(_message("", self.remedy))
+
+
+def _message(problem: str, remedy: str | None) -> str:
+    return problem if remedy is None else f"{problem}\n  remedy: {remedy}"
 
 
 class UsageError(LeanmatchError):
@@ -35,7 +49,8 @@ class DataError(LeanmatchError):
         line: line (text formats) or row (Parquet) in that file, counted from 1.
         column: the column's name.
         value: what stood there, shown in Python's repr, shortened to 80 characters.
-        remedy: what to do about it.
+        remedy: what to do about it, in Python.
+        command: what to type on the command line instead, where that is something else.
     """
 
     def __init__(
@@ -47,6 +62,7 @@ class DataError(LeanmatchError):
         column: str | None = None,
         value: object = ...,
         remedy: str | None = None,
+        command: str | None = None,
     ) -> None:
         self.path, self.line, self.column, self.value = path, line, column, value
         where = "" if path is None else f"{path}"
@@ -56,7 +72,7 @@ class DataError(LeanmatchError):
         if value is not ...:
             shown = repr(value)
             text += f" (found {shown if len(shown) <= 80 else shown[:77] + '...'})"
-        super().__init__(text, remedy=remedy)
+        super().__init__(text, remedy=remedy, command=command)
 
 
 class ModelError(LeanmatchError):

@@ -91,7 +91,7 @@ def test_split(pairs: Path, tmp_path: Path) -> None:
     result = runner.invoke(app, [*arguments, "--write-parts", str(tmp_path / "parts"), "--json"])
     assert result.exit_code == 0, result.output
     shown = json.loads(result.stdout)
-    split = load_split(read_pairs(pairs, columns={"query": "anchor"}), manifest)
+    split = load_split(read_pairs(pairs, columns={"anchor": "query"}), manifest)
     assert shown["parts"]["test_out"] == len(split.test_out) > 0
     for name in ("train", "valid", "test_in", "test_out"):
         part = getattr(split, name)
@@ -142,7 +142,7 @@ def test_split_lists_bad_rows(pairs: Path, tmp_path: Path) -> None:
     arguments = ["split", str(pairs), "-o", str(tmp_path / "m.json"), "--column", "anchor=query"]
     result = runner.invoke(app, [*arguments, "--on-error", "skip"])
     assert result.exit_code == 0, result.output
-    assert "1 bad row skipped" in result.stderr and "pairs.tsv:47 column 'anchor': " in result.stderr
+    assert "1 bad row skipped" in result.stderr and "pairs.tsv:47 column 'query': " in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_split_lists_bad_rows(pairs: Path, tmp_path: Path) -> None:
         (["--column", "anchor=query", "--column", "positive=query"], 2, "twice"),
         (["--column", "anchor=query", "--hold-out", "Toys"], 2, "COLUMN=VALUE"),
         (["--column", "anchor=query", "--leakage", "x"], 2, "remove, report, ignore"),
-        ([], 1, "--column anchor=query"),
+        (["--column", "anchor=qury"], 1, "--column anchor=query"),
         (["--column", "anchor=query", "--hold-out", "category=Cars"], 1, "Games, Toys"),
     ],
 )

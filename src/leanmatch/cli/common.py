@@ -98,7 +98,7 @@ def reported_errors() -> Iterator[None]:
     try:
         yield
     except LeanmatchError as error:
-        typer.echo(visible(f"error: {error}"), err=True)
+        typer.echo(visible(f"error: {error.for_command_line()}"), err=True)
         raise typer.Exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED) from error
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leanmatch.cli.common import print_json, reported_errors, say, say_skipped, stdout_console
-from leanmatch.cli.data.command import ColumnOption, JsonOption, OnErrorOption, parse_columns
+from leanmatch.cli.common import print_json, reported_errors, say, stdout_console
+from leanmatch.cli.data.command import ColumnOption, DelimiterOption, JsonOption, OnErrorOption
 from leanmatch.cli.matchers import (
     AfterOption,
     HoldOutOption,
@@ -20,6 +20,7 @@ from leanmatch.cli.matchers import (
     slice_columns,
 )
 from leanmatch.cli.matchers import load_any as _load
+from leanmatch.cli.pairs import read_table
 
 if TYPE_CHECKING:
     from leanmatch.report import Diagnosis
@@ -61,6 +62,7 @@ def diagnose(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     column: ColumnOption = None,
     on_error: OnErrorOption = "raise",
+    delimiter: DelimiterOption = None,
     json: JsonOption = False,
 ) -> None:
     """Show what training changed: metrics, words and pairs, against the base, as a page."""
@@ -78,13 +80,18 @@ def diagnose(
         if output is not None:
             _check_output(output)
         from leanmatch.cli.evaluate.plan import base_named_by, plan_evaluation, propensity_constants
-        from leanmatch.data import read_pairs
         from leanmatch.report import diagnose as run_diagnosis
 
         provenance = provenance_of(model)
         rival = base_named_by(provenance, model) if against == "base" else against
-        table = read_pairs(data, columns=parse_columns(column), on_error=on_error)  # type: ignore[arg-type]
-        say_skipped(table.skipped)
+        table = read_table(
+            data,
+            column=column,
+            on_error=on_error,
+            delimiter=delimiter,
+            provenance=provenance,
+            model=model,
+        )
         plan = plan_evaluation(
             table,
             provenance,

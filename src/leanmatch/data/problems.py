@@ -89,7 +89,8 @@ class Problems:
                     line=bad.line,
                     column=bad.column or None,
                     value=bad.value,
-                    remedy=f"{bad.remedy}; or leave such rows out: --on-error skip",
+                    remedy=f"{bad.remedy}; or leave such rows out: on_error='skip'",
+                    command=f"{bad.remedy}; or leave such rows out: --on-error skip",
                 )
             self.skipped.append(
                 SkippedRow(str(self.path), line, bad.column, shortened(bad.value), bad.problem, bad.remedy)

@@ -42,9 +42,14 @@ class PairTable:
         source: str = "",
         corpus: ItemTable | None = None,
         skipped: tuple[SkippedRow, ...] = (),
+        columns_read: Mapping[str, str] | None = None,
     ) -> None:
-        """Wrap rows that are canonical already; see the class for how to build a table from others."""
+        """Wrap rows that are canonical already; see the class for how to build a table from others.
+
+        ``columns_read``: our name to the file's, for columns that were read by another name.
+        """
         self._table, self.source, self.corpus, self.skipped = table, source, corpus, skipped
+        self.columns_read = dict(columns_read or {})
 
     @classmethod
     def from_arrow(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leanmatch.cli.common import EXIT_FAILED, print_json, reported_errors, stderr_console, stdout_console
-from leanmatch.cli.data.command import ColumnOption, JsonOption, OnErrorOption
+from leanmatch.cli.data.command import ColumnOption, DelimiterOption, JsonOption, OnErrorOption
 
 if TYPE_CHECKING:
     from leanmatch.cli.compress.task import Work
@@ -47,6 +47,7 @@ def compress(
     ] = False,
     column: ColumnOption = None,
     on_error: OnErrorOption = "raise",
+    delimiter: DelimiterOption = None,
     batch_size: Annotated[int, typer.Option(min=2, help="Texts a training step.")] = 64,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate of the factors.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leanmatch.cli.common import say_skipped
-from leanmatch.cli.data.command import parse_columns
-from leanmatch.data import PairTable, Split, SplitOptions, read_pairs, split_from_json, split_pairs
+from leanmatch.cli.pairs import read_table
+from leanmatch.data import PairTable, Split, SplitOptions, split_from_json, split_pairs
 from leanmatch.errors import DataError, ModelError, UsageError
 from leanmatch.formats import find_model, is_artifact, load_matcher, read_provenance, resolve_device
 
@@ -52,8 +51,15 @@ def open_work(flags: Mapping[str, Any], say: Callable[[str], None]) -> Work:
             f"{flags['model']} is compressed already", remedy="compress the model that it was made from"
         )
     known = None if folder is None else read_provenance(folder)
-    table = read_pairs(flags["data"], columns=parse_columns(flags["column"]), on_error=flags["on_error"])
-    say_skipped(table.skipped, say)
+    table = read_table(
+        flags["data"],
+        column=flags["column"],
+        on_error=flags["on_error"],
+        delimiter=flags["delimiter"],
+        provenance=known,
+        model=flags["model"],
+        say=say,
+    )
     split, how = _split(table, known, flags["seed"], flags["task"] == "classify")
     say(f"{len(table):,} rows, {how}: {len(split.train):,} to learn from, {len(split.valid):,} to judge on")
     if not len(split.valid):
@@ -61,7 +67,12 @@ def open_work(flags: Mapping[str, Any], say: Callable[[str], None]) -> Work:
     model, task = _task(flags, split, folder)
     provenance = {
         "base": flags["model"],
-        "data": {"source": str(table.source), "fingerprint": table.fingerprint(), "rows": len(table)},
+        "data": {
+            "source": str(table.source),
+            "fingerprint": table.fingerprint(),
+            "rows": len(table),
+            "columns": table.columns_read,
+        },
         "split": split.manifest(),
         "metrics": {},
     }

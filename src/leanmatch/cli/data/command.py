@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leanmatch.cli.common import print_json, reported_errors, say, skipped_lines, stdout_console
+from leanmatch.cli.common import print_json, reported_errors, stdout_console
+from leanmatch.cli.pairs import read_table
 from leanmatch.errors import LeanmatchError, UsageError
 
 if TYPE_CHECKING:
-    from leanmatch.data import PairTable, Split
+    from leanmatch.data import Split
 
 app = typer.Typer(help="Look at pairs, split them, make example data.", no_args_is_help=True)
 
@@ -50,28 +51,12 @@ SharedPositivesOption = Annotated[
 ]
 
 
-def parse_columns(options: list[str] | None) -> dict[str, str]:
-    """``["anchor=query"]`` becomes ``{"query": "anchor"}``, as :func:`leanmatch.data.read_pairs` takes it.
-
-    Raises:
-        UsageError: an option without ``=``, or a file column that is named twice.
-    """
-    columns: dict[str, str] = {}
-    for option in options or []:
-        ours, equals, theirs = option.partition("=")
-        if not equals or not ours or not theirs:
-            raise UsageError(f"--column is {option!r}", remedy="OURS=THEIRS, e.g. --column anchor=query")
-        if theirs in columns:
-            raise UsageError(f"--column names {theirs!r} twice", remedy="read each column of the file once")
-        columns[theirs] = ours
-    return columns
-
-
 @app.command()
 def check(
     file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL, Parquet (.gz too), BEIR or XMC folder.")],
     column: ColumnOption = None,
     on_error: OnErrorOption = "skip",
+    delimiter: DelimiterOption = None,
     near_duplicates: NearOption = True,
     json: JsonOption = False,
 ) -> None:
@@ -79,7 +64,7 @@ def check(
     with reported_errors():
         from leanmatch.data import check_pairs
 
-        table = _read(file, column, on_error, listed=False)
+        table = read_table(file, column=column, on_error=on_error, delimiter=delimiter, list_skipped=False)
         report = check_pairs(table, near_duplicates=near_duplicates)
         if json:
             print_json(report.to_json())
@@ -111,6 +96,7 @@ def split(
     shared_positives: SharedPositivesOption = None,
     column: ColumnOption = None,
     on_error: OnErrorOption = "raise",
+    delimiter: DelimiterOption = None,
     write_parts: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also write train, valid and tests as Parquet files.")
     ] = None,
@@ -134,7 +120,8 @@ def split(
             shared_positives=shared_positives,
         )
         _check_targets(output, write_parts, overwrite)
-        result = split_pairs(_read(file, column, on_error), options)
+        table = read_table(file, column=column, on_error=on_error, delimiter=delimiter)
+        result = split_pairs(table, options)
         if write_parts is not None:
             _write_parts(result, write_parts, overwrite)
         write_manifest(result, output)
@@ -169,16 +156,6 @@ def see_also(
             from leanmatch.cli.data.tables import see_also_table
 
             stdout_console().print(see_also_table(summary))
-
-
-def _read(file: Path, column: list[str] | None, on_error: str, *, listed: bool = True) -> PairTable:
-    from leanmatch.data import read_pairs
-
-    table = read_pairs(file, columns=parse_columns(column), on_error=on_error)  # type: ignore[arg-type]
-    lines = skipped_lines(table.skipped)
-    for line in lines if listed else lines[:1]:
-        say(line)
-    return table
 
 
 def _check_targets(manifest: Path, parts: Path | None, overwrite: bool) -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leanmatch.cli.common import print_json, reported_errors, say, say_skipped, stdout_console
-from leanmatch.cli.data.command import ColumnOption, JsonOption, OnErrorOption, parse_columns
+from leanmatch.cli.common import print_json, reported_errors, say, stdout_console
+from leanmatch.cli.data.command import ColumnOption, DelimiterOption, JsonOption, OnErrorOption
 from leanmatch.cli.matchers import (
     AfterOption,
     HoldOutOption,
@@ -19,6 +19,7 @@ from leanmatch.cli.matchers import (
     slice_columns,
 )
 from leanmatch.cli.matchers import provenance_of as _provenance
+from leanmatch.cli.pairs import read_table
 
 if TYPE_CHECKING:
     from leanmatch.metrics import Evaluation
@@ -54,19 +55,25 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     column: ColumnOption = None,
     on_error: OnErrorOption = "raise",
+    delimiter: DelimiterOption = None,
     json: JsonOption = False,
 ) -> None:
     """Measure a matcher on pairs: overall, in and out of distribution, by slice, with intervals."""
     with reported_errors():
         from leanmatch.cli.evaluate.plan import base_named_by, plan_evaluation, propensity_constants
-        from leanmatch.data import read_pairs
         from leanmatch.metrics import evaluate as run_evaluation
 
         constants = propensity_constants(propensity)
         provenance = _provenance(model)
         rival = base_named_by(provenance, model) if against == "base" else against
-        table = read_pairs(data, columns=parse_columns(column), on_error=on_error)  # type: ignore[arg-type]
-        say_skipped(table.skipped)
+        table = read_table(
+            data,
+            column=column,
+            on_error=on_error,
+            delimiter=delimiter,
+            provenance=provenance,
+            model=model,
+        )
         plan = plan_evaluation(
             table,
             provenance,

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leanmatch.cli.common import print_json, reported_errors, say_skipped
+from leanmatch.cli.common import print_json, reported_errors
 from leanmatch.cli.common import say as say_aloud
-from leanmatch.cli.data.command import SharedPositivesOption
+from leanmatch.cli.data.command import DelimiterOption, SharedPositivesOption
+from leanmatch.cli.pairs import read_table
 
 if TYPE_CHECKING:
     from leanmatch.data import PairTable, Split
@@ -54,6 +55,7 @@ def train(
     shared_positives: SharedPositivesOption = None,
     column: Annotated[list[str] | None, typer.Option(help="OURS=YOURS, e.g. anchor=query.")] = None,
     on_error: Annotated[str, typer.Option(help="Bad rows: raise, or skip and list them.")] = "raise",
+    delimiter: DelimiterOption = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the pairs.")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Optimizer steps, instead of epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pairs a step.")] = None,
@@ -97,13 +99,17 @@ def run(flags: dict[str, Any]) -> dict[str, Any] | None:
     say = say_aloud if first else _say_nothing
     output: Path = flags["output"]
 
-    from leanmatch.cli.data.command import parse_columns
-    from leanmatch.data import read_pairs, split_pairs
+    from leanmatch.data import split_pairs
     from leanmatch.formats import check_target
 
     check_target(output, overwrite=flags["overwrite"])  # now, not after hours of training
-    table = read_pairs(flags["data"], columns=parse_columns(flags["column"]), on_error=flags["on_error"])
-    say_skipped(table.skipped, say)
+    table = read_table(
+        flags["data"],
+        column=flags["column"],
+        on_error=flags["on_error"],
+        delimiter=flags["delimiter"],
+        say=say,
+    )
     split = split_pairs(table, split_options)
     say(
         f"{len(table)} rows: {len(split.train)} train, {len(split.valid)} validation, "
@@ -169,7 +175,12 @@ def _save(
         "skipped": len(table.skipped),
         "skipped_rows": [row.to_json() for row in table.skipped[:SKIPPED_KEPT]],
     }
-    data = {"source": str(table.source), "fingerprint": table.fingerprint(), "rows": len(table)}
+    data = {
+        "source": str(table.source),
+        "fingerprint": table.fingerprint(),
+        "rows": len(table),
+        "columns": table.columns_read,
+    }
     base = Path(options.base)
     provenance = {
         # whoever evaluates against the base may stand elsewhere

@@ -15,6 +15,7 @@ from leanmatch.data.arrow import pa, pc
 from leanmatch.data.columns import REQUIRED, SPLIT_NAMES, SPLITS
 from leanmatch.data.problems import Problem
 from leanmatch.data.readers.plain_values import as_list
+from leanmatch.data.readers.roles import label_of
 from leanmatch.data.readers.text_values import one_text
 from leanmatch.data.timestamps import parse_timestamp
 
@@ -22,8 +23,6 @@ TEXT = pa.large_string()
 TIME = pa.timestamp("us", tz="UTC")
 FIRST_SECOND, END_SECOND = -62_135_596_800, 253_402_300_800
 """The years 1 to 9999, in seconds from 1970."""
-
-LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, 0: 0, 1: 1}
 
 Values: TypeAlias = Any
 """A sequence of Python values, an Arrow array or a chunked array."""
@@ -48,7 +47,7 @@ def canonical_rows(columns: Mapping[str, Values], lines: Sequence[int]) -> tuple
     arrays: dict[str, pa.Array] = {}
     for name, values in columns.items():
         if name == "label":
-            arrays[name] = _mapped(name, values, lines, problems, pa.int8(), _label, "0 or 1 is needed")
+            arrays[name] = _mapped(name, values, lines, problems, pa.int8(), label_of, "0 or 1 is needed")
         elif name == "split":
             arrays[name] = _mapped(
                 name, values, lines, problems, TEXT, _split, f"one of: {', '.join(SPLITS)}"
@@ -146,10 +145,6 @@ def _in_calendar(values: pa.Array) -> bool:
     unit = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[values.type.unit]
     ends = pc.min_max(values.cast(pa.int64())).as_py()
     return bool(FIRST_SECOND * unit <= ends["min"] and ends["max"] < END_SECOND * unit)
-
-
-def _label(value: Any) -> int:
-    return LABELS[value.strip() if isinstance(value, str) else value]
 
 
 def _split(value: Any) -> str:

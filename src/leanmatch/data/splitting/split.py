@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from leanmatch.data.columns import guess
 from leanmatch.data.near_duplicates import near_pairs
 from leanmatch.data.splitting.components import random_parts
 from leanmatch.data.splitting.leakage import LeakageReport, TextRows, leaking_rows
@@ -108,9 +109,11 @@ def _held_out(table: PairTable, options: SplitOptions) -> NDArray[np.bool_]:
             held |= mask
     if options.after is not None:
         if not table.has("timestamp"):
+            column = _time_column(table)
             raise DataError(
-                f"{table.source or 'the table'} has no column 'timestamp', which --after needs",
-                remedy="name it: --column timestamp=NAME",
+                f"{table.source or 'the table'} has no column 'timestamp', which a split by time needs",
+                remedy=f"name the column of times when reading: columns={{'timestamp': {column!r}}}",
+                command=f"name the column of times: --column timestamp={column}",
             )
         limit = parse_timestamp(options.after)
         times = table.column("timestamp")
@@ -122,6 +125,10 @@ def _held_out(table: PairTable, options: SplitOptions) -> NDArray[np.bool_]:
             )
         held |= late
     return held
+
+
+def _time_column(table: PairTable) -> str:
+    return guess("timestamp", table.slice_columns) or guess("date", table.slice_columns) or "NAME"
 
 
 def _leakage(data: TextRows, rows: dict[str, NDArray[np.int64]], options: SplitOptions) -> LeakageReport:
