@@ -26,10 +26,10 @@ from leanmatch.formats import load_matcher
 class Contestant:
     """A model, its optimizer and, where it has one, its factorizer."""
 
-    def __init__(self, model: Any, *, factored: bool, schedule: STFSchedule | None, surplus: int) -> None:
+    def __init__(self, model: Any, *, factored: bool, schedule: STFSchedule | None) -> None:
         self.model = model
         if factored:
-            factorize(model, default_spec(model, LayerSpec()), surplus=surplus, rounds=1)
+            factorize(model, default_spec(model, LayerSpec()), rounds=1)
         parameters = [p for n, p in model.named_parameters() if "embeddings." not in n]
         self.optimizer = torch.optim.AdamW(parameters, lr=1e-4)
         self.stf = STF(model, schedule, total_steps=10**6) if schedule else None
@@ -67,9 +67,9 @@ def main(arguments: list[str] | None = None) -> dict[str, list[tuple[float, floa
     base = load_matcher(options.model)
     schedule = STFSchedule(every=options.every)
     made = {
-        "dense": Contestant(copy.deepcopy(base), factored=False, schedule=None, surplus=0),
-        "frozen factors": Contestant(copy.deepcopy(base), factored=True, schedule=None, surplus=0),
-        "STF, default": Contestant(copy.deepcopy(base), factored=True, schedule=schedule, surplus=0),
+        "dense": Contestant(copy.deepcopy(base), factored=False, schedule=None),
+        "frozen factors": Contestant(copy.deepcopy(base), factored=True, schedule=None),
+        "STF, default": Contestant(copy.deepcopy(base), factored=True, schedule=schedule),
     }
     ids = torch.randint(5, base[0].auto_model.config.vocab_size, (options.batch, options.tokens))
     features = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

@@ -20,7 +20,6 @@ class Contestant:
 
     Attributes:
         layer: how the encoder's linear layers are compressed.
-        surplus: nonzeros to be thinned out.
         schedule: of the straight-through factorizer, None for frozen supports.
         embeddings, positions: how those are compressed, None for not at all.
         trained: fine-tuned after the conversion; false for one shot.
@@ -28,7 +27,6 @@ class Contestant:
     """
 
     layer: LayerSpec
-    surplus: int = 0
     schedule: STFSchedule | None = None
     embeddings: LayerSpec | None = None
     positions: LayerSpec | None = None
@@ -54,7 +52,6 @@ def _plain(contestant: Contestant) -> Contestant:
 
 METHODS: dict[str, Callable[[float, bool], Contestant]] = {
     "stf": lambda ratio, whole: _dense_sparse(ratio, whole, schedule=STFSchedule()),
-    "thinning": lambda ratio, whole: _dense_sparse(ratio, whole, surplus=2, schedule=STFSchedule(share=0.0)),
     "factor": _dense_sparse,
     "plain-factor": lambda ratio, whole: _plain(_dense_sparse(ratio, whole)),
     "svd": lambda ratio, whole: Contestant(

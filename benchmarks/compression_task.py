@@ -62,7 +62,6 @@ class Task(ABC):
             spec,
             calibration_texts=self.calibration_texts(),
             tokenizer=self.tokenizer,
-            surplus=contestant.surplus,
             seed=seed,
         )
         result: dict[str, Any] = {
@@ -70,7 +69,7 @@ class Task(ABC):
             "mean_error": conversion.mean_error,
             **{f"one_shot_{key}": value for key, value in self.loss(model).items()},
         }
-        if self.options.one_shot and not contestant.surplus:
+        if self.options.one_shot:
             result["one_shot"] = self.scores(model)
         if contestant.trained and steps:
             start = time.process_time()

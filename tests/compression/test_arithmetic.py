@@ -6,14 +6,13 @@ import itertools
 
 import pytest
 import torch
-from torch.nn import functional
 
 from leanmatch.compression.decode import bag_decode, decode, scatter_decode
 from leanmatch.compression.fitting.blocks import blocks_of, metric_of, rows_of
 from leanmatch.compression.fitting.fit import rank_for
 from leanmatch.compression.fitting.pursuit import pursue, refit
 from leanmatch.compression.quantize import fake_quantize, quantize
-from leanmatch.compression.stf.support import drop_costs, gram_of, propose, thin, whitened_atoms
+from leanmatch.compression.stf.support import propose
 from leanmatch.errors import ModelError
 from leanmatch.factorization import Calibration
 
@@ -94,45 +93,6 @@ def test_pursuit_and_refit_agree_with_least_squares_on_their_supports():
         torch.testing.assert_close(codes.values[row, block].double(), best, atol=1e-3, rtol=1e-3)
         left = float((target - chosen @ best).square().sum())
         assert left == pytest.approx(float(codes.errors[row, block]), abs=1e-4)
-
-
-def test_dropping_costs_are_those_of_refitting_without_the_nonzero():
-    values, atoms, indices = problem(nonzeros=3, atoms=6)
-    atoms = functional.normalize(atoms, dim=2)
-    kept = torch.ones(values.shape, dtype=torch.bool)
-    kept[0, 0, 1] = False
-    costs, _ = drop_costs(values * kept, gram_of(atoms, indices), kept)
-    assert costs[0, 0, 1] == float("inf")
-    dense = blocks_of(slow_decode(values * kept, atoms, indices).float(), 4)
-    for row, block, entry in itertools.product(range(7), range(3), range(3)):
-        if not kept[row, block, entry]:
-            continue
-        rest = [j for j in range(3) if j != entry and kept[row, block, j]]
-        chosen = atoms[block, indices[row, block, rest]].T.double()
-        target = dense[block, row].double()
-        best = torch.linalg.lstsq(chosen, target[:, None]).solution[:, 0]
-        error = float((target - chosen @ best).square().sum())
-        assert float(costs[row, block, entry]) == pytest.approx(error, rel=0.02, abs=1e-4)
-
-
-def test_thinning_leaves_the_count_asked_for_and_errs_less_than_dropping_small_values():
-    values, atoms, indices = problem(rows=40, nonzeros=4, atoms=8)
-    metric = torch.eye(4).expand(3, 4, 4)
-    kept = torch.ones(values.shape, dtype=torch.bool)
-    before = slow_decode(values, atoms, indices)
-    some, left = thin(values, indices, kept, atoms, metric, least=2, total=400)
-    assert int(left.sum()) == 400
-    assert bool((left.sum(2) >= 2).all())
-    assert set(left.sum(2).unique().tolist()) == {3, 4} or 2 in left.sum(2)
-    assert (some[~left] == 0).all()
-    done, left = thin(some, indices, left, atoms, metric, least=2, total=240)
-    assert (left.sum(2) == 2).all()
-    error = (slow_decode(done, atoms, indices) - before).square().sum()
-    _, norms = whitened_atoms(atoms, metric)
-    sizes = values.abs() * norms.expand(40, -1, -1).gather(2, indices)
-    small = torch.zeros_like(kept).scatter_(2, sizes.topk(2, 2).indices, True)
-    naive = (slow_decode(values * small, atoms, indices) - before).square().sum()
-    assert error < 0.8 * naive
 
 
 def test_a_swap_is_proposed_where_the_shadow_asks_for_it_and_nowhere_else():

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-Factored = MutableMapping[tuple[tuple[str, ...], LayerSpec, int, int, int], list[CompressedLayer]]
-"""Stand-ins by the layers' names, their spec, surplus, rounds and seed."""
+Factored = MutableMapping[tuple[tuple[str, ...], LayerSpec, int, int], list[CompressedLayer]]
+"""Stand-ins by the layers' names, their spec, rounds and seed."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,6 @@ def factorize(
     calibration_texts: Sequence[str] | None = None,
     tokenizer: Any = None,
     calibration: Calibration | None = None,
-    surplus: int = 0,
     rounds: int = 15,
     seed: int = 0,
     progress: bool = False,
@@ -122,7 +121,6 @@ def factorize(
             outputs on them, which is much better than plain Frobenius error.
         tokenizer: for models that are no SentenceTransformer.
         calibration: statistics gathered before, instead of texts.
-        surplus: nonzeros a row and block on top of ``nonzeros``, to be thinned out by :class:`STF`.
         rounds: alternations of pursuit and atoms; below 10 it is a quick first look (no sweeps, see
             :class:`~leanmatch.factorization.DenseSparseOptions`).
         seed: of the first atoms and of Fisher probes.
@@ -147,11 +145,11 @@ def factorize(
         calibration = calibrate(model, linear, batches, fisher=fisher, seed=seed)
     calibration = calibration or Calibration()
     groups = _groups(planned, spec)
-    effort = Effort(surplus, rounds, seed, None if len(groups) == 1 else 1)
+    effort = Effort(rounds, seed, None if len(groups) == 1 else 1)
 
     def fit(names: tuple[str, ...]) -> list[CompressedLayer]:
         layer = planned[names[0]][1]
-        key = (names, layer, surplus, rounds, seed)
+        key = (names, layer, rounds, seed)
         if cache is not None and key in cache:
             return copy.deepcopy(cache[key])
         modules = {name: planned[name][0] for name in names}

@@ -25,7 +25,6 @@ from leanmatch.compression.decode import (
 )
 from leanmatch.compression.quantize import fake_quantize, quantize
 from leanmatch.compression.stf.evidence import Evidence
-from leanmatch.compression.stf.support import compact
 from leanmatch.errors import ModelError
 from leanmatch.factorization import DenseSparse, IntMatrix, LowRank, QuantizedDenseSparse
 
@@ -42,9 +41,6 @@ class FactoredMatrix(nn.Module):
     ``atoms_scale``, ``indices``.
 
     Attributes:
-        nonzeros: nonzeros ``k`` that are left in the end; there may be more while training thins them out.
-        kept: bool ``(m, B, k)``, the nonzeros that are left by now; None where there are no more than
-            ``nonzeros``.
         value_bits: 8, 6, 4, or None for floats.
         atom_bits: 8; matters where ``value_bits`` is given.
         identity: N:M pruning.
@@ -54,7 +50,6 @@ class FactoredMatrix(nn.Module):
     """
 
     indices: Tensor
-    kept: Tensor | None
     stf_steps: Tensor
     values_q: Tensor
     values_scale: Tensor
@@ -68,11 +63,9 @@ class FactoredMatrix(nn.Module):
         value_bits: int | None = None,
         atom_bits: int = 8,
         stack: str | None = None,
-        nonzeros: int | None = None,
     ) -> None:
         super().__init__()
         self.shape = factors.shape
-        self.nonzeros = nonzeros or factors.nonzeros
         self.width, self.atom_count = factors.width, factors.atom_count
         self.identity, self.stack = factors.identity, stack
         self.evidence: Evidence | None = None
@@ -80,8 +73,6 @@ class FactoredMatrix(nn.Module):
         self.finalized = isinstance(factors, QuantizedDenseSparse)
         indices = as_tensor(factors.indices.astype(np.int32)).to(index_tensor_dtype(self.atom_count))
         self.register_buffer("indices", indices)
-        more = self.nonzeros < factors.nonzeros
-        self.register_buffer("kept", torch.ones(indices.shape, dtype=torch.bool) if more else None)
         if isinstance(factors, QuantizedDenseSparse):
             self.value_bits: int | None = factors.value_bits
             self.atom_bits = factors.atom_bits
@@ -107,8 +98,7 @@ class FactoredMatrix(nn.Module):
             values = self.values_q.float() * self.values_scale[:, None, None]
             atoms = None if self.identity else self.atoms_q.float() * self.atoms_scale[..., None]
             return values, atoms
-        values = self.values if self.kept is None else self.values * self.kept
-        values = fake_quantize(values, self.value_bits, (1, 2))
+        values = fake_quantize(self.values, self.value_bits, (1, 2))
         if self.identity:
             return values, None
         return values, fake_quantize(self.atoms, self.atom_bits if self.value_bits else None, (2,))
@@ -159,10 +149,6 @@ class FactoredMatrix(nn.Module):
             atoms = None if self.identity else (self.atoms_q, self.atoms_scale)
         else:
             values = self.values.detach()
-            if self.kept is not None:
-                plain, metric = self.atoms_or_identity(), self.metric_or_identity()
-                values, chosen = compact(values, self.indices, self.kept, plain, metric, self.nonzeros)
-                indices = index_array(chosen, self.atom_count)
             if self.value_bits is None:
                 if self.identity:
                     return DenseSparse.with_identity(indices, as_array(values), self.width)

@@ -46,13 +46,11 @@ class Effort:
     """How the factors are looked for.
 
     Attributes:
-        surplus: nonzeros a row and block on top of those of the spec.
         rounds: alternations of pursuit and atoms.
         seed: of the first atoms.
         threads: of the pursuit; None for as many as torch uses.
     """
 
-    surplus: int = 0
     rounds: int = 15
     seed: int = 0
     threads: int | None = None
@@ -106,8 +104,9 @@ def _fit_linear(
         assert isinstance(low, LowRank)
         return LowRankLinear(LowRankMatrix(low, bits=layer.value_bits).to(weight.device), module.bias)
     if layer.method == "nm":
-        keep = min(layer.nonzeros + effort.surplus, layer.block)
-        found = prune(as_array(weight), PruneOptions(keep=keep, of=layer.block), statistics.weights).factors
+        found = prune(
+            as_array(weight), PruneOptions(keep=layer.nonzeros, of=layer.block), statistics.weights
+        ).factors
         assert isinstance(found, DenseSparse)
         made = _factored(found, layer).to(weight.device)
         made.metric = metric_of(statistics.weights, weight.shape[1], layer.block).to(weight.device)
@@ -135,8 +134,7 @@ def _fit_embedding(module: nn.Embedding, layer: LayerSpec, effort: Effort) -> Co
         matrix = QuantizedMatrix(weight, bits=layer.bits, group=layer.group)
         return QuantizedEmbedding(matrix, module.padding_idx)
     nothing = _Statistics(None, None, Weights())
-    plain = Effort(0, effort.rounds, effort.seed, effort.threads)
-    return FactoredEmbedding(_dense_sparse(weight, layer, nothing, plain)[0], module.padding_idx)
+    return FactoredEmbedding(_dense_sparse(weight, layer, nothing, effort)[0], module.padding_idx)
 
 
 def _dense_sparse(
@@ -152,7 +150,7 @@ def _dense_sparse(
     options = DenseSparseOptions(
         width=layer.block,
         atoms=layer.atoms,
-        nonzeros=min(layer.nonzeros + effort.surplus, layer.atoms),
+        nonzeros=layer.nonzeros,
         iterations=effort.rounds,
         compensate=layer.compensate and statistics.moment is not None,
         sweeps=SWEEPS if effort.rounds >= ROUGH else 0,
@@ -196,9 +194,7 @@ def rank_for(rows: int, columns: int, ratio: float) -> int:
 
 
 def _factored(found: DenseSparse, layer: LayerSpec, stack: str | None = None) -> FactoredMatrix:
-    return FactoredMatrix(
-        found, value_bits=layer.value_bits, atom_bits=layer.atom_bits, stack=stack, nonzeros=layer.nonzeros
-    )
+    return FactoredMatrix(found, value_bits=layer.value_bits, atom_bits=layer.atom_bits, stack=stack)
 
 
 def _statistics(layer: LayerSpec, calibration: Calibration, names: Sequence[str]) -> _Statistics:

@@ -1,14 +1,9 @@
 """The Straight-Through Factorizer: supports that are learned with values and atoms, on the task's loss.
 
-Values and atoms are trained at every step, like any parameter. Supports change at refreshes, in one of two
-ways:
-
-- **Swaps** (the default). A shadow weight ``W^ + step`` gathers the straight-through gradient ``dL/dW^``
-  between refreshes, also the part that the present atoms cannot express. A refresh pursues the shadow and
-  takes a new support for the rows and blocks that gain most, a bounded share of them.
-- **Thinning**, after ``factorize(..., surplus=2)``. Training starts with more nonzeros than asked for;
-  refreshes drop those that cost least after the others have made up for it, until ``nonzeros`` are left. Over
-  100 to 150 steps this was behind frozen supports (docs/LOG.md).
+Values and atoms are trained at every step, like any parameter. Supports change at refreshes. Between two
+refreshes a shadow weight ``W^ + step`` gathers the straight-through gradient ``dL/dW^``, including the part
+that the present atoms cannot express. A refresh pursues the shadow and takes a new support for the rows and
+blocks that gain most, a bounded share of them.
 
 After ``freeze`` of the run supports are final and only values and atoms are trained.
 """
@@ -25,7 +20,7 @@ from leanmatch.compression.fitting.blocks import blocks_of, rows_of
 from leanmatch.compression.layers import CompressedLayer
 from leanmatch.compression.matrices import FactoredMatrix
 from leanmatch.compression.stf.evidence import Evidence
-from leanmatch.compression.stf.support import propose, thin
+from leanmatch.compression.stf.support import propose
 from leanmatch.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -99,7 +94,7 @@ class STF:
         self._clock = first
         self.history: list[dict[str, float]] = []
         for matrix in self.matrices.values():
-            if self.schedule.share and matrix.evidence is None and matrix.kept is None:
+            if self.schedule.share and matrix.evidence is None:
                 matrix.evidence = Evidence(matrix.shape, matrix.metric_or_identity())
 
     @property
@@ -139,36 +134,14 @@ class STF:
             progress: 0 at the start of the phase in which supports change, 1 at its end.
             optimizer: see :meth:`step`.
         """
-        swapped = dropped = entries = 0
+        swapped = entries = 0
         for matrix in self.matrices.values():
-            if matrix.kept is not None:
-                dropped += self._thin(matrix, progress, optimizer)
-            elif self.schedule.share and matrix.evidence is not None and progress < 1:
+            if self.schedule.share and matrix.evidence is not None and progress < 1:
                 swapped += self._swap(matrix, progress, optimizer)
             entries += matrix.shape[0] * matrix.indices.shape[1]
-        record = {"step": self.steps, "swapped": swapped / entries, "dropped": dropped / entries}
+        record = {"step": self.steps, "swapped": swapped / entries}
         self.history.append(record)
         return record
-
-    def _thin(self, matrix: FactoredMatrix, progress: float, optimizer: Any) -> int:
-        assert matrix.kept is not None
-        rows, blocks, most = matrix.values.shape
-        # cubic, as in Zhu, Gupta: To prune, or not to prune (arXiv 1710.01878): most go early
-        surplus = (most - matrix.nonzeros) * max(0.0, 1 - progress) ** 3
-        values, kept = thin(
-            matrix.values,
-            matrix.indices,
-            matrix.kept,
-            matrix.atoms_or_identity(),
-            matrix.metric_or_identity(),
-            least=matrix.nonzeros,
-            total=round(rows * blocks * (matrix.nonzeros + surplus)),
-        )
-        gone = matrix.kept & ~kept
-        matrix.values.copy_(torch.where(kept, values, 0.0))
-        matrix.kept.copy_(kept)
-        forget_moments(optimizer, matrix.values, gone)
-        return int(gone.sum())
 
     def _swap(self, matrix: FactoredMatrix, progress: float, optimizer: Any) -> int:
         evidence = matrix.evidence
