@@ -11,6 +11,8 @@ import typer
 from typer.testing import CliRunner
 
 from leanmatch.cli.recommend import recommend
+from leanmatch.data import ItemTable
+from leanmatch.index import create_catalogue, items_of, open_encoder
 
 pytest.importorskip("sentence_transformers", reason="the train extra is not installed")
 pytest.importorskip("faiss", reason="faiss-cpu is not installed")
@@ -44,11 +46,12 @@ def model(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def items(tmp_path):
-    file = tmp_path / "items.jsonl"
-    file.write_text("".join(json.dumps({"id": i, "text": t}) + "\n" for i, t in ITEMS), encoding="utf-8")
-    return file
+@pytest.fixture(scope="module")
+def catalogue(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("catalogue") / "c"
+    items = items_of(ItemTable.from_columns([key for key, _ in ITEMS], [text for _, text in ITEMS]))
+    create_catalogue(folder, items, open_encoder(model))
+    return folder
 
 
 def run(*arguments, stdin=None):
@@ -57,8 +60,8 @@ def run(*arguments, stdin=None):
     return CliRunner().invoke(app, [str(one) for one in arguments], input=stdin)
 
 
-def test_json(model, items):
-    result = run(model, items, "usb", "camera", "-k", 2, "--json", "--device", "cpu")
+def test_json(catalogue):
+    result = run(catalogue, "usb", "camera", "-k", 2, "--json", "--device", "cpu")
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
     assert document["items"] == 4 and [one["text"] for one in document["queries"]] == ["usb", "camera"]
@@ -67,20 +70,20 @@ def test_json(model, items):
     assert document["queries"][1]["recommendations"][0]["id"] == "c"
 
 
-def test_table(model, items):
-    result = run(model, items, "tripod", "-k", 1, "--device", "cpu")
+def test_table(catalogue):
+    result = run(catalogue, "tripod", "-k", 1, "--device", "cpu")
     assert result.exit_code == 0, result.output
     assert "café 😀 tripod [bold]" in result.stdout and "rank" in result.stdout and "0." in result.stdout
 
 
-def test_self_is_left_out_unless_asked_for(model, items):
+def test_self_is_left_out_unless_asked_for(catalogue):
     for flag, expected in (([], "b"), (["--include-self"], "a")):
-        result = run(model, items, "usb dock", "-k", 1, "--json", "--device", "cpu", *flag)
+        result = run(catalogue, "usb dock", "-k", 1, "--json", "--device", "cpu", *flag)
         assert json.loads(result.stdout)["queries"][0]["recommendations"][0]["id"] == expected
 
 
-def test_stdin_with_bom_crlf_and_blank_lines(model, items):
-    result = run(model, items, "-", "--json", "--device", "cpu", stdin=b"\xef\xbb\xbfusb\r\n\r\ncamera\r\n")
+def test_stdin_with_bom_crlf_and_blank_lines(catalogue):
+    result = run(catalogue, "-", "--json", "--device", "cpu", stdin=b"\xef\xbb\xbfusb\r\n\r\ncamera\r\n")
     assert [one["text"] for one in json.loads(result.stdout)["queries"]] == ["usb", "camera"]
 
 
@@ -92,67 +95,23 @@ def test_stdin_with_bom_crlf_and_blank_lines(model, items):
         (["-"], b"\xff\xfe", 1, "not UTF-8"),
     ],
 )
-def test_texts_that_are_none(model, items, texts, stdin, code, message):
-    result = run(model, items, *texts, stdin=stdin)
+def test_texts_that_are_none(catalogue, texts, stdin, code, message):
+    result = run(catalogue, *texts, stdin=stdin)
     assert result.exit_code == code and message in result.stderr and result.stdout == ""
 
 
-def test_bad_items_are_left_out_when_told(model, items):
-    with items.open("a", encoding="utf-8") as handle:
-        handle.write(json.dumps({"id": "e", "text": " "}) + "\n")
-    stopped = run(model, items, "usb", "--json", "--device", "cpu")
-    assert stopped.exit_code == 1 and "--on-error skip" in stopped.stderr
-    told = run(model, items, "usb", "--json", "--device", "cpu", "--on-error", "skip")
-    assert told.exit_code == 0, told.output
-    document = json.loads(told.stdout)
-    assert (document["items"], document["skipped"]) == (4, 1)
-    assert "items.jsonl:5 column 'text': the text is missing or blank" in told.stderr
-
-
-def test_columns_can_be_named(model, tmp_path):
-    file = tmp_path / "items.csv"
-    file.write_text("sku,description,brand\n7,usb,dock\n8,red,camera\n", encoding="utf-8")
-    stopped = run(model, file, "usb dock", "--json", "--device", "cpu")
-    assert stopped.exit_code == 1 and "--text-column" in stopped.stderr and "sku" in stopped.stderr
-    columns = ("--id-column", "sku", "--text-column", "brand", "--text-column", "description")
-    named = run(model, file, "dock", "-k", 1, "--json", "--device", "cpu", *columns)
-    assert named.exit_code == 0, named.output
-    (first,) = json.loads(named.stdout)["queries"][0]["recommendations"]
-    assert (first["id"], first["text"]) == ("7", "dock usb")
-    wrong = run(model, file, "usb", "--device", "cpu", "--text-column", "brnd")
-    assert wrong.exit_code == 1 and "did you mean 'brand'?" in wrong.stderr
-
-
-def test_usage_errors(model, items):
-    assert run(model, items).exit_code == 2
-    assert run(model, items, "usb", "-k", 0).exit_code == 2
-    result = run(model, items, "usb", "--device", "gpu")
+def test_usage_errors(catalogue):
+    assert run(catalogue).exit_code == 2
+    assert run(catalogue, "usb", "-k", 0).exit_code == 2
+    result = run(catalogue, "usb", "--device", "gpu")
     assert result.exit_code == 2 and "unknown device 'gpu'" in result.stderr
 
 
-def test_missing_model_and_items(model, items, tmp_path):
-    result = run(tmp_path / "nowhere", items, "usb")
-    assert result.exit_code == 1 and "no such model folder" in result.stderr
-    result = run(model, tmp_path / "nowhere.csv", "usb")
-    assert result.exit_code == 1 and "nowhere.csv" in result.stderr
-
-
-def test_vectors_are_kept_and_reused(model, items, tmp_path):
-    file = tmp_path / "v.npz"
-    arguments = (model, items, "usb", "--json", "--device", "cpu", "--vectors", file)
-    first = run(*arguments)
-    assert first.exit_code == 0 and "not there yet" in first.stderr
-    stamp = file.stat().st_mtime_ns
-    second = run(*arguments)
-    assert second.stderr == "" and second.stdout == first.stdout and file.stat().st_mtime_ns == stamp
-    with items.open("a") as stream:
-        stream.write('{"id": "e", "text": "usb tripod"}\n')
-    third = run(*arguments)
-    assert "other items; encoding 5 items" in " ".join(third.stderr.split())
-    assert '"e"' in third.stdout
-    file.write_bytes(file.read_bytes()[:100])
-    fourth = run(*arguments)
-    assert fourth.exit_code == 0 and "damaged" in fourth.stderr and fourth.stdout == third.stdout
+def test_a_model_folder_is_refused_with_the_commands_to_type(model, tmp_path):
+    result = run(model, "usb")
+    assert result.exit_code == 2 and "no catalogue" in result.stderr
+    assert "leanmatch index build MODEL ITEMS -o CATALOGUE" in " ".join(result.stderr.split())
+    assert run(tmp_path / "nowhere", "usb").exit_code == 2
 
 
 def test_importing_the_command_is_cheap():

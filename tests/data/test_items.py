@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from leanmatch.data import ItemTable, read_items, read_pairs
-from leanmatch.data.fingerprints import table_fingerprint
 from leanmatch.data.readers.delimited import delimiter_named, sniff_delimiter
 from leanmatch.data.readers.item_changes import read_changes
 from leanmatch.data.readers.items import read_ids
@@ -40,7 +39,6 @@ def test_row_numbers_and_named_columns(tmp_path: Path) -> None:
     )
     joined = read_items(tmp_path / "a.tsv", id_column="brand", text_columns=["brand", "name"])
     assert joined.ids == ["acme", "foo"] and joined.texts[1] == "foo usb"
-    assert len({items.fingerprint(), joined.fingerprint()}) == 2
 
 
 def test_metadata_stays_aligned_when_rows_are_skipped(tmp_path: Path) -> None:
@@ -72,13 +70,6 @@ def test_errors(tmp_path: Path) -> None:
         ItemTable.from_columns(["a"], ["b"]).metadata(1)
     with pytest.raises(DataError, match="differ in length"):
         ItemTable.from_columns(["a"], [])
-
-
-def test_the_fingerprint_is_that_of_a_table_with_these_columns() -> None:
-    items = ItemTable.from_columns(["1", "b"], ["usb dock", "日本 \N{ROCKET}"])
-    text = pa.large_string()
-    table = pa.table({"id": pa.array(items.ids, text), "text": pa.array(items.texts, text)})
-    assert items.fingerprint() == table_fingerprint(table)
 
 
 @pytest.mark.parametrize(

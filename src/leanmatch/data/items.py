@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from leanmatch.data.problems import SkippedRow
 from leanmatch.errors import DataError
@@ -134,13 +131,3 @@ class ItemTable:
     def metadata_values(self, name: str) -> list[Any]:
         """All values of one further column, None where there is none."""
         return list(self._metadata[name])
-
-    def fingerprint(self) -> str:
-        """SHA-256 over identifiers, texts and their order: that of a pair table with these two columns."""
-        digest = hashlib.sha256(f"leanmatch table 1, {len(self)} rows".encode())
-        for name, values in (("id", self.ids), ("text", self.texts)):
-            parts = [value.encode() for value in values]
-            digest.update(f"\0{name}\0large_string\0".encode())
-            digest.update(np.array([len(part) for part in parts], "<i8").tobytes())
-            digest.update(b"".join(parts))
-        return digest.hexdigest()

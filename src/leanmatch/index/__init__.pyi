@@ -23,9 +23,6 @@ from .storage.manifest import SourceColumns as SourceColumns
 from .storage.manifest import check_files as check_files
 from .storage.manifest import read_manifest as read_manifest
 from .storage.transaction import WriteOptions as WriteOptions
-from .vectors import VectorFile as VectorFile
-from .vectors import read_vectors as read_vectors
-from .vectors import write_vectors as write_vectors
 from .writer import create_catalogue as create_catalogue
 from .writer import delete_items as delete_items
 from .writer import put_extra as put_extra
