@@ -65,7 +65,7 @@ install: $(PACKAGE_STAMP) ## only the set-up
 
 clean: ## remove builds, caches and .venv
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage coverage.xml htmlcov .venv
-	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests benchmarks research -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV_STAMP):
 	@scripts/setup.sh venv $(VENV)

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from leanmatch.cpus import usable_cpus
 from leanmatch.factorization.pursuit.batched import pursue_torch
 from leanmatch.factorization.pursuit.native import (
     LEVELS,
@@ -34,7 +35,6 @@ from leanmatch.factorization.pursuit.native import (
     level,
     pursue,
     refit,
-    usable_threads,
 )
 from leanmatch.factorization.pursuit.reference import pursue_reference
 from leanmatch.files import atomic_file
@@ -154,7 +154,7 @@ def by_level(made: list[Layer], rounds: int) -> dict[str, dict[str, float]]:
 
 
 def report(arguments: argparse.Namespace, command: list[str]) -> str:
-    threads = usable_threads()
+    threads = usable_cpus()
     torch.set_num_threads(threads)
     lines = [
         "# Pursuit: a full projection of all linear layers",

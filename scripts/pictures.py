@@ -3,7 +3,7 @@
     leanmatch demo
     python scripts/pictures.py --demo demo-output
 
-The other one, quality against size, is made by benchmarks/compression_table.py.
+The other one, quality against size, is made by research/compression_table.py.
 """
 
 from __future__ import annotations

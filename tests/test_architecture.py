@@ -149,8 +149,8 @@ def test_the_package_keeps_its_shape(repository: Path) -> None:
 
 
 def test_no_file_of_the_repository_is_long(repository: Path) -> None:
-    """Tests, benchmarks, scripts and C++ as well; `violations` looks at the package only."""
-    folders = ("tests", "benchmarks", "examples", "scripts", "csrc", "src")
+    """Tests, benchmarks, research, scripts and C++ as well; `violations` looks at the package only."""
+    folders = ("tests", "benchmarks", "research", "examples", "scripts", "csrc", "src")
     files = [path for folder in folders for path in sorted((repository / folder).rglob("*"))]
     code = [path for path in files if path.suffix in {".py", ".cpp", ".h", ".sh", ".js"}]
     assert len(code) > 200

@@ -13,7 +13,7 @@ import pytest
 
 @pytest.fixture
 def scripts(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "research"))
     names = [name for name in sys.modules if name.startswith("compression_")]
     yield importlib.import_module("compression_table"), importlib.import_module("compression_match")
     for name in [n for n in sys.modules if n.startswith("compression_") and n not in names]:

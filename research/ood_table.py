@@ -1,0 +1,185 @@
+"""Tables from the runs of ``research/ood_grid.py``: ``docs/results/ood.md``.
+
+    python research/ood_table.py docs/results/ood/runs.parquet -o docs/results/ood.md
+
+Metric: MRR@10 in points, mean over queries and seeds. Intervals: paired bootstrap over queries (each query's
+mean over the seeds), 95%, of the difference from plain fine-tuning in the same seeds.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from collect import read_runs
+from numpy.typing import NDArray
+from pages import arguments_of, publish
+
+from leanmatch.metrics.bootstrap import Interval, interval, resampled_ratios
+from leanmatch.training.selection.choice import SHARES, Candidate, choose, explore
+
+Scores = NDArray[np.float64]
+Runs = dict[str, dict[str, Any]]  # method -> result file, of one setting, regime and seed
+WEIGHTS = {
+    "plain": (0.0,),
+    "itv": (0.3,),
+    "soup": (0.0, 0.3),
+    "itv-score": (0.3,),
+    "soup-score": (0.0, 0.3),
+}
+
+
+def _reciprocal(packed: bytes) -> Scores:
+    ranks = np.frombuffer(packed, np.uint8).astype(np.float64)
+    return np.where(ranks > 0, 1 / np.maximum(ranks, 1), 0.0)
+
+
+def _at(method: str, average: str) -> Callable[[Runs], dict[str, Scores] | None]:
+    def pick(runs: Runs) -> dict[str, Scores] | None:
+        if method not in runs:
+            return None
+        return {name: _reciprocal(runs[method]["ranks"][average][name]) for name in ("in", "out")}
+
+    return pick
+
+
+def _chosen(methods: tuple[str, ...]) -> Callable[[Runs], dict[str, Scores] | None]:
+    """What ``weight`` and ``average`` auto choose, from validation slices alone."""
+
+    def pick(runs: Runs) -> dict[str, Scores] | None:
+        if not all(method in runs for method in methods):
+            return None
+        place = {
+            Candidate(WEIGHTS[method], float(average)): (method, average)
+            for method in methods
+            for average in runs[method]["ranks"]
+            if float(average) in SHARES
+        }
+
+        def score(candidate: Candidate) -> dict[str, Scores]:
+            method, average = place[candidate]
+            return {name: _reciprocal(runs[method]["ranks"][average][name]) for name in ("valid", "shifted")}
+
+        shares = {WEIGHTS[m]: [c.share for c in place if c.weights == WEIGHTS[m]] for m in methods}
+        return _at(*place[choose(explore(shares, score), "MRR@10").candidate])(runs)
+
+    return pick
+
+
+ROWS: dict[str, Callable[[Runs], dict[str, Scores] | None]] = {
+    "base": _at("plain", "0"),
+    "plain": _at("plain", "1"),
+    "plain, early stopping": _at("early", "1"),
+    "masking": _at("mask", "1"),
+    "OutReg": _at("out", "1"),
+    "LoRA": _at("lora", "1"),
+    "WiSE-FT (plain, average 0.5)": _at("plain", "0.5"),
+    "WiSE-FT, average auto": _chosen(("plain",)),
+    "ITVReg (effect, all pairs)": _at("itv", "1"),
+    "ITVReg, score matching": _at("itv-score", "1"),
+    "ITVReg, one-sided": _at("itv-one-sided", "1"),
+    "ITVReg, diagonal": _at("itv-diagonal", "1"),
+    "ITVReg, average 0.5": _at("itv", "0.5"),
+    "ITVReg, average auto": _chosen(("itv",)),
+    "ITVReg, score matching, average auto": _chosen(("itv-score",)),
+    "soup of plain and ITVReg": _at("soup", "1"),
+    "soup of plain and ITVReg, score matching": _at("soup-score", "1"),
+    "the choice with effect matching": _chosen(("plain", "itv", "soup")),
+    "**default: weight auto, average auto**": _chosen(("plain", "itv-score", "soup-score")),
+}
+DEFAULT = "**default: weight auto, average auto**"
+RIVALS = {row for row in ROWS if row != DEFAULT and not any(ours in row for ours in ("ITVReg", "choice"))}
+
+
+def main() -> None:
+    arguments = arguments_of(__doc__)
+    groups: dict[tuple[str, str], dict[str, dict[int, Runs]]] = defaultdict(lambda: defaultdict(dict))
+    for result in read_runs(arguments.results).values():
+        seeds = groups[result["encoder"], result["regime"]][result["setting"]]
+        seeds.setdefault(result["seed"], {})[result["method"]] = result
+    text = "\n".join(part for key in sorted(groups, reverse=True) for part in _section(*key, groups[key]))
+    publish(text + "\n", arguments.output, "<!-- tables -->\n")
+
+
+def _section(encoder: str, regime: str, settings: dict[str, dict[int, Runs]]) -> list[str]:
+    names = sorted(settings)
+    lines = [f"\n## {encoder}, {regime} fine-tuning\n"]
+    seeds = "; ".join(f"{name}: seeds {', '.join(map(str, sorted(settings[name])))}" for name in names)
+    lines.append(f"{seeds}. In = test pairs of the training domain, out = of the other.\n")
+    lines.append("| | " + " | ".join(f"{name} in | {name} out" for name in names) + " |")
+    lines.append("|---" * (1 + 2 * len(names)) + "|")
+    means: dict[str, dict[tuple[str, str], Scores]] = {}
+    for row, pick in ROWS.items():
+        cells = {}
+        for name in names:
+            found = _mean_over_seeds(settings[name], pick, required=row)
+            for side in ("in", "out"):
+                if found is not None:
+                    cells[name, side] = found
+        values = {key: scores[key[1]] for key, scores in cells.items()}
+        if not values:
+            continue
+        means[row] = values
+        shown = []
+        for name in names:
+            for side in ("in", "out"):
+                shown.append(_cell(values.get((name, side)), means.get("plain", {}).get((name, side)), row))
+        lines.append(f"| {row} | " + " | ".join(shown) + " |")
+    return [*lines, *_verdicts(names, means)]
+
+
+def _mean_over_seeds(
+    seeds: dict[int, Runs], pick: Callable[[Runs], dict[str, Scores] | None], *, required: str
+) -> dict[str, Scores] | None:
+    """Each query's mean over the seeds that have every method of the row; None where no seed has."""
+    found = [scores for runs in seeds.values() if (scores := pick(runs)) is not None]
+    if not found or (len(found) < len(seeds) and required == "plain"):
+        return None
+    return {side: np.mean([scores[side] for scores in found], axis=0) for side in ("in", "out")}
+
+
+def _difference(values: Scores, other: Scores) -> tuple[float, Interval]:
+    difference = (values - other)[:, None]
+    samples = resampled_ratios(difference, np.ones_like(difference), resamples=2000, seed=0)[:, 0]
+    return float(difference.mean()), interval(samples, float(difference.mean()), confidence=0.95)
+
+
+def _cell(values: Scores | None, plain: Scores | None, row: str) -> str:
+    if values is None:
+        return ""
+    text = f"{100 * values.mean():.1f}"
+    if plain is None or row in ("plain",):
+        return text
+    _, bounds = _difference(values, plain)
+    return f"{text} ({100 * bounds.low:+.1f} to {100 * bounds.high:+.1f})"
+
+
+def _verdicts(names: list[str], means: dict[str, dict[tuple[str, str], Scores]]) -> list[str]:
+    """The default recipe against the best other rows, chosen with hindsight on the test slice itself."""
+    if DEFAULT not in means:
+        return []
+    lines = [
+        "\nThe default against the best other rows of each column, picked with hindsight: of the rivals, "
+        "and of all.\n",
+        "| | best rival | difference (interval) | best of all | difference (interval) |",
+        "|---|---|---|---|---|",
+    ]
+    for name in names:
+        for side in ("in", "out"):
+            ours = means[DEFAULT].get((name, side))
+            others = {row: v[name, side] for row, v in means.items() if (name, side) in v and row != DEFAULT}
+            if ours is None:
+                continue
+            cells = [f"{name}, {side}"]
+            for pool in (RIVALS & others.keys(), others.keys()):
+                best = max(sorted(pool), key=lambda row: float(others[row].mean()))
+                mean, bounds = _difference(ours, others[best])
+                cells += [best, f"{100 * mean:+.2f} ({100 * bounds.low:+.2f} to {100 * bounds.high:+.2f})"]
+            lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""The runs under docs/results: folding them, and the pages that are made from them."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="torch is not installed")
+pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+
+SCRIPTS = (
+    "collect",
+    "pages",
+    "private_data",
+    "compression_match",
+    "compression_methods",
+    "compression_table",
+    "compression_task",
+    "ood_table",
+    "serve_table",
+)
+
+
+@pytest.fixture
+def script(repository, monkeypatch):
+    monkeypatch.syspath_prepend(str(repository / "research"))
+    yield importlib.import_module
+    for name in SCRIPTS:
+        sys.modules.pop(name, None)
+
+
+def ranked(**averages):
+    base = {"encoder": "static", "setting": "a>b", "regime": "weak", "seed": 0, "method": "plain"}
+    return {**base, "ranks": {name: {"in": ranks} for name, ranks in averages.items()}}
+
+
+def test_a_page_made_again_from_the_folded_runs_is_the_page_that_is_there(
+    repository, script, tmp_path, monkeypatch
+):
+    results = repository / "docs" / "results"
+    for name, runs in (("serve", "serve/runs.jsonl"), ("ood", "ood/runs.parquet")):
+        page = tmp_path / f"{name}.md"
+        shutil.copy(results / page.name, page)
+        monkeypatch.setattr(sys, "argv", ["table", str(results / runs), "-o", str(page)])
+        script(f"{name}_table").main()
+        assert page.read_text(encoding="utf-8") == (results / page.name).read_text(encoding="utf-8")
+    page = tmp_path / "compression.md"
+    folder = results / "compression"
+    plot = tmp_path / "compression" / "quality.svg"
+    plot.parent.mkdir()
+    inputs = ["--results", str(folder / "runs.jsonl"), "--notes", str(folder / "notes.md")]
+    script("compression_table").main([*inputs, "--out", str(page), "--plot", str(plot)])
+    assert page.read_text(encoding="utf-8") == (results / page.name).read_text(encoding="utf-8")
+    assert plot.stat().st_size > 10_000
+
+
+def test_the_page_does_come_from_the_runs(repository, script, tmp_path, monkeypatch):
+    runs = script("collect").read_runs(repository / "docs" / "results" / "serve" / "runs.jsonl")
+    runs["static-1-wrk"]["seconds_to_ready"] += 1
+    script("collect").write_runs(tmp_path / "runs.jsonl", runs)
+    page = tmp_path / "serve.md"
+    shutil.copy(repository / "docs" / "results" / "serve.md", page)
+    before = page.read_text(encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["table", str(tmp_path / "runs.jsonl"), "-o", str(page)])
+    script("serve_table").main()
+    assert page.read_text(encoding="utf-8") != before
+
+
+@pytest.mark.parametrize("name", ["runs.jsonl", "runs.parquet"])
+def test_folding_replaces_runs_of_a_name_and_keeps_the_others(script, tmp_path, capsys, name):
+    collect, target, folder = script("collect"), tmp_path / "new" / name, tmp_path / "runs"
+    folder.mkdir()
+
+    def write(run, path):
+        packed = {a: {s: collect.pack_ranks(r) for s, r in by.items()} for a, by in run["ranks"].items()}
+        (folder / path).write_text(json.dumps(run | ({"ranks": packed})))
+
+    first, second = ranked(**{"0": b"\1\2\0", "1": b"\1\1\0"}), ranked(**{"0": b"\1\2\0"}) | {"method": "itv"}
+    if name == "runs.jsonl":
+        for run in (first, second):
+            del run["ranks"]
+        (folder / "first.json").write_text(json.dumps(first))
+        (folder / "second.json").write_text(json.dumps(second))
+    else:
+        write(first, "first.json")
+        write(second, "second.json")
+    collect.main([str(folder), str(target)])
+    assert collect.read_runs(target) == {"first": first, "second": second}
+    (folder / "second.json").unlink()
+    if name == "runs.jsonl":
+        fresh = merged = first | {"seconds": 3}
+        (folder / "first.json").write_text(json.dumps(fresh))
+    else:
+        fresh = ranked(**{"1": b"\3\3\3"}) | {"seconds": 3}
+        merged = fresh | {"ranks": {"0": {"in": b"\1\2\0"}, "1": {"in": b"\3\3\3"}}}
+        write(fresh, "first.json")
+    collect.main([str(folder), str(target)])
+    assert collect.read_runs(target) == {"first": merged, "second": second}
+    assert "2 runs, 0 new, 1 replaced" in capsys.readouterr().out
+
+
+def test_a_folder_without_runs_is_an_error(script, tmp_path):
+    with pytest.raises(SystemExit, match="has no result files"):
+        script("collect").main([str(tmp_path), str(tmp_path / "runs.jsonl")])
+    with pytest.raises(SystemExit, match="neither a folder"):
+        script("collect").read_runs(tmp_path / "nothing.jsonl")
+
+
+def test_private_data_that_is_missing_says_what_it_must_hold(script, tmp_path):
+    with pytest.raises(SystemExit, match=r"may not contain\.(.|\n)*columns there: domain \(askubuntu"):
+        script("private_data").private_table(tmp_path, "question_pairs")
+    (tmp_path / "clinc150.tsv.gz").touch()
+    assert script("private_data").private_table(tmp_path, "clinc150") == Path(tmp_path / "clinc150.tsv.gz")
+
+
+@pytest.mark.parametrize("name", ["calibration", "compression", "ood_grid"])
+def test_scripts_that_need_private_data_say_so_first(repository, name):
+    source = (repository / "research" / f"{name}.py").read_text(encoding="utf-8")
+    assert "research/private_data.py" in source.split('"""')[1]
