@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""C0 without tab and line feed, DEL, C1, line separators, bidirectional controls, halves of surrogate pairs."""
+"""C0 but tab and line feed, DEL, C1, line separators, bidirectional controls, halves of surrogate pairs."""
 
 
 def visible(text: str) -> str:

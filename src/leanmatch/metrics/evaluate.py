@@ -73,7 +73,7 @@ def evaluate(
     notes += _zero_vectors(models, [name, against_name])
     worker = _Worker(rows, known, symmetric=symmetry.symmetric, options=options, models=models, counts=counts)
     measured: dict[bytes, SliceResult] = {}
-    found: dict[str, SliceResult] = {}
+    results: dict[str, SliceResult] = {}
     for part in parts:
         key = part.rows.tobytes()
         twin = measured.get(key)
@@ -83,7 +83,7 @@ def evaluate(
             result = replace(twin, name=part.name, kind=part.kind, same_as=twin.name)
             notes.append(f"{part.name} has the same rows as {twin.name}")
         if result.metrics:
-            found[part.name] = result
+            results[part.name] = result
     return Evaluation(
         name=name,
         against=against_name if against is not None else None,
@@ -92,7 +92,7 @@ def evaluate(
         symmetric=symmetry.symmetric,
         candidates=_candidates_in_words(rows, symmetry.symmetric, symmetry.reason),
         confidence=options.confidence,
-        slices=found,
+        slices=results,
         notes=tuple(dict.fromkeys(notes)),
         options=asdict(options),
     )

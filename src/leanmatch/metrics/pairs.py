@@ -101,10 +101,10 @@ def _check(scores: NDArray[np.float64], labels: NDArray[np.generic]) -> None:
     if not np.isfinite(scores).all():
         position = int(np.flatnonzero(~np.isfinite(scores))[0])
         raise DataError("a score is not finite", line=position + 1, value=float(scores[position]))
-    found = set(np.unique(labels).tolist())
-    if found != {0, 1}:
+    distinct_labels = set(np.unique(labels).tolist())
+    if distinct_labels != {0, 1}:
         raise DataError(
-            f"pair metrics need labels 0 and 1, the labels found are {sorted(found)}",
+            f"pair metrics need labels 0 and 1, the labels found are {sorted(distinct_labels)}",
             remedy="give positives (1) and negatives (0); without negatives use retrieval metrics",
         )
 

@@ -71,7 +71,7 @@ class SeeAlsoSummary:
 
     def to_json(self) -> JsonValue:
         """Plain values, without the folder: equal installations give equal summaries."""
-        packages = {name: dict(vars(one)) for name, one in self.packages.items()}
+        packages = {name: dict(vars(counts)) for name, counts in self.packages.items()}
         return {"items": self.items, "pairs": self.pairs, "packages": packages}
 
 
@@ -111,11 +111,11 @@ def write_see_also(
     if overwrite and target.exists() and not _is_ours(target):
         raise UsageError(f"{target} was not written by this command", remedy="name another folder")
     with atomic_folder(target, overwrite=overwrite) as temporary:
-        collected, found = {}, {}
+        collected, modules_by_package = {}, {}
         for name in _with_progress(packages, show_progress):
-            found[name] = public_modules(name)
-            objects = documented_objects(found[name])
-            collected[name] = [(one, parse_docstring(one.doc)) for one in objects]
+            modules_by_package[name] = public_modules(name)
+            objects = documented_objects(modules_by_package[name])
+            collected[name] = [(documented, parse_docstring(documented.doc)) for documented in objects]
         graph = build_graph(collected)
         pairs = _pair_table(graph)
         if not pairs.num_rows:
@@ -127,9 +127,9 @@ def write_see_also(
         items = Counter(item.package for item in graph.items)
         summaries = {
             name: PackageSummary(
-                version=found[name].version,
-                modules=len(found[name].modules),
-                failed_modules=found[name].failed,
+                version=modules_by_package[name].version,
+                modules=len(modules_by_package[name].modules),
+                failed_modules=modules_by_package[name].failed,
                 items=items[name],
                 same_text=graph.same_text[name],
                 no_summary=graph.no_summary[name],
@@ -165,15 +165,15 @@ def split_of(anchor_id: str) -> str:
 
 def _pair_table(graph: SeeAlsoGraph) -> pa.Table:
     links = set(graph.links)
-    kept = sorted((one, other) for one, other in links if one < other or (other, one) not in links)
+    kept = sorted((left, other) for left, other in links if left < other or (other, left) not in links)
     items = {item.id: item for item in graph.items}
     columns = {
-        "anchor": [items[one].text for one, _ in kept],
+        "anchor": [items[left].text for left, _ in kept],
         "positive": [items[other].text for _, other in kept],
-        "anchor_id": [one for one, _ in kept],
+        "anchor_id": [left for left, _ in kept],
         "positive_id": [other for _, other in kept],
-        "package": [items[one].package for one, _ in kept],
-        "split": [split_of(one) for one, _ in kept],
+        "package": [items[left].package for left, _ in kept],
+        "split": [split_of(left) for left, _ in kept],
     }
     return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
 
@@ -187,14 +187,14 @@ def _shared_texts(pairs: pa.Table, package: str) -> int:
 
 
 def _most_common(names: Counter[str]) -> dict[str, int]:
-    ordered = sorted(names.items(), key=lambda one: (-one[1], one[0]))
+    ordered = sorted(names.items(), key=lambda entry: (-entry[1], entry[0]))
     return dict(ordered[:MOST_COMMON_UNRESOLVED])
 
 
 def _is_ours(folder: Path) -> bool:
     if not folder.is_dir():
         return False
-    names = {one.name for one in folder.iterdir()}
+    names = {path.name for path in folder.iterdir()}
     return names <= {PAIRS_FILE, ITEMS_FILE, SUMMARY_FILE}
 
 

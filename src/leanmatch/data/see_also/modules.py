@@ -52,10 +52,12 @@ def public_modules(package: str) -> PackageModules:
         raise MissingExtraError(package, "demo", "the See Also graph")
     with quiet():
         root = importlib.import_module(package)
-        found = PackageModules(package, str(getattr(root, "__version__", "unknown")), [(package, root)])
-        _descend(root, found)
-    found.modules.sort(key=lambda one: (one[0].count("."), one[0]))
-    return found
+        package_modules = PackageModules(
+            package, str(getattr(root, "__version__", "unknown")), [(package, root)]
+        )
+        _descend(root, package_modules)
+    package_modules.modules.sort(key=lambda entry: (entry[0].count("."), entry[0]))
+    return package_modules
 
 
 @contextlib.contextmanager
@@ -75,16 +77,16 @@ def is_public(name: str) -> bool:
     return not name.startswith(("_", "test")) and name not in SKIPPED_NAMES
 
 
-def _descend(parent: ModuleType, found: PackageModules) -> None:
-    for info in sorted(pkgutil.iter_modules(getattr(parent, "__path__", ())), key=lambda one: one.name):
+def _descend(parent: ModuleType, package_modules: PackageModules) -> None:
+    for info in sorted(pkgutil.iter_modules(getattr(parent, "__path__", ())), key=lambda module: module.name):
         if not is_public(info.name):
             continue
         name = f"{parent.__name__}.{info.name}"
         try:
             module = importlib.import_module(name)
         except (Exception, SystemExit) as error:
-            found.failed[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            package_modules.failed[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
             continue
-        found.modules.append((name, module))
+        package_modules.modules.append((name, module))
         if info.ispkg:
-            _descend(module, found)
+            _descend(module, package_modules)

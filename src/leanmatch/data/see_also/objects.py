@@ -54,7 +54,7 @@ def documented_objects(package: PackageModules) -> list[DocumentedObject]:
     the alphabet. A module's ``__all__`` decides what counts; what it has
     beyond that is only one more way to an object that counts elsewhere.
     """
-    found: dict[int, DocumentedObject] = {}
+    objects_by_id: dict[int, DocumentedObject] = {}
     ranked: dict[int, list[tuple[bool, int, bool, bool, str, str]]] = {}
     alive: list[Any] = []  # an id() is only good as long as its object lives
     with quiet():
@@ -67,7 +67,7 @@ def documented_objects(package: PackageModules) -> list[DocumentedObject]:
                     continue
                 key = id(value)
                 alive.append(value)
-                found.setdefault(
+                objects_by_id.setdefault(
                     key, DocumentedObject(kind, inspect.cleandoc(doc), _module(value) or module_name)
                 )
                 hidden = offered is not None and name.partition(".")[0] not in offered
@@ -76,9 +76,9 @@ def documented_objects(package: PackageModules) -> list[DocumentedObject]:
                 renamed = name.rpartition(".")[2] != getattr(value, "__name__", None)
                 rank = (hidden, module_name.count("."), renamed, inherited, module_name, name)
                 ranked.setdefault(key, []).append(rank)
-    for key, item in found.items():
+    for key, item in objects_by_id.items():
         item.paths = list(dict.fromkeys(rank[-2:] for rank in sorted(ranked[key])))
-    return sorted((item for key, item in found.items() if key in listed), key=lambda item: item.id)
+    return sorted((item for key, item in objects_by_id.items() if key in listed), key=lambda item: item.id)
 
 
 def _members(module: ModuleType, package: str) -> Iterator[tuple[str, str, Any, bool]]:
@@ -101,7 +101,7 @@ def _class_members(
     for name in dir(cls):
         if name.startswith("_"):
             continue
-        owner = next((one for one in cls.__mro__ if name in vars(one)), None)
+        owner = next((base for base in cls.__mro__ if name in vars(base)), None)
         if owner is None or not _belongs(owner, package):
             continue
         raw = vars(owner)[name]

@@ -33,8 +33,8 @@ def components(data: TextRows, rows: Rows, linking: NDArray[np.bool_]) -> Rows:
         left = np.concatenate([left, data.anchors[edges]])
         right = np.concatenate([right, data.positives[edges]])
     graph = sparse.coo_array((np.ones(len(left), np.int8), (left, right)), shape=(data.texts, data.texts))
-    found: Rows = connected_components(graph.tocsr(), directed=False)[1].astype(np.int64)
-    return found
+    labels: Rows = connected_components(graph.tocsr(), directed=False)[1].astype(np.int64)
+    return labels
 
 
 def random_parts(

@@ -106,7 +106,7 @@ def leaking_rows(
         kind: [[int(rows[k]), int(example[k])] for k in np.flatnonzero(kinds == i)[:EXAMPLES]]
         for i, kind in enumerate(KINDS)
     }
-    return kinds >= 0, counts, {kind: found for kind, found in examples.items() if found}
+    return kinds >= 0, counts, {kind: pairs for kind, pairs in examples.items() if pairs}
 
 
 def _match(
@@ -119,8 +119,8 @@ def _match(
 ) -> None:
     if not len(among):
         return
-    place = np.searchsorted(among, keys).clip(0, len(among) - 1)
-    _mark(np.where(among[place] == keys, owners[place], -1), kind, kinds, example)
+    positions = np.searchsorted(among, keys).clip(0, len(among) - 1)
+    _mark(np.where(among[positions] == keys, owners[positions], -1), kind, kinds, example)
 
 
 def _mark(owners: NDArray[np.int64], kind: int, kinds: NDArray[np.int8], example: NDArray[np.int64]) -> None:

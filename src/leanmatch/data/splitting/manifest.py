@@ -44,37 +44,37 @@ def load_split(table: PairTable, path: str | Path) -> Split:
         FormatError: no manifest, a version that is not known, or a damaged one.
     """
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
     except (UnicodeDecodeError, ValueError) as error:
         raise FormatError(f"{path} is no JSON file: {error}", remedy="write the manifest again") from error
-    return split_from_json(table, found, name=str(path))
+    return split_from_json(table, document, name=str(path))
 
 
-def split_from_json(table: PairTable, found: JsonValue, *, name: str = "the manifest") -> Split:
+def split_from_json(table: PairTable, document: JsonValue, *, name: str = "the manifest") -> Split:
     """Reproduce a split from what :meth:`Split.manifest` gave; errors as in :func:`load_split`."""
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise FormatError(
             f"{name} is no split manifest", remedy="make one: leanmatch data split FILE -o MANIFEST"
         )
-    if found.get("version") != VERSION:
+    if document.get("version") != VERSION:
         raise FormatError(
-            f"{name} has version {found.get('version')!r}, this leanmatch reads {VERSION}",
+            f"{name} has version {document.get('version')!r}, this leanmatch reads {VERSION}",
             remedy="use the leanmatch that wrote it, or split again",
         )
     fingerprint = table.fingerprint()
-    if found.get("fingerprint") != fingerprint:
+    if document.get("fingerprint") != fingerprint:
         raise DataError(
-            f"{name} was made for {found.get('source')!r} ({found.get('rows')} rows, "
+            f"{name} was made for {document.get('source')!r} ({document.get('rows')} rows, "
             f"fingerprint "
-            f"{str(found.get('fingerprint'))[:12]}...), not for {table.source or 'this table'!r} "
+            f"{str(document.get('fingerprint'))[:12]}...), not for {table.source or 'this table'!r} "
             f"({len(table)} rows, fingerprint {fingerprint[:12]}...)",
             remedy="give the same data with the same --column names, or split again",
         )
     try:
-        options = SplitOptions(**found["options"])
-        rows = {name: _unpacked(name, found["parts"][name], len(table)) for name in PARTS}
-        leakage = LeakageReport(**found["leakage"])
-        notes = tuple(found["notes"])
+        options = SplitOptions(**document["options"])
+        rows = {name: _unpacked(name, document["parts"][name], len(table)) for name in PARTS}
+        leakage = LeakageReport(**document["leakage"])
+        notes = tuple(document["notes"])
     except (KeyError, TypeError, ValueError, zlib.error, binascii.Error, LeanmatchError) as error:
         raise FormatError(f"{name} is damaged: {error!r}", remedy="write the manifest again") from error
     return Split(table, options, rows, leakage, notes)

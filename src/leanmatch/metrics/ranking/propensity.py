@@ -94,8 +94,8 @@ def propensity_scored(
         two arrays of shape ``(queries,)``.
     """
     first = ranking[:, :k]
-    found = judgements.hits(first)
-    gained = np.where(found, inverse[np.where(found, first, 0)], 0.0).sum(axis=1) / k
+    hits = judgements.hits(first)
+    gained = np.where(hits, inverse[np.where(hits, first, 0)], 0.0).sum(axis=1) / k
     weights = inverse[judgements.items]
     order = np.lexsort((-weights, judgements.queries))
     ranks = np.arange(len(order)) - judgements.starts[judgements.queries[order]]

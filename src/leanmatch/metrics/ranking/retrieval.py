@@ -51,8 +51,8 @@ class Judgements:
         """Which places of a ranking, shape ``(queries, depth)``, hold a relevant item; same shape."""
         width = int(max(self.items.max(initial=0), ranking.max(initial=0))) + 1
         rows = np.arange(len(ranking))[:, None]
-        found = np.isin(rows * width + ranking, self.queries * width + self.items)
-        return found & (ranking >= 0)
+        relevant = np.isin(rows * width + ranking, self.queries * width + self.items)
+        return relevant & (ranking >= 0)
 
     @cached_property
     def qrels(self) -> dict[str, dict[str, int]]:

@@ -95,8 +95,8 @@ def _take_best(
     block: NDArray[np.float32], k: int, indices: NDArray[np.int64], scores: NDArray[np.float32]
 ) -> None:
     """Write each row's best ``k`` to ``indices`` and ``scores``; ties with the k-th are all looked at."""
-    place = block.shape[1] - k
-    threshold = np.partition(block, place, axis=1)[:, place]
+    first_kept = block.shape[1] - k
+    threshold = np.partition(block, first_kept, axis=1)[:, first_kept]
     rows, columns = np.nonzero((block >= threshold[:, None]) & (block > -np.inf))
     values = block[rows, columns]
     order = np.lexsort((-values, rows))  # stable: columns stay in rising order

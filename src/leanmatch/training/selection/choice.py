@@ -76,13 +76,13 @@ def explore(
         shares: those that may be tried, of every mixture; the base only where they hold 0.
         score: the metric of every query of each slice.
     """
-    found: dict[Candidate, Slices] = {}
+    scored: dict[Candidate, Slices] = {}
     for mixture, allowed in shares.items():
-        if 0.0 in allowed and not found:  # the base is the same in every mixture
+        if 0.0 in allowed and not scored:  # the base is the same in every mixture
             base = Candidate(mixture, 0.0)
-            found[base] = score(base)
-        found |= search(mixture, allowed, score)
-    return found | approach(found, shares[_winner(found).weights], score)
+            scored[base] = score(base)
+        scored |= search(mixture, allowed, score)
+    return scored | approach(scored, shares[_winner(scored).weights], score)
 
 
 def search(
@@ -95,38 +95,38 @@ def search(
     Found the same winner as trying all shares in 12 of 12 runs (docs/LOG.md), with half as many scored.
     """
     ordered = sorted(share for share in shares if share > 0) or list(shares)
-    found: dict[Candidate, Slices] = {}
+    scored: dict[Candidate, Slices] = {}
 
-    def value(place: int) -> float:
-        candidate = Candidate(mixture, ordered[place])
-        if candidate not in found:
-            found[candidate] = score(candidate)
-        return objective(found[candidate])
+    def value(step: int) -> float:
+        candidate = Candidate(mixture, ordered[step])
+        if candidate not in scored:
+            scored[candidate] = score(candidate)
+        return objective(scored[candidate])
 
     start = ordered.index(1.0) if 1.0 in ordered else len(ordered) - 1
     value(start)
     for direction in (1, -1):
-        place = start
-        while 0 <= place + direction < len(ordered) and value(place + direction) > value(place):
-            place += direction
-        if place != start:
+        step = start
+        while 0 <= step + direction < len(ordered) and value(step + direction) > value(step):
+            step += direction
+        if step != start:
             break
-    return found
+    return scored
 
 
 def approach(
-    found: Mapping[Candidate, Slices],
+    scored: Mapping[Candidate, Slices],
     shares: Sequence[float],
     score: Callable[[Candidate], Slices],
 ) -> dict[Candidate, Slices]:
     """Candidates between the winner so far and the base, as far down as :func:`choose` has to look."""
-    winner = _winner(found)
+    winner = _winner(scored)
     added: dict[Candidate, Slices] = {}
     for share in sorted((share for share in shares if 0 < share < winner.share), reverse=True):
         candidate = Candidate(winner.weights, share)
-        if candidate not in found:
+        if candidate not in scored:
             added[candidate] = score(candidate)
-        if not _loses_nothing({**found, **added}, candidate, winner):
+        if not _loses_nothing({**scored, **added}, candidate, winner):
             break
     return added
 

@@ -54,7 +54,7 @@ def encode_function(model: Any, batch_size: int = 64) -> EncodeFunction:
         )
         if len(distinct) == len(texts):
             return vectors  # type: ignore[no-any-return]
-        place = {text: row for row, text in enumerate(distinct)}
-        return vectors[[place[text] for text in texts]]  # type: ignore[no-any-return]
+        row_of = {text: row for row, text in enumerate(distinct)}
+        return vectors[[row_of[text] for text in texts]]  # type: ignore[no-any-return]
 
     return encode

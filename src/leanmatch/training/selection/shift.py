@@ -62,9 +62,9 @@ def set_aside(
     if by_time and train.has("timestamp"):
         chosen, how = _latest(train), f"the latest {TARGET_SHARE:.0%} of the training rows"
     else:
-        found = next((g for c in group_columns if (g := _smallest_group(train, relevant, c))), None)
-        if found:
-            column, value = found
+        group = next((g for c in group_columns if (g := _smallest_group(train, relevant, c))), None)
+        if group:
+            column, value = group
             chosen = np.array([v == value for v in train.column(column)])
             how = f"the training group {column}={value}"
         else:
