@@ -99,13 +99,13 @@ def _held_out(table: PairTable, options: SplitOptions) -> NDArray[np.bool_]:
                 f"there is no column {column!r} to hold out by in {table.source or 'the table'}",
                 remedy=f"one of: {', '.join(table.slice_columns) or 'none: add a column of groups'}",
             )
-        column_values = table.column(column)
+        entries = table.column(column)
         for value in values:
-            mask = np.array([entry is not None and str(entry) == value for entry in column_values], np.bool_)
+            mask = np.array([entry is not None and str(entry) == value for entry in entries], np.bool_)
             if not mask.any():
                 raise DataError(
                     f"no row has {column}={value}",
-                    remedy=f"one of the values of {column!r}: {_some(column_values)}",
+                    remedy=f"one of the values of {column!r}: {_some(entries)}",
                 )
             held |= mask
     if options.after is not None:
