@@ -183,18 +183,6 @@ def test_usage(arguments, said):
 
 
 def test_usage_of_recommend_and_serve(catalogue, tmp_path):
-    for name, value in (
-        ("--vectors", "v.npz"),
-        ("--id-column", "id"),
-        ("--text-column", "text"),
-        ("--on-error", "skip"),
-    ):
-        result = run("recommend", catalogue, "usb", name, value)
-        assert result.exit_code == 2 and f"{name} does not go with a catalogue" in result.stderr
-    result = run("recommend", "model", "usb")
-    assert result.exit_code == 2 and "no TEXT is given" in result.stderr
-    result = run("recommend", "model", "items", "usb", "--where", "a = 1")
-    assert result.exit_code == 2 and "--where needs a catalogue" in result.stderr
     result = run("recommend", catalogue, "usb", "--where", "colour = 1")
     assert result.exit_code == 2 and "the columns are: price, shop" in result.stderr
     result = run("serve")
@@ -343,3 +331,28 @@ def test_terminal_escapes_of_items_do_not_reach_the_terminal(models, tmp_path):
     twice = lines(tmp_path / "t.jsonl", [hostile[0], hostile[0]])
     failed = run("index", models[0], twice, "-o", tmp_path / "d")
     assert failed.exit_code == 1 and "\x1b" not in failed.stderr and "rows 1 and 2" in failed.stderr
+
+
+def test_a_catalogue_remembers_the_columns_of_its_file(models, tmp_path):
+    skus = [{"SKU": item["id"], "product_title": item["text"], "price": item["price"]} for item in ITEMS[:3]]
+    result = run("index", models[0], lines(tmp_path / "items.jsonl", skus), "-o", tmp_path / "c")
+    assert result.exit_code == 0, result.output
+    assert "Reading SKU as the id, product_title as the text; --id-column, --text-column" in result.stderr
+    more = lines(tmp_path / "more.jsonl", [*skus, {"SKU": "d", "product_title": "tripod", "id": 7}])
+    assert index("-o", tmp_path / "c", "--add", more)["items"] == 4, "nothing is there twice"
+    other = lines(tmp_path / "other.jsonl", [{"id": "a", "product_title": "usb dock"}])
+    for flag in ("--add", "--update", "--delete"):
+        refused = run("index", "-o", tmp_path / "c", flag, other)
+        assert refused.exit_code == 1, (flag, refused.output)
+        assert "'SKU'" in refused.stderr and "--id-column" in refused.stderr
+    assert index("-o", tmp_path / "c", "--delete", other, "--id-column", "id")["items"] == 3
+
+
+def test_items_that_were_numbered_are_not_added_again_by_another_id(models, tmp_path):
+    texts = [{"text": item["text"]} for item in ITEMS]
+    result = run("index", models[0], lines(tmp_path / "items.jsonl", texts), "-o", tmp_path / "c")
+    assert result.exit_code == 0 and "Reading row numbers as the id, text as the text" in result.stderr
+    with_ids = lines(tmp_path / "more.jsonl", [{"sku": f"s{i}", **row} for i, row in enumerate(texts)])
+    refused = run("index", "-o", tmp_path / "c", "--add", with_ids)
+    assert refused.exit_code == 1 and "would be there twice" in refused.stderr
+    assert index("-o", tmp_path / "c", "--add", with_ids, "--id-column", "sku")["items"] == 8

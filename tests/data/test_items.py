@@ -194,3 +194,32 @@ def test_timestamps_that_python_has_no_room_for(tmp_path: Path, kind) -> None:
             read_pairs(path)
         assert (caught.value.line, caught.value.column) == (2, "timestamp")
         assert read_pairs(path, on_error="skip").column("timestamp")[0].year == 1970
+
+
+@pytest.mark.parametrize(
+    ("header", "identifier", "text"),
+    [
+        ("id,sku,title,body", "id", ("title",)),
+        ("SKU,Title,Text", "SKU", ("Title", "Text")),
+        ("product id,Product Name,price", "product id", ("Product Name",)),
+        ("brand,name", None, ("name",)),
+    ],
+)
+def test_usual_columns_are_found(tmp_path, header, identifier, text):
+    width = header.count(",") + 1
+    rows = [",".join(f"v{row}{column}" for column in range(width)) for row in range(3)]
+    path = tmp_path / "items.csv"
+    path.write_text("\n".join([header, *rows]) + "\n")
+    items = read_items(path)
+    assert items.id_column == identifier and items.text_columns == text
+
+
+def test_several_columns_that_may_be_the_identifier_are_refused_with_what_to_write(tmp_path):
+    path = tmp_path / "items.csv"
+    path.write_text("sku,asin,title\n1,2,usb dock\n3,4,hdmi cable\n")
+    with pytest.raises(DataError, match="several columns may be the identifier: sku, asin") as caught:
+        read_items(path)
+    assert caught.value.command == "name one: --id-column sku or --id-column asin"
+    assert read_items(path, id_column="sku").ids == ["1", "3"]
+    path.write_text("sku,asin,title\n1,2,usb dock\n1,4,hdmi cable\n")
+    assert read_items(path).id_column == "asin", "an identifier names each row once"

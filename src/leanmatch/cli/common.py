@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from leanmatch.data import ItemTable
     from leanmatch.data.problems import SkippedRow
     from leanmatch.types import JsonValue  # loads numpy, which --help need not wait for
 
@@ -61,6 +62,15 @@ def skipped_lines(skipped: Sequence[SkippedRow]) -> list[str]:
     if len(skipped) > SKIPPED_SHOWN:
         lines.append(f"  and {len(skipped) - SKIPPED_SHOWN:,} more")
     return lines
+
+
+def say_item_columns(table: ItemTable, *, named: bool) -> None:
+    """Tell which columns were read as the id and the text, unless they were named or are what all expect."""
+    from leanmatch.data.readers.item_columns import item_remark
+
+    remark = item_remark(table.id_column, table.text_columns)
+    if remark is not None and not named:
+        say(remark)
 
 
 def delimiter_for(file: Path, option: str | None) -> str | None:

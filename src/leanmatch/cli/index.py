@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leanmatch.cli.common import delimiter_for, print_json, reported_errors, say, say_skipped, stdout_console
+from leanmatch.cli.common import (
+    delimiter_for,
+    print_json,
+    reported_errors,
+    say,
+    say_item_columns,
+    say_skipped,
+    stdout_console,
+)
 from leanmatch.cli.data.command import DelimiterOption, IdColumnOption, OnErrorOption, TextColumnsOption
 from leanmatch.cli.terminal import visible
 from leanmatch.errors import DataError, UsageError
@@ -30,10 +38,12 @@ class Reading:
     delimiter: str | None = None
     skipped: int = 0
     partly: bool = False
+    numbered: bool = False
 
     def of(self, manifest: Manifest) -> Reading:
         """Take the columns that the catalogue's own file had, where no option names others."""
         if manifest.source is not None:
+            self.numbered = not (self.id_column or manifest.source.id)
             self.id_column = self.id_column or manifest.source.id or None
         self.partly = not self.text_columns
         self.text_columns = self.text_columns or list(manifest.text_columns or ()) or None
@@ -200,16 +210,25 @@ def _named(how: dict[str, Any], manifest: Manifest | None = None) -> dict[str, A
 
 def _referenced(folder: Path, file: Path, reading: Reading, encoder: Any) -> dict[str, Any]:
     """Make the profile that live queries are compared with; texts are the anchors of pairs, or lines."""
-    from leanmatch.index import Catalogue, put_extra
+    from leanmatch.index import Catalogue, put_extra, read_manifest
     from leanmatch.serve.monitoring.drift import REFERENCE, build_reference
 
     if file.suffix == ".txt":
         found = _ids(file, reading)
     else:
-        from leanmatch.data import read_pairs
+        from leanmatch.cli.matchers import provenance_of
+        from leanmatch.cli.pairs import read_table
 
-        pairs = read_pairs(file, on_error=reading.on_error)  # type: ignore[arg-type]
-        reading.note(pairs.skipped)
+        model = read_manifest(folder).model.name
+        pairs = read_table(
+            file,
+            column=None,
+            on_error=reading.on_error,
+            delimiter=reading.delimiter,
+            provenance=provenance_of(model),
+            model=model,
+        )
+        reading.skipped += len(pairs.skipped)
         found = pairs.anchors
     texts = list(dict.fromkeys(found))
     reference = build_reference(Catalogue.open(folder), encoder, texts, file.name)
@@ -245,6 +264,14 @@ def _additions(file: Path, reading: Reading) -> list[Item]:
     from leanmatch.index import items_of
 
     table = _table(file, reading)
+    if reading.numbered and table.id_column is not None:
+        raise DataError(
+            f"the catalogue's items have row numbers for identifiers, those of this file are in "
+            f"{table.id_column!r}: the same items would be there twice",
+            path=file,
+            remedy=f"make the catalogue anew with --id-column {table.id_column}; or, if these are other "
+            "items, pass that with --add, too",
+        )
     if table.id_column is None:
         raise DataError(
             "there is no column of identifiers, and numbers of rows would replace other items",
@@ -273,6 +300,7 @@ def _table(file: Path, reading: Reading) -> ItemTable:
         partly=reading.partly,
     )
     reading.note(table.skipped)
+    say_item_columns(table, named=bool(reading.id_column and reading.text_columns))
     return table
 
 

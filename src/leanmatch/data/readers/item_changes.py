@@ -9,7 +9,7 @@ from typing import Any
 
 from leanmatch.data.problems import OnError, Problem, Problems, SkippedRow
 from leanmatch.data.readers.batches import raw_batches
-from leanmatch.data.readers.items import ID_COLUMNS, TEXT_COLUMNS, check_columns
+from leanmatch.data.readers.item_columns import need_id, usual_text
 from leanmatch.data.readers.jsonlines import read_jsonl
 from leanmatch.data.readers.plain_values import as_text, plain_columns, typed_column
 from leanmatch.data.readers.sources import BATCH_ROWS, RawBatch, format_of, require_file
@@ -52,8 +52,7 @@ def read_changes(
 
     Args:
         path: the file, in any format of :func:`leanmatch.data.read_items`.
-        id_column: the column of identifiers; the first of ``_id``, ``id``, ``item_id`` and ``uid`` where it
-            is not given.
+        id_column: the column of identifiers; one of a usual name where it is not given.
         text_columns: the column of the text. Several are joined by whoever knows those that the file lacks:
             they come as metadata. Where none is given, a column of a usual name is the text, no other is.
         on_error: ``"raise"`` at a bad row, or ``"skip"`` it.
@@ -73,7 +72,7 @@ def read_changes(
             problems.report(raw.problems)
             continue
         names = list(raw.columns)
-        identifier = _identifier(path, names, id_column)
+        identifier = need_id(path, raw.columns, id_column, "id_column")
         text_column = _text_column(names, identifier, text_columns)
         columns, lines, bad = plain_columns(raw.columns, raw.lines)
         wrong = [*raw.problems, *bad]
@@ -118,26 +117,12 @@ def _batches(path: Path, delimiter: str | None) -> Iterator[RawBatch]:
     return read_jsonl(path, batch_rows=BATCH_ROWS, absent=ABSENT)
 
 
-def _identifier(path: Path, names: Sequence[str], column: str | None) -> str:
-    if column is not None:
-        check_columns(path, names, [column])
-        return column
-    usual = next((name for name in ID_COLUMNS if name in names), None)
-    if usual is None:
-        raise DataError(
-            f"there is no column of identifiers; the columns found are: {', '.join(names)}",
-            path=path,
-            remedy="name it: --id-column",
-        )
-    return usual
-
-
 def _text_column(names: Sequence[str], identifier: str, columns: Sequence[str] | None) -> str | None:
     """The one column that is the text as it stands."""
     if columns is not None:
         return columns[0] if len(columns) == 1 and columns[0] in names else None
-    usual = next((choice for choice in TEXT_COLUMNS if all(name in names for name in choice)), ())
-    return usual[0] if len(usual) == 1 and usual[0] != identifier else None
+    usual = usual_text(name for name in names if name != identifier)
+    return usual[0] if len(usual) == 1 else None
 
 
 def _type(rows: list[dict[str, Any]]) -> None:

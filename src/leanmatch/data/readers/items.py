@@ -6,17 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from leanmatch.data.columns import guess
 from leanmatch.data.items import ItemTable
 from leanmatch.data.problems import OnError, Problem, Problems, SkippedRow
 from leanmatch.data.readers.batches import raw_batches
+from leanmatch.data.readers.item_columns import check_columns, choose_id, choose_text, need_id
 from leanmatch.data.readers.plain_values import as_text, plain_columns, typed_column
 from leanmatch.data.readers.sources import format_of
 from leanmatch.errors import DataError
-
-ID_COLUMNS = ("_id", "id", "item_id", "uid")
-TEXT_COLUMNS = (("title", "text"), ("text",), ("title",), ("name",), ("item",), ("content",))
-"""What is taken for the text where no column is named: the first choice whose columns are all there."""
 
 
 def joined_text(title: object, text: object) -> str:
@@ -50,10 +46,10 @@ def read_items(
 
     Args:
         path: the file.
-        id_column: the column of identifiers; the first of ``_id``, ``id``, ``item_id`` and ``uid`` where it
-            is not given, row numbers (from 0) where there is none of them.
+        id_column: the column of identifiers; one of a usual name where it is not given: ``id``, ``sku`` and
+            so on (:mod:`leanmatch.data.readers.item_columns`); row numbers (from 0) where there is none.
         text_columns: the columns that make the text, joined by a space; ``title`` and ``text`` where both are
-            there, else the first of ``text``, ``title``, ``name``, ``item`` and ``content``.
+            there, else one of a usual name, such as ``title`` or ``product_name``.
         on_error: ``"raise"`` at a bad row, or ``"skip"`` it and list it in ``skipped``.
         delimiter: of CSV and TSV; that of a CSV file is found by itself where it is not given
             (:func:`leanmatch.data.readers.delimited.sniff_delimiter`).
@@ -76,7 +72,7 @@ def read_items(
             continue
         names = list(raw.columns)
         if chosen is None:
-            chosen = _choose(path, names, id_column, text_columns, partly)
+            chosen = _choose(path, raw.columns, id_column, text_columns, partly)
         identifier, parts = chosen
         columns, lines, bad = plain_columns(raw.columns, raw.lines)
         good, named, found = _good_rows(columns, lines, identifier, parts)
@@ -142,7 +138,7 @@ def read_ids(
 
     Args:
         path: the file.
-        column: its name; the first of ``_id``, ``id``, ``item_id`` and ``uid`` where it is not given.
+        column: its name; one of a usual name where it is not given, as in :func:`read_items`.
         on_error: ``"raise"`` at a bad row, or ``"skip"`` it.
         delimiter: of CSV and TSV, as in :func:`read_items`.
 
@@ -159,13 +155,7 @@ def read_ids(
         if not raw.lines:
             problems.report(raw.problems)
             continue
-        chosen = column or next((name for name in ID_COLUMNS if name in raw.columns), None)
-        if chosen is None or chosen not in raw.columns:
-            raise DataError(
-                f"there is no column of identifiers; the columns found are: {', '.join(raw.columns)}",
-                path=path,
-                remedy="name it: column, or --id-column",
-            )
+        chosen = need_id(path, raw.columns, column, "column")
         columns, lines, bad = plain_columns({chosen: raw.columns[chosen]}, raw.lines)
         values = [as_text(value) for value in columns[chosen]]
         problems.report(
@@ -184,39 +174,16 @@ def read_ids(
 
 
 def _choose(
-    path: Path, names: Sequence[str], id_column: str | None, text_columns: Sequence[str] | None, partly: bool
+    path: Path,
+    columns: Mapping[str, Any],
+    id_column: str | None,
+    text_columns: Sequence[str] | None,
+    partly: bool,
 ) -> tuple[str | None, tuple[str, ...]]:
+    names = list(columns)
     needed = list(text_columns or [])
     if partly:
-        needed = [] if any(name in names for name in needed) else needed[:1]
-    check_columns(path, names, [*([id_column] if id_column else []), *needed])
-    identifier = id_column or next((name for name in ID_COLUMNS if name in names), None)
-    if text_columns:
-        return identifier, tuple(text_columns)
-    for choice in TEXT_COLUMNS:
-        if all(name in names for name in choice):
-            return identifier, choice
-    others = [name for name in names if name != identifier]
-    if len(others) == 1:
-        return identifier, (others[0],)
-    raise DataError(
-        f"no column is known to hold the text; the columns found are: {', '.join(names)}",
-        path=path,
-        remedy="name one or several of them as the text: text_columns, or --text-column for each",
-    )
-
-
-def check_columns(path: Path, names: Sequence[str], wanted: Sequence[str]) -> None:
-    """Refuse columns that a file has not.
-
-    Raises:
-        DataError: the first of them, with the columns that there are.
-    """
-    for name in wanted:
-        if name not in names:
-            near = guess(name, names)
-            raise DataError(
-                f"there is no column {name!r}; the columns found are: {', '.join(names)}",
-                path=path,
-                remedy=(f"did you mean {near!r}? " if near else "") + "name it: --id-column, --text-column",
-            )
+        needed = [] if any(name in columns for name in needed) else needed[:1]
+    check_columns(path, names, needed)
+    identifier = choose_id(path, columns, id_column)
+    return identifier, tuple(text_columns or choose_text(path, names, identifier))
