@@ -21,9 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import native_linear as linear
 import numpy as np
-
-from leanmatch.runtime import linear
 
 SHAPES = ((384, 384), (1152, 384), (1536, 384), (384, 1536), (768, 768), (3072, 768), (768, 3072))
 TOKENS = (1, 16, 64, 512)

@@ -1,5 +1,4 @@
-// leanmatch._native.linear: packed linear layers for src/leanmatch/runtime/linear.py, which checks values and says
-// why.
+// leanmatch._native.linear: packed linear layers for src/leanmatch/runtime and benchmarks/native_linear.py.
 #include "linear.h"
 
 #include <nanobind/ndarray.h>
@@ -180,7 +179,7 @@ double measure(const Packed& packed, const In<float, 2>& x, const Out<float, 2>&
 
 void bind_linear(nb::module_& native) {
     nb::module_ module =
-        native.def_submodule("linear", "Packed linear layers; use them through leanmatch.runtime.linear.");
+        native.def_submodule("linear", "Packed linear layers; leanmatch.runtime packs them.");
     nb::class_<Packed>(module, "Linear")
         .def_prop_ro("path", [](const Packed& p) { return p.get().path(); })
         .def_prop_ro("level", [](const Packed& p) { return lin::isa_name(p.get().isa()); })

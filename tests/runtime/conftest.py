@@ -10,6 +10,7 @@ import pytest
 from leanmatch import native
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))  # for native_linear
 
 from runtime_models import build, build_static
 

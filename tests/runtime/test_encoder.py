@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from native_linear import TABLE_LEVELS
 from runtime_models import ARCHITECTURES, TEXTS, build, module
 
 from leanmatch.errors import DataError, ModelError, UsageError
 from leanmatch.runtime import Encoder, load
-from leanmatch.runtime.linear import TABLE_LEVELS
 from leanmatch.runtime.path_choice import ROUNDED
 
 

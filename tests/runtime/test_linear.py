@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import doctest
 from collections.abc import Callable
 from typing import Any
 
+import linear_reference as reference
+import native_linear as linear
 import numpy as np
 import pytest
 
 from leanmatch import native
 from leanmatch.errors import DataError, UsageError
-from leanmatch.runtime import linear
-from leanmatch.runtime import linear_reference as reference
 
 LEVELS = tuple(native.load().levels())
 TOKENS = (0, 1, 5, 16, 63, 64, 65)
@@ -408,3 +409,9 @@ def test_peaks_are_there() -> None:
         if variant.runs and name != "portable":
             peaks = linear.measure_peaks(name)
             assert "fma" in peaks and all(0.01 < value < 1000 for value in peaks.values())
+
+
+def test_examples_in_the_docstrings_hold() -> None:
+    results = doctest.testmod(linear)
+    assert results.attempted >= 3
+    assert results.failed == 0

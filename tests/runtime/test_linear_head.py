@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import linear_reference as reference
+import native_linear as linear
 import numpy as np
 import pytest
 from test_linear import SPARSE_SIZES, TOKENS, check, codes, normal, supports
 
 from leanmatch.errors import UsageError
 from leanmatch.factorization import QuantizedDenseSparse
-from leanmatch.runtime import linear
-from leanmatch.runtime import linear_reference as reference
 from leanmatch.runtime.paths import turned
 
 if linear.resolve_level() not in linear.TABLE_LEVELS:

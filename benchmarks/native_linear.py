@@ -2,8 +2,8 @@
 
 Each function packs one weight for one instruction-set level (the best that may run, unless ``level`` names
 one) and gives a :class:`PackedLinear`. csrc/linear/linear.h has the arithmetic, overflow bounds and
-tolerances of each path. The encoder calls the same kernels from C++; this face serves tests, benchmarks and
-whoever wants a layer alone.
+tolerances of each path. The encoder calls the same kernels from C++; this face serves
+bench_kernels.py and tests/runtime.
 
 Axes: T tokens, m outputs, n inputs, b columns per block, B = n/b blocks, r atoms per block, k nonzeros per
 row and block.

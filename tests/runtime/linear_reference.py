@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from native_linear import QuantizedRows
 from numpy.typing import NDArray
-
-from leanmatch.runtime.linear import QuantizedRows
 
 Array = NDArray[Any]
 
