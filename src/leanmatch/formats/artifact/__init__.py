@@ -1,4 +1,4 @@
-"""Compressed models on disk: one page says how, docs/format.md. Reading them needs no torch."""
+"""Compressed models on disk: one page says how, docs/reference/format.md. Reading them needs no torch."""
 
 from __future__ import annotations
 

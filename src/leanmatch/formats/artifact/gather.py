@@ -34,7 +34,7 @@ class Gathered:
     """Entries for ``leanmatch.json`` and tensors for the file.
 
     Attributes:
-        layers: an entry a compressed layer; see docs/format.md.
+        layers: an entry a compressed layer; see docs/reference/format.md.
         tensors: by their names in the file.
         dropped: number of values of each parameter that is left out, see ``UNUSED`` in ``reader.py``.
     """

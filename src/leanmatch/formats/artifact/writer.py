@@ -58,7 +58,7 @@ def save_compressed(
     overwrite: bool = False,
     sample: Sequence[str] = (),
 ) -> SavedArtifact:
-    """Save a model with compressed layers as an artifact (docs/format.md).
+    """Save a model with compressed layers as an artifact (docs/reference/format.md).
 
     Nothing but the folder of a finished, reloaded and compared artifact is ever left behind.
 
