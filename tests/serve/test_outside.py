@@ -176,6 +176,56 @@ def test_sigterm_finishes_what_was_accepted(process):
     assert "slow" not in said
 
 
+@pytest.mark.parametrize("more", [(), ("--workers", "2")], ids=["one", "workers"])
+@pytest.mark.parametrize("damage", ["model", "vectors"])
+def test_a_server_that_cannot_load_ends_with_1(folder, more, damage):
+    if (
+        damage == "vectors"
+    ):  # the model of this catalogue is a class of the tests: it cannot be loaded, either
+        next(folder.glob("*.npy")).write_bytes(b"")
+    done = subprocess.run(
+        [sys.executable, "-m", "leanmatch", "serve", str(folder), "--port", "0", *more],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "hash-1" in done.stderr and "error: " in done.stderr, done.stderr
+
+
+def test_keys_come_from_the_environment_whole(folder, monkeypatch):
+    from typer.testing import CliRunner
+
+    from leanmatch.cli.app import app
+    from leanmatch.serve import running
+
+    given = []
+    monkeypatch.setattr(running, "run_server", lambda options, say: given.append(options))
+    monkeypatch.setenv("LEANMATCH_API_KEY", "a key with spaces")
+    monkeypatch.setenv("LEANMATCH_WRITE_KEY", "write key one\nwrite key two\n")
+    assert CliRunner().invoke(app, ["serve", str(folder)]).exit_code == 0
+    assert given[0].api_keys == ("a key with spaces",)
+    assert given[0].write_keys == ("write key one", "write key two")
+    assert CliRunner().invoke(app, ["serve", str(folder), "--api-key", "one two three"]).exit_code == 0
+    assert given[1].api_keys == ("one two three",)
+    monkeypatch.setenv("LEANMATCH_API_KEY", "")
+    monkeypatch.setenv("LEANMATCH_WRITE_KEY", "")
+    assert CliRunner().invoke(app, ["serve", str(folder), "--allow-token-ids"]).exit_code == 0
+    assert given[2].api_keys == given[2].write_keys == () and given[2].allow_token_ids
+
+
+def test_a_key_with_spaces_opens(folder, encoder):
+    options = ServeOptions(str(folder), api_keys=("a key with spaces",))
+    with serving(create_app(options, encoder=encoder)) as url:
+        ready(url)
+        for headers in ({"authorization": "Bearer a key with spaces"}, {"x-api-key": "a key with spaces"}):
+            assert httpx.get(f"{url}/v1/models", headers=headers).status_code == 200
+        for wrong in ("a", "a key", "spaces"):
+            refused = httpx.get(f"{url}/v1/models", headers={"authorization": f"Bearer {wrong}"})
+            assert refused.status_code == 401
+
+
 def test_an_address_in_use_is_told(folder):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from leanmatch import __version__
+from leanmatch.cli.common import Commands
 from leanmatch.cli.compress.command import compress
 from leanmatch.cli.data.command import app as data_app
 from leanmatch.cli.demo.command import demo
@@ -26,7 +27,7 @@ from leanmatch.cli.serve import serve
 from leanmatch.cli.train.command import train
 from leanmatch.cpus import limit_openmp
 
-app = typer.Typer(
+app = Commands(
     name="leanmatch",
     help="Train text matchers that hold outside their training distribution, measure them, and use them.",
     no_args_is_help=True,

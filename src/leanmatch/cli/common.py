@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from functools import wraps
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -28,6 +30,31 @@ FULL_DISK = ("No space left on device", "Disk quota exceeded", "file write faile
 """What safetensors, torch and ONNX say when a disk is full."""
 SKIPPED_SHOWN = 10
 """Rows left out by ``--on-error skip`` that are listed one by one."""
+
+
+class Commands(typer.Typer):
+    """A group of commands whose numbers are finite: ``nan`` and ``inf`` are usage errors in every option."""
+
+    def command(  # type: ignore[override]
+        self, *names: Any, **settings: Any
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Register a command, as :meth:`typer.Typer.command` does."""
+        register = super().command(*names, **settings)
+        return lambda function: register(_with_finite_numbers(function))
+
+
+def _with_finite_numbers(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def checked(**values: Any) -> Any:
+        for name, value in values.items():
+            for number in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise typer.BadParameter(
+                        f"{number} is no finite number", param_hint=f"--{name.replace('_', '-')}"
+                    )
+        return function(**values)
+
+    return checked
 
 
 def stdout_console() -> Console:

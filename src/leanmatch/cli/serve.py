@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,9 @@ import typer
 
 from leanmatch.cli.common import reported_errors, say
 from leanmatch.errors import DataError, UsageError
+
+API_KEYS, WRITE_KEYS = "LEANMATCH_API_KEY", "LEANMATCH_WRITE_KEY"
+"""Environment variables. typer would split them at every space, and a key may have one."""
 
 
 def serve(
@@ -35,11 +39,11 @@ def serve(
     ] = None,
     api_key: Annotated[
         list[str] | None,
-        typer.Option("--api-key", help="Ask for this key; may be repeated.", envvar="LEANMATCH_API_KEY"),
+        typer.Option("--api-key", help=f"Ask for this key; may be repeated. Or {API_KEYS}, a key a line."),
     ] = None,
     write_key: Annotated[
         list[str] | None,
-        typer.Option("--write-key", help="Let this key change items.", envvar="LEANMATCH_WRITE_KEY"),
+        typer.Option("--write-key", help=f"Let this key change items. Or {WRITE_KEYS}, a key a line."),
     ] = None,
     batch_texts: Annotated[int, typer.Option("--batch-texts", help="Texts encoded together.", min=1)] = 64,
     window_ms: Annotated[
@@ -82,8 +86,8 @@ def serve(
             workers=workers,
             threads=threads,
             weights=weights,
-            api_keys=tuple(api_key or ()),
-            write_keys=tuple(write_key or ()),
+            api_keys=tuple(api_key or _keys_of(API_KEYS)),
+            write_keys=tuple(write_key or _keys_of(WRITE_KEYS)),
             log_texts=log_texts,
             allow_token_ids=allow_token_ids,
             limits=Limits(
@@ -91,3 +95,7 @@ def serve(
             ),
         )
         run_server(options, say)
+
+
+def _keys_of(variable: str) -> list[str]:
+    return [key for key in os.environ.get(variable, "").splitlines() if key]

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-from leanmatch.errors import MissingExtraError, UsageError
+from leanmatch.errors import LeanmatchError, MissingExtraError, UsageError
 from leanmatch.index import read_manifest
 from leanmatch.serve.options import LOOPBACK, ServeOptions
 
@@ -30,10 +30,9 @@ def run_server(options: ServeOptions, say: Callable[[str], None] = lambda _: Non
         FormatError: no catalogue, or a damaged one.
         UsageError: the address cannot be used.
         MissingExtraError: uvicorn is not installed.
+        LeanmatchError: the model or the catalogue cannot be loaded.
     """
     try:
-        import uvicorn
-
         from leanmatch.serve.api.connections import BoundedProtocol
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "uvicorn", "serve", "the server") from error
@@ -55,15 +54,30 @@ def run_server(options: ServeOptions, say: Callable[[str], None] = lambda _: Non
     }
     try:
         if options.workers == 1:
-            from leanmatch.serve.api.app import create_app
-
-            uvicorn.Server(uvicorn.Config(create_app(options), **common)).run(sockets=[listener])
+            _run_here(options, listener, common)
             return
         _run_workers(options, listener, common)
     except KeyboardInterrupt:
         pass  # uvicorn has stopped gracefully and raises the signal again
     finally:
         listener.close()
+
+
+def _run_here(options: ServeOptions, listener: socket.socket, common: dict[str, Any]) -> None:
+    """Serve in this process; end with the error if loading fails."""
+    import uvicorn
+
+    from leanmatch.serve.api.app import create_app
+
+    app = create_app(options)
+
+    class Server(uvicorn.Server):
+        async def on_tick(self, counter: int) -> bool:
+            return await super().on_tick(counter) or app.service.failed is not None
+
+    Server(uvicorn.Config(app, **common)).run(sockets=[listener])
+    if app.service.failed is not None:
+        raise app.service.failed
 
 
 def worker_app() -> Any:
@@ -76,9 +90,22 @@ def worker_app() -> Any:
 
 def _run_workers(options: ServeOptions, listener: socket.socket, common: dict[str, Any]) -> None:
     import uvicorn
+    from uvicorn.config import STARTUP_FAILURE
     from uvicorn.supervisors import Multiprocess
 
     from leanmatch.serve.monitoring.metrics import MULTIPROCESS
+
+    class Supervisor(Multiprocess):  # type: ignore[misc, unused-ignore]
+        @property
+        def failed(self) -> bool:
+            return any(process.process.exitcode == STARTUP_FAILURE for process in self.processes)
+
+        def keep_subprocess_alive(self) -> None:
+            """Replace workers that died; but end where one could not load: the next one could not, either."""
+            if self.failed:
+                self.should_exit.set()
+            else:
+                super().keep_subprocess_alive()
 
     folder = tempfile.mkdtemp(prefix="leanmatch-metrics-")
     os.environ[VARIABLE], os.environ[MULTIPROCESS] = options.to_text(), folder
@@ -86,10 +113,16 @@ def _run_workers(options: ServeOptions, listener: socket.socket, common: dict[st
         config = uvicorn.Config(
             "leanmatch.serve.running:worker_app", factory=True, workers=options.workers, **common
         )
-        supervisor: Any = Multiprocess
+        supervisor: Any = Supervisor
         older = "target" in inspect.signature(supervisor).parameters
         more = {"target": uvicorn.Server(config).run} if older else {}
-        supervisor(config, sockets=[listener], **more).run()
+        running = supervisor(config, sockets=[listener], **more)
+        running.run()
+        if running.failed:
+            raise LeanmatchError(
+                "a worker could not load the catalogue or its model; its message stands above",
+                remedy="mend what it names, then start the server again",
+            )
     finally:
         for name in (VARIABLE, MULTIPROCESS):
             os.environ.pop(name, None)

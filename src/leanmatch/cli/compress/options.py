@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -126,6 +127,9 @@ def read_spec(path: Path) -> CompressionSpec:
 
 def _number(name: str, text: str, wanted: str) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        raise UsageError(f"--{name} must be {wanted} (found {text!r})") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise UsageError(f"--{name} must be {wanted} (found {text!r})")
+    return number

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leanmatch.cli.common import print_json, reported_errors, stdout_console
+from leanmatch.cli.common import Commands, print_json, reported_errors, stdout_console
 from leanmatch.cli.pairs import read_table
 from leanmatch.errors import LeanmatchError, UsageError
 
 if TYPE_CHECKING:
     from leanmatch.data import Split
 
-app = typer.Typer(help="Look at pairs, split them, make example data.", no_args_is_help=True)
+app = Commands(help="Look at pairs, split them, make example data.", no_args_is_help=True)
 
 ColumnOption = Annotated[
     list[str] | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -110,9 +111,12 @@ def _number(name: str, text: str) -> float | str:
     if text == "auto":
         return text
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        raise UsageError(f"--{name} must be a number or auto (found {text!r})") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise UsageError(f"--{name} must be a finite number or auto (found {text!r})")
+    return number
 
 
 def _read_config(path: Path | None) -> dict[str, Any]:
@@ -137,6 +141,8 @@ def _plain_number(value: Any) -> Any:
     """YAML 1.1 takes ``2e-5`` for text: it wants a point in the number."""
     if isinstance(value, dict):
         return {name: _plain_number(entry) for name, entry in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"the configuration has {value}, which is no finite number")
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
         return float(value)
     return value

@@ -52,6 +52,8 @@ def create_app(options: ServeOptions, *, encoder: Any = None) -> Gate:
         service.start()
         if options.workers > 1:  # of several, one that loads must not answer 503 for those that are ready
             await service.settled()
+            if service.failed is not None:
+                raise service.failed
         yield {"limits": options.limits}
         await service.stop()
         access.flush()
@@ -63,7 +65,7 @@ def create_app(options: ServeOptions, *, encoder: Any = None) -> Gate:
     _add_items(app, service)
     _add_insight(app, service)
     _add_page(app)
-    return Gate(app, options, metrics, access)
+    return Gate(app, service, access)
 
 
 def _add_matching(app: FastAPI, service: Service) -> None:

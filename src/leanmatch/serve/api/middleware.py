@@ -19,8 +19,7 @@ from typing import Any
 
 from leanmatch.serve.api.access_log import AccessLog
 from leanmatch.serve.api.problems import error_body
-from leanmatch.serve.monitoring.metrics import Metrics
-from leanmatch.serve.options import ServeOptions
+from leanmatch.serve.service import Service
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -61,13 +60,14 @@ class Gate:
 
     Args:
         app: what is behind it.
-        options: limits and keys.
-        metrics: told of every request.
+        service: whose options have the limits and keys, and whose metrics are told of every request.
         access: where a line is written about every request.
     """
 
-    def __init__(self, app: App, options: ServeOptions, metrics: Metrics, access: AccessLog) -> None:
-        self._app, self._options, self._metrics, self._access = app, options, metrics, access
+    def __init__(self, app: App, service: Service, access: AccessLog) -> None:
+        self.service = service
+        self._app, self._access = app, access
+        self._options, self._metrics = service.options, service.metrics
         self._under_way = self._large_bytes = 0
         self._prefix, self._numbers = secrets.token_hex(8), count()
 
