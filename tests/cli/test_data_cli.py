@@ -160,3 +160,14 @@ def test_exit_codes(pairs: Path, tmp_path: Path, arguments: list[str], code: int
     result = runner.invoke(app, ["split", str(pairs), "-o", str(tmp_path / "m.json"), *arguments])
     assert result.exit_code == code and says in result.stderr and "Traceback" not in result.stderr
     assert not (tmp_path / "m.json").exists()
+
+
+def test_many_slice_columns_are_counted_not_printed(tmp_path: Path) -> None:
+    names = [f"c{i}" for i in range(40)]
+    path = tmp_path / "wide.csv"
+    rows = [",".join([f"a {row}", f"b {row}", *(str(row % 2) for _ in names)]) for row in range(6)]
+    path.write_text("\n".join([",".join(["anchor", "positive", *names]), *rows]))
+    result = runner.invoke(app, ["check", str(path)])
+    assert result.exit_code == 0 and result.stdout.count("slice column c") == 12
+    assert "28 more slice columns" in result.stdout
+    assert result.stderr.count("WARNING") == 1 and "'c5' and 34 more" in result.stderr

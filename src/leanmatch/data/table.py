@@ -193,7 +193,11 @@ class PairTable:
 
     def has(self, name: str) -> bool:
         """Whether there is a column of this name."""
-        return name in self._table.column_names
+        return name in self._names
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(self._table.column_names)
 
     def column(self, name: str) -> list[Any]:
         """The values of a column, None where one is missing.

@@ -13,6 +13,7 @@ from leanmatch.data.splitting.leakage import KINDS
 from leanmatch.data.splitting.parts import PARTS, Split
 
 SKIPPED_SHOWN = 10
+SLICES_SHOWN = 12
 
 
 def report_tables(report: PairReport) -> list[Table | str]:
@@ -43,13 +44,15 @@ def report_tables(report: PairReport) -> list[Table | str]:
         main.add_row(f"texts in both {name}", f"{shared['texts']:,}")
         main.add_row(f"pairs in both {name}", f"{shared['pairs']:,}")
     tables: list[Table | str] = [main]
-    for name, values in report.slices.items():
+    for name, values in list(report.slices.items())[:SLICES_SHOWN]:
         table = Table(title=escape(f"slice column {name}"), title_justify="left")
         table.add_column("value")
         table.add_column("rows", justify="right")
         for value, count in values.items():
             table.add_row(escape(value), f"{count:,}")
         tables.append(table)
+    if len(report.slices) > SLICES_SHOWN:
+        tables.append(f"{len(report.slices) - SLICES_SHOWN:,} more slice columns: --json lists all")
     tables += [_length_table(unit, report) for unit in ("characters", "words")]
     if report.skipped:
         tables.append(_skipped_table(report))

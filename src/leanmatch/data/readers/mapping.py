@@ -14,6 +14,10 @@ from leanmatch.data.readers.roles import USUAL_NAMES, Recognized, is_zero_or_one
 from leanmatch.errors import DataError, UsageError
 
 
+SUSPECTS_NAMED = 5
+"""Columns that may be labels, and are named in a warning."""
+
+
 @dataclass(frozen=True)
 class ColumnMapping:
     """How the columns of a file are read.
@@ -41,11 +45,13 @@ class ColumnMapping:
         if self.recognized:
             change = "--column" if command else "columns="
             lines.append(f"Reading {in_words(self.recognized)}; {change} to change")
-        for name in self.suspects:
+        if self.suspects:
+            name = self.suspects[0]
             named, kept = (_spelled({ours: name}, command=command) for ours in ("label", name))
+            others = f" So may {_some(self.suspects[1:])}." if len(self.suspects) > 1 else ""
             lines.append(
                 "WARNING: no column is read as the label, so every row counts as a match. "
-                f"Column {name!r} may be one: {named} reads it as the label, {kept} keeps it as it is"
+                f"Column {name!r} may be one: {named} reads it as the label, {kept} keeps it as it is.{others}"
             )
         if self.zero_grades:
             lines.append(
@@ -53,6 +59,12 @@ class ColumnMapping:
                 "matches. Add a column label: 0 for a pair that does not match"
             )
         return lines
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first of some names, and how many there are."""
+    more = f" and {len(names) - SUSPECTS_NAMED:,} more" if len(names) > SUSPECTS_NAMED else ""
+    return ", ".join(map(repr, names[:SUSPECTS_NAMED])) + more
 
 
 def in_words(columns: Mapping[str, str]) -> str:
@@ -297,11 +309,9 @@ def _spelled(columns: Mapping[str, str], *, command: bool = False) -> str:
 
 def _suspects(columns: Mapping[str, Sequence[Any]], used: set[str]) -> tuple[str, ...]:
     """Columns that may be labels: of zeros and ones, or called like one."""
-    names = []
-    for name, values in columns.items():
-        if name in used or is_known(name):
-            continue
-        both = is_zero_or_one(values) and len({str(value) for value in values}) > 1
-        if both or plain_name(name) in USUAL_NAMES["label"]:
-            names.append(name)
-    return tuple(names)
+    free = {name: values for name, values in columns.items() if name not in used and not is_known(name)}
+    called = [name for name in free if plain_name(name) in USUAL_NAMES["label"]]
+    both = [
+        name for name, values in free.items() if is_zero_or_one(values) and len(set(map(str, values))) > 1
+    ]
+    return tuple(dict.fromkeys([*called, *both]))
