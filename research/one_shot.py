@@ -37,7 +37,7 @@ from leanmatch.factorization import (
     solve,
 )
 from leanmatch.factorization.arrays import round_to_codes
-from leanmatch.factorization.cost import Cost, index_bits
+from leanmatch.factorization.cost import Cost, index_bits, low_rank_cost, product_cost
 from leanmatch.files import atomic_file
 
 BAR_ERROR, BAR_MACS = 0.069, 2.67
@@ -114,46 +114,37 @@ def largest(cost: Callable[[int], float], budget: float, most: int) -> int:
 def rivals(m: int, n: int, budget: Cost, by: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Family, method and options of everything that costs at most the budget, each as large as it can be."""
 
-    def within(macs: Callable[[int], float], bits: Callable[[int], float], most: int) -> int:
-        return largest(macs, budget.macs, most) if by == "macs" else largest(bits, budget.bits, most)
+    def within(cost: Callable[[int], Cost], most: int, *, without_indices: bool = False) -> int:
+        """The largest size up to ``most`` within the budget; block low rank stores no indices."""
 
-    rank = within(lambda q: q * (m + n), lambda q: 8 * q * (m + n) + 32 * (m + q), min(m, n))
+        def spent(size: int) -> int:
+            whole = cost(size)
+            unused = (whole.macs - n * size) * index_bits(size) if without_indices else 0
+            return whole.macs if by == "macs" else whole.bits - unused
+
+        return largest(spent, budget.macs if by == "macs" else budget.bits, most)
+
+    rank = within(lambda q: low_rank_cost(m, n, q, value_bits=8), min(m, n))
     if rank:
         yield "global SVD", "svd", {"rank": rank}
     for width in (width for width in (16, 32, 64, 128) if n % width == 0):
-        blocks = n // width
         rank = within(
-            lambda r, blocks=blocks: n * r + m * r * blocks,
-            lambda r, blocks=blocks: 8 * (n * r + m * r * blocks) + 32 * (m + blocks * r),
+            lambda r, width=width: dense_sparse_cost(m, n, width, r, r, value_bits=8),
             min(m, width),
+            without_indices=True,
         )
         if rank:
             yield "block low rank", "block-low-rank", {"width": width, "rank": rank}
     for of in (4, 8, 16, 32):
-        values = m * n // of
-        keep = within(
-            lambda k, values=values: values * k,
-            lambda k, values=values, of=of: values * k * (8 + index_bits(of)) + 32 * m,
-            of,
-        )
+        keep = within(lambda k, of=of: dense_sparse_cost(m, n, of, of, k, value_bits=8, identity=True), of)
         if keep:
             yield "N:M pruning", "n:m", {"keep": keep, "of": of}
     for width in (8, 16, 32, 64):
-        shape = m, n, width, width
-        scales = {"atom_bits": 8, "value_bits": 8, "scales": m + n}
-        keep = within(
-            lambda k, shape=shape: dense_sparse_cost(*shape, k).macs,
-            lambda k, shape=shape, scales=scales: dense_sparse_cost(*shape, k, **scales).bits,
-            width,
-        )
+        keep = within(lambda k, width=width: dense_sparse_cost(m, n, width, width, k, value_bits=8), width)
         if keep:
             yield "orthonormal dictionaries", "orthonormal", {"width": width, "nonzeros": keep}
     for width in (4, 8):
-        words = within(
-            lambda p, width=width: n * 2**p + m * n // width,
-            lambda p, width=width: n * 2**p * 16 + m * n // width * p,
-            10,
-        )
+        words = within(lambda p, width=width: product_cost(m, n, width, 2**p, float_bits=16), 10)
         if words:
             options = {"width": width, "codewords": 2**words, "iterations": 12}
             yield "product quantization", "product", options

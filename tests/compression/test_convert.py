@@ -190,7 +190,7 @@ def test_stacked_layers_share_atoms_before_and_after(texts, matcher):
     # n r + m k n / b with m = 3 h
     assert stacked.macs == 32 * 16 + 96 * 3 * 32 // 8
     assert stacked.dense_bytes == 96 * 32 * 4
-    values, scales = 96 * 4 * 3 * (8 + 4), (96 + 4 * 16) * 32
+    values, scales = 96 * 4 * 3 * (8 + 4), (96 + 4 * 16) * 16
     assert stacked.bytes * 8 == values + scales + 32 * 16 * 8
     loose = tiny_encoder("bert")
     factorize(loose, default_spec(loose, SMALL, stack=False), rounds=1)

@@ -17,6 +17,7 @@ from leanmatch.compression.planner.plan import Budget, choose
 from leanmatch.compression.planner.quality import compare
 from leanmatch.compression.planner.sensitivity import in_proportion, middle_of
 from leanmatch.errors import UsageError
+from leanmatch.metrics.bootstrap import interval, ratio_influence, resampled_ratios
 
 
 def brute_force(losses, costs, budget):
@@ -128,6 +129,23 @@ def test_quality_pairs_the_queries():
     half = compare("MRR@10", dense, dense * np.random.default_rng(1).random(400))
     assert 0.4 < half.low < half.kept < half.high < 0.6 and half.queries == 400
     assert "held-out queries" in half.sentence()
+
+
+def test_the_interval_is_that_of_the_metrics():
+    """Skewed scores, of which BCa and percentile intervals differ."""
+    rng = np.random.default_rng(2)
+    dense, compressed = rng.random(60) ** 6, rng.random(60) ** 9
+    quality = compare("MRR@10", dense, compressed)
+    both = compressed[:, None], dense[:, None]
+    samples = resampled_ratios(*both, resamples=2000, seed=0)[:, 0]
+    expected = interval(samples, quality.kept, confidence=0.95, influence=ratio_influence(*both)[:, 0])
+    assert (quality.low, quality.high) == expected
+    assert quality.high != pytest.approx(np.quantile(samples, 0.975), rel=1e-3)
+
+
+def test_queries_that_the_dense_model_never_answers_are_no_error():
+    quality = compare("MRR@10", np.array([1.0, 0.0, 0.0]), np.array([0.5, 0.0, 0.0]))
+    assert (quality.kept, quality.low, quality.high) == (0.5, 0.5, 0.5)
 
 
 @pytest.mark.parametrize(

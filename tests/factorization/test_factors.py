@@ -38,7 +38,7 @@ def test_int_matrix_scales_each_group_of_a_row():
         for column in range(6):
             assert form.dense()[row, column] == q[row, column] * scale[row, column // 3]
     assert form.dense().dtype == np.float32
-    assert form.cost() == Cost(macs=18, bits=18 * 4 + 6 * 32)
+    assert form.cost() == Cost(macs=18, bits=18 * 4 + 6 * 16)
 
 
 def test_low_rank_multiplies_floats_and_codes():
@@ -48,7 +48,7 @@ def test_low_rank_multiplies_floats_and_codes():
     mixed = LowRank(left, IntMatrix(codes(2, 7), np.full((2, 1), 0.5, np.float32)))
     np.testing.assert_allclose(mixed.dense(), left @ (0.5 * codes(2, 7)), rtol=1e-4, atol=1e-4)
     assert (mixed.shape, mixed.rank) == ((4, 7), 2)
-    assert mixed.cost().bits == 8 * 32 + 14 * 8 + 2 * 32
+    assert mixed.cost().bits == 8 * 32 + 14 * 8 + 2 * 16
 
 
 @settings(deadline=None, max_examples=40)
@@ -68,7 +68,7 @@ def test_dense_sparse_costs_what_design_says():
     m, n = 384, 384
     assert factors.cost().macs == n * 64 + m * 4 * n // 16
     assert factors.cost().bits == n * 64 * 32 + m * 24 * 4 * (32 + 6)
-    assert factors.quantize(4).cost().bits == n * 64 * 8 + m * 24 * 4 * (4 + 6) + 32 * (m + 24 * 64)
+    assert factors.quantize(4).cost().bits == n * 64 * 8 + m * 24 * 4 * (4 + 6) + 16 * (m + 24 * 64)
     assert factors_of(5, 1, 65, 3, 2).cost(16).bits == 3 * 65 * 16 + 5 * 2 * (16 + 7)  # ceil(log2 65)
 
 
@@ -77,7 +77,7 @@ def test_identity_atoms_are_pruning_and_cost_nothing():
     assert factors.cost() == Cost(macs=6 * 3 * 2, bits=6 * 3 * 2 * (32 + 2))
     assert (np.count_nonzero(factors.dense().reshape(6, 3, 4), axis=2) == 2).all()
     quantized = factors.quantize()
-    assert quantized.cost().bits == 6 * 3 * 2 * (8 + 2) + 6 * 32
+    assert quantized.cost().bits == 6 * 3 * 2 * (8 + 2) + 6 * 16
     assert quantized.identity
     assert quantized.dequantize().identity
     with pytest.raises(DataError, match="identity matrices"):

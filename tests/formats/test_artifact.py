@@ -127,6 +127,20 @@ def test_bytes_are_those_of_the_report(saved):
     assert factors.report["bytes"] == 2 * packed + 4 * 12 * 8 + 2 * (64 + 4 * 12 + 64)
 
 
+def test_layers_take_the_bytes_and_multiply_adds_that_their_cost_says(saved):
+    """Tensors end at whole bytes; values that are no codes are float16, and so are biases."""
+    stacks = set()
+    for name, layer in read_artifact(saved.folder).layers.items():
+        shared = {"shared_atoms": True} if layer.stack in stacks else {}
+        stacks |= {layer.stack} - {None}
+        cost = layer.factors.cost(16, **shared)
+        bias = 0 if layer.bias is None else 2 * len(layer.bias)
+        assert 0 <= layer.report["bytes"] - bias - cost.bits / 8 < 3, name
+        if layer.kind == "linear":
+            assert layer.report["macs"] == cost.macs, name
+    assert stacks
+
+
 def test_a_report_that_misses_bytes_is_not_saved(model, tmp_path, monkeypatch):
     real = writer._sizes
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from leanmatch.compression.layers import CompressedEmbedding, CompressedLayer
-from leanmatch.factorization import DenseSparse, QuantizedDenseSparse
-
-FLOAT_BYTES = 4
+from leanmatch.factorization.cost import FLOAT_BITS, Cost, dense_cost
 
 
 @dataclass(frozen=True)
@@ -77,35 +74,24 @@ def model_cost(model: nn.Module) -> ModelCost:
         for parameter in module.factors.parameters()
     }
     other = sum(p.numel() for p in model.parameters() if id(p) not in inside)
-    return ModelCost(layers, other * FLOAT_BYTES)
-
-
-def stacked_factors(factors: list[Any]) -> Any:
-    """One matrix of several that share their atoms, one above the other; a single one as it is."""
-    first = factors[0]
-    if len(factors) == 1:
-        return first
-    indices = np.concatenate([f.indices for f in factors])
-    if isinstance(first, DenseSparse):
-        return replace(first, indices=indices, values=np.concatenate([f.values for f in factors]))
-    assert isinstance(first, QuantizedDenseSparse)
-    return replace(
-        first,
-        indices=indices,
-        values_q=np.concatenate([f.values_q for f in factors]),
-        values_scale=np.concatenate([f.values_scale for f in factors]),
-    )
+    return ModelCost(layers, other * FLOAT_BITS // 8)
 
 
 def _cost(members: list[tuple[str, CompressedLayer]]) -> LayerCost:
-    factors = stacked_factors([module.to_factors() for _, module in members])
-    cost = factors.cost()
+    """The cost of a layer, or of a stack: its first member pays for the atoms of all."""
+    cost = Cost(0, 0)
+    rows = 0
+    for number, (_, module) in enumerate(members):
+        factors: Any = module.to_factors()
+        cost += factors.cost(shared_atoms=True) if number else factors.cost()
+        rows += factors.shape[0]
+    columns = members[0][1].factors.shape[1]
+    dense = dense_cost(rows, columns)
     embedding = isinstance(members[0][1], CompressedEmbedding)
-    rows, columns = factors.shape
     return LayerCost(
         name="+".join(name for name, _ in members),
         macs=0 if embedding else cost.macs,
         bytes=cost.bits / 8,
-        dense_macs=0 if embedding else rows * columns,
-        dense_bytes=rows * columns * FLOAT_BYTES,
+        dense_macs=0 if embedding else dense.macs,
+        dense_bytes=dense.bytes,
     )

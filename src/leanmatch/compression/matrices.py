@@ -27,6 +27,7 @@ from leanmatch.compression.quantize import fake_quantize, quantize
 from leanmatch.compression.stf.evidence import Evidence
 from leanmatch.errors import ModelError
 from leanmatch.factorization import DenseSparse, IntMatrix, LowRank, QuantizedDenseSparse
+from leanmatch.factorization.dense_sparse import identity_atoms
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,10 +99,10 @@ class FactoredMatrix(nn.Module):
             values = self.values_q.float() * self.values_scale[:, None, None]
             atoms = None if self.identity else self.atoms_q.float() * self.atoms_scale[..., None]
             return values, atoms
-        values = fake_quantize(self.values, self.value_bits, (1, 2))
+        values = fake_quantize(self.values, self.value_bits, trailing=2)
         if self.identity:
             return values, None
-        return values, fake_quantize(self.atoms, self.atom_bits if self.value_bits else None, (2,))
+        return values, fake_quantize(self.atoms, self.atom_bits if self.value_bits else None)
 
     def weight(self) -> Tensor:
         """The dense matrix, float32 ``(m, n)``."""
@@ -144,35 +145,28 @@ class FactoredMatrix(nn.Module):
     def to_factors(self) -> DenseSparse | QuantizedDenseSparse:
         """The factors; integer ones where ``value_bits`` is given."""
         indices = index_array(self.indices, self.atom_count)
+        if self.value_bits is None:
+            values = as_array(self.values)
+            if self.identity:
+                return DenseSparse.with_identity(indices, values, self.width)
+            return DenseSparse(as_array(self.atoms), indices, values)
         if self.quantized:
-            values_q, values_scale = self.values_q, self.values_scale
-            atoms = None if self.identity else (self.atoms_q, self.atoms_scale)
+            values_q, values_scale = as_array(self.values_q), as_array(self.values_scale)
         else:
-            values = self.values.detach()
-            if self.value_bits is None:
-                if self.identity:
-                    return DenseSparse.with_identity(indices, as_array(values), self.width)
-                return DenseSparse(as_array(self.atoms), indices, as_array(values))
-            values_q, scale = quantize(values, self.value_bits, (1, 2))
-            values_scale = scale.flatten()
-            atoms = None
-            if not self.identity:
-                atoms_q, atoms_scale = quantize(self.atoms, self.atom_bits, (2,))
-                atoms = atoms_q, atoms_scale[..., 0]
-        if atoms is None:
-            codes = np.broadcast_to(
-                np.eye(self.width, dtype=np.int8), (indices.shape[1], self.width, self.width)
-            )
-            both = codes, np.ones(codes.shape[:2], np.float32)
+            values_q, values_scale = quantize(self.values, self.value_bits, trailing=2)
+        if self.identity:
+            atoms_q = identity_atoms(indices.shape[1], self.width).astype(np.int8)
+            atoms_scale = np.ones(atoms_q.shape[:2], np.float32)
+        elif self.quantized:
+            atoms_q, atoms_scale = as_array(self.atoms_q), as_array(self.atoms_scale)
         else:
-            both = as_array(atoms[0]), as_array(atoms[1])
-        assert self.value_bits is not None
+            atoms_q, atoms_scale = quantize(self.atoms, self.atom_bits)
         return QuantizedDenseSparse(
-            both[0],
-            both[1],
-            indices,
-            as_array(values_q),
-            as_array(values_scale),
+            atoms_q=atoms_q,
+            atoms_scale=atoms_scale,
+            indices=indices,
+            values_q=values_q,
+            values_scale=values_scale,
             value_bits=self.value_bits,
             atom_bits=self.atom_bits,
             identity=self.identity,
@@ -232,14 +226,14 @@ class QuantizedMatrix(nn.Module):
             q, scale = (x if wanted is None else x[wanted] for x in (self.q, self.scale))
             return (q.view(len(q), -1, self.group).float() * scale[..., None]).view(len(q), -1)
         full = self.full if wanted is None else self.full[wanted]
-        return fake_quantize(full.view(len(full), -1, self.group), self.bits, (2,)).view(full.shape)
+        return fake_quantize(full.view(len(full), -1, self.group), self.bits).view(full.shape)
 
     def to_factors(self) -> IntMatrix:
         """Codes and scales."""
         if self.finalized:
             return IntMatrix(as_array(self.q), as_array(self.scale), bits=self.bits)
-        q, scale = quantize(self.full.view(self.shape[0], -1, self.group), self.bits, (2,))
-        return IntMatrix(as_array(q.view(self.shape)), as_array(scale[..., 0]), bits=self.bits)
+        q, scale = quantize(self.full.view(self.shape[0], -1, self.group), self.bits)
+        return IntMatrix(q.reshape(self.shape), scale, bits=self.bits)
 
     def finalize(self) -> QuantizedMatrix:
         """The codes alone."""

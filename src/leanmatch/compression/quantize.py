@@ -1,9 +1,7 @@
-"""Symmetric round to nearest, trained through: the forward pass sees the quantized value, the gradient
-passes.
+"""Symmetric rounding to integer codes, on tensors, and training through it.
 
-``q = round(x / scale)``, ``|q| <= 2^(bits-1) - 1``, ``scale = max|x| / (2^(bits-1) - 1)`` over the entries
-that share it. The backward pass of the round trip is the identity (straight-through; Bengio et al., arXiv
-1308.3432).
+The codes are those of :func:`leanmatch.factorization.arrays.round_to_codes`. In training the forward pass sees
+the rounded values, and the backward pass is the identity (straight-through; Bengio et al., arXiv 1308.3432).
 """
 
 from __future__ import annotations
@@ -12,28 +10,24 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from leanmatch.compression.decode import as_array
 from leanmatch.errors import ModelError
+from leanmatch.factorization.arrays import Float, Int8, largest_code, round_to_codes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def largest_code(bits: int) -> int:
-    """The largest code of symmetric ``bits``-bit integers: 127 for 8 bits, 7 for 4."""
-    return (1 << (bits - 1)) - 1
-
-
-def quantize(x: Tensor, bits: int, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Codes and scales.
+def quantize(x: Tensor, bits: int, trailing: int = 1) -> tuple[Int8, Float]:
+    """Integer codes and their scales.
 
     Args:
         x: floats of any shape.
         bits: 2 to 8.
-        dims: dimensions that share a scale.
+        trailing: this many last dimensions share a scale.
 
     Returns:
-        ``q`` int8, shape of ``x``; ``scale`` float32, shape of ``x`` with 1 in ``dims``; 1 where all of
-        ``x`` is 0.
+        Codes in the shape of ``x``; scales in its shape without the trailing dimensions.
 
     Raises:
         ModelError: ``x`` has NaN or infinite entries.
@@ -42,21 +36,22 @@ def quantize(x: Tensor, bits: int, dims: tuple[int, ...]) -> tuple[Tensor, Tenso
         raise ModelError(
             "weights to be quantized hold NaN or infinite values", remedy="lower the learning rate"
         )
-    x = x.detach().float()
-    scale = _scale(x, bits, dims)
-    return torch.round(x / scale).to(torch.int8), scale
+    codes, scale = round_to_codes(as_array(x.float().flatten(x.ndim - trailing)), bits)
+    return codes.reshape(x.shape), scale
 
 
-def fake_quantize(x: Tensor, bits: int | None, dims: tuple[int, ...]) -> Tensor:
-    """``dequantize(quantize(x))`` whose gradient is that of ``x`` itself; ``x`` where ``bits`` is None."""
+def fake_quantize(x: Tensor, bits: int | None, trailing: int = 1) -> Tensor:
+    """What the codes of :func:`quantize` stand for, with the gradient of ``x`` itself.
+
+    With ``bits`` None it is ``x``.
+    """
     if bits is None:
         return x
     with torch.no_grad():
-        scale = _scale(x, bits, dims)
+        shared = tuple(range(x.ndim - trailing, x.ndim))
+        # divided by a tensor: by a number, CUDA multiplies by its inverse, which differs in the last bit
+        most = torch.full((), largest_code(bits), dtype=x.dtype, device=x.device)
+        scale = x.abs().amax(shared, keepdim=True).div_(most)
+        scale.masked_fill_(scale == 0, 1.0)
         error = torch.round(x / scale).mul_(scale).sub_(x)
     return x + error
-
-
-def _scale(x: Tensor, bits: int, dims: tuple[int, ...]) -> Tensor:
-    scale = x.abs().amax(dims, keepdim=True).div_(largest_code(bits))
-    return scale.masked_fill_(scale == 0, 1.0)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanmatch.errors import DataError, UsageError
+from leanmatch.factorization.arrays import largest_code
 
 INDEX_DTYPES = (np.uint8, np.uint16)
 MOST_ATOMS = 1 << 16
@@ -95,7 +96,7 @@ def check_codes(name: str, array: NDArray[np.int8], bits: int) -> None:
     Raises:
         DataError: a code is larger.
     """
-    most = 2 ** (bits - 1) - 1
+    most = largest_code(bits)
     if array.size and (int(array.min()) < -most or int(array.max()) > most):
         raise DataError(
             f"{name} of {bits} bits must lie between {-most} and {most} "

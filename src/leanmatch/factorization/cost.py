@@ -1,7 +1,8 @@
-"""What a matrix costs: multiply-adds per token and stored bits, exactly. Index bits always count.
+"""What a matrix costs: multiply-adds per token and stored bits. Every count of either comes from here.
 
-Axis names of the whole package: ``m`` outputs, ``n`` inputs, ``b`` columns per block, ``B = n / b`` blocks,
-``r`` atoms per block, ``k`` nonzeros per row and block.
+Bits are those of an artifact: integer codes and indices packed to their last bit, a scale of 16 bits for every
+group of codes. Axis names of the whole package: ``m`` outputs, ``n`` inputs, ``b`` columns per block, ``B =
+n / b`` blocks, ``r`` atoms per block, ``k`` nonzeros per row and block.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 FLOAT_BITS = 32
-"""Bits of a value that is kept as float32; the scales of integer codes are always float32."""
+"""Bits of a value that is kept as float32; artifacts store it in 16 where that loses next to nothing."""
+SCALE_BITS = 16
+"""Bits of a scale of integer codes. An artifact falls back to 32 for scales that float16 cannot hold."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,37 @@ def index_bits(choices: int) -> int:
     return (choices - 1).bit_length()
 
 
+def dense_cost(m: int, n: int, *, float_bits: int = FLOAT_BITS) -> Cost:
+    """Cost of a matrix of floats: ``macs = m n``, ``bits = m n float_bits``."""
+    return Cost(macs=m * n, bits=m * n * float_bits)
+
+
+def int_cost(m: int, n: int, *, bits: int, group: int) -> Cost:
+    """Cost of integer codes with a scale for every ``group`` columns of a row.
+
+    ``macs = m n``, ``bits = m n bits + 16 m n / group``.
+
+    >>> int_cost(4, 64, bits=4, group=32).bits
+    1152
+    """
+    return Cost(macs=m * n, bits=m * n * bits + SCALE_BITS * m * (n // group))
+
+
+def low_rank_cost(
+    m: int, n: int, rank: int, *, value_bits: int | None = None, float_bits: int = FLOAT_BITS
+) -> Cost:
+    """Cost of ``W = left right`` with ``left (m, q)`` and ``right (q, n)``: ``macs = q (m + n)``.
+
+    Args:
+        m, n, rank: sizes; ``q`` is the rank.
+        value_bits: of integer codes with a scale for each row of both factors; None for floats.
+        float_bits: of each float.
+    """
+    if value_bits is None:
+        return dense_cost(m, rank, float_bits=float_bits) + dense_cost(rank, n, float_bits=float_bits)
+    return int_cost(m, rank, bits=value_bits, group=rank) + int_cost(rank, n, bits=value_bits, group=n)
+
+
 def dense_sparse_cost(
     m: int,
     n: int,
@@ -54,20 +88,43 @@ def dense_sparse_cost(
     r: int,
     k: int,
     *,
-    atom_bits: int = FLOAT_BITS,
-    value_bits: int = FLOAT_BITS,
-    scales: int = 0,
+    value_bits: int | None = None,
+    atom_bits: int = 8,
+    float_bits: int = FLOAT_BITS,
     identity: bool = False,
+    shared_atoms: bool = False,
 ) -> Cost:
     """Cost of ``W_i = S_i D_i``, without making one.
 
-    ``macs = n r + m k n/b`` and ``bits = n r atom_bits + m (n/b) k (value_bits + ceil(log2 r)) + 32 scales``.
-    With ``identity`` atoms (``r = b``, N:M pruning) the first term of each is gone.
+    ``macs = n r + m k n/b``. Floats take ``bits = n r float_bits + m (n/b) k (float_bits + ceil(log2 r))``;
+    integer codes take ``n r atom_bits + m (n/b) k (value_bits + ceil(log2 r)) + 16 (m + r n/b)``.
+
+    Args:
+        m, n, b, r, k: sizes, see the module.
+        value_bits: of integer codes, with a scale for each row of values and for each atom; None for floats.
+        atom_bits: of the atoms' integer codes.
+        float_bits: of each float.
+        identity: the atoms are unit vectors (``r = b``, N:M pruning). They cost nothing.
+        shared_atoms: another layer of the same stack pays for the atoms and their products.
 
     >>> dense_sparse_cost(384, 384, 16, 64, 4).macs / (384 * 384)
     0.4166666666666667
     """
-    nonzeros = m * (n // b) * k
-    stage_one = 0 if identity else n * r
-    bits = stage_one * atom_bits + nonzeros * (value_bits + index_bits(r)) + scales * FLOAT_BITS
-    return Cost(macs=stage_one + nonzeros, bits=bits)
+    blocks = n // b
+    nonzeros = m * blocks * k
+    atoms = 0 if identity or shared_atoms else blocks * r
+    if value_bits is None:
+        bits = atoms * b * float_bits + nonzeros * (float_bits + index_bits(r))
+    else:
+        bits = atoms * (b * atom_bits + SCALE_BITS)
+        bits += nonzeros * (value_bits + index_bits(r)) + SCALE_BITS * m
+    return Cost(macs=atoms * b + nonzeros, bits=bits)
+
+
+def product_cost(m: int, n: int, b: int, r: int, *, float_bits: int = FLOAT_BITS) -> Cost:
+    """Cost of product quantization with ``r`` codewords per block.
+
+    ``macs = n r + m n/b`` (one addition a block), ``bits = n r float_bits + m (n/b) ceil(log2 r)``.
+    """
+    codes = m * (n // b)
+    return Cost(macs=n * r + codes, bits=n * r * float_bits + codes * index_bits(r))

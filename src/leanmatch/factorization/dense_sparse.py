@@ -89,11 +89,17 @@ class DenseSparse:
         """``W_i = S_i D_i``, the blocks side by side."""
         return decode_reference(self.indices, self.values, self.atoms).astype(np.float32)
 
-    def cost(self, float_bits: int = FLOAT_BITS) -> Cost:
+    def cost(self, float_bits: int = FLOAT_BITS, *, shared_atoms: bool = False) -> Cost:
         """:func:`leanmatch.factorization.cost.dense_sparse_cost` with atoms and values of ``float_bits``."""
-        m, n = self.shape
-        size = (m, n, self.width, self.atom_count, self.nonzeros)
-        return dense_sparse_cost(*size, atom_bits=float_bits, value_bits=float_bits, identity=self.identity)
+        return dense_sparse_cost(
+            *self.shape,
+            self.width,
+            self.atom_count,
+            self.nonzeros,
+            float_bits=float_bits,
+            identity=self.identity,
+            shared_atoms=shared_atoms,
+        )
 
     def quantize(self, value_bits: int = 8, atom_bits: int = 8) -> QuantizedDenseSparse:
         """Round to integer codes: one scale for each atom, one for each row's coefficients.
@@ -212,19 +218,17 @@ class QuantizedDenseSparse:
         """What the codes stand for, as one matrix."""
         return self.dequantize().dense()
 
-    def cost(self, float_bits: int = FLOAT_BITS) -> Cost:
-        """As :meth:`DenseSparse.cost` with the bits of the codes, and 32 bits a scale."""
-        m, n = self.shape
+    def cost(self, float_bits: int = FLOAT_BITS, *, shared_atoms: bool = False) -> Cost:
+        """As :meth:`DenseSparse.cost` with the bits of codes and scales; ``float_bits`` changes nothing."""
         return dense_sparse_cost(
-            m,
-            n,
+            *self.shape,
             self.width,
             self.atom_count,
             self.nonzeros,
-            atom_bits=self.atom_bits,
             value_bits=self.value_bits,
-            scales=m + (0 if self.identity else self.atoms_scale.size),
+            atom_bits=self.atom_bits,
             identity=self.identity,
+            shared_atoms=shared_atoms,
         )
 
 

@@ -21,7 +21,7 @@ from leanmatch.factorization.checks import (
     check_not_empty,
     check_scale,
 )
-from leanmatch.factorization.cost import FLOAT_BITS, Cost
+from leanmatch.factorization.cost import FLOAT_BITS, Cost, dense_cost, int_cost
 from leanmatch.factorization.dense_sparse import DenseSparse, QuantizedDenseSparse
 
 __all__ = ["Dense", "DenseSparse", "Factors", "IntMatrix", "LowRank", "QuantizedDenseSparse"]
@@ -52,9 +52,8 @@ class Dense:
         return self.weight
 
     def cost(self, float_bits: int = FLOAT_BITS) -> Cost:
-        """``macs = m n``, ``bits = m n float_bits``."""
-        m, n = self.shape
-        return Cost(macs=m * n, bits=m * n * float_bits)
+        """:func:`leanmatch.factorization.cost.dense_cost`."""
+        return dense_cost(*self.shape, float_bits=float_bits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,9 +103,8 @@ class IntMatrix:
         return np.multiply(self.q, np.repeat(self.scale, self.group, axis=1), dtype=np.float32)
 
     def cost(self, float_bits: int = FLOAT_BITS) -> Cost:
-        """``macs = m n``, ``bits = m n bits + 32 m n/group``; ``float_bits`` changes nothing here."""
-        m, n = self.shape
-        return Cost(macs=m * n, bits=m * n * self.bits + self.scale.size * FLOAT_BITS)
+        """:func:`leanmatch.factorization.cost.int_cost`; ``float_bits`` changes nothing here."""
+        return int_cost(*self.shape, bits=self.bits, group=self.group)
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +152,9 @@ def _plain(part: Float | IntMatrix) -> Float:
 
 
 def _part_cost(part: Float | IntMatrix, float_bits: int) -> Cost:
-    return part.cost() if isinstance(part, IntMatrix) else Cost(part.size, part.size * float_bits)
+    if isinstance(part, IntMatrix):
+        return part.cost()
+    return dense_cost(part.shape[0], part.shape[1], float_bits=float_bits)
 
 
 Factors: TypeAlias = Dense | IntMatrix | LowRank | DenseSparse | QuantizedDenseSparse

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from leanmatch import native
 from leanmatch.errors import UsageError
 from leanmatch.factorization import DenseSparse, Factors, IntMatrix, LowRank, QuantizedDenseSparse, decode
+from leanmatch.factorization.arrays import round_to_codes
 from leanmatch.runtime.weights import Floats
 
 PRECISIONS: Mapping[str, str] = MappingProxyType(
@@ -209,9 +210,8 @@ def quantize_rows(weight: Floats) -> IntMatrix:
     >>> quantize_rows(np.array([[1.0, -0.5]], np.float32)).q
     array([[127, -64]], dtype=int8)
     """
-    largest = np.abs(weight).max(axis=1, keepdims=True)
-    scale = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
-    return IntMatrix(np.rint(weight / scale).astype(np.int8), scale)
+    codes, scale = round_to_codes(weight, 8)
+    return IntMatrix(codes, scale[:, None])
 
 
 def smoothing(weight: Floats, ranges: Floats) -> Floats:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from leanmatch.metrics.bootstrap import interval, ratio_influence, resampled_ratios
+
 RESAMPLES = 2000
 
 
@@ -20,7 +22,7 @@ class Quality:
         dense: mean over the held-out queries of the dense model.
         compressed: of the compressed one.
         kept: ``compressed / dense``.
-        low, high: 95% interval of ``kept`` (paired bootstrap over queries).
+        low, high: 95% interval of ``kept`` (paired BCa bootstrap over queries, that of :mod:`leanmatch.metrics`).
         queries: how many.
     """
 
@@ -50,13 +52,13 @@ def compare(metric: str, dense: NDArray[np.float64], compressed: NDArray[np.floa
     >>> compare("MRR@10", np.array([1.0, 0.5]), np.array([0.5, 0.5])).kept
     0.6666666666666666
     """
-    rng = np.random.default_rng(0)
-    counts = len(dense)
-    ratios = np.empty(RESAMPLES)
-    for place in range(RESAMPLES):
-        rows = rng.integers(counts, size=counts)
-        below = dense[rows].sum()
-        ratios[place] = compressed[rows].sum() / below if below > 0 else 1.0
-    low, high = np.quantile(ratios, [0.025, 0.975])
     before, after = float(dense.mean()), float(compressed.mean())
-    return Quality(metric, before, after, after / before if before else 1.0, float(low), float(high), counts)
+    kept = after / before if before else 1.0
+    pair = compressed[:, None].astype(np.float64), dense[:, None].astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):  # resamples where the dense model scores 0
+        ratios = resampled_ratios(*pair, resamples=RESAMPLES, seed=0)[:, 0]
+        influence = ratio_influence(*pair)[:, 0]
+    low, high = interval(
+        ratios, kept, confidence=0.95, influence=influence if np.isfinite(influence).all() else None
+    )
+    return Quality(metric, before, after, kept, low, high, len(dense))

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from leanmatch import native
 from leanmatch.compression.matrices import FactoredMatrix
 from leanmatch.compression.planner.tasks import Task
 from leanmatch.errors import ModelError, UsageError
@@ -237,8 +238,7 @@ def _precision(model: Any, options: TrainingOptions) -> Callable[[], Any]:
 def _has_bf16(device: str) -> bool:
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(probe()) if probe is not None else False
+    return device == "cpu" and bool(native.load().linear.has_bf16())
 
 
 def _save(

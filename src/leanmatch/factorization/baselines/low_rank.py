@@ -115,9 +115,8 @@ def block_low_rank(
     """``W_i ~ S_i D_i`` of rank ``r`` in each block: dense-sparse factors with ``k = r``, by SVD of every
     block.
 
-    Indices carry no information here (``k = r``: all atoms), yet :class:`DenseSparse` counts their bits; a
-    block of rank ``r`` by itself costs ``r (m + b)`` values. :func:`block_low_rank_bits` says how much that
-    is.
+    Every row uses all atoms of a block, so the indices carry no information; :class:`DenseSparse` stores and
+    counts them all the same.
 
     Raises:
         UsageError: a width that does not divide ``n``, a rank above ``min(m, b)``.
@@ -146,12 +145,3 @@ def block_low_rank(
         np.ascontiguousarray((values * lengths[:, None]).transpose(1, 0, 2), np.float32),
     )
     return solved("block-low-rank", weight, factors, calibration)
-
-
-def block_low_rank_bits(m: int, n: int, width: int, rank: int, value_bits: int = 32) -> int:
-    """Bits without the indices that ``k = r`` makes superfluous: ``(n rank + m rank n/b) value_bits``.
-
-    >>> block_low_rank_bits(64, 32, 16, 4, value_bits=16)
-    10240
-    """
-    return (n * rank + m * (n // width) * rank) * value_bits

@@ -9,7 +9,7 @@ import numpy as np
 from leanmatch.errors import DataError
 from leanmatch.factorization.arrays import Float, Index
 from leanmatch.factorization.checks import INDEX_DTYPES, check_array, check_float
-from leanmatch.factorization.cost import FLOAT_BITS, Cost, index_bits
+from leanmatch.factorization.cost import FLOAT_BITS, Cost, product_cost
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,6 @@ class ProductCodes:
         return chosen.reshape(self.shape)
 
     def cost(self, float_bits: int = FLOAT_BITS) -> Cost:
-        """``macs = n r + m n/b`` (one addition a block), ``bits = n r float_bits + m n/b ceil(log2 r)``."""
-        m, n = self.shape
+        """:func:`leanmatch.factorization.cost.product_cost`."""
         _, r, b = self.codewords.shape
-        return Cost(macs=n * r + m * (n // b), bits=n * r * float_bits + m * (n // b) * index_bits(r))
+        return product_cost(*self.shape, b, r, float_bits=float_bits)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from leanmatch.errors import FormatError, ModelError
+from leanmatch.factorization.cost import FLOAT_BITS, dense_cost
 from leanmatch.formats.artifact.contents import KINDS
 from leanmatch.formats.artifact.fields import Array
 from leanmatch.formats.artifact.forms import SHARED, encode
@@ -53,8 +54,12 @@ class Gathered:
 
     def dense_bytes(self) -> int:
         """What all of it takes as float32."""
-        others = sum(4 * array.size for name, array in self.tensors.items() if name.startswith("tensors/"))
-        dropped = 4 * sum(self.dropped.values())
+        others = sum(
+            FLOAT_BITS // 8 * array.size
+            for name, array in self.tensors.items()
+            if name.startswith("tensors/")
+        )
+        dropped = FLOAT_BITS // 8 * sum(self.dropped.values())
         return others + dropped + sum(int(entry["dense_bytes"]) for entry in self.layers.values())
 
 
@@ -152,20 +157,17 @@ def _add_layer(gathered: Gathered, name: str, layer: Any, error: float | None) -
         "bias": bias is not None,
         "bytes": size,
         "macs": _macs(factors, kind, first),
-        "dense_bytes": 4 * (m * n + (m if bias is not None else 0)),
-        "dense_macs": m * n if kind == "linear" else 0,
+        "dense_bytes": (dense_cost(m, n) + dense_cost(m, 1 if bias is not None else 0)).bytes,
+        "dense_macs": dense_cost(m, n).macs if kind == "linear" else 0,
         "error": error,
     }
 
 
 def _macs(factors: Any, kind: str, first: bool) -> int:
     """Multiply-adds a token. A table decodes one row; a stack's first member works for all."""
-    nonzeros = getattr(factors, "nonzeros", 0)
-    n = factors.shape[1]
     if kind == "embedding":
-        return 0 if getattr(factors, "identity", True) else nonzeros * n
-    macs = int(factors.cost().macs)
-    return macs if first else macs - n * factors.atom_count
+        return 0 if getattr(factors, "identity", True) else int(factors.nonzeros * factors.shape[1])
+    return int(factors.cost().macs if first else factors.cost(shared_atoms=True).macs)
 
 
 def _add_others(gathered: Gathered, part: Part, inside: set[int], unused: str | None) -> None:
