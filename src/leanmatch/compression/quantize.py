@@ -1,7 +1,8 @@
 """Symmetric rounding to integer codes, on tensors, and training through it.
 
-The codes are those of :func:`leanmatch.factorization.arrays.round_to_codes`. In training the forward pass sees
-the rounded values, and the backward pass is the identity (straight-through; Bengio et al., arXiv 1308.3432).
+The codes are those of :func:`leanmatch.factorization.arrays.round_to_codes`. In training the forward pass
+sees the rounded values, and the backward pass is the identity (straight-through; Bengio et al., arXiv
+1308.3432).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a matrix costs: multiply-adds per token and stored bits. Every count of either comes from here.
 
-Bits are those of an artifact: integer codes and indices packed to their last bit, a scale of 16 bits for every
-group of codes. Axis names of the whole package: ``m`` outputs, ``n`` inputs, ``b`` columns per block, ``B =
-n / b`` blocks, ``r`` atoms per block, ``k`` nonzeros per row and block.
+Bits are those of an artifact: integer codes and indices are packed to their last bit, and every group of codes
+has a scale of 16 bits. Axis names of the whole package: ``m`` outputs, ``n`` inputs, ``b`` columns per block,
+``B = n / b`` blocks, ``r`` atoms per block, ``k`` nonzeros per row and block.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ class Quality:
         dense: mean over the held-out queries of the dense model.
         compressed: of the compressed one.
         kept: ``compressed / dense``.
-        low, high: 95% interval of ``kept`` (paired BCa bootstrap over queries, that of :mod:`leanmatch.metrics`).
+        low, high: 95% interval of ``kept`` (:mod:`leanmatch.metrics.bootstrap`, paired by query).
         queries: how many.
     """
 
