@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -146,23 +147,66 @@ def test_the_server_feeds_it(client):
     assert report["queries"] == 6 and "items" in report["reference"]["source"]
 
 
+def short_queries():
+    """Made up, by language."""
+    lines = Path(__file__).with_name("short_queries.txt").read_text(encoding="utf-8").splitlines()
+    return [line.split("\t") for line in lines]
+
+
+def test_no_language_is_told_wrongly():
+    pytest.importorskip("py3langid", reason="py3langid is not installed (extra serve)")
+    import py3langid
+
+    language_of = languages.identifier()
+    queries = short_queries()
+    told = [(query, language_of(query), name) for name, query in queries]
+    assert [one for one in told if one[1] not in (None, one[2])] == []
+    assert sum(one[1] is not None for one in told) > 0.4 * len(queries) > 70
+    alone = sum(py3langid.classify(query)[0] != name for name, query in queries)
+    assert alone > 50  # py3langid alone: there is something to be careful about
+    for text in (
+        "sort an array",
+        "usb c dock",
+        "a",
+        "",
+        "123",
+        "!!!",
+        "coffee maker",
+        "\ud800 broken text here",
+    ):
+        assert language_of(text) in (None, "en"), text
+    assert language_of("数据库连接超时怎么办") == "zh"
+
+
 def test_a_shift_of_languages(catalogue, encoder):
     pytest.importorskip("py3langid", reason="py3langid is not installed (extra serve)")
-    english = ["a red chair for the garden", "how do I reset my password", "the best shoes for women"]
+    english = ["how do i update my card details", "noise cancelling headphones", "find nearest neighbours"]
     german = [
-        "ein roter Stuhl für den Garten",
-        "wie kann ich mein Passwort ändern",
-        "die besten Schuhe für Damen",
+        "warum wurde meine zahlung abgelehnt",
+        "günstige flüge nach rom für zwei personen",
+        "schreibtisch höhenverstellbar",
     ]
-    reference = build_reference(catalogue, encoder, english * 70, "made up")
-    assert reference.profile.languages == {"en": 210}
-    for texts, level in ((english, "steady"), (german, "strong")):
+    short = ["red dress", "usb c dock", "sort an array"]
+    reference = build_reference(catalogue, encoder, (english + short) * 35, "made up")
+    assert reference.profile.languages == {"en": 105} and reference.profile.queries == 210
+    for texts, level in ((english + short, "steady"), (german + short, "strong")):
         monitor = Monitor(reference)
-        ask(monitor, catalogue, encoder, texts * 50)
+        ask(monitor, catalogue, encoder, texts * 25)
         report, found = measures(monitor)
         assert found["languages"]["level"] == level and report["languages_note"] is None
         assert found["scripts"]["level"] == "steady"  # which cannot see it
     assert {row["name"]: row["live"] for row in report["languages"]} == {"en": 0, "de": 1}
+    assert report["languages_told"] == {"live": 75, "queries": 150}
+
+
+def test_languages_of_short_queries_are_not_compared(catalogue, encoder):
+    pytest.importorskip("py3langid", reason="py3langid is not installed (extra serve)")
+    reference = build_reference(catalogue, encoder, ["how do i update my card details"] * 210, "made up")
+    monitor = Monitor(reference)
+    ask(monitor, catalogue, encoder, ["sort an array"] * 150)
+    report, found = measures(monitor)
+    assert "languages" not in found and report["languages"] == []
+    assert "0 live queries can be told, 210 texts of the reference" in report["languages_note"]
 
 
 def test_without_a_language_identifier(catalogue, encoder, reference, monkeypatch):
@@ -181,7 +225,8 @@ def test_a_reference_from_before_languages(catalogue, encoder, reference, tmp_pa
     pytest.importorskip("py3langid", reason="py3langid is not installed (extra serve)")
     reference.write(tmp_path / "r.json")
     document = json.loads((tmp_path / "r.json").read_text())
-    assert document.pop("languages")
+    document["languages"] = {"br": 400}
+    assert document.pop("languages_by")
     (tmp_path / "r.json").write_text(json.dumps(document))
     report, found = measures(Monitor(Reference.read(tmp_path / "r.json")))
     assert "languages" not in found and "leanmatch index --reference" in report["languages_note"]

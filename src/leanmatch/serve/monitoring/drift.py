@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from leanmatch.data import normalized_text
 from leanmatch.errors import FormatError
 from leanmatch.index import Catalogue
-from leanmatch.serve.monitoring.languages import ABSENT, UNKNOWN, gathered, identifier
+from leanmatch.serve.monitoring.languages import RULE, gathered, identifier, why_not_compared
 from leanmatch.types import JsonValue
 
 REFERENCE = "reference"
@@ -119,6 +119,7 @@ class Reference:
             "held_out": self.held_out,
             "scripts": dict(profile.scripts),
             "languages": dict(profile.languages),
+            "languages_by": RULE,
             "categories": dict(profile.categories),
             "scores": [round(score, 5) for score in profile.scores],
             "vocabulary": base64.b64encode(self.vocabulary.astype("<i8").tobytes()).decode(),
@@ -141,7 +142,7 @@ class Reference:
                 tokens=int(found["tokens"]),
                 unknown=int(found["unknown"]),
                 scripts=Counter(found["scripts"]),
-                languages=Counter(found.get("languages", {})),  # older ones have none
+                languages=Counter(found["languages"] if found.get("languages_by") == RULE else {}),
                 categories=Counter(found["categories"]),
                 scores=[float(score) for score in found["scores"]],
             )
@@ -396,7 +397,8 @@ class Monitor:
         )
         measures.append(_index("scripts", "writing systems", stability_index(base.scripts, live.scripts)))
         languages = gathered(base.languages, live.languages)
-        if base.languages and identifier() is not None:
+        languages_note = why_not_compared(base.languages, live.languages)
+        if languages_note is None:
             measures.append(_index("languages", "languages", stability_index(*languages)))
         if base.categories:
             label = f"mix of {reference.column} among best results"
@@ -414,8 +416,9 @@ class Monitor:
             "reference": {"source": reference.source, "queries": base.queries},
             "measures": measures,
             "scripts": _mix(base.scripts, live.scripts),
-            "languages": _mix(*languages),
-            "languages_note": ABSENT if identifier() is None else None if base.languages else UNKNOWN,
+            "languages": _mix(*languages) if languages_note is None else [],
+            "languages_note": languages_note,
+            "languages_told": {"live": sum(live.languages.values()), "queries": len(queries)},
             "categories": _mix(base.categories, live.categories),
             "column": reference.column,
             "scores": {"reference": _quartiles(base.scores), "live": _quartiles(live.scores)},
