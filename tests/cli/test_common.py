@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import json
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+import leanmatch
 from leanmatch.cli.common import (
     from_full_disk,
     print_json,
@@ -109,3 +111,33 @@ def test_control_characters_are_shown_and_not_obeyed(capsys):
     for written in (out, err):
         assert written and not set(written) & set("\x1b\x07\r\x9b\x7f\u202e"), written
     assert json.loads(out[out.index("{") :]) == {"text": HOSTILE}
+
+
+def test_nothing_is_folded_where_there_is_no_terminal(capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    table = Table("id", "title")
+    table.add_row("7", "word " * 100)
+    stdout_console().print(table)
+    assert "word " * 99 in capsys.readouterr().out
+    monkeypatch.setenv("COLUMNS", "60")
+    stdout_console().print(table)
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 60
+
+
+def _bars():
+    """Each call of tqdm in the package."""
+    package = Path(leanmatch.__file__).parent
+    for file in sorted(package.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "tqdm":
+                yield f"{file.relative_to(package)}:{node.lineno}", node
+
+
+def test_every_bar_says_what_it_counts_with_a_space_before_the_unit():
+    bars = dict(_bars())
+    assert len(bars) >= 8, "the search finds them"
+    for place, call in bars.items():
+        named = {keyword.arg: keyword.value for keyword in call.keywords}
+        assert "desc" in named or len(call.args) > 1, f"{place} has no description"
+        unit = named.get("unit")
+        assert isinstance(unit, ast.Constant) and unit.value.startswith(" "), f"{place}: '10model'"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 FULL_DISK = ("No space left on device", "Disk quota exceeded", "file write failed")
 """What safetensors, torch and ONNX say when a disk is full."""
+UNLIMITED = 100_000
+"""Columns of what is written to no terminal."""
 SKIPPED_SHOWN = 10
 """Rows left out by ``--on-error skip`` that are listed one by one."""
 
@@ -58,8 +61,15 @@ def _with_finite_numbers(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def stdout_console() -> Console:
-    """The console for results."""
-    return safe_console(soft_wrap=False)
+    """The console for results.
+
+    Tables have the width of the terminal. Where there is none (a pipe, a file), nothing is cut or folded,
+    unless the variable ``COLUMNS`` sets a width.
+    """
+    console = safe_console(soft_wrap=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = UNLIMITED
+    return console
 
 
 def stderr_console() -> Console:

@@ -354,7 +354,7 @@ def _options(kind: str | None) -> Iterator[WriteOptions]:
 
     def progress(done: int, total: int) -> None:
         if not bar:
-            bar.append(tqdm(total=total, desc="encoding", unit="text", unit_scale=True))
+            bar.append(tqdm(total=total, desc="encoding", unit=" texts", unit_scale=True))
         bar[0].update(done - bar[0].n)
 
     try:

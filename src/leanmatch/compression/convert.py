@@ -162,7 +162,8 @@ def factorize(
     reports: list[LayerReport] = []
     replaced: dict[int, nn.Module] = {}
     fitted = beside_one_another(fit, groups)
-    shown = tqdm(zip(groups, fitted, strict=True), "factorize", len(groups), disable=not progress)
+    pairs = zip(groups, fitted, strict=True)
+    shown = tqdm(pairs, "factorizing", len(groups), unit=" layers", disable=not progress)
     for names, made in shown:
         for name, new in zip(names, made, strict=True):
             old, layer = planned[name]

@@ -58,7 +58,8 @@ def near_pairs(texts: Sequence[str], threshold: float = THRESHOLD) -> NDArray[np
     frequency = np.bincount(prefixes.indices, minlength=sets.shape[1])
     found: list[NDArray[np.int64]] = []
     total = 0
-    for start, stop in tqdm(_blocks(prefixes @ frequency), desc="near duplicates", delay=3.0, leave=False):
+    blocks = _blocks(prefixes @ frequency)
+    for start, stop in tqdm(blocks, desc="near duplicates", unit=" blocks", delay=3.0, leave=False):
         # in the order of size, only what follows and is not too large can match: needed <= the smaller size
         end = int(np.searchsorted(needed, sizes[stop - 1], "right"))
         shared = (prefixes[start:stop] @ prefixes[start:end].T).tocoo()

@@ -73,7 +73,7 @@ class PairScorer:
         result = np.empty(len(which), np.float64)
         by_edit = np.argsort(which, kind="stable")
         bounds = np.searchsorted(which[by_edit], np.arange(len(edits) + 1))
-        with tqdm(total=len(edits), desc=progress, unit="pass", disable=progress is None) as bar:
+        with tqdm(total=len(edits), desc=progress, unit=" passes", disable=progress is None) as bar:
             for chunk, vectors, rows in self.edited_vectors(edits, kind):
                 wanted = [by_edit[bounds[edit] : bounds[edit + 1]] for edit in chunk]
                 uses = np.concatenate([*wanted, np.empty(0, np.int64)]).astype(np.int64)

@@ -287,4 +287,4 @@ def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
 def _bar(total: int, shown: bool) -> Any:
     from tqdm import tqdm
 
-    return tqdm(total=total, unit="text", desc="encode", disable=not shown)
+    return tqdm(total=total, unit=" texts", desc="encoding", disable=not shown)

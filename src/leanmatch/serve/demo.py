@@ -44,7 +44,7 @@ def demo_catalogue(
         write_see_also(source, show_progress=True)
         items, pairs = read_items(source / ITEMS_FILE), read_pairs(source / PAIRS_FILE)
     encoder = open_encoder(model)
-    with tqdm(desc="encoding", unit="text") as bar:
+    with tqdm(desc="encoding", unit=" texts") as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total

@@ -328,7 +328,7 @@ def _choose(
     encode = encode_function(model)
     model.eval()
     disable = not process_state(options.schedule).is_main_process
-    with tqdm(desc="choosing on validation pairs", unit="model", disable=disable) as bar:
+    with tqdm(desc="choosing on validation pairs", unit=" models", disable=disable) as bar:
 
         def score(candidate: Candidate) -> Slices:
             trained = mean_weights([finals[weight] for weight in candidate.weights])

@@ -13,9 +13,6 @@ from leanmatch.cli.data.command import JsonOption
 if TYPE_CHECKING:
     from leanmatch.formats.artifact import Artifact
 
-WIDTH = 130
-"""Columns where no terminal sets them."""
-
 
 def inspect(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of leanmatch compress.")],
@@ -70,8 +67,6 @@ def _show_runtime(model: Path, as_json: bool) -> None:
         )
         return
     console = stdout_console()
-    if not console.is_terminal:
-        console.width = max(console.width, WIDTH)
     table = Table(box=None, padding=(0, 2, 0, 0))
     for title in COLUMNS:
         table.add_column(title, overflow="fold")
@@ -124,8 +119,6 @@ def _show(artifact: Artifact, layers: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     console = stdout_console()
-    if not console.is_terminal:
-        console.width = max(console.width, WIDTH)
     report = artifact.report
     sizes, dense, quality = report["bytes"], report["dense"], report.get("quality") or {}
     base = artifact.provenance.get("base")

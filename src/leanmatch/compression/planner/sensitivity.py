@@ -87,7 +87,7 @@ class Sensitivity:
         trials = beside_one_another(lambda group: self._try(group, calibration.of(group.names)), asked)
         found = {}
         pairs = zip(asked, trials, strict=True)
-        for group, trial in tqdm(pairs, "measuring layers", len(asked), disable=not progress):
+        for group, trial in tqdm(pairs, "measuring layers", len(asked), unit=" trials", disable=not progress):
             key = _key("harm", group, trial.middle)
             if key not in self._known:
                 self._known[key] = self._harm(group, trial.layers)
@@ -205,7 +205,7 @@ def calibration_of(
     size = 8 if fisher else 64
     batches = text_batches(model, texts[:CALIBRATION_TEXTS], tokenizer=tokenizer, batch_size=size)
     shown = tqdm(
-        batches, desc="calibrating", unit="batch", total=-(-min(len(texts), CALIBRATION_TEXTS) // size)
+        batches, desc="calibrating", unit=" batches", total=-(-min(len(texts), CALIBRATION_TEXTS) // size)
     )
     return calibrate(model, layers, shown, fisher=fisher)
 

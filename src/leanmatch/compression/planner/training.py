@@ -115,7 +115,7 @@ def train_factors(
     )
     start, losses = _resume(folder / CHECKPOINT, model, optimizer, scheduler, task)
     last = time.monotonic()
-    with tqdm(total=steps, initial=start, desc=description, unit="step") as bar:
+    with tqdm(total=steps, initial=start, desc=description, unit=" steps") as bar:
         for step in range(start, steps):
             with context():
                 loss = task.loss(model, teacher, batches(step))

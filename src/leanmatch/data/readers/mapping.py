@@ -13,7 +13,6 @@ from leanmatch.data.columns import KNOWN, REQUIRED, is_known
 from leanmatch.data.readers.roles import USUAL_NAMES, Recognized, is_zero_or_one, plain_name, recognize
 from leanmatch.errors import DataError, UsageError
 
-
 SUSPECTS_NAMED = 5
 """Columns that may be labels, and are named in a warning."""
 
@@ -50,8 +49,8 @@ class ColumnMapping:
             named, kept = (_spelled({ours: name}, command=command) for ours in ("label", name))
             others = f" So may {_some(self.suspects[1:])}." if len(self.suspects) > 1 else ""
             lines.append(
-                "WARNING: no column is read as the label, so every row counts as a match. "
-                f"Column {name!r} may be one: {named} reads it as the label, {kept} keeps it as it is.{others}"
+                f"WARNING: no column is read as the label, so every row counts as a match. Column {name!r} "
+                f"may be one: {named} reads it as the label, {kept} keeps it as it is.{others}"
             )
         if self.zero_grades:
             lines.append(

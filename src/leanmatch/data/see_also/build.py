@@ -201,4 +201,4 @@ def _is_ours(folder: Path) -> bool:
 def _with_progress(packages: Sequence[str], shown: bool) -> Iterable[str]:
     from tqdm import tqdm
 
-    return tqdm(packages, desc="reading docstrings", unit="package", disable=not shown)
+    return tqdm(packages, desc="reading docstrings", unit=" packages", disable=not shown)
