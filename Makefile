@@ -48,9 +48,10 @@ sanitize: ## C++ kernels under the address and undefined-behaviour sanitizers (n
 arm: ## C++ kernels for AArch64 under emulation (needs CMake, g++-aarch64-linux-gnu, qemu-user)
 	@$(WITH_CMAKE) scripts/arm.sh build/arm
 
-fuzz: $(PACKAGE_STAMP) ## damaged model folders, FUZZ_ROUNDS of them (default 3000), from FUZZ_SEED
+fuzz: $(PACKAGE_STAMP) ## damaged model folders and catalogues, FUZZ_ROUNDS of each (default 3000), from FUZZ_SEED
 	HF_HUB_OFFLINE=1 LEANMATCH_FUZZ_ROUNDS=$(or $(FUZZ_ROUNDS),3000) LEANMATCH_FUZZ_SEED=$(or $(FUZZ_SEED),1) \
-		$(BIN)/python -m pytest -q tests/runtime/test_fuzzed_artifact.py tests/runtime/test_loading.py -k "fuzz or damage"
+		$(BIN)/python -m pytest -q tests/runtime/test_fuzzed_artifact.py tests/runtime/test_loading.py \
+		tests/index/test_fuzzed_catalogue.py -k "fuzz or damage"
 
 verify: $(PACKAGE_STAMP) ## other people's programs: older sentence-transformers, MTEB, BEIR, pytrec_eval, ranx (network)
 	@scripts/verify.sh $(BIN)/python build/verify

@@ -17,12 +17,14 @@ from leanmatch.index.filters.cache import SelectionCache
 from leanmatch.index.filters.expression import Filter
 from leanmatch.index.filters.mask import filter_mask
 from leanmatch.index.recommender import Recommendation, same_text
-from leanmatch.index.search.approximate import ApproximateSearch, read_index
+from leanmatch.index.search.approximate import ApproximateSearch
 from leanmatch.index.search.exact import checked_matrix
+from leanmatch.index.search.faiss_files import read_index
 from leanmatch.index.search.planner import Plan, alive_rows, choose, merged
 from leanmatch.index.search.scan import Rows, Scan, Selection
+from leanmatch.index.storage.checking import REMEDY, VERIFIED
 from leanmatch.index.storage.columns import CodedColumn
-from leanmatch.index.storage.manifest import MANIFEST, Manifest, read_manifest
+from leanmatch.index.storage.manifest import MANIFEST, Manifest, missing_file, read_manifest
 from leanmatch.index.storage.segments import SegmentRows, read_segments
 from leanmatch.index.storage.table import joined_items
 from leanmatch.types import EncodeFunction, Vectors
@@ -55,6 +57,9 @@ class Catalogue:
         self._vectors = _joined_vectors(segments, manifest)
         self.ids = [str(name) for name in self._items.ids.tolist()]
         self._row = {name: row for row, name in enumerate(self.ids)}
+        if len(self._row) != len(self.ids):
+            twice = next(name for row, name in enumerate(self.ids) if self._row[name] != row)
+            raise FormatError(f"{folder} is damaged: it holds the item {twice!r:.80} twice", remedy=REMEDY)
         self._columns: dict[str, CodedColumn] = {}
         self._selections = SelectionCache()
         self._documents: dict[int, bytes] = {}
@@ -76,14 +81,13 @@ class Catalogue:
             manifest = read_manifest(place)
             try:
                 return cls(place, manifest, read_segments(place, manifest))
-            except FileNotFoundError as error:
-                missing = error
+            except (FileNotFoundError, FormatError) as error:
+                failure = error
                 if read_manifest(place).version == manifest.version:
                     break
-        raise FormatError(
-            f"{missing.filename} is named by {place / MANIFEST} and is not there",
-            remedy="restore it, or index the items anew",
-        ) from missing
+        if isinstance(failure, FormatError):
+            raise failure
+        raise missing_file(place, failure) from failure
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -321,10 +325,7 @@ def _approximate(
     alive = np.concatenate([one.alive for one in covered])
     place = np.where(alive, np.cumsum(alive) - 1, -1).astype(np.int64)
     vectors = covered[0].vectors if len(covered) == 1 else np.concatenate([one.vectors for one in covered])
-    index = read_index(folder / stored.file.name)
-    if index.ntotal != len(alive) or index.d != manifest.model.dimension:
-        raise FormatError(
-            f"{folder / stored.file.name} covers {index.ntotal} rows, not {len(alive)}",
-            remedy="leanmatch index MODEL -o CATALOGUE --rebuild makes it anew",
-        )
+    path = folder / stored.file.name
+    VERIFIED.check(path, stored.file)
+    index = read_index(path, stored.kind, len(alive), manifest.model.dimension)
     return ApproximateSearch(index, stored.kind, stored.effort, vectors), place

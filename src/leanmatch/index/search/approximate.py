@@ -178,8 +178,3 @@ class ApproximateSearch:
 def write_index(index: Any, path: Path) -> None:
     """Write a FAISS index."""
     faiss_module().write_index(index, os.fspath(path))
-
-
-def read_index(path: Path) -> Any:
-    """Read a FAISS index."""
-    return faiss_module().read_index(os.fspath(path))

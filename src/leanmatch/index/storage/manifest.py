@@ -18,10 +18,13 @@ from typing import Any
 
 from leanmatch.errors import FormatError
 from leanmatch.files import atomic_file, write_json
+from leanmatch.index.storage.checking import REMEDY, VERIFIED
 from leanmatch.index.storage.columns import TYPES
 
 MANIFEST = "manifest.json"
 FORMAT = "leanmatch-catalogue-1"
+MOST_MANIFEST_BYTES = 2**26
+MOST_DIMENSIONS = 2**16
 STAGING = ".building"
 LOCK = "writer.lock"
 
@@ -185,18 +188,20 @@ def read_manifest(folder: str | Path) -> Manifest:
             else "make one with: leanmatch index MODEL ITEMS -o FOLDER",
         )
     try:
+        if (size := path.stat().st_size) > MOST_MANIFEST_BYTES:
+            raise ValueError(f"it has {size:,} bytes")
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["format"] != FORMAT:
             raise FormatError(
-                f"{path} has the format {document['format']!r}, this version reads {FORMAT!r}",
+                f"{path} has the format {document['format']!r:.80}, this version reads {FORMAT!r}",
                 remedy="index the items anew",
             )
         return _from_json(document)
     except FormatError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise FormatError(
-            f"{path} is damaged ({type(error).__name__}: {error})", remedy="index the items anew"
+            f"{path} is damaged ({type(error).__name__}: {error})"[:400], remedy="index the items anew"
         ) from error
 
 
@@ -219,6 +224,11 @@ def store_file(folder: Path, name: str, write: Callable[[Path], None]) -> Stored
     return StoredFile(name, (folder / name).stat().st_size, digest)
 
 
+def missing_file(folder: Path, error: FileNotFoundError) -> FormatError:
+    """The error about a file that the manifest names and that is not there."""
+    return FormatError(f"{error.filename} is named by {folder / MANIFEST} and is not there", remedy=REMEDY)
+
+
 def check_files(folder: str | Path, manifest: Manifest) -> None:
     """Read every file whole and compare it with its SHA-256.
 
@@ -227,61 +237,101 @@ def check_files(folder: str | Path, manifest: Manifest) -> None:
     """
     for file in manifest.files:
         path = Path(folder, file.name)
-        if not path.is_file():
-            raise FormatError(f"{path} is missing", remedy="restore it, or index the items anew")
-        with path.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
-        if found != file.sha256:
-            raise FormatError(
-                f"{path} is damaged: its SHA-256 is {found[:12]}..., not {file.sha256[:12]}...",
-                remedy="restore it, or index the items anew",
-            )
+        try:
+            VERIFIED.check(path, file, again=True)
+        except FileNotFoundError as error:
+            raise FormatError(f"{path} is missing", remedy=REMEDY) from error
 
 
 def _from_json(document: dict[str, Any]) -> Manifest:
-    columns = dict(document["columns"])
+    columns = {_text(name): _text(kind) for name, kind in document["columns"].items()}
     unknown = {kind for kind in columns.values() if kind not in TYPES}
     if unknown:
         raise ValueError(f"column types {sorted(unknown)}")
-    approximate = document["approximate"]
-    found = Manifest(
-        generation=int(document["generation"]),
-        model=ModelIdentity(**document["model"]),
+    segments = tuple(_segment(one) for one in document["segments"])
+    manifest = Manifest(
+        generation=_count(document["generation"], 1),
+        model=_model(document["model"]),
         columns=columns,
-        segments=tuple(
-            Segment(
-                rows=int(one["rows"]),
-                vectors=_file(one["vectors"]),
-                items=_file(one["items"]),
-                dead=None if one["dead"] is None else _file(one["dead"]),
-                dead_rows=int(one["dead_rows"]),
-            )
-            for one in document["segments"]
-        ),
-        kind=str(document["kind"]),
-        approximate=None
-        if approximate is None
-        else Approximate(**{**approximate, "file": _file(approximate["file"])}),
-        extras={name: _file(one) for name, one in document["extras"].items()},
-        identity=str(document.get("identity", "")),
+        segments=segments,
+        kind=_text(document["kind"]),
+        approximate=_approximate(document["approximate"], segments),
+        extras={_text(name): _file(one) for name, one in document["extras"].items()},
+        identity=_text(document.get("identity", "")),
         source=_source(document.get("source")),
     )
-    if found.items != document["items"]:
-        raise ValueError(f"it names {found.items} items and says {document['items']}")
-    return found
+    if manifest.items != document["items"]:
+        raise ValueError(f"it names {manifest.items} items and says {document['items']!r:.40}")
+    names = [file.name for file in manifest.files]
+    if len(set(names)) != len(names):
+        raise ValueError(f"it names {max(names, key=names.count)!r} twice")
+    return manifest
+
+
+def _segment(document: dict[str, Any]) -> Segment:
+    rows, dead_rows = _count(document["rows"]), _count(document["dead_rows"])
+    dead = None if document["dead"] is None else _file(document["dead"])
+    if dead_rows > rows or (dead is None) != (dead_rows == 0):
+        raise ValueError(f"{dead_rows:,} dead rows of {rows:,}")
+    return Segment(rows, _file(document["vectors"]), _file(document["items"]), dead, dead_rows)
+
+
+def _model(document: dict[str, Any]) -> ModelIdentity:
+    model = ModelIdentity(**document)
+    for value in (model.name, model.fingerprint, model.tokenizer, model.weights):
+        _text(value)
+    if _count(model.dimension, 1) > MOST_DIMENSIONS:
+        raise ValueError(f"{model.dimension:,} dimensions")
+    return model
+
+
+def _approximate(document: dict[str, Any] | None, segments: tuple[Segment, ...]) -> Approximate | None:
+    if document is None:
+        return None
+    stored = Approximate(**{**document, "file": _file(document["file"])})
+    if stored.kind not in {"ivf", "hnsw"}:
+        raise ValueError(f"a search index of the kind {stored.kind!r:.40}")
+    if not 1 <= _count(stored.segments) <= len(segments):
+        raise ValueError(f"a search index over {stored.segments} of {len(segments)} segments")
+    rows = sum(one.rows for one in segments[: stored.segments])
+    if not 1 <= _count(stored.effort) <= max(rows, 4_096) or not rows:
+        raise ValueError(f"an effort of {stored.effort:,} over {rows:,} rows")
+    if not isinstance(stored.recall, int | float) or not 0 <= stored.recall <= 1:
+        raise ValueError(f"a recall of {stored.recall!r:.40}")
+    _count(stored.queries)
+    return stored
+
+
+def _count(value: Any, least: int = 0) -> int:
+    if type(value) is not int or not least <= value < 2**40:
+        raise ValueError(f"a count of {value!r:.40}")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r:.40} in place of a text")
+    value.encode()  # half of a surrogate pair is no character
+    return value
 
 
 def _source(document: Any) -> SourceColumns | None:
     if document is None:
         return None
-    source = SourceColumns(str(document["id"]), tuple(document["text"]))
-    if not source.text or not all(isinstance(name, str) and name for name in source.text):
+    source = SourceColumns(_text(document["id"]), tuple(map(_text, document["text"])))
+    if not isinstance(document["text"], list) or not all(source.text):
         raise ValueError(f"text columns {document['text']!r:.80}")
     return source
 
 
 def _file(document: dict[str, Any]) -> StoredFile:
     file = StoredFile(**document)
-    if Path(file.name).name != file.name or file.name.startswith("."):
-        raise ValueError(f"file name {file.name!r}")
+    name = _text(file.name)
+    if Path(name).name != name or name.startswith(".") or set(name) & set("\\\0/:") or len(name) > 200:
+        raise ValueError(f"file name {name!r:.80}")
+    if name in {MANIFEST, LOCK}:
+        raise ValueError(f"file name {name!r}")
+    _count(file.bytes)
+    if len(_text(file.sha256)) != 64:
+        raise ValueError(f"SHA-256 {file.sha256!r:.80}")
     return file

@@ -7,18 +7,21 @@ of row numbers.
 
 from __future__ import annotations
 
-import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leanmatch.errors import FormatError, MissingExtraError
+from leanmatch.errors import FormatError, LeanmatchError, MissingExtraError
+from leanmatch.index.storage.arrays import map_array, read_array, read_arrays
+from leanmatch.index.storage.checking import REMEDY, VERIFIED, check_lengths
 from leanmatch.index.storage.columns import column_of, infer_type
 from leanmatch.index.storage.manifest import Manifest, Segment, StoredFile, store_file
-from leanmatch.index.storage.table import Column, Items, NumberColumn, PlainColumn, TextColumn
+from leanmatch.index.storage.table import KEY_BYTES, Column, Items, NumberColumn, PlainColumn, TextColumn
 from leanmatch.types import Vectors
 
 OLD_SUFFIX = ".parquet"
@@ -78,30 +81,66 @@ def _arrays(items: Items) -> dict[str, Any]:
     return out
 
 
-def _read_items(path: Path) -> Items:
+def _read_items(path: Path, rows: int) -> Items:
     if path.suffix == OLD_SUFFIX:
         return _read_parquet(path)
-    with np.load(path, allow_pickle=False) as stored:
-        keys = stored["key"]  # each look into the file reads the array again
+    stored = read_arrays(path)
+    keys = stored["key"]
+    if keys.dtype != np.uint8 or keys.shape != (rows, KEY_BYTES):
+        raise ValueError(f"hashes of shape {keys.shape}, not {(rows, KEY_BYTES)}")
+    names = _text_column(stored, "names", _count(stored["names.offsets"]))
+    columns = [_column(stored, f"column{number}", rows) for number in range(len(names))]
+    named = dict(zip(map(str, names.tolist()), columns, strict=True))
+    ids, texts = _text_column(stored, "id", rows), _text_column(stored, "text", rows)
+    if len(named) != len(columns) or not (names.present.all() and ids.present.all() and texts.present.all()):
+        raise ValueError("an identifier, a text or the name of a column is missing or stands twice")
+    return Items(ids, texts, keys, named)
 
-        def column(name: str, rows: int = len(keys)) -> Column:
-            present = np.unpackbits(stored[f"{name}.present"], count=rows).astype(np.bool_)
-            if f"{name}.values" in stored:
-                values = stored[f"{name}.values"]
-                if values.dtype != np.float64:
-                    return PlainColumn(values, present)
-                if f"{name}.integers" not in stored:
-                    return NumberColumn(values, present)
-                whole = np.unpackbits(stored[f"{name}.whole"], count=rows).astype(np.bool_)
-                return NumberColumn(values, present, stored[f"{name}.integers"], whole)
-            return TextColumn(stored[f"{name}.offsets"], stored[f"{name}.data"], present)
 
-        names = column("names", len(stored["names.offsets"]) - 1).tolist()
-        columns = {str(name): column(f"column{number}") for number, name in enumerate(names)}
-        ids, texts = column("id"), column("text")
-        if not (isinstance(ids, TextColumn) and isinstance(texts, TextColumn)):
-            raise ValueError("identifiers or texts are no texts")
-        return Items(ids, texts, keys, columns)
+def _count(offsets: NDArray[Any]) -> int:
+    if offsets.ndim != 1 or not len(offsets):
+        raise ValueError(f"offsets of shape {offsets.shape}")
+    return len(offsets) - 1
+
+
+def _column(stored: Mapping[str, NDArray[Any]], name: str, rows: int) -> Column:
+    if f"{name}.values" not in stored:
+        return _text_column(stored, name, rows)
+    present, values = _bits(stored[f"{name}.present"], rows), stored[f"{name}.values"]
+    if values.shape != (rows,):
+        raise ValueError(f"{name} has values of shape {values.shape}")
+    if values.dtype == np.bool_ and (values.view(np.uint8) > 1).any():
+        raise ValueError(f"{name} has values that are neither true nor false")
+    if values.dtype != np.float64:
+        return PlainColumn(values, present)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} has values that are not finite")
+    if f"{name}.integers" not in stored:
+        return NumberColumn(values, present)
+    integers, whole = stored[f"{name}.integers"], _bits(stored[f"{name}.whole"], rows)
+    if integers.shape != (rows,) or integers.dtype != np.int64 or (whole & ~present).any():
+        raise ValueError(f"{name} has integers of shape {integers.shape}")
+    return NumberColumn(values, present, integers, whole)
+
+
+def _text_column(stored: Mapping[str, NDArray[Any]], name: str, rows: int) -> TextColumn:
+    """A column of texts, of which each is whole UTF-8."""
+    offsets, data = stored[f"{name}.offsets"], stored[f"{name}.data"]
+    if offsets.dtype != np.int64 or offsets.shape != (rows + 1,) or data.dtype != np.uint8 or data.ndim != 1:
+        raise ValueError(f"{name} has offsets of shape {offsets.shape}, data of shape {data.shape}")
+    if offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) < 0).any():
+        raise ValueError(f"{name} has offsets that do not fit its data")
+    starts = offsets[:-1][np.diff(offsets) > 0]
+    if (data[starts] & 0xC0 == 0x80).any():
+        raise ValueError(f"{name} has a text that begins within a character")
+    data.tobytes().decode("utf-8")
+    return TextColumn(offsets, data, _bits(stored[f"{name}.present"], rows))
+
+
+def _bits(packed: NDArray[Any], rows: int) -> NDArray[np.bool_]:
+    if packed.dtype != np.uint8 or packed.shape != ((rows + 7) // 8,):
+        raise ValueError(f"marks of shape {packed.shape} for {rows:,} rows")
+    return np.unpackbits(packed, count=rows).astype(np.bool_)
 
 
 def _read_parquet(path: Path) -> Items:
@@ -136,53 +175,56 @@ def write_dead(folder: Path, name: str, rows: NDArray[np.int64]) -> StoredFile:
 
 
 def read_segments(folder: Path, manifest: Manifest) -> list[SegmentRows]:
-    """Read all segments.
+    """Read all segments. A file is used only if its checksum is right and what it holds is sound.
 
     Raises:
         FileNotFoundError: a file is not there (a newer manifest may have replaced this one).
-        FormatError: a file is damaged.
+        FormatError: a file is damaged; the message names it.
     """
     out = []
     for segment in manifest.segments:
-        items = _read(folder, segment.items, _read_items)
-        vectors = _read(folder, segment.vectors, _mapped)
+        shape = segment.rows, manifest.model.dimension
+        vectors = _read(folder, segment.vectors, partial(_read_vectors, shape=shape))
+        items = _read(folder, segment.items, partial(_read_items, rows=segment.rows))
+        if len(items) != segment.rows:
+            raise FormatError(
+                f"{folder / segment.items.name} has {len(items):,} rows, not {segment.rows:,}", remedy=REMEDY
+            )
         alive = np.ones(segment.rows, dtype=bool)
         if segment.dead is not None:
-            dead = _read(folder, segment.dead, lambda path: np.load(path, allow_pickle=False))
-            alive[dead] = False
-        expected = (segment.rows, manifest.model.dimension)
-        if (
-            vectors.dtype != np.float32
-            or vectors.shape != expected
-            or len(items) != segment.rows
-            or int(alive.sum()) != segment.rows - segment.dead_rows
-        ):
-            raise FormatError(
-                f"{folder / segment.vectors.name} has shape {vectors.shape}, {segment.items.name} "
-                f"{len(items)} rows; {expected} is expected",
-                remedy="restore the files, or index the items anew",
-            )
+            alive[_read(folder, segment.dead, partial(_read_dead, segment=segment))] = False
         out.append(SegmentRows(segment, items.with_columns(manifest.columns), vectors, alive))
     return out
 
 
-def _mapped(path: Path) -> Vectors:
-    vectors: Vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+def _read_vectors(path: Path, shape: tuple[int, int]) -> Vectors:
+    vectors = map_array(path)
+    if vectors.dtype != np.float32 or vectors.shape != shape:
+        raise ValueError(f"vectors of type {vectors.dtype} and shape {vectors.shape}, not {shape}")
+    check_lengths(path, vectors)
     return vectors
 
 
-def _read(folder: Path, file: StoredFile, reader: Any) -> Any:
+def _read_dead(path: Path, segment: Segment) -> NDArray[np.int64]:
+    dead = read_array(path)
+    if dead.dtype != np.int64 or dead.shape != (segment.dead_rows,):
+        raise ValueError(f"row numbers of type {dead.dtype} and shape {dead.shape}")
+    if len(dead) and not (dead[0] >= 0 and dead[-1] < segment.rows and (np.diff(dead) > 0).all()):
+        raise ValueError("row numbers that do not exist, or not in rising order")
+    return dead
+
+
+_Read = TypeVar("_Read")
+
+
+def _read(folder: Path, file: StoredFile, reader: Callable[[Path], _Read]) -> _Read:
     path = folder / file.name
-    if (size := path.stat().st_size) != file.bytes:
-        raise FormatError(
-            f"{path} has {size:,} bytes, not {file.bytes:,}", remedy="restore it, or index the items anew"
-        )
+    VERIFIED.check(path, file)
     try:
         return reader(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, LeanmatchError):
         raise
-    except (OSError, ValueError, KeyError, EOFError, IndexError, zipfile.BadZipFile) as error:
+    except (ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise FormatError(
-            f"{path} is damaged ({type(error).__name__}: {error})"[:300],
-            remedy="restore it, or index the items anew",
+            f"{path} is damaged ({type(error).__name__}: {error})"[:400], remedy=REMEDY
         ) from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,6 +17,8 @@ from numpy.typing import NDArray
 
 from leanmatch.errors import ModelError
 from leanmatch.files import atomic_file
+from leanmatch.index.storage.arrays import read_arrays
+from leanmatch.index.storage.checking import are_unit
 from leanmatch.index.storage.manifest import STAGING, ModelIdentity
 from leanmatch.index.storage.table import KEY_BYTES
 from leanmatch.types import EncodeFunction, Vectors
@@ -107,8 +108,13 @@ class Staging:
                 f"the encoder gave vectors of shape {vectors.shape} for {rows} texts",
                 remedy=f"({rows}, {self._dimension}) is needed",
             )
-        if not np.isfinite(vectors).all():
-            raise ModelError("the encoder gave NaN or infinite numbers", remedy="use another model")
+        if not are_unit(vectors).all():
+            if not np.isfinite(vectors).all():
+                raise ModelError("the encoder gave NaN or infinite numbers", remedy="use another model")
+            raise ModelError(
+                "the encoder gave vectors that are not of length 1",
+                remedy="normalize them: the score of an item is the cosine",
+            )
         return vectors
 
     def _write(self, keys: list[bytes], vectors: Vectors) -> None:
@@ -122,12 +128,12 @@ class Staging:
     def _take(self, path: Path) -> None:
         """Read a chunk; one that is damaged is encoded again."""
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                keys: NDArray[np.uint8] = stored["keys"]
-                vectors: Vectors = stored["vectors"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            stored = read_arrays(path, ("keys", "vectors"))
+            keys: NDArray[np.uint8] = stored["keys"]
+            vectors: Vectors = stored["vectors"]
+        except (OSError, ValueError):
             path.unlink(missing_ok=True)
             return
         sound = keys.shape == (len(vectors), KEY_BYTES) and vectors.shape[1:] == (self._dimension,)
-        if sound and keys.dtype == np.uint8 and vectors.dtype == np.float32 and np.isfinite(vectors).all():
+        if sound and keys.dtype == np.uint8 and vectors.dtype == np.float32 and are_unit(vectors).all():
             self._known.update(zip((key.tobytes() for key in keys), vectors, strict=True))

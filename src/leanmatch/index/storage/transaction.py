@@ -24,6 +24,7 @@ from leanmatch.index.storage.manifest import (
     Segment,
     SourceColumns,
     StoredFile,
+    missing_file,
     new_identity,
     read_manifest,
     store_file,
@@ -81,7 +82,10 @@ class Transaction:
 
     def __init__(self, folder: Path, options: WriteOptions, manifest: Manifest | None) -> None:
         self._folder, self._options, self.manifest = folder, options, manifest
-        self._segments = read_segments(folder, manifest) if manifest is not None else []
+        try:
+            self._segments = read_segments(folder, manifest) if manifest is not None else []
+        except FileNotFoundError as error:
+            raise missing_file(folder, error) from error
         generation = 1 if manifest is None else manifest.generation + 1
         self._generation, self._name = generation, f"g{generation:08d}"
 
