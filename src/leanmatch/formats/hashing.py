@@ -1,4 +1,4 @@
-"""Fingerprints of a model folder: of its weights alone, and of everything that decides its vectors."""
+"""The hash of a model folder's weights; :mod:`leanmatch.formats.fingerprint` has that of the whole model."""
 
 from __future__ import annotations
 
@@ -9,43 +9,35 @@ from pathlib import Path
 from leanmatch.errors import ModelError
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
-_DECIDES_VECTORS = (*WEIGHT_SUFFIXES, ".json", ".txt", ".model")
-_DESCRIBES_ONLY = ("leanmatch.json", "model.safetensors.index.json", "data_config.json")
 
 
-def weights_sha256(folder: str | Path, suffixes: Iterable[str] = WEIGHT_SUFFIXES) -> str:
+def weights_sha256(
+    folder: str | Path, suffixes: Iterable[str] = WEIGHT_SUFFIXES, *, name: str | None = None
+) -> str:
     """SHA-256 over the weight files of a folder: each one's relative path, size and bytes, in path order.
+
+    Args:
+        folder: the model's.
+        suffixes: which files are weights.
+        name: the one weight file of a compressed model; other files beside it count for nothing.
 
     Raises:
         ModelError: there is no weight file.
     """
-    return _sha256(Path(folder), suffixes)
-
-
-def model_fingerprint(folder: str | Path) -> str:
-    """SHA-256 over weights, tokenizer and configuration: equal fingerprints give equal vectors.
-
-    Provenance (``leanmatch.json``) is left out: it does not change what the model computes.
-
-    Raises:
-        ModelError: there is no such file.
-    """
-    return _sha256(Path(folder), _DECIDES_VECTORS)
-
-
-def _sha256(folder: Path, suffixes: Iterable[str]) -> str:
+    root = Path(folder)
+    paths = root.rglob("*") if name is None else [root / name]
     files = sorted(
-        (path.relative_to(folder).as_posix(), path)
-        for path in folder.rglob("*")
-        if path.suffix in suffixes and path.name not in _DESCRIBES_ONLY and path.is_file()
+        (path.relative_to(root).as_posix(), path)
+        for path in paths
+        if path.suffix in suffixes and path.is_file()
     )
     if not files:
         raise ModelError(
-            f"no file ending in {', '.join(suffixes)} under {folder}", remedy="name a saved model's folder"
+            f"no file ending in {', '.join(suffixes)} under {root}", remedy="name a saved model's folder"
         )
     total = hashlib.sha256()
-    for name, path in files:
+    for relative, path in files:
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        total.update(f"{name}\0{path.stat().st_size}\0{digest}\n".encode())
+        total.update(f"{relative}\0{path.stat().st_size}\0{digest}\n".encode())
     return total.hexdigest()

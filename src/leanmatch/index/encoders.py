@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from leanmatch.errors import MissingExtraError, ModelError, UsageError
-from leanmatch.index.identity import identity_of
+from leanmatch.index.identity import identity_of, known_as
 from leanmatch.index.storage.manifest import Manifest
 
 
@@ -71,7 +71,7 @@ def encoder_for(
             f"the catalogue's model cannot be opened: {error.problem}",
             remedy="name its folder with --model" if model is None else error.remedy,
         ) from error
-    found = identity_of(encoder)
+    found = known_as(identity_of(encoder), encoder, manifest.model)
     if found.fingerprint != manifest.model.fingerprint:
         raise ModelError(
             f"the catalogue was made with the model {manifest.model.name} "

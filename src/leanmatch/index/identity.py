@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from leanmatch.errors import ModelError
-from leanmatch.formats.hashing import model_fingerprint
+from leanmatch.formats.fingerprint import earlier_fingerprints, model_fingerprint, tokenizer_fingerprint
 from leanmatch.index.storage.manifest import ModelIdentity
 from leanmatch.types import EncodeFunction
-
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model", "merges.txt")
 
 
 def identity_of(encoder: Any) -> ModelIdentity:
@@ -45,20 +43,17 @@ def identity_of(encoder: Any) -> ModelIdentity:
     return ModelIdentity(name, fingerprint, tokenizer, dimension_of(encoder), weights)
 
 
-def tokenizer_fingerprint(folder: str | Path) -> str:
-    """SHA-256 over the tokenizer's files under a model folder; empty where there is none."""
-    files = sorted(
-        (path.relative_to(folder).as_posix(), path)
-        for path in Path(folder).rglob("*")
-        if path.name in TOKENIZER_FILES and path.is_file()
-    )
-    if not files:
-        return ""
-    total = hashlib.sha256()
-    for name, path in files:
-        total.update(f"{name}\0{path.stat().st_size}\0".encode())
-        total.update(path.read_bytes())
-    return total.hexdigest()
+def known_as(identity: ModelIdentity, encoder: Any, catalogue: ModelIdentity) -> ModelIdentity:
+    """The identity with the fingerprint that a catalogue has for the same model.
+
+    Catalogues of earlier versions have fingerprints of another kind, over more files.
+    """
+    folder = getattr(encoder, "folder", None)
+    if folder is None or identity.fingerprint == catalogue.fingerprint:
+        return identity
+    if catalogue.fingerprint not in earlier_fingerprints(folder):
+        return identity
+    return replace(identity, fingerprint=catalogue.fingerprint)
 
 
 def dimension_of(encoder: EncodeFunction) -> int:

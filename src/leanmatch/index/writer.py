@@ -8,7 +8,7 @@ from pathlib import Path
 
 from leanmatch.errors import DataError, UsageError
 from leanmatch.index.changes import Change, Item, checked_items
-from leanmatch.index.identity import identity_of
+from leanmatch.index.identity import identity_of, known_as
 from leanmatch.index.storage.columns import column_of, infer_type, widened
 from leanmatch.index.storage.manifest import (
     LOCK,
@@ -54,6 +54,7 @@ def create_catalogue(
     target.mkdir(parents=True, exist_ok=True)
     with Transaction.opened(target, options or WriteOptions(), new=True) as writer:
         old = writer.manifest
+        identity = identity if old is None else known_as(identity, encoder, old.model)
         same = old is not None and old.model.same_vectors(identity)
         known = writer.vectors_by_key() if same else {}
         columns = _inferred(incoming)
@@ -89,6 +90,7 @@ def upsert_items(
     incoming = checked_items(items, patch=patch)
     identity = identity_of(encoder)
     with Transaction.opened(Path(folder), options or WriteOptions()) as writer:
+        identity = known_as(identity, encoder, writer.required().model)
         manifest = writer.require(identity)
         columns = _joined(manifest.columns, incoming, (options or WriteOptions()).say)
         places = writer.places()
@@ -148,6 +150,7 @@ def rebuild_catalogue(
         manifest = writer.required()
         table = writer.live_items()
         keys = table.key_list()
+        identity = known_as(identity, encoder, manifest.model)
         same = manifest.model.same_vectors(identity)
         known = writer.vectors_by_key() if same else {}
         vectors, encoded = writer.encode(table, keys, encoder, identity, known.get)

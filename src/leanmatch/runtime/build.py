@@ -104,6 +104,13 @@ def split_ranges(measured: Floats, architecture: Architecture, sizes: Sizes) -> 
     return ranges
 
 
+def range_shapes(architecture: Architecture, sizes: Sizes) -> dict[str, tuple[int, int]]:
+    """The shapes of what :func:`split_ranges` gives."""
+    columns = 3 * sizes.width + sizes.inner
+    nothing = np.zeros((2, sizes.blocks, columns), np.float32)
+    return {name: (2, part.shape[1]) for name, part in split_ranges(nothing, architecture, sizes).items()}
+
+
 def build_static(words: Factors, level: str) -> dict[str, Any]:
     """The fields of ``_native.Encoder`` for a static embedding: a table and the mean."""
     return {"level": level, "words": make_table(words), "width": words.shape[1], "blocks": [], "order": []}

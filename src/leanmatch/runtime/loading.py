@@ -15,13 +15,21 @@ from leanmatch.formats.artifact import is_artifact, read_artifact
 from leanmatch.formats.provenance import read_provenance
 from leanmatch.formats.reader import find_model
 from leanmatch.runtime.architectures import UnsupportedError, read_sizes
-from leanmatch.runtime.build import Knowledge, build_static, build_transformer, make_table, split_ranges
+from leanmatch.runtime.build import (
+    Knowledge,
+    build_static,
+    build_transformer,
+    make_table,
+    range_shapes,
+    split_ranges,
+)
 from leanmatch.runtime.encoder import Encoder
 from leanmatch.runtime.fallback import FallbackEncoder, fall_back
 from leanmatch.runtime.heads import build_heads
 from leanmatch.runtime.modules import Layout, read_json, read_layout
-from leanmatch.runtime.path_choice import Chooser, choices_file
+from leanmatch.runtime.path_choice import Chooser
 from leanmatch.runtime.paths import best_level, check_precision, quantize_rows
+from leanmatch.runtime.ranges import cache_file, read_ranges, short, write_ranges
 from leanmatch.runtime.tokenization import TextTokenizer, pack, read_tokenizer
 from leanmatch.runtime.weights import (
     STOCK_FILE,
@@ -60,20 +68,30 @@ def load(
         NativeError: the compiled extension does not load.
     """
     check_precision(weights)
-    name = str(name_or_folder)
-    folder = find_model(name_or_folder)
-    if folder is None:
-        folder = _from_cache(name)
+    folder = _folder_of(name_or_folder)
     try:
-        return load_native(folder, name=name, weights=weights)
+        return load_native(folder, name=str(name_or_folder), weights=weights)
     except UnsupportedError as error:
         if not fallback:
             raise
         return fall_back(name_or_folder, error)
 
 
-def load_native(folder: Path, *, name: str, weights: str = "stored") -> Encoder:
+def load_timed(name_or_folder: str | Path, *, weights: str = "stored") -> Encoder:
+    """:func:`load` without a fallback, with the times of every path in ``choices``: takes longer."""
+    return load_native(
+        _folder_of(name_or_folder), name=str(name_or_folder), weights=check_precision(weights), timed=True
+    )
+
+
+def load_native(folder: Path, *, name: str, weights: str = "stored", timed: bool = False) -> Encoder:
     """Load a folder on the native runtime or not at all.
+
+    Args:
+        folder: the model's.
+        name: what the encoder is called.
+        weights: as :func:`load`.
+        timed: time every path that could run each layer, for ``choices``; it changes none of them.
 
     Raises:
         UnsupportedError: the runtime has no code for it.
@@ -81,7 +99,8 @@ def load_native(folder: Path, *, name: str, weights: str = "stored") -> Encoder:
     """
     module = native.load()
     level = best_level()
-    chooser = Chooser(check_precision(weights), level, choices_file(folder, weights))
+    chooser = Chooser(check_precision(weights), level, timed=timed)
+    cache: Path | None = None
     config: dict[str, Any] = {}
     compressed = is_artifact(folder)
     try:
@@ -98,6 +117,9 @@ def load_native(folder: Path, *, name: str, weights: str = "stored") -> Encoder:
             else:
                 config = read_json(layout.transformer / "config.json")
                 architecture, sizes = read_sizes(config)
+                if compressed or weights == "int8":  # layers that may round by the ranges of their inputs
+                    cache = cache_file(folder, weights, level)
+                    chooser.ranges = read_ranges(cache, range_shapes(architecture, sizes))
                 known = Knowledge(layout.max_tokens, weights == "int8", chooser.ranges)
                 fields = build_transformer(source, architecture, sizes, chooser, level, known)
             if weights == "int8" and not compressed:
@@ -109,7 +131,9 @@ def load_native(folder: Path, *, name: str, weights: str = "stored") -> Encoder:
             tokenizer = read_tokenizer(layout, config, graph.most_tokens or None)
             if chooser.wants_ranges:
                 measured = graph.input_ranges(*_probe(tokenizer, fields["words"].rows))
-                chooser.use_ranges(split_ranges(measured, architecture, sizes))
+                ranges = short(split_ranges(measured, architecture, sizes))
+                write_ranges(cache, ranges)
+                chooser.use_ranges(ranges)
                 known = replace(known, ranges=chooser.ranges)
                 again = build_transformer(source, architecture, sizes, chooser, level, known)
                 graph = module.Encoder(fields | {"blocks": again["blocks"]})
@@ -120,7 +144,6 @@ def load_native(folder: Path, *, name: str, weights: str = "stored") -> Encoder:
             f"{folder}: {type(error).__name__}: {error}",
             remedy="the folder's files do not belong together: save or copy it again",
         ) from error
-    chooser.save()
     return Encoder(
         graph,
         tokenizer,
@@ -156,6 +179,11 @@ def _int8_words(source: Weights, layout: Layout, words: Any) -> Any:
     del words
     module = _static_name(source) if layout.is_static else "embeddings.word_embeddings"
     return make_table(quantize_rows(source.matrix(module).dense()))
+
+
+def _folder_of(name_or_folder: str | Path) -> Path:
+    folder = find_model(name_or_folder)
+    return _from_cache(str(name_or_folder)) if folder is None else folder
 
 
 def _from_cache(name: str) -> Path:

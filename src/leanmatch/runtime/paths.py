@@ -1,12 +1,13 @@
 """The ways in which one weight can run on the native linear kernels, by its form and the precision asked for.
 
 A *path* is a recipe: a name and a function that packs the weight for an instruction-set level. Packing costs
-time and memory, so recipes are listed first, one of each kind is measured
-(:mod:`leanmatch.runtime.path_choice`), and only what will run is packed.
+time and memory, so recipes are listed first, :mod:`leanmatch.runtime.path_costs` ranks them, and only the one
+that will run is packed.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -32,6 +33,9 @@ PRECISIONS: Mapping[str, str] = MappingProxyType(
     }
 )
 """What ``weights=`` of :func:`leanmatch.load` may say."""
+
+TABLE_LEVELS = ("avx512_vbmi_vnni", "avx512_amx", "neon_dotprod")
+"""Levels at which the integer dense-sparse kernel looks up tables; others would decode the factors."""
 
 MOST_INT8_ATOMS = 128
 """Atoms a block that the integer dense-sparse kernel takes."""
@@ -73,12 +77,14 @@ class Path:
         name: what runs, a name of the table in csrc/linear/linear.h (of the outer layer for low rank).
         pack: from level and bias to a packed layer.
         tolerance: relative error of the outputs (Frobenius, on normal inputs) that still counts as correct.
+        multiply_adds: how many a token takes, by the kernel that does them.
         factor: makes :attr:`input_factor`, when it is asked for; None: there is none.
     """
 
     name: str
     pack: PackPath
     tolerance: float
+    multiply_adds: Mapping[str, int]
     factor: Callable[[], Floats] | None = None
 
     @property
@@ -172,33 +178,35 @@ def paths(factors: Factors, precision: str, level: str, inputs: Inputs = UNKNOWN
         inputs: what is known of the inputs: 8-bit layers of a stock model share the burden of far-off ones
             with the weights (:func:`smoothing`), dense-sparse ones give their blocks scales of their own.
     """
+    shape = factors.shape
     if precision == "float32":
         return _exact(factors)
     if precision == "bfloat16":
         dense16 = partial(_pack_plain, "dense_bf16", factors.dense)
-        return [Path("dense_bf16", dense16, 1e-2) for _ in range(has_bf16(level))] + _exact(factors)
+        rounded = Path("dense_bf16", dense16, 1e-2, {"dense_bf16": shape[0] * shape[1]})
+        return [rounded] * has_bf16(level) + _exact(factors)
     if isinstance(factors, QuantizedDenseSparse):
-        codes = [_sparse_int8_path(factors, inputs)] if factors.atom_count <= MOST_INT8_ATOMS else []
+        tables = level in TABLE_LEVELS and factors.atom_count <= MOST_INT8_ATOMS
         return [
-            *codes,
-            _sparse_float_path(factors.dequantize),
-            _smoothed_path(partial(decoded, factors), inputs),
+            *([_sparse_int8_path(factors, inputs)] if tables else []),
+            _sparse_float_path(factors.dequantize, _sparse_macs(factors)),
+            _smoothed_path(partial(decoded, factors), shape, inputs),
         ]
     if isinstance(factors, LowRank):
-        return [_low_rank_path(factors), _float_path(factors.dense)]
+        return [_low_rank_path(factors), _float_path(factors.dense, shape)]
     if isinstance(factors, IntMatrix):
-        return [_int8_path(lambda: one_scale(factors)), _float_path(factors.dense)]
-    smoothed = [_smoothed_path(factors.dense, inputs)] if precision == "int8" else []
+        return [_int8_path(lambda: one_scale(factors), shape), _float_path(factors.dense, shape)]
+    smoothed = [_smoothed_path(factors.dense, shape, inputs)] if precision == "int8" else []
     return [*smoothed, *_exact(factors)]
 
 
 def _exact(factors: Factors) -> list[Path]:
     """Ways that compute with the float32 values of the factors themselves."""
-    dense = _float_path(factors.dense)
+    dense = _float_path(factors.dense, factors.shape)
     if isinstance(factors, QuantizedDenseSparse):
-        return [_sparse_float_path(factors.dequantize), dense]
+        return [_sparse_float_path(factors.dequantize, _sparse_macs(factors)), dense]
     if isinstance(factors, DenseSparse):
-        return [_sparse_float_path(lambda: factors), dense]
+        return [_sparse_float_path(lambda: factors, _sparse_macs(factors)), dense]
     if isinstance(factors, LowRank):
         return [_low_rank_path(LowRank(_plain(factors.left), _plain(factors.right))), dense]
     return [dense]
@@ -226,10 +234,10 @@ def smoothing(weight: Floats, ranges: Floats) -> Floats:
     return balanced
 
 
-def _smoothed_path(make: Callable[[], Floats], inputs: Inputs) -> Path:
+def _smoothed_path(make: Callable[[], Floats], shape: tuple[int, int], inputs: Inputs) -> Path:
     ranges = inputs.ranges
     if ranges is None or inputs.zero != 128:  # behind an activation it makes the error larger
-        return _int8_path(lambda: quantize_rows(make()))
+        return _int8_path(lambda: quantize_rows(make()), shape)
 
     @cache  # once for the weight and for the inputs, and only where this path is packed
     def balanced() -> tuple[IntMatrix, Floats]:
@@ -237,7 +245,7 @@ def _smoothed_path(make: Callable[[], Floats], inputs: Inputs) -> Path:
         s = smoothing(weight, ranges)
         return quantize_rows(weight * s), np.float32(1) / s
 
-    return replace(_int8_path(lambda: balanced()[0]), factor=lambda: balanced()[1])
+    return replace(_int8_path(lambda: balanced()[0], shape), factor=lambda: balanced()[1])
 
 
 def decoded(factors: QuantizedDenseSparse) -> Floats:
@@ -251,6 +259,11 @@ def one_scale(factors: IntMatrix) -> IntMatrix:
     return factors if factors.scale.shape[1] == 1 else quantize_rows(factors.dense())
 
 
+def _sparse_macs(factors: DenseSparse | QuantizedDenseSparse) -> int:
+    """Products with all atoms, and one for each coefficient; the kernels do them for identities as well."""
+    return int(factors.shape[1] * factors.atom_count + factors.indices.size)
+
+
 def _plain(part: Floats | IntMatrix) -> Floats:
     return part.dense() if isinstance(part, IntMatrix) else part
 
@@ -259,26 +272,28 @@ def _pack_plain(name: str, make: Callable[[], Floats], level: str, bias: Floats 
     return getattr(native.load().linear, name)(level, np.ascontiguousarray(make()), bias)
 
 
-def _float_path(make: Callable[[], Floats]) -> Path:
-    return Path("dense_f32", partial(_pack_plain, "dense_f32", make), 1e-4)
+def _float_path(make: Callable[[], Floats], shape: tuple[int, int]) -> Path:
+    return Path(
+        "dense_f32", partial(_pack_plain, "dense_f32", make), 1e-4, {"dense_f32": shape[0] * shape[1]}
+    )
 
 
-def _int8_path(make: Callable[[], IntMatrix]) -> Path:
+def _int8_path(make: Callable[[], IntMatrix], shape: tuple[int, int]) -> Path:
     def pack(level: str, bias: Floats | None) -> Any:
         factors = make()
         codes = np.ascontiguousarray(factors.q), np.ascontiguousarray(factors.scale[:, 0])
         return native.load().linear.dense_i8_codes(level, *codes, bias)
 
-    return Path("dense_i8", pack, 3e-2)
+    return Path("dense_i8", pack, 3e-2, {"dense_i8": shape[0] * shape[1]})
 
 
-def _sparse_float_path(make: Callable[[], DenseSparse]) -> Path:
+def _sparse_float_path(make: Callable[[], DenseSparse], macs: int) -> Path:
     def pack(level: str, bias: Floats | None) -> Any:
         factors = make()
         arrays = factors.atoms, factors.indices.astype(np.uint16), factors.values
         return native.load().linear.dense_sparse_f32(level, *map(np.ascontiguousarray, arrays), bias)
 
-    return Path("dense_sparse_f32", pack, 1e-4)
+    return Path("dense_sparse_f32", pack, 1e-4, {"dense_sparse_f32": macs})
 
 
 def find_head(ranges: Floats, blocks: int) -> tuple[NDArray[np.int32], int]:
@@ -328,7 +343,7 @@ def _sparse_int8_path(factors: QuantizedDenseSparse, inputs: Inputs) -> Path:
             level, *map(np.ascontiguousarray, arrays), bias, inputs.zero, order, head, head > 0
         )
 
-    return Path("dense_sparse_i8", pack, 3e-2)
+    return Path("dense_sparse_i8", pack, 3e-2, {"dense_sparse_i8": _sparse_macs(factors)})
 
 
 def _low_rank_path(factors: LowRank) -> Path:
@@ -337,10 +352,11 @@ def _low_rank_path(factors: LowRank) -> Path:
     def pack(level: str, bias: Floats | None) -> Any:
         return native.load().linear.low_rank(left.pack(level, bias), right.pack(level, None))
 
-    return replace(left, name="low_rank", pack=pack, tolerance=left.tolerance + right.tolerance)
+    counts = Counter(left.multiply_adds) + Counter(right.multiply_adds)
+    return Path("low_rank", pack, left.tolerance + right.tolerance, counts)
 
 
 def _part_path(part: Floats | IntMatrix) -> Path:
     if isinstance(part, IntMatrix):
-        return _int8_path(lambda: one_scale(part))
-    return _float_path(lambda: part)
+        return _int8_path(lambda: one_scale(part), part.shape)
+    return _float_path(lambda: part, (part.shape[0], part.shape[1]))

@@ -8,24 +8,24 @@ from leanmatch.runtime.encoder import Encoder
 from leanmatch.runtime.fallback import FallbackEncoder
 from leanmatch.runtime.path_choice import TOKENS
 
-COLUMNS = ("form", "layers", "runs", "level", "bytes", "microseconds a token")
+COLUMNS = ("form", "layers", "path", "level", "bytes", "microseconds a token")
 
 
 def runtime_choices(encoder: Encoder | FallbackEncoder) -> list[dict[str, Any]]:
     """One row for each form of linear layer in the order of first use; none for a model without layers.
 
-    Keys: ``form`` (shape and kind of the weight), ``layers`` (names), ``runs`` (path by fewest tokens),
-    ``level``, ``bytes`` (packed, of all these layers), ``microseconds`` (path to times at ``tokens``),
-    ``tokens``.
+    Keys: ``form`` (shape and kind of the weight), ``layers`` (names), ``path`` (what runs), ``level``,
+    ``bytes`` (packed, of all these layers), ``microseconds`` (every path that could run, to its times at
+    ``tokens``; empty unless :func:`leanmatch.runtime.loading.load_timed` loaded the model), ``tokens``.
     """
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for choice in encoder.choices:
         row = rows.setdefault(
-            (choice.form, choice.runs, choice.level),
+            (choice.form, choice.path, choice.level),
             {
                 "form": choice.form,
                 "layers": [],
-                "runs": [{"from_tokens": start, "path": path} for start, path in choice.runs],
+                "path": choice.path,
                 "level": choice.level,
                 "bytes": 0,
                 "tokens": list(TOKENS),
@@ -41,14 +41,12 @@ def runtime_rows(encoder: Encoder | FallbackEncoder) -> list[tuple[str, ...]]:
     """:func:`runtime_choices` as text, in the order of :data:`COLUMNS`."""
     out: list[tuple[str, ...]] = []
     for row in runtime_choices(encoder):
-        runs = ", ".join(
-            run["path"] if not run["from_tokens"] else f"{run['path']} from {run['from_tokens']} tokens"
-            for run in row["runs"]
-        )
         timed = "; ".join(
             f"{path} {' / '.join(f'{one:.2f}' for one in times)}"
             for path, times in row["microseconds"].items()
         )
-        measured = f"{timed} (at {' / '.join(map(str, row['tokens']))})" if timed else "nothing to choose"
-        out.append((row["form"], str(len(row["layers"])), runs, row["level"], f"{row['bytes']:,}", measured))
+        measured = f"{timed} (at {' / '.join(map(str, row['tokens']))})" if timed else "not timed"
+        out.append(
+            (row["form"], str(len(row["layers"])), row["path"], row["level"], f"{row['bytes']:,}", measured)
+        )
     return out

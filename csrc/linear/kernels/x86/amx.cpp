@@ -3,7 +3,8 @@
 // The packed layouts of the vector kernels serve as they are: 16 steps of one group are 16 rows of 64 bytes, which is
 // a tile of B in the order that the instructions want. 32 tokens x 32 rows, four sums in tiles: a chunk of 64 bytes
 // takes four loads of tiles and four multiplications. Below kFewTokens rows of a tile would mostly be empty, and the
-// vector kernels run. A tile's sums are stored and finished by the same epilogue as there; int32 sums are equal.
+// vector kernel of int8 runs: its int32 sums are equal, and both finish them alike, to the bit. tdpbf16ps adds in another
+// order than vdpbf16ps, so bfloat16 takes tiles for any number of tokens.
 //
 // Overflow is that of dense_i8 (linear.h): the sums are the same int32.
 #include <immintrin.h>
@@ -86,17 +87,19 @@ struct Int8 {
     static constexpr bool kExact = false;
     const Dense& w;
     const Quantized& x;
-    // What becomes of 16 rows from `first` on of a token's sums.
-    V finish(const int32_t* sums, int first, size_t token) const {
+    // What becomes of 16 rows from `first` on of a token's sums; rounded as dense_i8_vnni rounds.
+    V finish(const int32_t* sums, int first, size_t token, V bias) const {
         const __m512i shifted = _mm512_mullo_epi32(_mm512_loadu_si512(w.row_sum + first), _mm512_set1_epi32(x.zero[token]));
         const V exact = _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_load_si512(sums), shifted));
-        return mul(mul(exact, load(w.scale + first)), set1(x.scale[token]));
+        return fma(mul(exact, load(w.scale + first)), set1(x.scale[token]), bias);
     }
 };
 
 struct Bf16 {
     static constexpr bool kExact = true;
-    V finish(const int32_t* sums, int, size_t) const { return _mm512_castsi512_ps(_mm512_load_si512(sums)); }
+    V finish(const int32_t* sums, int, size_t, V bias) const {
+        return add(_mm512_castsi512_ps(_mm512_load_si512(sums)), bias);
+    }
 };
 
 // One or two blocks of tokens with one or two groups of rows, then the epilogue.
@@ -111,8 +114,8 @@ void block(const Kind& kind, int m, const unsigned char* x, size_t x_stride, con
         const V bias = load(tail.bias + first);
         for (int t = 0; t < count; t++) {
             const size_t at = size_t(token + t) * size_t(m) + size_t(first);
-            const V v = kind.finish(sums[t / kRows * 2 + g] + t % kRows * 16, first, size_t(token + t));
-            put<Kind::kExact>(y + at, tail.residual ? tail.residual + at : nullptr, add(v, bias), tail.activation, m - first);
+            const V v = kind.finish(sums[t / kRows * 2 + g] + t % kRows * 16, first, size_t(token + t), bias);
+            put<Kind::kExact>(y + at, tail.residual ? tail.residual + at : nullptr, v, tail.activation, m - first);
         }
     }
 }
@@ -156,9 +159,10 @@ void dense_i8_amx(const Dense& w, const Quantized& x, int T, float* y, const Tai
     run(Int8{w, x}, w.m, (w.n + 3) / 4, w.packed, x.values, x.stride, T, y, tail);
 }
 
-// Only whole chunks: a weight of the next panel that is not finite would not vanish times zero.
+// Only whole chunks: a weight of the next panel that is not finite would not vanish times zero. Which kernel runs must
+// depend on the shape alone, see above.
 void dense_bf16_amx(const Dense& w, const float* x, int T, float* y, const Tail& tail, uint16_t* scratch) {
-    if (T < kFewTokens || w.n % 32) return dense_bf16_avx512(w, x, T, y, tail, scratch);
+    if (w.n % 32) return dense_bf16_avx512(w, x, T, y, tail, scratch);
     for (size_t at = 0; at < size_t(T) * size_t(w.n); at += 32) {
         const __m512bh rounded = _mm512_cvtne2ps_pbh(load(x + at + 16), load(x + at));
         memcpy(scratch + at, &rounded, sizeof(rounded));

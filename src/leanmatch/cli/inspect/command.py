@@ -52,10 +52,11 @@ def _show_runtime(model: Path, as_json: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from leanmatch.runtime import load, runtime_choices
+    from leanmatch.runtime import runtime_choices
+    from leanmatch.runtime.loading import load_timed
     from leanmatch.runtime.tables import COLUMNS, runtime_rows
 
-    encoder = load(model, fallback=False)
+    encoder = load_timed(model)
     if as_json:
         print_json(
             {

@@ -78,7 +78,7 @@ def _read(folder: Path) -> Artifact:
     weights = folder / tensorfile.FILE_NAME
     tensors = Tensors(tensorfile.read_tensors(weights))
     _check_report(fields, weights)
-    if weights_sha256(folder) != provenance["weights_sha256"]:
+    if weights_sha256(folder, name=tensorfile.FILE_NAME) != provenance["weights_sha256"]:
         raise FormatError(f"{weights} is not the file that {FILE_NAME} was written for", remedy=_REMEDY)
     layers = _layers(fields.mapping("layers"), tensors)
     dropped = fields.texts("dropped")
