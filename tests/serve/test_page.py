@@ -61,7 +61,7 @@ def test_search_explain_and_filter(page):
     search(page, "thing number 7")
     assert texts(page)[0] == "thing number 7" and len(texts(page)) == 10
     assert page.inner_text("#message").startswith("10 results")
-    assert page.url.endswith("#q=thing%20number%207")
+    assert page.url.endswith("#q=thing+number+7")
     assert "category" in page.locator(".result .meta").first.inner_text()
 
     page.locator("#explain").check(force=True)
@@ -84,6 +84,71 @@ def test_search_explain_and_filter(page):
     page.locator(".blank button").click()
     page.wait_for_selector(".result")
     assert texts(page)[0] == "thing number 7"
+
+
+def test_the_start_page_offers_queries(page):
+    tries = page.locator(".tries button")
+    assert 3 <= tries.count() <= 6 and all(
+        text.startswith("thing number") for text in tries.all_inner_texts()
+    )
+    wanted = tries.nth(1).inner_text()
+    tries.nth(1).click()
+    page.wait_for_selector(".result")
+    assert texts(page)[0] == wanted == page.input_value("#query")
+
+
+def test_the_address_keeps_query_and_filters(page, url):
+    search(page, "thing number 7")
+    page.click("#filters-button")
+    page.get_by_label("Toys").check()
+    playwright.expect(page.locator(".result .meta", has_text="Toys")).to_have_count(10, timeout=30_000)
+    page.get_by_label("price, at most").fill("8")
+    page.get_by_label("price, at most").press("Tab")
+    playwright.expect(page.locator("#filters-count")).to_have_text("2", timeout=30_000)
+    playwright.expect(page.locator(".result")).not_to_have_count(10, timeout=30_000)
+    shared, few = page.url, texts(page)
+    search(page, "number 3")
+    page.go_back()
+    playwright.expect(page.locator("#query")).to_have_value("thing number 7", timeout=30_000)
+    playwright.expect(page.locator(".result .text")).to_have_text(few, timeout=30_000)
+    assert page.url == shared
+    page.go_back()  # before the price
+    playwright.expect(page.locator(".result")).to_have_count(10, timeout=30_000)
+    assert (
+        page.inner_text("#filters-count") == "1" and page.input_value("[aria-label='price, at most']") == ""
+    )
+    page.go_back()  # before the category
+    playwright.expect(page.locator("#filters-count")).to_be_hidden(timeout=30_000)
+    page.go_back()  # the start page
+    page.wait_for_selector(".tries")
+    assert page.input_value("#query") == ""
+    page.go_forward()
+    page.wait_for_selector(".result")
+    page.goto("about:blank")
+    page.goto(shared)  # from a link
+    playwright.expect(page.locator(".result .text")).to_have_text(few, timeout=30_000)
+    assert page.inner_text("#filters-count") == "2"
+    assert page.get_by_label("Toys").is_checked() and page.input_value("#query") == "thing number 7"
+    page.goto("about:blank")
+    page.goto(f"{url}/#q=thing&filter=%7B%22broken")  # what somebody made up is no reason to fail
+    page.wait_for_selector(".result")
+    assert len(texts(page)) == 10
+
+
+def test_the_monitor_leaves_results_where_they_are(page):
+    search(page, "thing number 7")
+    before = page.locator(".result").first.bounding_box()
+    top = page.evaluate("scrollY")
+    assert page.locator("#status").is_hidden()
+    page.click("#status-button")
+    page.wait_for_selector(".measure")
+    after = page.locator(".result").first.bounding_box()
+    moved = page.evaluate("scrollY") - top
+    assert before["y"] == pytest.approx(after["y"] + moved, abs=1)
+    last = page.locator(".result").last.bounding_box()
+    panel = page.locator("#status").bounding_box()
+    assert panel["y"] >= last["y"] + last["height"]
+    assert page.locator("#status .mix").count() == 0  # a few queries make no mix
 
 
 def test_suggestions_by_keyboard(page):
@@ -140,5 +205,12 @@ def test_docs(page, url):
     page.goto(f"{url}/docs")
     page.wait_for_selector("details")
     assert page.locator("details").count() >= 8
+    for verb in page.locator("summary .verb").all():
+        box, path = verb.bounding_box(), verb.locator("xpath=../code").bounding_box()
+        words = verb.evaluate(
+            "e => { const r = document.createRange(); r.selectNodeContents(e);"
+            " return r.getBoundingClientRect().right }"
+        )
+        assert path["x"] - words >= 6 or path["y"] >= box["y"] + box["height"], verb.inner_text()
     page.locator("summary", has_text="/v1/recommend").click()
     assert "curl" in page.locator("details[open] pre").inner_text()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
@@ -19,8 +18,6 @@ from leanmatch.errors import LeanmatchError, ModelError
 from leanmatch.index import Catalogue, Item, WriteOptions, delete_items, read_manifest, upsert_items
 from leanmatch.index.changes import Change
 from leanmatch.index.encoders import encoder_for
-from leanmatch.index.filters.expression import filter_from_json
-from leanmatch.index.filters.text import parse_filter
 from leanmatch.index.storage.manifest import Manifest
 from leanmatch.serve.api.problems import RefusedError
 from leanmatch.serve.batching import Batcher
@@ -37,18 +34,14 @@ from leanmatch.serve.monitoring.drift import (
 )
 from leanmatch.serve.monitoring.metrics import Metrics
 from leanmatch.serve.options import ServeOptions
-from leanmatch.serve.suggestions import Suggester
+from leanmatch.serve.selecting import select, takes_long
+from leanmatch.serve.suggestions import Suggester, sample_queries
 from leanmatch.types import Vectors
 
 EXPLAINED_TOGETHER = 16
 """Queries that one pass explains."""
 
 WRITER_PATIENCE_SECONDS = 30.0
-
-SELECTED_ON_LOOP = 20_000_000
-"""Characters of a filter times rows: below this, reading and selecting take less than a millisecond or so."""
-
-COUNTED_CHARACTERS = 2_000
 
 T = TypeVar("T")
 log = logging.getLogger("leanmatch.serve")
@@ -84,7 +77,7 @@ class Service:
         self._digest = ""
         self._follower: Follower | None = None
         self._followed: asyncio.Task[None] | None = None
-        self._facets: tuple[Catalogue, list[Mapping[str, Any]]] | None = None
+        self._description: tuple[Catalogue, dict[str, Any]] | None = None
         self.failed: BaseException | None = None
 
     @property
@@ -155,7 +148,7 @@ class Service:
         if given is None:
             return None
         catalogue = self.catalogue
-        if _size(given) * (len(catalogue) + 1_000) <= SELECTED_ON_LOOP:
+        if not takes_long(given, len(catalogue)):
             return select(given, catalogue)
         over = Event()
         try:
@@ -230,11 +223,23 @@ class Service:
         _ = self.engine
         return await self.aside(self._suggest, typed)
 
-    async def facets(self, catalogue: Catalogue) -> list[Mapping[str, Any]]:
-        """The columns of a generation with their values or ranges; counted once."""
-        if self._facets is None or self._facets[0] is not catalogue:
-            self._facets = catalogue, await self.aside(catalogue.facets)
-        return self._facets[1]
+    async def describe(self) -> dict[str, Any]:
+        """The current generation: model, columns with their values or ranges, sample queries; made once."""
+        catalogue = self.catalogue
+        if self._description is None or self._description[0] is not catalogue:
+            self._description = catalogue, await self.aside(self._describe, catalogue)
+        return self._description[1]
+
+    def _describe(self, catalogue: Catalogue) -> dict[str, Any]:
+        manifest = catalogue.manifest
+        return {
+            "model": _last_part(manifest.model.name),
+            "weights": manifest.model.weights,
+            "items": len(catalogue),
+            "generation": manifest.generation,
+            "columns": catalogue.facets(),
+            "samples": sample_queries(catalogue),
+        }
 
     @property
     def following(self) -> dict[str, Any]:
@@ -430,45 +435,6 @@ class Service:
         if suggester is None or suggester.catalogue is not catalogue:
             suggester = self._suggester = Suggester(catalogue)
         return suggester(typed)
-
-
-def select(given: dict[str, Any] | str, catalogue: Catalogue, over: Event | None = None) -> Selected:
-    """Read a filter in either form, and find the rows that it leaves.
-
-    Args:
-        given: the filter.
-        catalogue: the generation.
-        over: ends the work when it is set.
-
-    Raises:
-        UsageError: it is none, or does not fit the columns.
-        TimeoutError: it is over.
-    """
-
-    def check() -> None:
-        if over is not None and over.is_set():
-            raise TimeoutError
-
-    check()
-    expression = parse_filter(given) if isinstance(given, str) else filter_from_json(given)
-    return Selected(expression, catalogue, catalogue.select(expression, check))
-
-
-def _size(given: Any) -> float:
-    """About how many characters a filter has; infinite where it is not worth counting."""
-    if isinstance(given, str):
-        return len(given)
-    size, rest = 0, [given]
-    while rest:
-        value = rest.pop()
-        size += len(value) if isinstance(value, str) else 10
-        if size > COUNTED_CHARACTERS:
-            return math.inf
-        if isinstance(value, dict):
-            rest += [*value, *value.values()][:COUNTED_CHARACTERS]
-        elif isinstance(value, list):
-            rest += value[:COUNTED_CHARACTERS]
-    return size
 
 
 def _warm_columns(catalogue: Catalogue) -> None:

@@ -7,8 +7,11 @@ import numpy as np
 from leanmatch.index import Catalogue
 
 SUGGESTIONS = 8
+SAMPLES = 6
 
 _MOST_ROWS = 5_000
+_LOOKED_AT = 200
+_SHORTEST, _LONGEST = 8, 48
 _BETWEEN = "\0"
 
 
@@ -36,3 +39,25 @@ class Suggester:
             at = self._all.find(wanted, end)
         texts = (self.catalogue.text(row) for _, _, row in sorted(found)[: 2 * SUGGESTIONS])
         return list(dict.fromkeys(texts))[:SUGGESTIONS]
+
+
+def sample_queries(catalogue: Catalogue, most: int = SAMPLES) -> list[str]:
+    """Queries to begin with: the first words of items from all over the catalogue, no two alike at first."""
+    rows = range(0, len(catalogue), max(1, len(catalogue) // _LOOKED_AT))
+    candidates = dict.fromkeys(_beginning(catalogue.text(row)) for row in rows)
+    fitting = [text for text in candidates if _SHORTEST <= len(text) <= _LONGEST] or [*candidates][:most]
+    by_word: dict[str, str] = {}
+    for text in fitting:
+        by_word.setdefault(text.split()[0].casefold(), text)
+    chosen = list(by_word.values())
+    chosen += [text for text in fitting if text not in by_word.values()][: max(0, most - len(chosen))]
+    step = max(1, len(chosen) // most)
+    return chosen[::step][:most]
+
+
+def _beginning(text: str) -> str:
+    """A text's first sentence or so, cut between words."""
+    words = " ".join(text[: 4 * _LONGEST].split())
+    if len(words) <= _LONGEST:
+        return words.rstrip(" .,;:-")
+    return words[: _LONGEST + 1].rpartition(" ")[0].rstrip(" .,;:-") or words[:_LONGEST]

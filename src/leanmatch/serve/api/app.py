@@ -162,15 +162,8 @@ def _add_insight(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/catalogue", responses=documented(401, 503), tags=["insight"])
     async def catalogue() -> dict[str, Any]:
-        """Number of items, and the columns with their values or ranges."""
-        found = service.catalogue
-        return {
-            "model": service.model,
-            "weights": found.manifest.model.weights,
-            "items": len(found),
-            "generation": found.manifest.generation,
-            "columns": await service.facets(found),
-        }
+        """Number of items, the columns with their values or ranges, and texts to try as queries."""
+        return await service.describe()
 
     @app.get(
         "/v1/suggest",

@@ -17,8 +17,8 @@ from functools import lru_cache
 from typing import Any
 
 _CODES = """
-    ar bg bn ca cs da de el en es et fa fi fr he hi hr hu id it ja ko lt lv ms nl no pl pt ro ru sk sl sr sv ta te
-    th tr uk ur vi zh
+    ar bg bn ca cs da de el en es et fa fi fr he hi hr hu id it ja ko lt lv ms nl no pl pt ro ru sk sl sr sv
+    ta te th tr uk ur vi zh
 """
 LANGUAGES = frozenset(_CODES.split())
 """Languages that many people shop and ask in. Rarer ones are mostly what py3langid takes a short text for."""

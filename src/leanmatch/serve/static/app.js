@@ -12,6 +12,7 @@ const RETRY_MS = 700;
 
 let filters = null;
 let asking = null;
+let samples = [];
 
 function say(text, problem = false, ...more) {
   const message = find("message");
@@ -24,14 +25,44 @@ function failed(problem) {
   find("legend").hidden = true;
   find("key-form").hidden = problem.status !== 401;
   const again = make("button", { type: "button", class: "quiet" }, "Try again");
-  again.addEventListener("click", () => (filters ? search() : begin()));
+  again.addEventListener("click", () => (filters ? show() : begin()));
   say(problem.message, true, again);
 }
 
-async function search() {
+// What is asked stands in the address, behind the # (which no server sees): it can be shared, and Back works.
+function keep() {
+  const asked = new URLSearchParams();
+  const query = find("query").value.trim();
+  const filter = filters?.read();
+  if (query) asked.set("q", query);
+  if (filter) asked.set("filter", JSON.stringify(filter));
+  if (find("explain").checked) asked.set("explain", "1");
+  const hash = asked.toString() ? `#${asked}` : "";
+  if (hash === location.hash) return;
+  history.pushState(null, "", hash || location.pathname);
+}
+
+// The fields as the address has them.
+function recall() {
+  const asked = new URLSearchParams(location.hash.slice(1));
+  let filter = null;
+  try {
+    filter = JSON.parse(asked.get("filter") ?? "null");
+  } catch { /* somebody else wrote it */ }
+  find("query").value = asked.get("q") ?? "";
+  find("explain").checked = asked.get("explain") === "1";
+  filters.show(filter);
+  show();
+}
+
+function search() {
+  keep();
+  return show();
+}
+
+async function show() {
   const query = find("query").value.trim();
   asking?.abort();
-  history.replaceState(null, "", query ? `#q=${encodeURIComponent(query)}` : location.pathname);
   if (!query) return rest();
   asking = new AbortController();
   const { signal } = asking;
@@ -63,7 +94,16 @@ async function search() {
 function rest() {
   find("results").removeAttribute("aria-busy");
   find("key-form").hidden = true;
-  showBlank("Ask in your own words", "A phrase, a title, a question: what matters is what it means.");
+  const tries = samples.map((text) => {
+    const one = make("button", { type: "button", class: "quiet" }, text);
+    one.addEventListener("click", () => {
+      find("query").value = text;
+      search();
+    });
+    return one;
+  });
+  showBlank("Ask in your own words", "A phrase, a title, a question: what matters is what it means.",
+    ...(tries.length ? [make("p", { class: "tries-lead" }, "For example, from this catalogue:"), make("div", { class: "tries" }, ...tries)] : []));
   say("");
 }
 
@@ -82,13 +122,11 @@ async function begin() {
     return;
   }
   find("about").textContent = `${found.items.toLocaleString("en")} items, model ${found.model}`;
-  filters = filterFields(found.columns, () => { if (find("query").value.trim()) search(); });
+  samples = found.samples ?? [];
+  filters = filterFields(found.columns, search);
   panel.refresh();
-  const asked = new URLSearchParams(location.hash.slice(1)).get("q");
-  if (asked) {
-    find("query").value = asked;
-    search();
-  } else rest();
+  if (location.hash) recall();
+  else show();  // what was typed meanwhile, or the start page
 }
 
 const panel = statusPanel();
@@ -98,12 +136,13 @@ find("search").addEventListener("submit", (event) => {
   box.close();
   search();
 });
-find("explain").addEventListener("change", () => { if (find("query").value.trim()) search(); });
+find("explain").addEventListener("change", () => search());
+addEventListener("popstate", () => { if (filters) recall(); });
 find("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   useKey(find("key").value.trim());
   find("key-form").hidden = true;
-  if (filters) search();
+  if (filters) show();
   else begin();
 });
 begin();

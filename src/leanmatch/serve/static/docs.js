@@ -11,7 +11,8 @@ const EXAMPLES = {
 
 function typeOf(schema, all) {
   if (schema.$ref) return schema.$ref.split("/").pop();
-  if (schema.anyOf) return schema.anyOf.map((one) => typeOf(one, all)).join(" | ");
+  const forms = schema.anyOf ?? schema.oneOf;
+  if (forms) return forms.map((one) => typeOf(one, all)).join(" | ");
   if (schema.type === "array") return `[${typeOf(schema.items ?? {}, all)}]`;
   if (schema.enum) return schema.enum.map((one) => JSON.stringify(one)).join(" | ");
   return schema.const !== undefined ? JSON.stringify(schema.const) : (schema.type ?? "any");

@@ -16,7 +16,7 @@ function textFacet(column) {
         const chosen = boxes.filter(([box]) => box.checked).map(([box]) => box.value);
         return chosen.length ? { column: column.name, in: chosen } : null;
       },
-      clear: () => boxes.forEach(([box]) => { box.checked = false; }),
+      show: (test) => boxes.forEach(([box]) => { box.checked = (test?.in ?? []).includes(box.value); }),
     };
   }
   const list = make("select", { "aria-label": column.name }, make("option", { value: "" }, "any"),
@@ -24,7 +24,7 @@ function textFacet(column) {
   return {
     body: list,
     read: () => (list.value ? { column: column.name, eq: column.values[Number(list.value) - 1].value } : null),
-    clear: () => { list.value = ""; },
+    show: (test) => { list.value = test ? String(column.values.findIndex(({ value }) => value === test.eq) + 1 || "") : ""; },
   };
 }
 
@@ -33,7 +33,7 @@ function booleanFacet(column) {
   return {
     body: list,
     read: () => (list.value ? { column: column.name, eq: list.value === "true" } : null),
-    clear: () => { list.value = ""; },
+    show: (test) => { list.value = test ? String(test.eq) : ""; },
   };
 }
 
@@ -49,7 +49,10 @@ function rangeFacet(column) {
       if (high.value !== "") test.le = Number(high.value);
       return Object.keys(test).length > 1 ? test : null;
     },
-    clear: () => { low.value = high.value = ""; },
+    show: (test) => {
+      low.value = test?.ge ?? "";
+      high.value = test?.le ?? "";
+    },
   };
 }
 
@@ -63,17 +66,20 @@ export function filterFields(columns, changed) {
   const facets = columns.map((column) => [column, facetOf(column)]).filter(([, facet]) => facet);
   const button = find("filters-button");
   const panel = find("filters");
-  const count = find("filters-count");
+  const counted = find("filters-count");
   find("filters-fields").replaceChildren(
     ...facets.map(([column, facet]) => make("fieldset", { class: "facet" }, make("legend", {}, column.name), facet.body)),
   );
   button.hidden = !facets.length;
 
   const tests = () => facets.map(([, facet]) => facet.read()).filter(Boolean);
-  function update() {
+  function count() {
     const active = tests().length;
-    count.textContent = String(active);
-    count.hidden = !active;
+    counted.textContent = String(active);
+    counted.hidden = !active;
+  }
+  function update() {
+    count();
     changed();
   }
   panel.addEventListener("change", update);
@@ -83,7 +89,7 @@ export function filterFields(columns, changed) {
     button.setAttribute("aria-expanded", String(!panel.hidden));
   });
   function clear() {
-    facets.forEach(([, facet]) => facet.clear());
+    facets.forEach(([, facet]) => facet.show(null));
     update();
   }
   return {
@@ -91,6 +97,12 @@ export function filterFields(columns, changed) {
     read: () => {
       const all = tests();
       return all.length === 0 ? null : all.length === 1 ? all[0] : { and: all };
+    },
+    // What read() gave, back into the fields; columns that are gone are left out.
+    show: (filter) => {
+      const all = filter?.and ?? (filter ? [filter] : []);
+      facets.forEach(([column, facet]) => facet.show(all.find((test) => test?.column === column.name) ?? null));
+      count();
     },
   };
 }

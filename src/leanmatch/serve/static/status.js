@@ -33,6 +33,19 @@ function mixOf(title, rows) {
     make("tbody", {}, ...rows.map((row) => make("tr", {}, make("th", { scope: "row" }, row.name || "(none)"), cell(row.reference), cell(row.live))))));
 }
 
+// Of a few queries no mix is shown: one query is 100% of whatever it is.
+function mixesOf(drift) {
+  if (!drift.enough) return [];
+  const languages = drift.languages.map((row) => ({ ...row, name: languageOf(row.name) }));
+  const told = drift.languages_told;
+  return [
+    drift.column ? mixOf(`${drift.column} of the best result`, drift.categories) : null,
+    mixOf(`language of the ${told.live.toLocaleString("en")} of ${told.queries.toLocaleString("en")} queries that are long enough to tell`, languages),
+    mixOf("writing system", drift.scripts),
+    drift.languages_note ? make("p", { class: "lead" }, drift.languages_note) : null,
+  ].filter(Boolean);
+}
+
 function show(found) {
   const panel = find("status");
   const drift = found.drift;
@@ -51,8 +64,7 @@ function show(found) {
       level ? make("span", { class: `level ${level}` }, LEVELS[level]) : null),
     make("p", { class: "lead" }, lead),
     make("div", { class: "measures" }, ...drift.measures.map((one) => measureOf(one, drift.enough))),
-    ...[drift.column ? mixOf(`${drift.column} of the best result`, drift.categories) : null, mixOf("language", drift.languages.map((row) => ({ ...row, name: languageOf(row.name) }))), mixOf("writing system", drift.scripts),
-      drift.languages_note ? make("p", { class: "lead" }, drift.languages_note) : null].filter(Boolean));
+    ...mixesOf(drift));
 }
 
 export function statusPanel() {
@@ -72,7 +84,7 @@ export function statusPanel() {
     button.setAttribute("aria-expanded", String(!panel.hidden));
     clearInterval(timer);
     if (!panel.hidden) {
-      refresh();
+      refresh().then(() => panel.scrollIntoView({ block: "nearest" }));  // it stands below the results
       timer = setInterval(refresh, EVERY_MS);
     }
   });
