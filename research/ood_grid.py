@@ -36,7 +36,7 @@ from leanmatch.training.base_scores import FrozenBase
 from leanmatch.training.checkpoints import WorkFolder, load_weights, save_weights
 from leanmatch.training.dataset import training_dataset
 from leanmatch.training.engine import train_stage
-from leanmatch.training.recipe import build_loss
+from leanmatch.training.runs import build_loss
 from leanmatch.training.selection.averaging import average_weights, mean_weights, snapshot
 from leanmatch.training.selection.evaluator import encode_function
 from leanmatch.training.selection.shift import set_aside

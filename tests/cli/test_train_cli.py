@@ -164,7 +164,7 @@ def test_mistakes_are_named_and_leave_nothing(flags, code, message, base, pairs,
     [
         ("learning_rate: 1", "one of base, regularizer, schedule, average"),
         ("holdout: a=b", "hold_out, after"),
-        ("schedule: {learning_rate: 1}", "one of epochs, max_steps, batch_size, lr"),
+        ("schedule: {learning_rate: 1}", "one of epochs, max_steps, minutes, batch_size, lr"),
         ("regularizer: out", "regularizer: {kind: itv}"),
         ("schedule: [1]", "schedule: {epochs: 1}"),
         ("schedule: {lr: 0.1}\nlr: 0.2", "'lr' stands both in 'schedule' and beside it"),
@@ -260,6 +260,34 @@ def test_what_was_trained_is_evaluated_against_its_base_on_its_own_test_rows(bas
     assert rows["out of distribution"] == split["test_out"]["rows"] > 0
     assert found["slices"][0]["metrics"]["MRR@10"]["verdict"]
     assert "test rows of the split that the model was trained with" in result.stderr
+
+
+def test_it_ends_with_the_test_rows_against_the_base_and_the_next_command(base, pairs, tmp_path, monkeypatch):
+    """The numbers are those of ``leanmatch evaluate``; a loss is told loudly, with what to do about it."""
+    monkeypatch.setattr("leanmatch.metrics.advice.WORSE", "no difference seen")  # as if it were a loss
+    flags = ("--hold-out", "category=toys", "--regularizer", "none", "--average", "1", "--lr", "0.5")
+    result = train(base, pairs, tmp_path / "model", *flags, "--json")
+    assert result.exit_code == 0, result.output
+    tested = {part["kind"]: part for part in json.loads(result.stdout)["test"]["slices"]}
+    asked = ("--against", "base", "--json", "--slices", "none")
+    arguments = ["evaluate", str(tmp_path / "model"), str(pairs), *asked]
+    evaluated = json.loads(CliRunner().invoke(app, [*arguments, "--device", "cpu"]).stdout)
+    for part in evaluated["slices"]:
+        own, other = (one["metrics"]["MRR@10"] for one in (tested[part["kind"]], part))
+        assert own["value"] == pytest.approx(other["value"]) and own["verdict"] == other["verdict"]
+    assert tested["out of distribution"]["metrics"]["MRR@10"]["verdict"] == "no difference seen"
+    assert "WARNING: out of distribution: no difference seen between model and base" in result.stderr
+    assert "--average 0.5" in result.stderr and "--max-steps 3" in result.stderr
+    told = result.stderr.rstrip().splitlines()[-1]
+    assert told == f"next: leanmatch diagnose {tmp_path / 'model'} {pairs} -o report.html"
+
+
+def test_time_is_told_before_training(base, pairs, tmp_path):
+    result = train(base, pairs, tmp_path / "model", "--hold-out", "category=toys")
+    assert result.exit_code == 0, result.output
+    words = "training takes about a second: 6 steps at 0.0"
+    assert words in result.stderr and "(itv at weight 0.3), then a second for the choice on" in result.stderr
+    assert result.stderr.index(words) < result.stderr.index("train, plain:")
 
 
 def test_two_runs_on_one_output(base, pairs, tmp_path):

@@ -81,9 +81,9 @@ def test_a_run_that_makes_fewer_steps_than_promised_is_an_error(static, tables, 
 
 
 def test_a_run_that_changes_nothing_is_an_error(static, tables, tmp_path, monkeypatch):
-    from leanmatch.training import recipe
+    from leanmatch.training import runs
 
-    build = recipe.build_loss
+    build = runs.build_loss
 
     class Nothing(torch.nn.Module):
         def __init__(self, loss):
@@ -93,10 +93,62 @@ def test_a_run_that_changes_nothing_is_an_error(static, tables, tmp_path, monkey
         def forward(self, features, labels):
             return self.loss(features, labels) * 0
 
-    monkeypatch.setattr(recipe, "build_loss", lambda *given: Nothing(build(*given)))
+    monkeypatch.setattr(runs, "build_loss", lambda *given: Nothing(build(*given)))
     with pytest.raises(ModelError, match="training weight-0 changed no weight"):
         fit(static, tables[0], None, options("none"), tmp_path / "w")
     assert not list((tmp_path / "w").rglob("final.safetensors"))
+
+
+def test_minutes_limit_the_steps_and_a_continued_run_keeps_their_number(
+    static, tables, tmp_path, monkeypatch
+):
+    from leanmatch.training import runs
+
+    monkeypatch.setattr(runs, "step_seconds", lambda *given: 2.0)
+    said = []
+    result = fit(static, tables[0], None, options(minutes=0.2), tmp_path / "w", report=said.append)
+    assert result.history["weight-1"]["steps"] == 6  # of 12 that were asked for
+    assert any("training takes about 12 seconds: 6 steps at 2.00 s (itv at weight 1)" in s for s in said)
+    (tmp_path / "w" / "weight-1" / "final.safetensors").unlink()
+    monkeypatch.setattr(runs, "step_seconds", lambda *given: 0.001)
+    again = fit(models.static_model(), tables[0], None, options(minutes=0.2), tmp_path / "w")
+    assert again.history["weight-1"]["steps"] == 6
+
+
+def test_timing_a_step_changes_nothing_of_the_run(transformer, tables, tmp_path, monkeypatch):
+    """Weights to the bit, with the base's cache and dropout's draws among what decides them."""
+    from leanmatch.training import runs
+
+    finals = []
+    for number, timed in enumerate((runs.step_seconds, lambda *given: 1.0)):
+        monkeypatch.setattr(runs, "step_seconds", timed)
+        folder = tmp_path / str(number)
+        fit(
+            models.transformer_model(tmp_path / f"b{number}", dropout=0.2), tables[0], None, options(), folder
+        )
+        finals.append(load_weights(folder / "weight-1" / "final.safetensors"))
+    assert all(torch.equal(finals[0][name], value) for name, value in finals[1].items())
+
+
+def test_the_choice_through_the_native_runtime_is_that_through_torch(transformer, tables, tmp_path):
+    from leanmatch.runtime import TwinEncoders
+
+    state = {name: value.clone() for name, value in transformer.state_dict().items()}
+    choices = []
+    for number, encoder_of in enumerate((encode_function, TwinEncoders(encode_function, pytest.fail))):
+        transformer.load_state_dict(state)
+        result = fit(
+            transformer,
+            *tables,
+            options(average="auto", weight="auto", max_steps=4, lr=1e-3),
+            tmp_path / str(number),
+            encoder_of=encoder_of,
+        )
+        choices.append(result.choice.to_json())
+    assert choices[0]["weight"] == choices[1]["weight"] and choices[0]["average"] == choices[1]["average"]
+    for one, other in zip(*(choice["candidates"] for choice in choices), strict=True):
+        assert (one.pop("weight"), one.pop("average")) == (other.pop("weight"), other.pop("average"))
+        assert one == pytest.approx(other, abs=1e-4)
 
 
 def test_automatic_choices_look_at_validation_and_are_explained(static, tables, tmp_path):

@@ -7,3 +7,4 @@ from .loading import load as load
 from .path_choice import LayerChoice as LayerChoice
 from .paths import PRECISIONS as PRECISIONS
 from .tables import runtime_choices as runtime_choices
+from .twin import TwinEncoders as TwinEncoders

@@ -56,6 +56,13 @@ class FrozenBase:
                 return encode_columns(self._encode, columns, device_type=device.type)
             return [self._embed_cached(column, device) for column in columns]
 
+    def fresh(self) -> FrozenBase:
+        """Another one with the same weights and an empty cache."""
+        other = copy.copy(self)
+        other.hits = other.misses = 0
+        other._cache = {}
+        return other
+
     def state_dict(self) -> dict[str, Tensor]:
         """The cache as tensors: token ids end to end, the length of each sequence, and the embeddings."""
         keys = list(self._cache)

@@ -91,6 +91,8 @@ class ScheduleOptions:
     Attributes:
         epochs: passes over the positives; ignored where ``max_steps`` is given.
         max_steps: optimizer steps, or None.
+        minutes: fewer steps where all runs and the choice would take longer than this; None for no limit.
+            Steps are timed once, and a continued run keeps their number.
         batch_size: pairs a step and process.
         lr: peak learning rate (AdamW, linear decay); None takes the encoder's default (2e-5 for
             transformers, 1e-2 for static encoders).
@@ -106,6 +108,7 @@ class ScheduleOptions:
 
     epochs: float = 1.0
     max_steps: int | None = None
+    minutes: float | None = None
     batch_size: int = 64
     lr: float | None = None
     warmup: float = 0.1
@@ -126,8 +129,9 @@ class ScheduleOptions:
         for name in ("max_steps", "mini_batch_size", "max_length"):
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
-        if self.lr is not None:
-            _above_zero("lr", self.lr)
+        for name in ("lr", "minutes"):
+            if getattr(self, name) is not None:
+                _above_zero(name, getattr(self, name))
         _at_least("checkpoint_minutes", self.checkpoint_minutes, 0)
         _at_least("early_stopping", self.early_stopping, 0)
 

@@ -10,19 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from leanmatch.errors import DataError, ModelError, UsageError
+from leanmatch.errors import UsageError
 from leanmatch.metrics import RetrievalProbe
-from leanmatch.training.adapters import add_lora, freeze_layers, merge_lora
-from leanmatch.training.base_scores import FrozenBase
-from leanmatch.training.checkpoints import WorkFolder, load_weights, save_weights
-from leanmatch.training.dataset import most_repeated, training_dataset
-from leanmatch.training.engine import process_state, train_stage
-from leanmatch.training.losses import ITVReg, MaskingLoss, OutReg, PlainLoss
-from leanmatch.training.parallel import wait_for_all
+from leanmatch.metrics.pace import in_words, text_seconds
+from leanmatch.training.checkpoints import WorkFolder
+from leanmatch.training.engine import process_state
+from leanmatch.training.runs import METRIC, Runs, run_weights
 from leanmatch.training.selection.averaging import average_weights, mean_weights, snapshot
 from leanmatch.training.selection.choice import (
     SHARES,
-    WEIGHTS,
     Candidate,
     Choice,
     choose,
@@ -30,19 +26,19 @@ from leanmatch.training.selection.choice import (
     mixtures,
     weight_json,
 )
-from leanmatch.training.selection.evaluator import PairTableEvaluator, encode_function
+from leanmatch.training.selection.evaluator import encode_function
 from leanmatch.training.selection.shift import set_aside
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from leanmatch.data import PairTable
     from leanmatch.training.options import ScheduleOptions, TrainOptions
     from leanmatch.training.selection.choice import Slices
+    from leanmatch.types import EncodeFunction
 
-METRIC = "MRR@10"
-TRANSFORMER_LR = 2e-5
-STATIC_LR = 1e-2
+ANNOUNCED = 60.0
+"""What takes more seconds than this is announced."""
 MAX_VALIDATION_ROWS = 1500
 """More would cost more than they tell; fewer make the search too easy: its pool shrinks with them."""
 
@@ -89,6 +85,7 @@ def fit(
     group_columns: Sequence[str] = (),
     by_time: bool = False,
     report: Callable[[str], None] = lambda message: None,
+    encoder_of: Callable[[Any], EncodeFunction] = encode_function,
 ) -> TrainResult:
     """Fine-tune ``model`` on the pairs of ``train``.
 
@@ -104,6 +101,8 @@ def fit(
         group_columns, by_time: how the user's own test slices are held out, so that the shifted validation
             slice can be made alike; see :func:`leanmatch.training.selection.shift.set_aside`.
         report: gets a sentence whenever something was decided.
+        encoder_of: makes the encode function of a model's current weights, for validation;
+            :class:`leanmatch.runtime.TwinEncoders` makes fast ones.
 
     Raises:
         UsageError: options that need validation pairs, and there are none.
@@ -117,7 +116,7 @@ def fit(
     with _open_work(work, identity, resume, options.schedule) as folder:
         if folder.resumed:
             report(f"continuing the run in {folder.path}")
-        return _fit(model, train, valid, options, folder, group_columns, by_time, report)
+        return _fit(model, train, valid, options, folder, group_columns, by_time, report, encoder_of)
 
 
 def _fit(
@@ -129,6 +128,7 @@ def _fit(
     group_columns: Sequence[str],
     by_time: bool,
     report: Callable[[str], None],
+    encoder_of: Callable[[Any], EncodeFunction],
 ) -> TrainResult:
     schedule = options.schedule
     remarks: list[str] = []
@@ -141,19 +141,24 @@ def _fit(
     if schedule.max_length is not None and limit != float("inf"):  # static encoders have no limit to set
         model.max_seq_length = min(schedule.max_length, limit)
     slices = _validation_slices(valid)
+    pace = 0.0
     if _chooses(options):
-        encode = encode_function(model)
+        encode = encoder_of(model)
+        pace = text_seconds(encode, train.anchors)
+        if pace * len(train) > ANNOUNCED:
+            report(f"encoding {len(train):,} training texts takes about {in_words(pace * len(train))}")
         aside = set_aside(train, encode, group_columns=group_columns, by_time=by_time, seed=schedule.seed)
         train = aside.train
         if aside.shifted is not None:
             slices["shifted"] = aside.shifted
         remark(f"shifted validation slice: {aside.how}")
     start = snapshot(model.state_dict())
-    finals, history = _train_all(model, start, train, slices.get("valid"), options, folder, remark)
+    run = Runs(model, start, train, slices, options, folder, pace, remark, report, encoder_of)
+    finals, history = run.train_all()
     choice, share = None, 1.0
     weights: tuple[float, ...] = (next(iter(finals)),)
     if _chooses(options):
-        choice = _choose(model, start, finals, slices, options)
+        choice = _choose(model, start, finals, slices, options, encoder_of)
         weights, share = choice.candidate.weights, choice.candidate.share
         remark("chosen on validation pairs: " + choice.reason)
         if share == 0:
@@ -178,154 +183,18 @@ def _open_work(
         )
 
 
-def _train_all(
-    model: Any,
-    start: dict[str, Tensor],
-    train: PairTable,
-    valid: PairTable | None,
-    options: TrainOptions,
-    folder: WorkFolder,
-    remark: Callable[[str], None],
-) -> tuple[dict[float, dict[str, Tensor]], dict[str, dict[str, Any]]]:
-    """A run for each weight, each from the base model; runs that are done are read from the work folder."""
-    from transformers import set_seed
-
-    base = FrozenBase(model)
-    dataset, remarks = training_dataset(train, options, base.model)
-    repeated, batch = most_repeated(dataset), options.schedule.batch_size
-    if repeated == len(dataset) and dataset.column_names == ["anchor", "positive"]:
-        raise DataError(
-            f"one text stands in all {repeated:,} training pairs: no batch can hold two of them, so there is "
-            "nothing to learn from",
-            remedy="give pairs of several positives, or negatives (rows with label 0)",
-        )
-    if repeated * batch > 2 * len(dataset):
-        remarks.append(
-            f"a batch holds no text twice, and one stands in {repeated:,} of {len(dataset):,} pairs: "
-            f"batches have about {len(dataset) / repeated:.0f} pairs instead of {batch}"
-        )
-    for message in remarks:
-        remark(message)
-    finals: dict[float, dict[str, Tensor]] = {}
-    history: dict[str, dict[str, Any]] = {}
-    for weight in _weights(options):
-        stage = folder.stage(f"weight-{weight:g}")
-        done = stage / "final.safetensors"
-        if not done.exists():
-            set_seed(options.schedule.seed)
-            model.load_state_dict(start)
-            history[stage.name] = _train(model, base, dataset, options, weight, stage, valid)
-            _check_finite(model.state_dict(), stage.name)
-            if not options.schedule.early_stopping:  # it may keep the very first weights
-                _check_moved(start, model.state_dict(), stage.name)
-            with process_state(options.schedule).main_process_first():
-                if not done.exists():
-                    save_weights(done, model.state_dict())
-        finals[weight] = load_weights(done)
-    wait_for_all()  # the caller's first process may remove the folder that the others read
-    return finals, history
-
-
-def _check_finite(state: dict[str, Tensor], stage: str) -> None:
-    for name, value in state.items():
-        if value.is_floating_point() and not bool(value.isfinite().all()):
-            raise ModelError(
-                f"training {stage} diverged: {name} holds values that are not finite",
-                remedy="lower the learning rate (--lr) and start anew with --no-resume",
-            )
-
-
-def _check_moved(start: dict[str, Tensor], state: dict[str, Tensor], stage: str) -> None:
-    import torch
-
-    if all(torch.equal(start[name], value.cpu()) for name, value in state.items()):
-        raise ModelError(
-            f"training {stage} changed no weight of the base model",
-            remedy="a batch needs two pairs with different texts: check the columns, and how often each "
-            "positive repeats (leanmatch data check)",
-        )
-
-
-def build_loss(model: Any, base: FrozenBase, options: TrainOptions, weight: float) -> nn.Module:
-    """The loss that the options name."""
-    regularizer, size = options.regularizer, options.schedule.mini_batch_size
-    if regularizer.kind == "itv" and weight > 0:
-        return ITVReg(
-            model,
-            base,
-            weight=weight,
-            interventions=regularizer.interventions,
-            per_text=regularizer.per_text,
-            unit=regularizer.unit,
-            matching=regularizer.matching,
-            pairs=regularizer.pairs,
-            sides=regularizer.sides,
-            mini_batch_size=size,
-        )
-    if regularizer.kind == "out" and weight > 0:
-        return OutReg(model, base, weight=weight, pairs=regularizer.pairs, mini_batch_size=size)
-    if regularizer.kind == "mask":
-        return MaskingLoss(
-            model, interventions=regularizer.interventions, unit=regularizer.unit, mini_batch_size=size
-        )
-    return PlainLoss(model, mini_batch_size=size)
-
-
-def default_lr(model: Any) -> float:
-    """Peak learning rate where the user names none."""
-    return TRANSFORMER_LR if hasattr(model[0], "auto_model") else STATIC_LR
-
-
-def _train(
-    model: Any,
-    base: FrozenBase,
-    dataset: Any,
-    options: TrainOptions,
-    weight: float,
-    stage: Path,
-    valid: PairTable | None,
-) -> dict[str, Any]:
-    schedule = options.schedule
-    if options.freeze_layers:
-        freeze_layers(model, options.freeze_layers)
-    if options.lora_rank:
-        add_lora(model, options.lora_rank)
-    loss = build_loss(model, base, options, weight)
-    history = train_stage(
-        model,
-        loss,
-        dataset,
-        schedule,
-        stage,
-        lr=schedule.lr if schedule.lr is not None else default_lr(model),
-        evaluator=PairTableEvaluator(valid, METRIC)
-        if schedule.early_stopping and valid is not None
-        else None,
-        description=f"train, {options.regularizer.kind} at weight {weight:g}"
-        if weight
-        else f"train, {_unweighted(options)}",
-    )
-    merge_lora(model)
-    model.requires_grad_(True)
-    return history
-
-
-def _unweighted(options: TrainOptions) -> str:
-    return "masking" if options.regularizer.kind == "mask" else "plain"
-
-
 def _choose(
     model: Any,
     start: dict[str, Tensor],
     finals: dict[float, dict[str, Tensor]],
     slices: dict[str, PairTable],
     options: TrainOptions,
+    encoder_of: Callable[[Any], EncodeFunction],
 ) -> Choice:
     from tqdm import tqdm
 
     shares = SHARES if options.average == "auto" else (float(options.average),)
     probes = {name: RetrievalProbe(table, METRIC) for name, table in slices.items()}
-    encode = encode_function(model)
     model.eval()
     disable = not process_state(options.schedule).is_main_process
     with tqdm(desc="choosing on validation pairs", unit=" models", disable=disable) as bar:
@@ -333,6 +202,7 @@ def _choose(
         def score(candidate: Candidate) -> Slices:
             trained = mean_weights([finals[weight] for weight in candidate.weights])
             model.load_state_dict(average_weights(start, trained, candidate.share))
+            encode = encoder_of(model)
             bar.update()
             return {name: probe.per_query(encode) for name, probe in probes.items()}
 
@@ -349,15 +219,8 @@ def _validation_slices(valid: PairTable | None) -> dict[str, PairTable]:
     return {"valid": valid.take(rows)}
 
 
-def _weights(options: TrainOptions) -> tuple[float, ...]:
-    if options.regularizer.kind in ("none", "mask"):
-        return (0.0,)
-    weight = options.regularizer.weight
-    return WEIGHTS if weight == "auto" else (float(weight),)
-
-
 def _chooses(options: TrainOptions) -> bool:
-    return options.average == "auto" or len(_weights(options)) > 1
+    return options.average == "auto" or len(run_weights(options)) > 1
 
 
 def _check_validation(options: TrainOptions, valid: PairTable | None) -> None:
@@ -365,7 +228,7 @@ def _check_validation(options: TrainOptions, valid: PairTable | None) -> None:
         name
         for name, needed in (
             ("average 'auto'", options.average == "auto"),
-            ("weight 'auto'", len(_weights(options)) > 1),
+            ("weight 'auto'", len(run_weights(options)) > 1),
             ("early stopping", options.schedule.early_stopping > 0),
         )
         if needed

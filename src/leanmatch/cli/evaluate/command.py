@@ -16,6 +16,7 @@ from leanmatch.cli.matchers import (
     SplitOption,
     SymmetricOption,
     labels,
+    load_any,
     slice_columns,
 )
 from leanmatch.cli.matchers import provenance_of as _provenance
@@ -104,15 +105,13 @@ def evaluate(
 
 
 def _load(model: str, device: str, batch_size: int, runtime: bool) -> EncodeFunction:
-    say(f"loading {model}")
     if runtime:
         from leanmatch.runtime import load
 
+        say(f"loading {model}")
         own = load(model, fallback=False)
         return lambda texts: own.encode(texts, batch_size=batch_size, show_progress=True)
-    from leanmatch.formats import load_encoder
-
-    encoder = load_encoder(model, device=device)
+    encoder = load_any(model, device)
     return lambda texts: encoder.encode(texts, batch_size=batch_size, show_progress=True)
 
 

@@ -13,10 +13,12 @@ from leanmatch.cli.common import print_json, reported_errors
 from leanmatch.cli.common import say as say_aloud
 from leanmatch.cli.data.command import DelimiterOption, SharedPositivesOption
 from leanmatch.cli.pairs import read_table
+from leanmatch.cli.train.verdict import held_out_verdict, next_command, show_verdict
 
 if TYPE_CHECKING:
     from leanmatch.data import PairTable, Split
     from leanmatch.training import TrainOptions, TrainResult
+    from leanmatch.types import EncodeFunction
 
 SKIPPED_KEPT = 100
 """Bad rows of ``--on-error skip`` that the result and ``leanmatch.json`` list; all are counted."""
@@ -58,6 +60,9 @@ def train(
     delimiter: DelimiterOption = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the pairs.")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Optimizer steps, instead of epochs.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Fewer steps where all of training would take longer than this.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pairs a step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
@@ -121,7 +126,9 @@ def run(flags: dict[str, Any]) -> dict[str, Any] | None:
     result, matcher = _fit(options, split, output, flags["resume"], say)
     if not first:
         return None
-    return _save(result, matcher, options, split, table, output, flags["overwrite"], say)
+    summary = _save(result, matcher, options, split, table, output, flags["overwrite"], say)
+    say(next_command(output, flags["data"]))
+    return summary
 
 
 def _say_nothing(remark: str) -> None:
@@ -146,8 +153,17 @@ def _fit(
         group_columns=list(dict.fromkeys(item.partition("=")[0] for item in split.options.hold_out)),
         by_time=split.options.after is not None,
         report=say,
+        encoder_of=_encoder_maker(say),
     )
     return result, work
+
+
+def _encoder_maker(say: Callable[[str], None]) -> Callable[[Any], EncodeFunction]:
+    """Validation encodes natively, but under torchrun, where only the first process can write models."""
+    from leanmatch.runtime import TwinEncoders
+    from leanmatch.training.selection.evaluator import encode_function
+
+    return TwinEncoders(encode_function, say) if "WORLD_SIZE" not in os.environ else encode_function
 
 
 def _save(
@@ -164,9 +180,8 @@ def _save(
 
     from leanmatch.formats import save_matcher
     from leanmatch.metrics import retrieval_score
-    from leanmatch.training.selection.evaluator import encode_function
 
-    encode = encode_function(result.model)
+    encode = _encoder_maker(_say_nothing)(result.model)
     metrics = {}
     relevant = split.valid.relevant()
     if any(a != p for a, p in zip(relevant.anchors, relevant.positives, strict=True)):
@@ -194,4 +209,14 @@ def _save(
     saved = save_matcher(result.model, output, provenance, overwrite=overwrite)
     shutil.rmtree(work)
     say(f"saved to {output} (reloaded: cosine at least {saved.parity.min_cosine:.6f})")
-    return {"model": str(output), "base": options.base, "metrics": metrics, **left_out, **result.to_json()}
+    verdict = held_out_verdict(output, str(provenance["base"]), table, options.schedule.device, say)
+    if verdict is not None:
+        show_verdict(verdict, result, say)
+    return {
+        "model": str(output),
+        "base": options.base,
+        "metrics": metrics,
+        "test": None if verdict is None else verdict.to_json(),
+        **left_out,
+        **result.to_json(),
+    }

@@ -17,8 +17,8 @@ from leanmatch.training import TrainOptions
 # flag name -> place in the options
 REGULARIZER = ("weight", "interventions", "per_text", "unit", "matching", "pairs", "sides")
 SCHEDULE = (
-    "epochs", "max_steps", "batch_size", "lr", "seed", "device", "precision", "mini_batch_size", "max_length",
-    "early_stopping",
+    "epochs", "max_steps", "minutes", "batch_size", "lr", "seed", "device", "precision", "mini_batch_size",
+    "max_length", "early_stopping",
 )  # fmt: skip
 TOP = ("base", "average", "negatives", "freeze_layers", "lora_rank")
 SPLIT = (

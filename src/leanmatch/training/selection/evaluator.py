@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from leanmatch.metrics import RetrievalProbe
@@ -20,6 +20,7 @@ class PairTableEvaluator(Evaluator):  # type: ignore[misc]
         table: validation pairs.
         metric: a name of :mod:`leanmatch.metrics`, such as ``MRR@10``.
         name: prefix of the reported metric.
+        encoder_of: makes the encode function of the model's current weights.
 
     Example::
 
@@ -27,8 +28,16 @@ class PairTableEvaluator(Evaluator):  # type: ignore[misc]
         trainer = SentenceTransformerTrainer(model, args, train, loss=loss, evaluator=evaluator)
     """
 
-    def __init__(self, table: PairTable, metric: str = "MRR@10", name: str = "valid") -> None:
+    def __init__(
+        self,
+        table: PairTable,
+        metric: str = "MRR@10",
+        name: str = "valid",
+        *,
+        encoder_of: Callable[[Any], EncodeFunction] | None = None,
+    ) -> None:
         super().__init__()
+        self.encoder_of = encoder_of or encode_function
         self.probe = RetrievalProbe(table, metric)
         self.greater_is_better = True
         self.primary_metric = f"{name}_{metric}"
@@ -37,7 +46,7 @@ class PairTableEvaluator(Evaluator):  # type: ignore[misc]
         self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
     ) -> dict[str, float]:
         """Scores by name, as the trainer wants them."""
-        return {self.primary_metric: self.probe(encode_function(model))}
+        return {self.primary_metric: self.probe(self.encoder_of(model))}
 
 
 def encode_function(model: Any, batch_size: int = 64) -> EncodeFunction:

@@ -1,0 +1,86 @@
+"""How long training will take, measured by one step of each run before the first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from leanmatch.metrics.pace import in_words
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from torch import nn
+
+
+OPTIMIZER = 1.1
+"""A step with the optimizer's own work, to its forward and backward passes."""
+CANDIDATES = {1: 6, 3: 14}
+"""About how many candidates the automatic choice scores, by mixtures of runs."""
+
+
+def step_seconds(model: Any, loss: nn.Module, dataset: Dataset, batch_size: int) -> float:
+    """Seconds of one training step on a random batch. Weights stay as they are; gradients are dropped.
+
+    Args:
+        model: the model in training.
+        loss: made for ``model`` alone: a base model's cache must not be that of the run.
+        dataset: text columns.
+        batch_size: pairs of the step.
+    """
+    tokenize = model.preprocess if hasattr(model, "preprocess") else model.tokenize
+    rows = np.random.default_rng(0).permutation(len(dataset))[:batch_size].tolist()
+    training = model.training
+    model.train()
+
+    def step(some: list[int]) -> float:
+        begun = time.perf_counter()
+        texts = dataset[some]
+        features = [tokenize(texts[name]) for name in dataset.column_names]
+        features = [{key: _on(value, model.device) for key, value in one.items()} for one in features]
+        loss(features, torch.arange(len(some), device=model.device)).backward()
+        model.zero_grad(set_to_none=True)
+        return time.perf_counter() - begun
+
+    step(rows[:4])  # the first step of all warms up
+    seconds = step(rows)
+    model.train(training)
+    return OPTIMIZER * seconds
+
+
+def steps_within(minutes: float, seconds: Sequence[float], most: int, choice: float) -> int:
+    """Steps of each run so that all runs and the choice after them end in time; at least 1, at most ``most``.
+
+    Args:
+        minutes: for everything.
+        seconds: a step's, of each run.
+        most: steps that were asked for.
+        choice: seconds of the choice; no more than half of the time is kept for it.
+
+    >>> steps_within(1, [1.0, 2.0], 50, 12), steps_within(1, [0.001], 50, 0), steps_within(0.1, [9.0], 5, 0)
+    (16, 50, 1)
+    """
+    left = 60 * minutes - min(choice, 30 * minutes)
+    return max(1, min(most, int(left / max(sum(seconds), 1e-9))))
+
+
+def training_in_words(steps: int, seconds: Mapping[str, float], choice: float, texts: int) -> str:
+    """The estimate as a sentence.
+
+    >>> training_in_words(50, {"plain": 1.9, "itv": 3.0}, 30.0, 640)  # doctest: +NORMALIZE_WHITESPACE
+    'training takes about 5 minutes: 50 steps at 1.90 s (plain), 50 steps at 3.00 s (itv), then 30 seconds
+    for the choice on 640 validation texts'
+    """
+    parts = [f"{steps:,} steps at {each:.2f} s ({name})" for name, each in seconds.items()]
+    text = ", ".join(parts)
+    if choice:
+        text += f", then {in_words(choice)} for the choice on {texts:,} validation texts"
+    total = steps * sum(seconds.values()) + choice
+    return f"training takes about {in_words(total)}: {text}"
+
+
+def _on(value: Any, device: torch.device) -> Any:
+    return value.to(device) if hasattr(value, "to") else value

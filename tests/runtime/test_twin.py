@@ -1,0 +1,89 @@
+"""A model in memory on the native runtime: equal vectors of the moment's weights, or torch and a reason."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+import training_models as models
+from leanmatch.errors import ModelError
+from leanmatch.runtime import TwinEncoders, twin
+from leanmatch.training.selection.evaluator import encode_function
+
+TEXTS = ["bala cela", "dini fopo gula hame " * 9, "", "kini bala", "bala cela"]
+
+
+@pytest.fixture(params=["transformer", "static"])
+def model(request, tmp_path):
+    return models.static_model() if request.param == "static" else models.transformer_model(tmp_path / "bert")
+
+
+def test_vectors_are_those_of_the_weights_at_the_call(model):
+    encoder_of = TwinEncoders(encode_function, pytest.fail)
+    before = encode_function(model)(TEXTS)
+    first = encoder_of(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    after = encode_function(model)(TEXTS)
+    assert np.abs(after - before).max() > 1e-3, "the weights did move"
+    np.testing.assert_allclose(first(TEXTS), before, atol=1e-5)
+    np.testing.assert_allclose(encoder_of(model)(TEXTS), after, atol=1e-5)
+
+
+def test_torch_takes_no_part_once_vectors_were_found_equal(model):
+    calls = []
+
+    def counted(one):
+        encode = encode_function(one)
+        return lambda texts: calls.append(len(texts)) or encode(texts)
+
+    encoder_of = TwinEncoders(counted, pytest.fail)
+    encoder_of(model)(TEXTS)
+    encoder_of(model)(TEXTS)
+    assert calls == [13, 1], "the texts that are compared, once"
+
+
+def test_what_the_length_limit_of_training_cuts_is_cut(tmp_path):
+    model = models.transformer_model(tmp_path / "bert")
+    whole = encode_function(model)(TEXTS)
+    model.max_seq_length = 6
+    cut = encode_function(model)(TEXTS)
+    assert np.abs(whole - cut).max() > 1e-3
+    np.testing.assert_allclose(TwinEncoders(encode_function, pytest.fail)(model)(TEXTS), cut, atol=1e-5)
+
+
+def test_other_vectors_are_not_used(model, monkeypatch):
+    real, said = twin.native_twin, []
+
+    class Off:
+        def __init__(self, encoder):
+            self.encoder = encoder
+
+        def encode(self, texts):
+            return self.encoder.encode(texts) + 1e-3
+
+    monkeypatch.setattr(twin, "native_twin", lambda one: Off(real(one)))
+    encoder_of = TwinEncoders(encode_function, said.append)
+    expected = encode_function(model)(TEXTS)
+    for _ in range(2):
+        np.testing.assert_array_equal(encoder_of(model)(TEXTS), expected)
+    assert len(said) == 1 and "its vectors differ by up to 1.0e-03" in said[0]
+
+
+def test_what_the_runtime_cannot_run_goes_through_torch(model, monkeypatch):
+    said = []
+
+    def refuse(one):
+        raise ModelError("no code for it")
+
+    monkeypatch.setattr(twin, "native_twin", refuse)
+    encoder_of = TwinEncoders(encode_function, said.append)
+    for _ in range(2):
+        np.testing.assert_array_equal(encoder_of(model)(TEXTS), encode_function(model)(TEXTS))
+    assert said == ["sentence-transformers encodes validation texts, not the native runtime: no code for it"]
