@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("formats",),
     ("runtime",),
     ("index",),
-    ("serve", "report"),
+    ("serve", "report", "integrations"),
     ("cli",),
     ("__main__",),
 )

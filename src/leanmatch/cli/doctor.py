@@ -60,6 +60,7 @@ PACKAGES: dict[str, Package] = {
     "onnxscript": Package("onnxscript", "export"),
     "jinja2": Package("jinja2", "report"),
     "matplotlib": Package("matplotlib", "report"),
+    "langchain-core": Package("langchain_core", "langchain"),
 }
 
 Report = dict[str, Any]

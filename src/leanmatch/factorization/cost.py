@@ -1,7 +1,7 @@
 """What a matrix costs: multiply-adds per token and stored bits. Every count of either comes from here.
 
-Bits are those of an artifact: integer codes and indices are packed to their last bit, and every group of codes
-has a scale of 16 bits. Axis names of the whole package: ``m`` outputs, ``n`` inputs, ``b`` columns per block,
+Bits are those of an artifact: integer codes and indices are packed to their last bit, and every group of
+codes has a scale of 16 bits. Axis names everywhere: ``m`` outputs, ``n`` inputs, ``b`` columns per block,
 ``B = n / b`` blocks, ``r`` atoms per block, ``k`` nonzeros per row and block.
 """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 from leanmatch.errors import FormatError
 
 if TYPE_CHECKING:
-    from leanmatch.index.storage.manifest import StoredFile
     from leanmatch.types import Vectors
 
 REMEDY = "restore it from a copy, or index the items anew"
@@ -25,6 +25,15 @@ LENGTH_TOLERANCE = 1e-3
 _ROWS_AT_ONCE = 16_384
 _REMEMBERED = 1_024
 _Version = tuple[int, int, int, int, str]
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """An immutable file of the folder."""
+
+    name: str
+    bytes: int
+    sha256: str
 
 
 class Verified:

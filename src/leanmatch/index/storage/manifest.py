@@ -18,7 +18,7 @@ from typing import Any
 
 from leanmatch.errors import FormatError
 from leanmatch.files import atomic_file, write_json
-from leanmatch.index.storage.checking import REMEDY, VERIFIED
+from leanmatch.index.storage.checking import REMEDY, VERIFIED, StoredFile
 from leanmatch.index.storage.columns import TYPES
 
 MANIFEST = "manifest.json"
@@ -65,15 +65,6 @@ class ModelIdentity:
 
 def _arithmetic(model: ModelIdentity) -> str:
     return "float32" if model.weights == "torch" else model.weights
-
-
-@dataclass(frozen=True)
-class StoredFile:
-    """An immutable file of the folder."""
-
-    name: str
-    bytes: int
-    sha256: str
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from leanmatch.errors import FormatError, LeanmatchError, MissingExtraError
 from leanmatch.index.storage.arrays import map_array, read_array, read_arrays
-from leanmatch.index.storage.checking import REMEDY, VERIFIED, check_lengths
+from leanmatch.index.storage.checking import REMEDY, VERIFIED, StoredFile, check_lengths
 from leanmatch.index.storage.columns import column_of, infer_type
-from leanmatch.index.storage.manifest import Manifest, Segment, StoredFile, store_file
+from leanmatch.index.storage.manifest import Manifest, Segment, store_file
 from leanmatch.index.storage.table import KEY_BYTES, Column, Items, NumberColumn, PlainColumn, TextColumn
 from leanmatch.types import Vectors
 

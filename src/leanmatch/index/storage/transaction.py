@@ -14,6 +14,7 @@ from leanmatch.data.readers.items import joined_parts
 from leanmatch.errors import DataError, LeanmatchError, ModelError, UsageError
 from leanmatch.index.changes import Change, Item
 from leanmatch.index.search.approximate import EXACT_LIMIT, Tuned, build_approximate, check_kind, write_index
+from leanmatch.index.storage.checking import StoredFile
 from leanmatch.index.storage.columns import converted
 from leanmatch.index.storage.lock import writer_lock
 from leanmatch.index.storage.manifest import (
@@ -23,7 +24,6 @@ from leanmatch.index.storage.manifest import (
     ModelIdentity,
     Segment,
     SourceColumns,
-    StoredFile,
     missing_file,
     new_identity,
     read_manifest,
