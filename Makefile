@@ -28,6 +28,7 @@ demo: $(PACKAGE_STAMP) ## train, diagnose, compress, index and serve real text (
 
 test: $(PACKAGE_STAMP) ## tests and doctests of the installed package, with coverage
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q tests --pyargs leanmatch --doctest-modules \
+		-o asyncio_default_fixture_loop_scope=function \
 		--cov=leanmatch --cov-report=term --cov-fail-under=90 $(PYTEST_ARGUMENTS)
 
 lint: $(PACKAGE_STAMP) ## ruff (rules and format), mypy --strict

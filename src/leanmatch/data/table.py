@@ -15,7 +15,7 @@ from leanmatch.data.fingerprints import table_fingerprint
 from leanmatch.data.items import ItemTable
 from leanmatch.data.problems import OnError, Problems, SkippedRow
 from leanmatch.data.readers.canonical import canonical_rows, column_type
-from leanmatch.errors import DataError
+from leanmatch.errors import DataError, MissingExtraError
 
 MAX_SLICE_VALUES = 1000
 
@@ -90,6 +90,57 @@ class PairTable:
                 f"the columns differ in length: {lengths}", remedy="give every column a value a row"
             )
         return cls._checked({name: list(values) for name, values in columns.items()}, source, None, on_error)
+
+    @classmethod
+    def from_pandas(
+        cls,
+        frame: Any,
+        source: str = "",
+        *,
+        columns: Mapping[str, str] | None = None,
+        on_error: OnError = "raise",
+    ) -> PairTable:
+        """Check the rows of a pandas ``DataFrame`` and take them; its index is left out.
+
+        Args:
+            frame: at least the columns ``anchor`` and ``positive``.
+            source: where the rows come from, for messages and provenance.
+            columns: our name to the frame's: ``{"anchor": "query", "positive": "title"}``.
+            on_error: as in :meth:`from_arrow`.
+
+        Raises:
+            DataError: a missing column, or a bad row (counted from 1).
+        """
+        return cls.from_arrow(
+            _renamed(pa.Table.from_pandas(frame, preserve_index=False), columns, source),
+            source,
+            on_error=on_error,
+        )
+
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: Any,
+        source: str = "",
+        *,
+        columns: Mapping[str, str] | None = None,
+        on_error: OnError = "raise",
+    ) -> PairTable:
+        """Take the rows of a Hugging Face ``datasets.Dataset``; arguments and errors as :meth:`from_pandas`."""
+        rows = dataset.with_format("arrow")[:]
+        return cls.from_arrow(_renamed(rows, columns, source), source, on_error=on_error)
+
+    def to_dataset(self) -> Any:
+        """The rows as a Hugging Face ``datasets.Dataset``, as sentence-transformers' trainer takes them.
+
+        Raises:
+            MissingExtraError: ``datasets`` is not installed.
+        """
+        try:
+            from datasets import Dataset
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("datasets", "train", "PairTable.to_dataset") from error
+        return Dataset(self._table)
 
     @classmethod
     def _checked(
@@ -268,6 +319,20 @@ class PairTable:
                 f"there is no column {name!r} in {self.source or 'the table'}",
                 remedy=f"one of: {', '.join(self.column_names)}",
             )
+
+
+def _renamed(rows: pa.Table, columns: Mapping[str, str] | None, source: str) -> pa.Table:
+    """Columns under our names: ``columns`` maps ours to theirs."""
+    ours_of = {}
+    for ours, theirs in (columns or {}).items():
+        if theirs not in rows.column_names:
+            raise DataError(
+                f"there is no column {theirs!r} to read as {ours!r}",
+                path=source or None,
+                remedy=f"columns={{our name: their name}}; the columns are: {', '.join(rows.column_names)}",
+            )
+        ours_of[theirs] = ours
+    return rows.rename_columns([ours_of.get(name, name) for name in rows.column_names])
 
 
 def empty_rows(names: Sequence[str]) -> pa.Table:
