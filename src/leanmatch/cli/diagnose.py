@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from leanmatch.cli.checks import check_models, check_writable
 from leanmatch.cli.common import print_json, reported_errors, say, stdout_console
 from leanmatch.cli.data.command import ColumnOption, DelimiterOption, JsonOption, OnErrorOption
 from leanmatch.cli.matchers import (
@@ -84,6 +85,7 @@ def diagnose(
 
         provenance = provenance_of(model)
         rival = base_named_by(provenance, model) if against == "base" else against
+        check_models(model, rival)
         table = read_table(
             data,
             column=column,
@@ -133,11 +135,9 @@ def diagnose(
 
 def _check_output(output: Path) -> None:
     """Refuse at once what would fail after minutes of work."""
-    from leanmatch.errors import UsageError
     from leanmatch.report.page import require_jinja
 
-    if output.is_dir():
-        raise UsageError(f"{output} is a folder", remedy="name a file: -o report.html")
+    check_writable(output, folder=False)
     require_jinja()
     output.parent.mkdir(parents=True, exist_ok=True)
 

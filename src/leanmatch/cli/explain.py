@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from leanmatch.cli.checks import check_models
 from leanmatch.cli.common import print_json, reported_errors, stdout_console
 from leanmatch.cli.data.command import JsonOption
 from leanmatch.cli.matchers import labels, provenance_of
@@ -59,6 +60,7 @@ def explain(
 
         _check_text(anchor, positive)
         rival = base_named_by(provenance_of(model), model) if against == "base" else against
+        check_models(model, rival)
         names = labels(model, rival, by_base=against == "base")
         settings: dict[str, Any] = {"intervention": intervention, "unit": unit}
         own = _load(model, device)

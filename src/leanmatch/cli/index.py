@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from leanmatch.cli.checks import check_models, check_writable
 from leanmatch.cli.common import (
     delimiter_for,
     print_json,
@@ -168,6 +169,8 @@ def _run(
 
     if not named:
         assert items is not None and model is not None
+        check_models(model)
+        check_writable(folder, folder=True)
         table = _table(items, reading)
         source = SourceColumns(table.id_column or "", table.text_columns)
         return create_catalogue(
@@ -190,6 +193,7 @@ def _run(
     if named == ["--reference"]:
         encoder = encoder_for(manifest, model, **how)
         return _referenced(folder, file, reading, encoder)
+    check_models(model)
     patch = named == ["--update"]
     reading.of(manifest)
     incoming = _changes(file, reading) if patch else _additions(file, reading)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from leanmatch.cli.checks import check_models, check_writable
 from leanmatch.cli.common import EXIT_FAILED, print_json, reported_errors, stderr_console, stdout_console
 from leanmatch.cli.data.command import ColumnOption, DelimiterOption, JsonOption, OnErrorOption
 
@@ -72,7 +73,14 @@ def compress(
 
 def run(flags: dict[str, Any]) -> dict[str, Any]:
     """Do what the flags say."""
+    from leanmatch.cli.compress.amounts import parse_ratio, parse_share, parse_size
+
+    for name, parse in (("keep", parse_share), ("size", parse_size), ("macs", parse_ratio)):
+        if flags[name] is not None:
+            parse(flags[name])  # refused before torch is imported
+    check_writable(flags["output"], folder=True)
     _require_libraries()
+    check_models(flags["model"])
     from leanmatch.cli.compress.options import gather_options
 
     options = gather_options(flags)

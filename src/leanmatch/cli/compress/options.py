@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from leanmatch.cli.compress.amounts import parse_ratio, parse_share, parse_size
 from leanmatch.compression.planner.candidates import METHODS
 from leanmatch.compression.planner.plan import Budget
 from leanmatch.compression.planner.training import TrainingOptions
@@ -16,7 +15,6 @@ from leanmatch.compression.spec import CompressionSpec
 from leanmatch.errors import UsageError
 
 TASKS = ("match", "classify")
-UNITS = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "kib": 1024, "mib": 1024**2, "gib": 1024**3}
 DEFAULT_MACS = 2.67
 DEFAULT_MINUTES = 10.0
 
@@ -76,38 +74,6 @@ def gather_options(flags: Mapping[str, Any]) -> CompressOptions:
     return CompressOptions(budget, spec, training, asdict(budget), {"options": options})
 
 
-def parse_share(text: str) -> float:
-    """A share: 0.99 or 99%.
-
-    >>> parse_share("99%")
-    0.99
-    """
-    number = _number("keep", text.removesuffix("%"), "a share such as 0.99 or 99%")
-    return number / 100 if text.endswith("%") else number
-
-
-def parse_ratio(text: str) -> float:
-    """How many times fewer: 2.67x or 2.67.
-
-    >>> parse_ratio("2.67x")
-    2.67
-    """
-    return _number("macs", text.lower().removesuffix("x"), "a ratio such as 2.67x")
-
-
-def parse_size(text: str) -> int:
-    """Bytes: 10MB is ten million, 10MiB 10 * 2^20.
-
-    >>> parse_size("10MB"), parse_size("1.5 KiB"), parse_size("9000")
-    (10000000, 1536, 9000)
-    """
-    found = re.fullmatch(r"\s*([0-9.]+)\s*([a-zA-Z]*)\s*", text)
-    unit = found[2].lower() if found else "?"
-    if found is None or unit not in UNITS:
-        raise UsageError(f"--size must be a size such as 10MB (found {text!r})")
-    return int(_number("size", found[1], "a size such as 10MB") * UNITS[unit])
-
-
 def read_spec(path: Path) -> CompressionSpec:
     """A specification file, JSON or YAML.
 
@@ -123,13 +89,3 @@ def read_spec(path: Path) -> CompressionSpec:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is neither JSON nor YAML: {error}") from error
     return CompressionSpec.from_json(content)
-
-
-def _number(name: str, text: str, wanted: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise UsageError(f"--{name} must be {wanted} (found {text!r})")
-    return number

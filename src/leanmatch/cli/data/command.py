@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from leanmatch.cli.checks import check_writable
 from leanmatch.cli.common import Commands, print_json, reported_errors, stdout_console
 from leanmatch.cli.pairs import read_table
-from leanmatch.errors import LeanmatchError, UsageError
+from leanmatch.errors import LeanmatchError
 
 if TYPE_CHECKING:
     from leanmatch.data import Split
@@ -162,14 +163,13 @@ def _check_targets(manifest: Path, parts: Path | None, overwrite: bool) -> None:
     """Refuse what is there: without ``overwrite`` anything, with it what a split did not write."""
     from leanmatch.data.splitting.parts import PARTS
 
-    if manifest.is_dir():
-        raise UsageError(f"{manifest} is a folder", remedy="name a file: -o split.json")
+    check_writable(manifest, folder=False)
+    if parts is not None:
+        check_writable(parts, folder=True)
     if manifest.exists() and not overwrite:
         raise LeanmatchError(f"{manifest} exists already", remedy="name another file or pass --overwrite")
     if parts is None or not parts.exists():
         return
-    if not parts.is_dir():
-        raise UsageError(f"{parts} is a file", remedy="name a folder for --write-parts")
     ours = {*(parts / f"{name}.parquet" for name in PARTS), manifest}
     others = sorted(path.name for path in parts.iterdir() if path not in ours)
     if others:

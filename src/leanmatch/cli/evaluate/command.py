@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from leanmatch.cli.checks import check_models
 from leanmatch.cli.common import print_json, reported_errors, say, stdout_console
 from leanmatch.cli.data.command import ColumnOption, DelimiterOption, JsonOption, OnErrorOption
 from leanmatch.cli.matchers import (
@@ -67,6 +68,7 @@ def evaluate(
         constants = propensity_constants(propensity)
         provenance = _provenance(model)
         rival = base_named_by(provenance, model) if against == "base" else against
+        check_models(model, rival)
         table = read_table(
             data,
             column=column,

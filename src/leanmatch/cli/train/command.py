@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from leanmatch.cli.checks import check_models, check_writable
 from leanmatch.cli.common import print_json, reported_errors
 from leanmatch.cli.common import say as say_aloud
 from leanmatch.cli.data.command import DelimiterOption, SharedPositivesOption
@@ -97,6 +98,7 @@ def train(
 
 def run(flags: dict[str, Any]) -> dict[str, Any] | None:
     """Do what the flags say. Only the first of several processes returns a summary."""
+    check_writable(flags["output"], folder=True)
     from leanmatch.cli.train.options import gather_options
 
     options, split_options = gather_options(flags)
@@ -108,6 +110,7 @@ def run(flags: dict[str, Any]) -> dict[str, Any] | None:
     from leanmatch.formats import check_target
 
     check_target(output, overwrite=flags["overwrite"])  # now, not after hours of training
+    check_models(options.base)
     table = read_table(
         flags["data"],
         column=flags["column"],
