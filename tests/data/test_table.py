@@ -117,13 +117,13 @@ CLICKS = {
     "clicked": [1, 0],
     "shop": ["A", "B"],
 }
-COLUMNS = {"anchor": "query", "positive": "title", "label": "clicked"}
+CLICK_COLUMNS = {"anchor": "query", "positive": "title", "label": "clicked"}
 
 
 def test_pandas_frames_are_read() -> None:
     pandas = pytest.importorskip("pandas", reason="pandas is not installed")
     frame = pandas.DataFrame(CLICKS, index=[7, 9])
-    table = PairTable.from_pandas(frame, "clicks", columns=COLUMNS)
+    table = PairTable.from_pandas(frame, "clicks", columns=CLICK_COLUMNS)
     assert table.column_names == ("anchor", "positive", "label", "shop") and table.source == "clicks"
     assert table.anchors == CLICKS["query"] and table.labels.tolist() == [1, 0]
     with pytest.raises(DataError, match="no column 'qery' to read as 'anchor'") as failure:
@@ -131,13 +131,13 @@ def test_pandas_frames_are_read() -> None:
     assert "query, title, clicked, shop" in str(failure.value)
     frame.loc[9, "title"] = float("nan")
     with pytest.raises(DataError, match=r"row 2 column 'positive'"):
-        PairTable.from_pandas(frame, columns=COLUMNS)
-    assert len(PairTable.from_pandas(frame, columns=COLUMNS, on_error="skip")) == 1
+        PairTable.from_pandas(frame, columns=CLICK_COLUMNS)
+    assert len(PairTable.from_pandas(frame, columns=CLICK_COLUMNS, on_error="skip")) == 1
 
 
 def test_datasets_go_in_and_come_out() -> None:
     datasets = pytest.importorskip("datasets", reason="datasets is not installed")
     dataset = datasets.Dataset.from_dict(CLICKS).select([1, 0])
-    table = PairTable.from_dataset(dataset, columns=COLUMNS)
+    table = PairTable.from_dataset(dataset, columns=CLICK_COLUMNS)
     assert table.anchors == ["hdmi", "usb c dock"]
     assert table.to_dataset().to_dict() == table.to_arrow().to_pydict()

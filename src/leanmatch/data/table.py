@@ -126,7 +126,7 @@ class PairTable:
         columns: Mapping[str, str] | None = None,
         on_error: OnError = "raise",
     ) -> PairTable:
-        """Take the rows of a Hugging Face ``datasets.Dataset``; arguments and errors as :meth:`from_pandas`."""
+        """Take the rows of a Hugging Face ``datasets.Dataset``; arguments and errors: :meth:`from_pandas`."""
         rows = dataset.with_format("arrow")[:]
         return cls.from_arrow(_renamed(rows, columns, source), source, on_error=on_error)
 
