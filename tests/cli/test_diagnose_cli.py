@@ -69,6 +69,36 @@ def test_page_and_summary(run, tmp_path):
     assert "out of distribution" in result.stdout
 
 
+def test_what_to_do_now_and_how_long_it_takes(run, tmp_path):
+    page = tmp_path / "report.html"
+    result = run("--against", "poor", "-o", str(page), "--hold-out", "site=toys")
+    assert result.exit_code == 0, result.output
+    assert "encoding 180 texts with each of 2 models takes about a second" in result.stderr
+    assert "looking at the words of 90 sampled pairs and" in result.stderr
+    assert "What to do now:" in result.stdout
+    text = page.read_text(encoding="utf-8")
+    first = text[text.index('<ul class="verdicts">') : text.index("<nav")]
+    assert "A match now hangs" in first and "w1" in first and "points of" not in first
+    assert "<h2>What to do now</h2>" in text and text.index("What to do now</h2>") < text.index(
+        "slice by slice"
+    )
+    assert not (tmp_path / ".report.html.diagnosing").exists()
+
+
+def test_what_a_killed_run_left_is_used(run, tmp_path, monkeypatch):
+    from leanmatch.report import kept
+
+    page = tmp_path / "report.html"
+    ask = ("--against", "poor", "-o", str(page), "--budget", "9000", "--json")
+    whole = run(*ask)
+    monkeypatch.setattr(kept.KeptVectors, "remove", lambda self: None)  # as a kill before the end
+    assert run(*ask).exit_code == 0
+    assert list((tmp_path / ".report.html.diagnosing").glob("*.npy"))
+    monkeypatch.undo()
+    again = run(*ask)
+    assert "continuing the run in" in again.stderr and again.stdout == whole.stdout
+
+
 def test_json_goes_to_stdout_alone_and_carries_the_same_numbers(run, tmp_path):
     page = tmp_path / "report.html"
     result = run("--against", "poor", "--json", "-o", str(page), "--max-pairs", "60", "--shown", "9")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -55,9 +56,14 @@ def diagnose(
     ] = "delete",
     max_rows: Annotated[int, typer.Option(min=1, help="Rows to evaluate, at most.")] = 4000,
     max_pairs: Annotated[int, typer.Option(min=1, help="Pairs whose words are looked at, at most.")] = 1000,
+    minutes: Annotated[float, typer.Option(help="Time for looking at words; the metrics come on top.")] = 3.0,
     budget: Annotated[
-        int, typer.Option(min=1, help="Tokens that each model may read for the words of those pairs.")
-    ] = 600_000,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Tokens that each model may read for words, in place of --minutes: exactly repeatable.",
+        ),
+    ] = None,
     shown: Annotated[int, typer.Option(min=1, help="Pairs in the page's explorer.")] = 200,
     seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -75,6 +81,7 @@ def diagnose(
             max_rows=max_rows,
             max_pairs=max_pairs,
             budget=budget,
+            minutes=minutes,
             shown=shown,
             seed=seed,
         )
@@ -82,6 +89,7 @@ def diagnose(
             _check_output(output)
         from leanmatch.cli.evaluate.plan import base_named_by, plan_evaluation, propensity_constants
         from leanmatch.report import diagnose as run_diagnosis
+        from leanmatch.report.kept import KeptVectors
 
         provenance = provenance_of(model)
         rival = base_named_by(provenance, model) if against == "base" else against
@@ -107,10 +115,14 @@ def diagnose(
         for remark in plan.said():
             say(remark)
         names = labels(model, rival, by_base=against == "base")
+        models = _load(model, device), _load(rival, device)
+        kept = KeptVectors(_work_folder(output), (_identity(models[0], model), _identity(models[1], rival)))
+        if kept.folder is not None and kept.folder.is_dir():
+            say(f"continuing the run in {kept.folder}")
         found = run_diagnosis(
-            _load(model, device),
+            models[0],
             plan.table,
-            against=_load(rival, device),
+            against=models[1],
             options=options,
             evaluation=plan.options,
             name=names[0],
@@ -119,11 +131,15 @@ def diagnose(
             rows_in_words=plan.rows,
             notes=plan.remarks,
             show_progress=True,
+            **_training_of(provenance),
+            kept=kept,
+            report=say,
         )
         if output is not None:
             from leanmatch.report import write_page
 
             write_page(found, output)
+            kept.remove()
             say(f"written: {output}")
         if json:
             print_json({**found.to_json(), "skipped": len(table.skipped)})
@@ -140,6 +156,31 @@ def _check_output(output: Path) -> None:
     check_writable(output, folder=False)
     require_jinja()
     output.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _training_of(provenance: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Share and steps of the training, as the model's provenance has them."""
+    training = (provenance or {}).get("training")
+    if not isinstance(training, Mapping):
+        return {}
+    runs = training.get("history") or {}
+    return {
+        "average": training.get("average"),
+        "steps": max((run["steps"] for run in runs.values()), default=None),
+    }
+
+
+def _work_folder(output: Path | None) -> Path | None:
+    """Where vectors lie until the page is written; nothing is kept where there is none."""
+    return None if output is None else output.parent / f".{output.name}.diagnosing"
+
+
+def _identity(encoder: Any, name: str) -> str:
+    """What tells a model's vectors from another's."""
+    from leanmatch.formats import model_fingerprint
+
+    folder, weights = getattr(encoder, "folder", None), getattr(encoder, "weights", "")
+    return f"{name if folder is None else model_fingerprint(folder)} {weights}"
 
 
 def _show(found: Diagnosis) -> None:
@@ -173,7 +214,7 @@ def _show(found: Diagnosis) -> None:
         drift = "" if part.drift.value is None else f"{part.drift.value:.2f}"
         parts.add_row(escape(name), f"{part.pairs:,}", *cells, drift)
     console.print(parts)
-    for line in found.evaluation.verdicts():
+    for line in (*found.evaluation.verdicts(), "What to do now:", *(f"- {line}" for line in found.advice)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -14,12 +14,16 @@ from leanmatch.interventions import TokenImportance, as_reader, faithfulness, im
 from leanmatch.interventions.faithfulness import Faithfulness
 from leanmatch.interventions.word_drift import Bootstrap, PartDrift, WordDrift, part_drift, word_drift
 from leanmatch.metrics import Evaluation, EvaluationOptions, choose_rows, evaluate
+from leanmatch.metrics.advice import advice
+from leanmatch.metrics.pace import in_words, text_seconds
 from leanmatch.metrics.ranking.propensity import LabelCounts
 from leanmatch.metrics.slices import Slice, make_slices
 from leanmatch.report.explorer import ShownPair, shown_pairs
+from leanmatch.report.kept import KeptVectors
 from leanmatch.report.options import DiagnoseOptions
 from leanmatch.report.pairs import Remembering, is_symmetric, ranks_of, scores_of, worth_looking_at
 from leanmatch.report.sampling import PairSample, sample_pairs, sample_rows, strata_of
+from leanmatch.report.timing import Pace, measure_pace, timed_budget, timed_shown
 from leanmatch.types import EncodeFunction, JsonValue
 
 Both: TypeAlias = tuple[TokenImportance, TokenImportance]
@@ -43,6 +47,7 @@ class Diagnosis:
         faithfulness: of the importance under ``model`` and ``base``; None where no pair could be judged.
         pairs: the explorer's, the worst regression first.
         options: how it was made.
+        advice: what to do now.
     """
 
     name: str
@@ -55,14 +60,19 @@ class Diagnosis:
     faithfulness: dict[str, Faithfulness] | None
     pairs: tuple[ShownPair, ...]
     options: DiagnoseOptions
+    advice: tuple[str, ...] = ()
 
     def gained(self) -> list[WordDrift]:
-        """Words whose importance surely rose, the surest first."""
-        return [word for word in self.words if word.low > 0]
+        """Words whose importance surely rose, the surest first; punctuation is left out."""
+        return [word for word in self.spoken() if word.low > 0]
 
     def lost(self) -> list[WordDrift]:
-        """Words whose importance surely fell, the surest first."""
-        return [word for word in self.words if word.high < 0]
+        """Words whose importance surely fell, the surest first; punctuation is left out."""
+        return [word for word in self.spoken() if word.high < 0]
+
+    def spoken(self) -> list[WordDrift]:
+        """Words with a letter or a digit."""
+        return [word for word in self.words if any(letter.isalnum() for letter in word.word)]
 
     def to_json(self) -> JsonValue:
         """Everything, as a JSON object."""
@@ -78,6 +88,7 @@ class Diagnosis:
             "words": [word.to_json() for word in self.words],
             "faithfulness": None if judged is None else {key: one.to_json() for key, one in judged.items()},
             "pairs": [pair.to_json() for pair in self.pairs],
+            "advice": list(self.advice),
         }
 
 
@@ -94,6 +105,10 @@ def diagnose(
     rows_in_words: str | None = None,
     notes: Sequence[str] = (),
     show_progress: bool = False,
+    average: float | None = None,
+    steps: int | None = None,
+    kept: KeptVectors | None = None,
+    report: Callable[[str], None] = lambda message: None,
 ) -> Diagnosis:
     """Compare a matcher with its base: metrics by slice, importance of words, pairs that got worse.
 
@@ -109,6 +124,9 @@ def diagnose(
         rows_in_words: which rows the table holds, where ``evaluation.split`` does not tell.
         notes: what a reader should know of them, put before the evaluation's own notes.
         show_progress: bars on stderr.
+        average, steps: of the matcher's training, for the advice; None where they are not known.
+        kept: where vectors are kept for a run that continues this one after a kill.
+        report: gets a sentence on how long a step will take.
 
     Raises:
         DataError: no matching pair; no such split, column or value.
@@ -120,10 +138,19 @@ def diagnose(
     rows, split = choose_rows(table, evaluation.split)
     table, sentences = _evaluated(rows, rows_in_words or split, evaluation, options)
     evaluation = replace(evaluation, split="all", hold_out=_occurring(evaluation.hold_out, table))
+    kept = kept or KeptVectors()
     encoders = [
-        Remembering(encode_function(one, show_progress), name=called)
-        for one, called in ((model, name), (against, against_name))
+        Remembering(
+            kept.encode_function(
+                number, encode_function(one), progress=f"encode, {called}" if show_progress else None
+            ),
+            name=called,
+        )
+        for number, (one, called) in enumerate(((model, name), (against, against_name)))
     ]
+    texts = [*table.anchors, *table.positives, *(table.corpus.texts if table.corpus else ())]
+    seconds = 2 * len({*texts}) * text_seconds(encode_function(model), texts)
+    report(f"encoding {len({*texts}):,} texts with each of 2 models takes about {in_words(seconds)}")
     measured = evaluate(
         encoders[0],
         table,
@@ -140,15 +167,25 @@ def diagnose(
     )
     parts = make_slices(table, evaluation)
     readers = [as_reader(one) for one in (model, against)]
+    sides, matching = (table.anchors, table.positives), np.flatnonzero(table.labels == 1)
+    pace = measure_pace(readers, sides, matching, options)
+    options = _within(pace, options, kept, table)
+    readers = [kept.reader(number, reader) for number, reader in enumerate(readers)]
+    assert options.budget is not None
     sample = sample_pairs(
         readers[0],
-        (table.anchors, table.positives),
-        np.flatnonzero(table.labels == 1),
+        sides,
+        matching,
         strata_of(parts, len(table)),
         max_pairs=options.max_pairs,
         max_words=options.max_words,
         budget=options.budget,
         seed=options.seed,
+    )
+    tokens = sample.tokens + options.shown * pace.tokens_a_pair
+    report(
+        f"looking at the words of {len(sample.rows):,} sampled pairs and {options.shown:,} shown ones takes "
+        f"about {in_words(tokens * pace.seconds)}: {tokens:,.0f} tokens for each of 2 models"
     )
     look = _Looker(table, readers, (name, against_name), options, show_progress)
     found = look.at(sample.rows, max_units=options.max_words)
@@ -175,6 +212,7 @@ def diagnose(
             table, parts, shown, scores, ranks, look.at(np.array(list(shown), np.int64), options.max_words)
         ),
         options=options,
+        advice=tuple(advice(measured, average=average, steps=steps)),
     )
 
 
@@ -192,6 +230,16 @@ def encode_function(model: Any, show_progress: bool = False) -> EncodeFunction:
         return function
     encode: EncodeFunction = model.encode
     return encode
+
+
+def _within(pace: Pace, options: DiagnoseOptions, kept: KeptVectors, table: PairTable) -> DiagnoseOptions:
+    """The options with a number of tokens; that of an unfinished run, where there is one."""
+    if options.budget is not None:
+        return options
+    facts = {"options": asdict(options), "rows": table.fingerprint()}
+    budget = kept.number("budget", facts, lambda: timed_budget(pace, options.minutes))
+    shown = kept.number("shown", facts, lambda: timed_shown(pace, options.minutes, options.shown))
+    return replace(options, budget=budget, shown=shown)
 
 
 class _Looker:

@@ -13,6 +13,7 @@ from leanmatch.files import atomic_file
 from leanmatch.metrics.names import MAIN_METRICS
 from leanmatch.report.charts import concentration_chart, number, slice_rows, word_chart
 from leanmatch.report.diagnosis import Diagnosis
+from leanmatch.report.opening import opening
 
 CHARTED, LISTED = 12, 200
 """Words in each half of the drift chart, and in the table below it."""
@@ -46,10 +47,10 @@ def render_page(diagnosis: Diagnosis) -> str:
         data=_in_script(data),
         main=slice_rows(evaluation, main),
         others=[slice_rows(evaluation, metric) for metric in present if metric != main],
-        verdicts=evaluation.verdicts((main,)),
+        opening=opening(diagnosis),
         words=word_chart(diagnosis.gained()[:CHARTED], diagnosis.lost()[:CHARTED]),
         parts=parts,
-        listed=diagnosis.words[:LISTED],
+        listed=diagnosis.spoken()[:LISTED],
         concentration=concentration_chart(parts),
         percent=f"{100 * diagnosis.options.confidence:g}%",
     )

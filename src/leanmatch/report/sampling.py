@@ -13,11 +13,13 @@ from leanmatch.metrics.slices import COLUMN_VALUE, OVERALL, Slice
 
 
 class PairSample(NamedTuple):
-    """Rows whose words are looked at, int64 rising; ``weights``: how many matching rows each stands for."""
+    """Rows whose words are looked at, int64 rising; ``weights``: how many matching rows each stands for;
+    ``tokens``: what each model reads for it."""
 
     rows: NDArray[np.int64]
     weights: NDArray[np.float64]
     sentence: str
+    tokens: int
 
 
 def strata_of(parts: Sequence[Slice], rows: int) -> NDArray[np.int64]:
@@ -90,7 +92,9 @@ def sample_pairs(
     population = np.bincount(strata[matching], minlength=int(strata.max(initial=0)) + 1)
     drawn = np.bincount(strata[rows], minlength=len(population))
     weights = population[strata[rows]] / drawn[strata[rows]]
-    return PairSample(rows, weights, _sentence(taken, len(matching), drawn, population, stopped, budget))
+    return PairSample(
+        rows, weights, _sentence(taken, len(matching), drawn, population, stopped, budget), spent
+    )
 
 
 def _in_turn(rows: NDArray[np.int64], strata: NDArray[np.int64]) -> NDArray[np.int64]:
