@@ -1,7 +1,7 @@
-"""The picture of README.md that shows how the importance of words moved in the demo.
+"""The picture of the README that shows how the importance of words moved in the demo.
 
     leanmatch demo
-    python scripts/pictures.py --demo demo-output
+    python research/drift_picture.py --demo demo-output
 
 The other one, quality against size, is made by research/compression_table.py.
 """
