@@ -20,6 +20,7 @@ from leanmatch.cli.doctor import doctor
 from leanmatch.cli.evaluate.command import evaluate
 from leanmatch.cli.explain import explain
 from leanmatch.cli.export import export
+from leanmatch.cli.help import example
 from leanmatch.cli.index import index
 from leanmatch.cli.inspect.command import inspect
 from leanmatch.cli.recommend import recommend
@@ -53,19 +54,19 @@ def _options(
     pass
 
 
-app.command()(train)
-app.command()(evaluate)
-app.command()(diagnose)
-app.command()(explain)
-app.command()(compress)
-app.command()(inspect)
-app.command()(export)
-app.command()(index)
-app.command()(recommend)
-app.command()(serve)
+app.command(epilog=example("train pairs.csv --hold-out category=Toys -o model/"))(train)
+app.command(epilog=example("evaluate model/ pairs.csv --against base"))(evaluate)
+app.command(epilog=example("diagnose model/ pairs.csv -o report.html"))(diagnose)
+app.command(epilog=example('explain model/ "usb c dock" "dock with two hdmi ports"'))(explain)
+app.command(epilog=example("compress model/ --data pairs.csv --keep 0.99 -o lean/"))(compress)
+app.command(epilog=example("inspect lean/ --plot layers.svg"))(inspect)
+app.command(epilog=example("export lean/ --to onnx -o onnx/"))(export)
+app.command(epilog=example("index lean/ items.csv -o catalogue/"))(index)
+app.command(epilog=example('recommend catalogue/ "usb c dock" -k 5'))(recommend)
+app.command(epilog=example("serve catalogue/ --port 8080"))(serve)
 app.add_typer(data_app, name="data")
-app.command()(demo)
-app.command()(doctor)
+app.command(epilog=example("demo --quick"))(demo)
+app.command(epilog=example("doctor --full"))(doctor)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from leanmatch.cli.help import GroupedCommand
 from leanmatch.cli.terminal import safe_console, visible, visible_json
 from leanmatch.errors import LeanmatchError, UsageError
 
@@ -36,13 +37,16 @@ SKIPPED_SHOWN = 10
 
 
 class Commands(typer.Typer):
-    """A group of commands whose numbers are finite: ``nan`` and ``inf`` are usage errors in every option."""
+    """A group of commands whose help shows options in groups, and whose numbers are finite.
+
+    ``nan`` and ``inf`` are usage errors in every option.
+    """
 
     def command(  # type: ignore[override]
         self, *names: Any, **settings: Any
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Register a command, as :meth:`typer.Typer.command` does."""
-        register = super().command(*names, **settings)
+        register = super().command(*names, **{"cls": GroupedCommand, **settings})
         return lambda function: register(_with_finite_numbers(function))
 
 

@@ -14,7 +14,7 @@ SlicesOption = Annotated[
     str | None,
     typer.Option(
         metavar="COL,...",
-        help="A slice for each value of these columns; 'none'. Default: columns of few values.",
+        help="A slice for each value of these columns, or 'none'.",
     ),
 ]
 HoldOutOption = Annotated[
@@ -32,7 +32,7 @@ SplitOption = Annotated[
 ]
 SymmetricOption = Annotated[
     bool | None,
-    typer.Option("--symmetric/--asymmetric", help="Whether both sides are of one kind. Default: found out."),
+    typer.Option("--symmetric/--asymmetric", help="Whether both sides are of one kind."),
 ]
 
 

@@ -33,7 +33,7 @@ def compress(
     size: Annotated[str | None, typer.Option(metavar="S", help="Whole folder's size, such as 10MB.")] = None,
     macs: Annotated[
         str | None,
-        typer.Option(metavar="X", help="Fewer multiply-adds in the layers, such as 2.67x (default)."),
+        typer.Option(metavar="X", help="Fewer multiply-adds in the layers, such as 2.67x."),
     ] = None,
     spec: Annotated[
         Path | None, typer.Option(metavar="FILE", help="JSON or YAML specification; nothing is planned then.")
@@ -41,7 +41,7 @@ def compress(
     method: Annotated[str, typer.Option(help="stf, post, svd, fwsvd, nm or int8.")] = "stf",
     minutes: Annotated[
         float | None,
-        typer.Option(metavar="N", help="Training time of one attempt. Default: 10, with int8 none."),
+        typer.Option(metavar="N", help="Training time of one attempt."),
     ] = None,
     allow_lower: Annotated[
         bool, typer.Option("--allow-lower", help="Save the best attempt even if it misses --keep.")

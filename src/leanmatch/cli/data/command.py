@@ -9,6 +9,7 @@ import typer
 
 from leanmatch.cli.checks import check_writable
 from leanmatch.cli.common import Commands, print_json, reported_errors, stdout_console
+from leanmatch.cli.help import example
 from leanmatch.cli.pairs import read_table
 from leanmatch.errors import LeanmatchError
 
@@ -52,7 +53,7 @@ SharedPositivesOption = Annotated[
 ]
 
 
-@app.command()
+@app.command(epilog=example("data check pairs.csv --column anchor=query"))
 def check(
     file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL, Parquet (.gz too), BEIR or XMC folder.")],
     column: ColumnOption = None,
@@ -75,7 +76,7 @@ def check(
             stdout_console().print(*report_tables(report), sep="\n")
 
 
-@app.command()
+@app.command(epilog=example("data split pairs.csv --hold-out category=Toys -o split.json"))
 def split(
     file: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL, Parquet (.gz too), BEIR or XMC folder.")],
     output: Annotated[
@@ -138,7 +139,7 @@ def split(
             console.print(f"written: {output}", markup=False, highlight=False, soft_wrap=True)
 
 
-@app.command("see-also")
+@app.command("see-also", epilog=example("data see-also -o see-also/"))
 def see_also(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write.")],
     overwrite: Annotated[

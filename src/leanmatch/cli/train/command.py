@@ -31,7 +31,7 @@ def train(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the trained model.")],
     base: Annotated[str | None, typer.Option(help="Model name or folder to start from.")] = None,
-    regularizer: Annotated[str | None, typer.Option(help="itv, out, mask or none. Default: itv.")] = None,
+    regularizer: Annotated[str | None, typer.Option(help="itv, out, mask or none.")] = None,
     weight: Annotated[str | None, typer.Option(help="Weight of the regularizer, or auto.")] = None,
     average: Annotated[str | None, typer.Option(help="Share of trained weights (0 to 1.5), or auto.")] = None,
     hold_out: Annotated[
@@ -41,19 +41,17 @@ def train(
         str | None, typer.Option(help="Date: rows from then on are test, not trained on.")
     ] = None,
     valid_fraction: Annotated[
-        float | None, typer.Option(help="Share for validation where no row is marked so. Default: 0.1.")
+        float | None, typer.Option(help="Share for validation where no row is marked so.")
     ] = None,
     test_fraction: Annotated[
-        float | None, typer.Option(help="Share for testing where no split column is. Default: 0.1.")
+        float | None, typer.Option(help="Share for testing where no split column is.")
     ] = None,
     leakage: Annotated[
-        str | None, typer.Option(help="Rows that leak into a test: remove (default), report or ignore.")
+        str | None, typer.Option(help="Rows that leak into a test: remove, report or ignore.")
     ] = None,
     near_duplicates: Annotated[
         bool | None,
-        typer.Option(
-            "--near-duplicates/--no-near-duplicates", help="Whether near-duplicates leak. Default: yes."
-        ),
+        typer.Option("--near-duplicates/--no-near-duplicates", help="Whether near-duplicates leak."),
     ] = None,
     shared_positives: SharedPositivesOption = None,
     column: Annotated[list[str] | None, typer.Option(help="OURS=YOURS, e.g. anchor=query.")] = None,
@@ -74,7 +72,9 @@ def train(
     ] = None,
     max_length: Annotated[int | None, typer.Option(help="Cut texts to this many tokens in training.")] = None,
     early_stopping: Annotated[int | None, typer.Option(help="Stop after N evaluations without gain.")] = None,
-    interventions: Annotated[str | None, typer.Option(help="auto, mask, delete or replace.")] = None,
+    interventions: Annotated[
+        str | None, typer.Option("--intervention", help="auto, mask, delete or replace.")
+    ] = None,
     per_text: Annotated[int | None, typer.Option(help="Interventions on a text and step.")] = None,
     unit: Annotated[str | None, typer.Option(help="Intervene on a token or a word.")] = None,
     matching: Annotated[str | None, typer.Option(help="effect, score or one-sided.")] = None,

@@ -1,0 +1,145 @@
+"""How the help of the commands is laid out: options in groups, the defaults that apply, old spellings hidden.
+
+An option of one name means one thing in every command, so one table says which group it is in.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typer.core import TyperCommand, TyperOption
+
+PANELS: dict[str, tuple[str, ...]] = {
+    "Output": (
+        *("output", "overwrite", "json", "as_json", "config", "write_parts", "plot", "to", "quick", "fresh"),
+        "full",
+    ),
+    "Model": (
+        *("base", "model", "against", "task", "device", "weights", "runtime", "batch_size"),
+        *("query_prompt", "document_prompt", "prompt_name"),
+    ),
+    "Data": ("data", "column", "id_column", "text_columns", "delimiter", "on_error"),
+    "Split": (
+        *("hold_out", "after", "split", "valid_fraction", "test_fraction", "leakage", "near_duplicates"),
+        "shared_positives",
+    ),
+    "Evaluation": ("slices", "symmetric", "propensity"),
+    "Loss": (
+        *("regularizer", "weight", "average", "intervention", "interventions", "unit", "interactions"),
+        *("per_text", "matching", "pairs", "sides", "negatives"),
+    ),
+    "Size and method": ("keep", "size", "macs", "method", "spec", "allow_lower"),
+    "Training": (
+        *("minutes", "epochs", "max_steps", "lr", "seed", "early_stopping", "freeze_layers", "lora_rank"),
+        *("precision", "mini_batch_size", "max_length", "resume"),
+    ),
+    "Samples": ("max_rows", "max_pairs", "budget", "shown"),
+    "Changes": ("add", "update", "delete", "rebuild", "reference", "check"),
+    "Search": ("kind", "k", "where", "include_self"),
+    "Server": (
+        *(
+            "catalogue",
+            "host",
+            "port",
+            "workers",
+            "threads",
+            "batch_texts",
+            "window_ms",
+            "waiting",
+            "timeout",
+        ),
+        *("api_key", "write_key", "allow_token_ids", "log_texts", "demo", "demo_folder"),
+    ),
+}
+"""Parameters by the group that they stand in; groups are shown in this order."""
+
+OTHER_PANELS = {
+    ("train", "batch_size"): "Training",
+    ("compress", "batch_size"): "Training",
+    ("diagnose", "seed"): "Samples",
+    ("diagnose", "intervention"): "Samples",
+    ("explain", "intervention"): "Output",
+    ("explain", "unit"): "Output",
+    ("explain", "interactions"): "Output",
+    ("split", "seed"): "Split",
+}
+"""Parameters of a command that stand in another group there."""
+
+DEFAULTS = {
+    "train": {
+        "base": "sentence-transformers/all-MiniLM-L6-v2",
+        "regularizer": "itv",
+        "weight": "auto",
+        "average": "auto",
+        "interventions": "auto",
+        "per_text": "1",
+        "unit": "token",
+        "matching": "score",
+        "pairs": "all",
+        "sides": "alternate",
+        "negatives": "given",
+        "freeze_layers": "0",
+        "lora_rank": "0",
+        "epochs": "1",
+        "batch_size": "64",
+        "lr": "the encoder's own",
+        "seed": "0",
+        "device": "auto",
+        "precision": "auto",
+        "early_stopping": "0",
+        "valid_fraction": "0.1",
+        "test_fraction": "0.1",
+        "leakage": "remove",
+        "near_duplicates": "near-duplicates",
+        "shared_positives": "by the data",
+    },
+    "compress": {"minutes": "10; none with int8", "macs": "2.67x, unless another is asked for"},
+    "evaluate": {"slices": "columns of few values", "symmetric": "by the data"},
+    "diagnose": {"slices": "columns of few values", "symmetric": "by the data"},
+    "split": {"shared_positives": "by the data"},
+}
+"""Defaults that apply where an option is not given, because a configuration file or the data may set it."""
+
+OLD_SPELLINGS = {"interventions": "intervention", "catalogue": "output"}
+"""Options that had another name once; both are taken, the new one is shown."""
+
+_PANEL_OF = {name: panel for panel, names in PANELS.items() for name in names}
+_ORDER = list(PANELS)
+
+
+def panel_of(command: str, parameter: str) -> str | None:
+    """The group that a parameter stands in; None where the table lacks it."""
+    return OTHER_PANELS.get((command, parameter)) or _PANEL_OF.get(parameter)
+
+
+def example(arguments: str) -> str:
+    """The last line of a command's help."""
+    return f"Example: leanmatch {arguments}"
+
+
+def current_spelling(option: str) -> str:
+    """The name of an option, without dashes, as it is today.
+
+    >>> current_spelling("interventions"), current_spelling("lr")
+    ('intervention', 'lr')
+    """
+    return OLD_SPELLINGS.get(option, option)
+
+
+class GroupedCommand(TyperCommand):
+    """A command whose help shows options in groups; old spellings of options are taken as well."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        context = {"token_normalize_func": current_spelling, **(settings.pop("context_settings", None) or {})}
+        super().__init__(*arguments, context_settings=context, **settings)
+        for parameter in self.params:
+            if isinstance(parameter, TyperOption) and parameter.name is not None:
+                command = self.name or ""
+                parameter.rich_help_panel = panel_of(command, parameter.name)
+                if parameter.name in DEFAULTS.get(command, {}):
+                    parameter.show_default = DEFAULTS[command][parameter.name]
+        self.params.sort(key=lambda parameter: _rank(getattr(parameter, "rich_help_panel", None)))
+
+
+def _rank(panel: str | None) -> int:
+    return _ORDER.index(panel) if panel in _ORDER else -1
