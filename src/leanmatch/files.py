@@ -10,10 +10,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from leanmatch.errors import LeanmatchError
-from leanmatch.types import JsonValue
+
+if TYPE_CHECKING:
+    from leanmatch.types import JsonValue  # loads numpy
 
 
 def fsync_path(path: Path) -> None:
