@@ -129,6 +129,12 @@ def test_pandas_frames_are_read() -> None:
     with pytest.raises(DataError, match="no column 'qery' to read as 'anchor'") as failure:
         PairTable.from_pandas(frame, columns={"anchor": "qery"})
     assert "query, title, clicked, shop" in str(failure.value)
+    with pytest.warns(UserWarning, match="Reading query as anchor, title as positive, clicked as label"):
+        assert PairTable.from_pandas(frame).columns_read == {
+            "anchor": "query",
+            "positive": "title",
+            "label": "clicked",
+        }
     frame.loc[9, "title"] = float("nan")
     with pytest.raises(DataError, match=r"row 2 column 'positive'"):
         PairTable.from_pandas(frame, columns=CLICK_COLUMNS)

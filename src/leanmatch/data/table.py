@@ -15,6 +15,8 @@ from leanmatch.data.fingerprints import table_fingerprint
 from leanmatch.data.items import ItemTable
 from leanmatch.data.problems import OnError, Problems, SkippedRow
 from leanmatch.data.readers.canonical import canonical_rows, column_type
+from leanmatch.data.readers.mapping import ROWS_LOOKED_AT, ColumnMapping, map_columns, warn_python
+from leanmatch.data.readers.plain_values import as_list
 from leanmatch.errors import DataError, MissingExtraError
 
 MAX_SLICE_VALUES = 1000
@@ -103,19 +105,19 @@ class PairTable:
         """Check the rows of a pandas ``DataFrame`` and take them; its index is left out.
 
         Args:
-            frame: at least the columns ``anchor`` and ``positive``.
+            frame: columns for ``anchor`` and ``positive``, at least.
             source: where the rows come from, for messages and provenance.
-            columns: our name to the frame's: ``{"anchor": "query", "positive": "title"}``.
+            columns: our name to the frame's: ``{"anchor": "query", "positive": "title"}``; others are
+                recognized by their usual names, as by :func:`leanmatch.data.read_pairs`.
             on_error: as in :meth:`from_arrow`.
 
         Raises:
             DataError: a missing column, or a bad row (counted from 1).
         """
-        return cls.from_arrow(
-            _renamed(pa.Table.from_pandas(frame, preserve_index=False), columns, source),
-            source,
-            on_error=on_error,
-        )
+        rows = pa.Table.from_pandas(frame, preserve_index=False)
+        mapping = _mapping(rows, columns, source)
+        warn_python(mapping)
+        return cls._read_as(rows, mapping, source, on_error)
 
     @classmethod
     def from_dataset(
@@ -128,7 +130,17 @@ class PairTable:
     ) -> PairTable:
         """Take the rows of a Hugging Face ``datasets.Dataset``; arguments and errors: :meth:`from_pandas`."""
         rows = dataset.with_format("arrow")[:]
-        return cls.from_arrow(_renamed(rows, columns, source), source, on_error=on_error)
+        mapping = _mapping(rows, columns, source)
+        warn_python(mapping)
+        return cls._read_as(rows, mapping, source, on_error)
+
+    @classmethod
+    def _read_as(cls, rows: pa.Table, mapping: ColumnMapping, source: str, on_error: OnError) -> PairTable:
+        table = cls.from_arrow(
+            rows.rename_columns(mapping.names(rows.column_names)), source, on_error=on_error
+        )
+        table.columns_read = mapping.columns
+        return table
 
     def to_dataset(self) -> Any:
         """The rows as a Hugging Face ``datasets.Dataset``, as sentence-transformers' trainer takes them.
@@ -321,18 +333,10 @@ class PairTable:
             )
 
 
-def _renamed(rows: pa.Table, columns: Mapping[str, str] | None, source: str) -> pa.Table:
-    """Columns under our names: ``columns`` maps ours to theirs."""
-    ours_of = {}
-    for ours, theirs in (columns or {}).items():
-        if theirs not in rows.column_names:
-            raise DataError(
-                f"there is no column {theirs!r} to read as {ours!r}",
-                path=source or None,
-                remedy=f"columns={{our name: their name}}; the columns are: {', '.join(rows.column_names)}",
-            )
-        ours_of[theirs] = ours
-    return rows.rename_columns([ours_of.get(name, name) for name in rows.column_names])
+def _mapping(rows: pa.Table, columns: Mapping[str, str] | None, source: str) -> ColumnMapping:
+    first = rows.slice(0, ROWS_LOOKED_AT)
+    values = {name: as_list("", first.column(name), range(first.num_rows), []) for name in rows.column_names}
+    return map_columns(values, columns, path=source or None)
 
 
 def empty_rows(names: Sequence[str]) -> pa.Table:

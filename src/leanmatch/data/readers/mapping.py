@@ -13,6 +13,8 @@ from leanmatch.data.columns import KNOWN, REQUIRED, is_known
 from leanmatch.data.readers.roles import USUAL_NAMES, Recognized, is_zero_or_one, plain_name, recognize
 from leanmatch.errors import DataError, UsageError
 
+ROWS_LOOKED_AT = 1000
+"""Rows whose values decide what a column with a usual name holds."""
 SUSPECTS_NAMED = 5
 """Columns that may be labels, and are named in a warning."""
 

@@ -12,14 +12,11 @@ from leanmatch.data.columns import REQUIRED
 from leanmatch.data.problems import OnError, Problem, Problems
 from leanmatch.data.readers.batches import raw_batches
 from leanmatch.data.readers.canonical import canonical_rows
-from leanmatch.data.readers.mapping import ColumnMapping, map_columns, warn_python
+from leanmatch.data.readers.mapping import ROWS_LOOKED_AT, ColumnMapping, map_columns, warn_python
 from leanmatch.data.readers.plain_values import as_list
 from leanmatch.data.readers.sources import BATCH_ROWS, format_of
 from leanmatch.data.table import PairTable
 from leanmatch.errors import DataError, UsageError
-
-ROWS_LOOKED_AT = 1000
-"""Rows whose values decide what a column with a usual name holds."""
 
 
 def read_pairs(
