@@ -17,6 +17,7 @@ from leanmatch.formats.devices import DEVICES, resolve_device
 from leanmatch.formats.encoder import Encoder
 from leanmatch.formats.fingerprint import model_fingerprint
 from leanmatch.formats.hashing import weights_sha256
+from leanmatch.formats.model_card import model_card, rewrite_model_card
 from leanmatch.formats.parity import MIN_COSINE, Parity
 from leanmatch.formats.provenance import read_provenance
 from leanmatch.formats.reader import PACKAGED_MODELS, find_model, is_model_folder, load_encoder, load_matcher
@@ -38,10 +39,12 @@ __all__ = [
     "load_compressed",
     "load_encoder",
     "load_matcher",
+    "model_card",
     "model_fingerprint",
     "read_artifact",
     "read_provenance",
     "resolve_device",
+    "rewrite_model_card",
     "save_compressed",
     "save_matcher",
     "weights_sha256",

@@ -13,6 +13,7 @@ from leanmatch.errors import LeanmatchError, ModelError
 from leanmatch.files import atomic_folder, write_json
 from leanmatch.formats.hashing import WEIGHT_SUFFIXES, weights_sha256
 from leanmatch.formats.layout import rewrite_to_legacy
+from leanmatch.formats.model_card import write_model_card
 from leanmatch.formats.parity import Parity, check_parity
 from leanmatch.formats.provenance import FILE_NAME, FORMAT, FORMAT_VERSION, checked_provenance
 from leanmatch.formats.quiet import quiet_bars
@@ -55,9 +56,10 @@ def save_matcher(
 ) -> SavedMatcher:
     """Save a model as a stock sentence-transformers folder that versions from 5.1 on read alike.
 
-    The folder is written beside its place, reloaded from there and compared with ``model`` on
-    :data:`leanmatch.formats.parity.ODD_TEXTS` and ``sample``; only then does it take its place. When
-    anything fails, nothing is left behind and an older folder stays as it was.
+    A model card is written with it (:mod:`leanmatch.formats.model_card`). The folder is written beside its
+    place, reloaded from there and compared with ``model`` on :data:`leanmatch.formats.parity.ODD_TEXTS`
+    and ``sample``; only then does it take its place. When anything fails, nothing is left behind and an older
+    folder stays as it was.
 
     Args:
         model: adapters (LoRA) must be merged into it beforehand.
@@ -87,6 +89,7 @@ def save_matcher(
             "parity": {"min_cosine": parity.min_cosine, "texts": parity.texts},
         }
         write_json(temporary / FILE_NAME, content)
+        write_model_card(temporary, content, name=target.name)
         size = same_mode(temporary)
     return SavedMatcher(target, parity, str(content["weights_sha256"]), size, (*layout_notes, *notes))
 

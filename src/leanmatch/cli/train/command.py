@@ -181,7 +181,7 @@ def _save(
 ) -> dict[str, Any]:
     import shutil
 
-    from leanmatch.formats import save_matcher
+    from leanmatch.formats import rewrite_model_card, save_matcher
     from leanmatch.metrics import retrieval_score
 
     encode = _encoder_maker(_say_nothing)(result.model)
@@ -214,6 +214,7 @@ def _save(
     say(f"saved to {output} (reloaded: cosine at least {saved.parity.min_cosine:.6f})")
     verdict = held_out_verdict(output, str(provenance["base"]), table, options.schedule.device, say)
     if verdict is not None:
+        rewrite_model_card(output, verdict.to_json())
         show_verdict(verdict, result, say)
     return {
         "model": str(output),

@@ -15,6 +15,7 @@ from leanmatch.formats.artifact import tensor_file as tensorfile
 from leanmatch.formats.artifact.gather import Gathered, gather, is_matcher, parts_of
 from leanmatch.formats.artifact.reader import KIND, VERSION
 from leanmatch.formats.layout import legacy_tokenizer_config, rewrite_to_legacy
+from leanmatch.formats.model_card import write_model_card
 from leanmatch.formats.parity import Parity
 from leanmatch.formats.provenance import FILE_NAME, checked_provenance
 from leanmatch.formats.writer import check_target, common_fields, same_mode
@@ -96,6 +97,9 @@ def save_compressed(
     with atomic_folder(target, overwrite=overwrite) as temporary:
         layout_notes = write_configs(model, temporary, tokenizer)
         _write_tensors(gathered, temporary)
+        common = common_fields(temporary, given, layout_notes)
+        card = {**common, "kind": KIND, "artifact": {"task": task_of(model), **_sizes(gathered, temporary)}}
+        write_model_card(temporary, card, name=target.name)  # before the files are counted
         section = {
             "version": VERSION,
             "task": task_of(model),
@@ -107,7 +111,7 @@ def save_compressed(
             "layers": gathered.layers,
         }
         content = {
-            **common_fields(temporary, given, layout_notes),
+            **common,
             "kind": KIND,
             "parity": {},
             "artifact": section,
