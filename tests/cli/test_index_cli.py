@@ -74,7 +74,7 @@ def index(*arguments):
 
 @pytest.fixture
 def catalogue(models, tmp_path):
-    made = index(models[0], lines(tmp_path / "items.jsonl", ITEMS), "-o", tmp_path / "c")
+    made = index("build", models[0], lines(tmp_path / "items.jsonl", ITEMS), "-o", tmp_path / "c")
     assert made["added"] == made["encoded"] == made["items"] == 4 and made["search"] == "exact"
     return tmp_path / "c"
 
@@ -96,18 +96,18 @@ def test_recommend_from_a_catalogue(catalogue):
 
 def test_changes(catalogue, models, tmp_path):
     new = lines(tmp_path / "new.jsonl", [{"id": "e", "text": "red cable"}, ITEMS[0]])
-    made = index("-o", catalogue, "--add", new)
+    made = index("add", catalogue, new)
     assert (made["added"], made["unchanged"], made["encoded"]) == (1, 1, 1)
     changed = lines(tmp_path / "changed.jsonl", [{"id": "b", "text": "usb cable", "price": 7}])
-    assert index("-o", catalogue, "--update", changed)["updated"] == 1
+    assert index("update", catalogue, changed)["updated"] == 1
     assert recommended(catalogue, "cable", "--where", "price = 7") == [["b"]]
     (tmp_path / "gone.txt").write_text("a\nnothing\n")
-    made = index("-o", catalogue, "--delete", tmp_path / "gone.txt")
+    made = index("delete", catalogue, tmp_path / "gone.txt")
     assert (made["deleted"], made["unknown"], made["items"]) == (1, 1, 4)
     gone = lines(tmp_path / "gone.jsonl", [{"id": "c"}])
-    assert index("-o", catalogue, "--delete", gone)["deleted"] == 1
-    assert index("-o", catalogue, "--check")["items"] == 3
-    made = index(models[1], "-o", catalogue, "--rebuild")
+    assert index("delete", catalogue, gone)["deleted"] == 1
+    assert index("check", catalogue)["items"] == 3
+    made = index("rebuild", catalogue, models[1])
     assert made["encoded"] == made["items"] == 3
     assert recommended(catalogue, "tripod")[0][0] == "d"
 
@@ -116,7 +116,7 @@ def test_reference(catalogue, tmp_path):
     pairs = lines(
         tmp_path / "pairs.jsonl", [{"anchor": f"usb {n}", "positive": "usb dock"} for n in range(20)]
     )
-    assert index("-o", catalogue, "--reference", pairs)["queries"] == 20
+    assert index("reference", catalogue, pairs)["queries"] == 20
     assert "reference" in json.loads((catalogue / "manifest.json").read_text())["extras"]
 
 
@@ -125,10 +125,10 @@ def test_bad_rows_are_left_out_when_told(catalogue, models, tmp_path):
     anchors = [f"usb {n}" for n in range(20)]
     pairs = lines(tmp_path / "pairs.jsonl", [{"anchor": a, "positive": "dock"} for a in [*anchors, ""]])
     for arguments in (
-        (models[0], bad, "-o", tmp_path / "new"),
-        ("-o", catalogue, "--add", bad),
-        ("-o", catalogue, "--reference", pairs),
-        ("-o", catalogue, "--delete", bad),
+        ("build", models[0], bad, "-o", tmp_path / "new"),
+        ("add", catalogue, bad),
+        ("reference", catalogue, pairs),
+        ("delete", catalogue, bad),
     ):
         stopped = run("index", *arguments)
         assert stopped.exit_code == 1 and "--on-error skip" in stopped.stderr, stopped.output
@@ -136,11 +136,11 @@ def test_bad_rows_are_left_out_when_told(catalogue, models, tmp_path):
         assert told.exit_code == 0, told.output
         assert json.loads(told.stdout)["skipped"] == 1
         assert "1 bad row skipped" in told.stderr and "bad row skipped\n  " in told.stderr
-    assert index("-o", catalogue, "--check")["items"] == 4, "e was added and deleted"
+    assert index("check", catalogue)["items"] == 4, "e was added and deleted"
 
 
 def test_brackets_in_paths_are_no_markup(models, tmp_path):
-    result = run("index", models[0], lines(tmp_path / "i.jsonl", ITEMS), "-o", tmp_path / "c[v1]")
+    result = run("index", "build", models[0], lines(tmp_path / "i.jsonl", ITEMS), "-o", tmp_path / "c[v1]")
     assert result.exit_code == 0, result.output
     assert "c[v1]" in result.stdout.replace("\n", "").replace(" ", "")
 
@@ -152,14 +152,14 @@ def test_beir_folder(models, tmp_path):
         folder / "corpus.jsonl",
         [{"_id": "1", "title": "usb", "text": "dock"}, {"_id": "2", "title": "", "text": "red"}],
     )
-    assert index(models[0], folder, "-o", tmp_path / "c")["items"] == 2
+    assert index("build", models[0], folder, "-o", tmp_path / "c")["items"] == 2
     assert recommended(tmp_path / "c", "usb")[0][0] == "1"
 
 
 def test_another_model_is_refused(catalogue, models, tmp_path):
     new = lines(tmp_path / "new.jsonl", [{"id": "e", "text": "red cable"}])
-    result = run("index", models[1], "-o", catalogue, "--add", new)
-    assert result.exit_code == 1 and "do not mix" in result.stderr and "--rebuild" in result.stderr
+    result = run("index", "add", catalogue, new, "--model", models[1])
+    assert result.exit_code == 1 and "do not mix" in result.stderr and "index rebuild" in result.stderr
     (models[0] / "modules.json").rename(models[0] / "moved")
     try:
         result = run("recommend", catalogue, "usb")
@@ -174,7 +174,9 @@ def test_another_model_is_refused(catalogue, models, tmp_path):
         (("-o", "c"), "there is nothing to do"),
         (("-o", "c", "--add", "x", "--rebuild"), "--add and --rebuild together"),
         (("m", "items", "-o", "c", "--check"), "ITEMS does not go with --check"),
-        (("m", "items", "-o", "c", "--kind", "odd"), "unknown kind of index 'odd'"),
+        (("build", "m", "items", "-o", "c", "--kind", "odd"), "unknown kind of index 'odd'"),
+        (("bild", "m", "items", "-o", "c"), "Did you mean 'build'"),
+        (("add", "c"), "Missing argument"),
     ],
 )
 def test_usage(arguments, said):
@@ -240,20 +242,20 @@ def test_two_workers_share_a_port_and_their_metrics(catalogue):
 def test_semicolons_are_found_and_told(models, tmp_path):
     items = tmp_path / "items.csv"
     items.write_text("id;text;shop\na;usb dock;A\nb;red camera;B\n")
-    result = run("index", models[0], items, "-o", tmp_path / "c", "--json")
+    result = run("index", "build", models[0], items, "-o", tmp_path / "c", "--json")
     assert result.exit_code == 0 and "separated by a semicolon (--delimiter" in result.stderr
     assert recommended(tmp_path / "c", "usb", "--where", 'shop = "A"') == [["a"]]
-    told = run("index", models[0], items, "-o", tmp_path / "d", "--delimiter", ";", "--json")
+    told = run("index", "build", models[0], items, "-o", tmp_path / "d", "--delimiter", ";", "--json")
     assert told.exit_code == 0 and "separated" not in told.stderr
     (tmp_path / "gone.csv").write_text("id;why\na;sold\n")
-    assert index("-o", tmp_path / "c", "--delete", tmp_path / "gone.csv")["deleted"] == 1
+    assert index("delete", tmp_path / "c", tmp_path / "gone.csv")["deleted"] == 1
 
 
 def test_delete_takes_ids_as_they_are(models, tmp_path):
     odd = [{"id": " a ", "text": "usb dock"}, {"id": "a", "text": "red camera"}]
-    index(models[0], lines(tmp_path / "items.jsonl", odd), "-o", tmp_path / "c")
+    index("build", models[0], lines(tmp_path / "items.jsonl", odd), "-o", tmp_path / "c")
     (tmp_path / "gone.txt").write_bytes(b" a \r\n\r\n")
-    made = index("-o", tmp_path / "c", "--delete", tmp_path / "gone.txt")
+    made = index("delete", tmp_path / "c", tmp_path / "gone.txt")
     assert (made["deleted"], made["unknown"], made["items"]) == (1, 0, 1)
     assert recommended(tmp_path / "c", "usb") == [["a"]]
 
@@ -269,10 +271,10 @@ def test_update_keeps_what_the_file_lacks_the_text_included(models, tmp_path, fo
         path.write_text("\n".join([",".join(names), *cells]) + "\n")
         return path
 
-    index(models[0], file("items", ITEMS), "-o", tmp_path / "c")
-    made = index("-o", tmp_path / "c", "--update", file("prices", [{"id": "a", "price": 5}]))
+    index("build", models[0], file("items", ITEMS), "-o", tmp_path / "c")
+    made = index("update", tmp_path / "c", file("prices", [{"id": "a", "price": 5}]))
     assert (made["updated"], made["encoded"]) == (1, 0)
-    made = index("-o", tmp_path / "c", "--update", file("more", [{"id": "b", "price": 7, "cat": "x"}]))
+    made = index("update", tmp_path / "c", file("more", [{"id": "b", "price": 7, "cat": "x"}]))
     assert (made["updated"], made["encoded"]) == (1, 0)
     shown = run("recommend", tmp_path / "c", "usb", "-k", 2, "--json")
     (query,) = json.loads(shown.stdout)["queries"]
@@ -280,7 +282,7 @@ def test_update_keeps_what_the_file_lacks_the_text_included(models, tmp_path, fo
     assert found["a"]["text"] == "usb dock" and found["b"]["text"] == "usb cable"
     assert found["a"]["metadata"] == {"price": 5, "shop": "A"}
     assert found["b"]["metadata"] == {"price": 7, "shop": "B", "cat": "x"}
-    made = index("-o", tmp_path / "c", "--update", file("text", [{"id": "a", "text": "red dock"}]))
+    made = index("update", tmp_path / "c", file("text", [{"id": "a", "text": "red dock"}]))
     assert (made["updated"], made["encoded"]) == (1, 1)
 
 
@@ -288,71 +290,103 @@ def test_a_text_of_several_columns_is_made_anew_from_old_and_new(models, tmp_pat
     items = lines(
         tmp_path / "i.jsonl", [{"id": "a", "title": "usb", "text": "dock"}, {"id": "b", "title": "red"}]
     )
-    index(models[0], items, "-o", tmp_path / "c")
+    index("build", models[0], items, "-o", tmp_path / "c")
     changed = lines(tmp_path / "n.jsonl", [{"id": "a", "title": "red"}])
-    assert index("-o", tmp_path / "c", "--update", changed)["encoded"] == 1
+    assert index("update", tmp_path / "c", changed)["encoded"] == 1
     shown = json.loads(run("recommend", tmp_path / "c", "red", "--json").stdout)["queries"][0][
         "recommendations"
     ]
     assert {one["id"]: one["text"] for one in shown} == {"a": "red dock"}  # b is the query itself
     blank = lines(tmp_path / "n.jsonl", [{"id": "b", "title": None}])
-    result = run("index", "-o", tmp_path / "c", "--update", blank)
+    result = run("index", "update", tmp_path / "c", blank)
     assert result.exit_code == 1 and "left without a text" in result.stderr
 
 
 def test_changes_are_read_by_the_columns_of_the_first_file(models, tmp_path):
     items = tmp_path / "items.csv"
     items.write_text("sku,id,name,note\n7,x1,usb dock,a\n8,x2,red camera,b\n")
-    index(models[0], items, "-o", tmp_path / "c", "--id-column", "sku", "--text-column", "name")
+    index("build", models[0], items, "-o", tmp_path / "c", "--id-column", "sku", "--text-column", "name")
     again = tmp_path / "again.csv"
     again.write_text("sku,id,name,note\n7,x1,usb dock,c\n9,x3,usb cable,b\n")
-    made = index("-o", tmp_path / "c", "--add", again)
+    made = index("add", tmp_path / "c", again)
     assert (made["added"], made["updated"], made["items"]) == (1, 1, 3)
     again.write_text("id,name\nx1,usb dock\n")
-    result = run("index", "-o", tmp_path / "c", "--add", again)
+    result = run("index", "add", tmp_path / "c", again)
     assert result.exit_code == 1 and "no column 'sku'" in result.stderr and "--id-column" in result.stderr
     again.write_text("id,sku\nx1,8\n")
-    assert index("-o", tmp_path / "c", "--delete", again)["deleted"] == 1
+    assert index("delete", tmp_path / "c", again)["deleted"] == 1
     again.write_text("name,note\nusb dock,a\n")
     bare = tmp_path / "bare.csv"
     bare.write_text("text\nusb dock\n")
-    index(models[0], bare, "-o", tmp_path / "d")
-    result = run("index", "-o", tmp_path / "d", "--add", bare)
+    index("build", models[0], bare, "-o", tmp_path / "d")
+    result = run("index", "add", tmp_path / "d", bare)
     assert result.exit_code == 1 and "numbers of rows would replace" in result.stderr
 
 
 def test_terminal_escapes_of_items_do_not_reach_the_terminal(models, tmp_path):
     hostile = [{"id": "a\x1b[2J", "text": "usb dock \x1b]0;gone\x07"}, {"id": "b", "text": "usb cable"}]
     items = lines(tmp_path / "i.jsonl", hostile)
-    index(models[0], items, "-o", tmp_path / "c")
+    index("build", models[0], items, "-o", tmp_path / "c")
     table = run("recommend", tmp_path / "c", "usb\x1b[31m")
     assert table.exit_code == 0 and "\x1b" not in table.stdout and "\x07" not in table.stdout
     assert r"a\x1b[2J" in table.stdout and r"usb\x1b[31m" in table.stdout
     twice = lines(tmp_path / "t.jsonl", [hostile[0], hostile[0]])
-    failed = run("index", models[0], twice, "-o", tmp_path / "d")
+    failed = run("index", "build", models[0], twice, "-o", tmp_path / "d")
     assert failed.exit_code == 1 and "\x1b" not in failed.stderr and "rows 1 and 2" in failed.stderr
 
 
 def test_a_catalogue_remembers_the_columns_of_its_file(models, tmp_path):
     skus = [{"SKU": item["id"], "product_title": item["text"], "price": item["price"]} for item in ITEMS[:3]]
-    result = run("index", models[0], lines(tmp_path / "items.jsonl", skus), "-o", tmp_path / "c")
+    result = run("index", "build", models[0], lines(tmp_path / "items.jsonl", skus), "-o", tmp_path / "c")
     assert result.exit_code == 0, result.output
     assert "Reading SKU as the id, product_title as the text; --id-column, --text-column" in result.stderr
     more = lines(tmp_path / "more.jsonl", [*skus, {"SKU": "d", "product_title": "tripod", "id": 7}])
-    assert index("-o", tmp_path / "c", "--add", more)["items"] == 4, "nothing is there twice"
+    assert index("add", tmp_path / "c", more)["items"] == 4, "nothing is there twice"
     other = lines(tmp_path / "other.jsonl", [{"id": "a", "product_title": "usb dock"}])
-    for flag in ("--add", "--update", "--delete"):
-        refused = run("index", "-o", tmp_path / "c", flag, other)
-        assert refused.exit_code == 1, (flag, refused.output)
+    for command in ("add", "update", "delete"):
+        refused = run("index", command, tmp_path / "c", other)
+        assert refused.exit_code == 1, (command, refused.output)
         assert "'SKU'" in refused.stderr and "--id-column" in refused.stderr
-    assert index("-o", tmp_path / "c", "--delete", other, "--id-column", "id")["items"] == 3
+    assert index("delete", tmp_path / "c", other, "--id-column", "id")["items"] == 3
 
 
 def test_items_that_were_numbered_are_not_added_again_by_another_id(models, tmp_path):
     texts = [{"text": item["text"]} for item in ITEMS]
-    result = run("index", models[0], lines(tmp_path / "items.jsonl", texts), "-o", tmp_path / "c")
+    result = run("index", "build", models[0], lines(tmp_path / "items.jsonl", texts), "-o", tmp_path / "c")
     assert result.exit_code == 0 and "Reading row numbers as the id, text as the text" in result.stderr
     with_ids = lines(tmp_path / "more.jsonl", [{"sku": f"s{i}", **row} for i, row in enumerate(texts)])
-    refused = run("index", "-o", tmp_path / "c", "--add", with_ids)
+    refused = run("index", "add", tmp_path / "c", with_ids)
     assert refused.exit_code == 1 and "would be there twice" in refused.stderr
-    assert index("-o", tmp_path / "c", "--add", with_ids, "--id-column", "sku")["items"] == 8
+    assert index("add", tmp_path / "c", with_ids, "--id-column", "sku")["items"] == 8
+
+
+def test_the_old_spelling_works_and_says_the_new_one(models, tmp_path):
+    folder, new = tmp_path / "c", lines(tmp_path / "new.jsonl", [{"id": "e", "text": "red cable"}])
+    items = lines(tmp_path / "items.jsonl", ITEMS)
+    gone = lines(tmp_path / "gone.jsonl", [{"id": "a"}])
+    for arguments, command, count in (
+        ((models[0], items, "-o", folder), f"build {models[0]} {items} -o {folder}", 4),
+        (("-o", folder, "--add", new), f"add {folder} {new}", 5),
+        (("-o", folder, "--update", new), f"update {folder} {new}", 5),
+        (("-o", folder, "--delete", gone), f"delete {folder} {gone}", 4),
+        ((models[1], "-o", folder, "--rebuild"), f"rebuild {folder} {models[1]}", 4),
+        (("-o", folder, "--check"), f"check {folder}", 4),
+    ):
+        result = run("index", *arguments, "--json")
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout)["items"] == count
+        assert f"leanmatch index {command}" in " ".join(result.stderr.split())
+    assert index("rebuild", folder)["reused"] == 4, "the catalogue's own model by default"
+
+
+def test_a_damaged_search_index_is_made_anew(models, tmp_path):
+    folder = tmp_path / "c"
+    index("build", models[0], lines(tmp_path / "items.jsonl", ITEMS), "-o", folder, "--kind", "ivf")
+    (file,) = folder.glob("*.faiss")
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    result = run("recommend", folder, "usb")
+    assert result.exit_code == 1 and file.name in result.stderr
+    result = run("index", "check", folder)
+    assert result.exit_code == 1 and file.name in result.stderr
+    assert index("rebuild", folder)["items"] == 4
+    assert len(recommended(folder, "usb")[0]) == 4

@@ -229,4 +229,4 @@ def test_a_reference_from_before_languages(catalogue, encoder, reference, tmp_pa
     assert document.pop("languages_by")
     (tmp_path / "r.json").write_text(json.dumps(document))
     report, found = measures(Monitor(Reference.read(tmp_path / "r.json")))
-    assert "languages" not in found and "leanmatch index --reference" in report["languages_note"]
+    assert "languages" not in found and "leanmatch index reference" in report["languages_note"]

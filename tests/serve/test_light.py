@@ -49,12 +49,12 @@ rows = [{"id": f"i{n}", "text": f"thing number {n}", "price": n / 2, "shop": "AB
 (place / "items.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in rows))
 (place / "more.csv").write_text("id,text,price,shop\\nnew,purple socks,3.5,C\\n")
 (place / "gone.txt").write_text("i0\\n")
-run("index", "model", place / "items.jsonl", "-o", place / "c", "--json")
-run("index", "-o", place / "c", "--add", place / "more.csv", "--json")
-run("index", "-o", place / "c", "--delete", place / "gone.txt", "--json")
-run("index", "-o", place / "c", "--check", "--json")
+run("index", "build", "model", place / "items.jsonl", "-o", place / "c", "--json")
+run("index", "add", place / "c", place / "more.csv", "--json")
+run("index", "delete", place / "c", place / "gone.txt", "--json")
+run("index", "check", place / "c", "--json")
 (place / "lines.txt").write_text("thing number 3\\npurple socks\\n")
-run("index", "-o", place / "c", "--reference", place / "lines.txt", "--json")
+run("index", "reference", place / "c", place / "lines.txt", "--json")
 
 from fastapi.testclient import TestClient
 from leanmatch.serve import ServeOptions, create_app
@@ -98,8 +98,8 @@ def test_index_and_serve_need_none_of_them(tmp_path):
     ("arguments", "needs"),
     [
         (["data", "check", "pairs.csv"], "scipy"),
-        (["index", "model", "items.parquet", "-o", "catalogue"], "pyarrow"),
-        (["index", "-o", "c", "--reference", "pairs.csv"], "pyarrow"),
+        (["index", "build", "model", "items.parquet", "-o", "catalogue"], "pyarrow"),
+        (["index", "reference", "c", "pairs.csv"], "pyarrow"),
     ],
 )
 def test_what_needs_them_says_so(tmp_path, arguments, needs):

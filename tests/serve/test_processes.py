@@ -126,7 +126,7 @@ def test_two_servers_and_the_command_write_at_once(catalogue, tmp_path):
         items.write_text('{"id": "command", "text": "thing 99"}\n')
         with ThreadPoolExecutor(4) as pool:
             added = pool.map(add, range(30))
-            command = [sys.executable, "-m", "leanmatch", "index", "--add", str(items), "-o", str(catalogue)]
+            command = [sys.executable, "-m", "leanmatch", "index", "add", str(catalogue), str(items)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             added = list(added)
         assert added == [f"n{n}" for n in range(30)]  # each was acknowledged

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def recommend(
-    catalogue: Annotated[Path, typer.Argument(help="Catalogue folder, made by leanmatch index.")],
+    catalogue: Annotated[Path, typer.Argument(help="Catalogue folder, made by leanmatch index build.")],
     texts: Annotated[
         list[str],
         typer.Argument(metavar="TEXT...", help="What to recommend for; - reads lines from stdin."),

@@ -16,7 +16,7 @@ API_KEYS, WRITE_KEYS = "LEANMATCH_API_KEY", "LEANMATCH_WRITE_KEY"
 
 
 def serve(
-    catalogue: Annotated[Path | None, typer.Argument(help="A folder made by leanmatch index.")] = None,
+    catalogue: Annotated[Path | None, typer.Argument(help="A folder made by leanmatch index build.")] = None,
     demo: Annotated[
         bool,
         typer.Option("--demo", help="Serve the See Also items of numpy, scipy, ... (made at first use)."),
@@ -77,7 +77,8 @@ def serve(
 
             catalogue = demo_catalogue(demo_folder, say=say)
         elif not catalogue.is_dir():
-            raise DataError("there is no such catalogue", path=catalogue, remedy="leanmatch index makes one")
+            remedy = "leanmatch index build makes one"
+            raise DataError("there is no such catalogue", path=catalogue, remedy=remedy)
         options = ServeOptions(
             catalogue=str(catalogue),
             model=model,

@@ -77,6 +77,6 @@ def encoder_for(
             f"the catalogue was made with the model {manifest.model.name} "
             f"({manifest.model.fingerprint[:12]}...), and {named} is not it ({found.fingerprint[:12]}...)",
             remedy="name the right folder with --model, or encode all items anew: "
-            "leanmatch index MODEL -o CATALOGUE --rebuild",
+            "leanmatch index rebuild CATALOGUE MODEL",
         )
     return encoder

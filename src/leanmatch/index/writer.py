@@ -100,7 +100,7 @@ def upsert_items(
                 raise DataError(
                     f"{len(unknown):,} identifiers are not in the catalogue",
                     value=unknown[0],
-                    remedy="use --add for new items",
+                    remedy="add new items with leanmatch index add",
                 )
             incoming = [writer.patched(item, places[item.id]) for item in incoming]
         change = Change()
@@ -182,7 +182,7 @@ def _check_target(folder: Path, overwrite: bool) -> None:
         if not overwrite:
             raise UsageError(
                 f"{folder} holds a catalogue already",
-                remedy="change it with --add, --update, --delete or --rebuild, or pass --overwrite",
+                remedy="change it with leanmatch index add, update, delete or rebuild, or pass --overwrite",
             )
     elif not all(name in {STAGING, LOCK} or is_ours(name) for name in names):
         raise UsageError(f"{folder} holds other files", remedy="name a new folder")

@@ -98,14 +98,14 @@ def road(output: Path, quick: bool) -> list[Stage]:
         Stage(
             "index",
             "make a catalogue of all functions with the compressed model",
-            ("index", lean, items, "-o", catalogue, "--overwrite", "--json"),
+            ("index", "build", lean, items, "-o", catalogue, "--overwrite", "--json"),
             needs=("data", "compress"),
             makes=(Path(catalogue),),
         ),
         Stage(
             "reference",
             "give the catalogue the training texts, so that the server can see drift",
-            ("index", "-o", catalogue, "--reference", pairs, "--json"),
+            ("index", "reference", catalogue, pairs, "--json"),
             needs=("index",),
         ),
         Stage(

@@ -233,5 +233,5 @@ on your own data (columns anchor and positive; any other column can be held out)
   leanmatch train pairs.csv -o model/ --hold-out category=Toys
   leanmatch diagnose model/ pairs.csv -o report.html
   leanmatch compress model/ --data pairs.csv --keep 99% -o lean/
-  leanmatch index lean/ items.csv -o catalogue/
+  leanmatch index build lean/ items.csv -o catalogue/
   leanmatch serve catalogue/"""

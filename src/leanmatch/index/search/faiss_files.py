@@ -21,7 +21,7 @@ from leanmatch.index.search.scan import faiss_module
 
 _CODES_8_BIT = 0
 _INNER_PRODUCT = 0
-_REMEDY = "leanmatch index rebuild MODEL -o CATALOGUE makes it anew"
+_REMEDY = "leanmatch index rebuild CATALOGUE makes it anew"
 
 
 def read_index(path: Path, kind: str, rows: int, dimension: int) -> Any:

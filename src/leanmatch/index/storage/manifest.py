@@ -176,7 +176,7 @@ def read_manifest(folder: str | Path) -> Manifest:
             + (" (it was being built and is not finished)" if unfinished else ""),
             remedy="run the same leanmatch index command again"
             if unfinished
-            else "make one with: leanmatch index MODEL ITEMS -o FOLDER",
+            else "make one with: leanmatch index build MODEL ITEMS -o FOLDER",
         )
     try:
         if (size := path.stat().st_size) > MOST_MANIFEST_BYTES:

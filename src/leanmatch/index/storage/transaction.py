@@ -117,14 +117,14 @@ class Transaction:
                 f"the catalogue was made with the model {manifest.model.name} "
                 f"({manifest.model.fingerprint[:12]}...), not with {identity.name} "
                 f"({identity.fingerprint[:12]}...): their vectors do not mix",
-                remedy="name that model, or encode all items anew: leanmatch index MODEL -o FOLDER --rebuild",
+                remedy="name that model, or encode all items anew: leanmatch index rebuild CATALOGUE MODEL",
             )
         if not manifest.model.goes_with(identity):
             raise ModelError(
                 f"the catalogue's items were encoded in {manifest.model.weights}, not in {identity.weights}: "
                 "their vectors do not mix",
                 remedy="leave --weights and --device out to use the catalogue's own, or encode all items "
-                "anew: leanmatch index MODEL -o FOLDER --rebuild --weights PRECISION",
+                "anew: leanmatch index rebuild CATALOGUE --weights PRECISION",
             )
         return manifest
 

@@ -1,7 +1,7 @@
 """Does what people ask now look like what the model was trained on?
 
 A *profile* describes queries by numbers and counts alone; no text is kept. The reference profile is made
-once, from training pairs or other texts (``leanmatch index --reference``), and lies in the catalogue; the
+once, from training pairs or other texts (``leanmatch index reference``), and lies in the catalogue; the
 live one is that of the last queries. They are compared by
 
 - the share of tokens that the tokenizer does not know, and of words that no reference text has;
@@ -151,7 +151,7 @@ class Reference:
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise FormatError(
                 f"{path} is no reference ({type(error).__name__}: {error})",
-                remedy="make it anew with leanmatch index --reference",
+                remedy="make it anew with leanmatch index reference",
             ) from error
 
 

@@ -39,7 +39,7 @@ RARE = 0.02
 ABSENT = "Languages are not watched: py3langid is not installed (pip install 'leanmatch[serve]')."
 OLD = (
     "Languages are not watched: the reference was made without py3langid or by an earlier version; "
-    "leanmatch index --reference makes it anew."
+    "leanmatch index reference makes it anew."
 )
 FEW = (
     "Languages are not compared: of most texts they cannot be told, because the texts are short "

@@ -1,0 +1,1 @@
+"""``leanmatch index``."""

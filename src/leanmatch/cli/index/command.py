@@ -1,0 +1,174 @@
+"""``leanmatch index build|add|update|delete|rebuild|reference|check``: make a catalogue, and change it."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from leanmatch.cli.common import Commands, reported_errors
+from leanmatch.cli.data.command import DelimiterOption, IdColumnOption, OnErrorOption, TextColumnsOption
+from leanmatch.cli.help import example
+from leanmatch.cli.index import operations
+from leanmatch.cli.index.old_spelling import OLD_SPELLING, old_spelling
+from leanmatch.cli.index.operations import Encoding, show, write_options
+from leanmatch.cli.index.options import (
+    CatalogueArgument,
+    DeviceOption,
+    JsonOption,
+    KindOption,
+    ModelOption,
+    OutputOption,
+    OverwriteOption,
+    WeightsOption,
+)
+from leanmatch.cli.index.reading import Reading
+
+
+class IndexCommands(TyperGroup):
+    """Commands; what names none of them is read as versions before 0.2 did."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the hidden command of the old spelling before arguments that begin with no command."""
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            likely = difflib.get_close_matches(args[0], list(self.commands), n=1, cutoff=0.75)
+            if args[0].startswith("-") or not likely or Path(args[0]).exists():
+                args = [OLD_SPELLING, *args]
+        return super().parse_args(ctx, args)
+
+
+app = Commands(
+    cls=IndexCommands,
+    help="Make a catalogue of items, and change it; every change is all or nothing, also under kill -9.",
+    no_args_is_help=True,
+)
+app.command(OLD_SPELLING, hidden=True, epilog=example(f"index {OLD_SPELLING} lean/ items.csv -o catalogue/"))(
+    old_spelling
+)
+
+
+@app.command(epilog=example("index build lean/ items.csv -o catalogue/"))
+def build(
+    model: Annotated[str, typer.Argument(help="Model folder or name.")],
+    items: Annotated[
+        Path, typer.Argument(help="CSV, TSV, JSONL, Parquet (.gz too), a BEIR folder or corpus.jsonl.")
+    ],
+    output: OutputOption,
+    kind: KindOption = None,
+    id_column: IdColumnOption = None,
+    text_columns: TextColumnsOption = None,
+    delimiter: DelimiterOption = None,
+    on_error: OnErrorOption = "raise",
+    overwrite: OverwriteOption = False,
+    weights: WeightsOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Make a catalogue of ITEMS. After an interruption, run the same command again: it resumes."""
+    with reported_errors(), write_options(kind) as options:
+        reading = Reading(id_column, text_columns, on_error, delimiter)
+        encoding = Encoding(model, device, weights)
+        change = operations.build(items, output, encoding, reading, options, overwrite=overwrite)
+        show(change, output, reading, as_json)
+
+
+@app.command(epilog=example("index add catalogue/ new.csv"))
+def add(
+    catalogue: CatalogueArgument,
+    items: Annotated[Path, typer.Argument(help="Items to add, or to replace where the id is there.")],
+    model: ModelOption = None,
+    id_column: IdColumnOption = None,
+    text_columns: TextColumnsOption = None,
+    delimiter: DelimiterOption = None,
+    on_error: OnErrorOption = "raise",
+    weights: WeightsOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Add items, and replace those whose id is there. Only new texts are encoded."""
+    with reported_errors(), write_options() as options:
+        reading = Reading(id_column, text_columns, on_error, delimiter)
+        encoding = Encoding(model, device, weights)
+        change = operations.change(items, catalogue, encoding, reading, options, patch=False)
+        show(change, catalogue, reading, as_json)
+
+
+@app.command(epilog=example("index update catalogue/ prices.csv"))
+def update(
+    catalogue: CatalogueArgument,
+    items: Annotated[Path, typer.Argument(help="The ids of items that are there, and any other columns.")],
+    model: ModelOption = None,
+    id_column: IdColumnOption = None,
+    text_columns: TextColumnsOption = None,
+    delimiter: DelimiterOption = None,
+    on_error: OnErrorOption = "raise",
+    weights: WeightsOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Change items that are there. Columns that the file lacks keep their values, the text included."""
+    with reported_errors(), write_options() as options:
+        reading = Reading(id_column, text_columns, on_error, delimiter)
+        encoding = Encoding(model, device, weights)
+        change = operations.change(items, catalogue, encoding, reading, options, patch=True)
+        show(change, catalogue, reading, as_json)
+
+
+@app.command(epilog=example("index delete catalogue/ gone.txt"))
+def delete(
+    catalogue: CatalogueArgument,
+    ids: Annotated[Path, typer.Argument(help="One id a line (.txt), or a table with a column of ids.")],
+    id_column: IdColumnOption = None,
+    delimiter: DelimiterOption = None,
+    on_error: OnErrorOption = "raise",
+    as_json: JsonOption = False,
+) -> None:
+    """Delete items. Ids that are not there are counted."""
+    with reported_errors(), write_options() as options:
+        reading = Reading(id_column, None, on_error, delimiter)
+        show(operations.delete(ids, catalogue, reading, options), catalogue, reading, as_json)
+
+
+@app.command(epilog=example("index rebuild catalogue/ model/"))
+def rebuild(
+    catalogue: CatalogueArgument,
+    model: Annotated[
+        str | None, typer.Argument(help="Model folder or name; the catalogue's own by default.")
+    ] = None,
+    kind: KindOption = None,
+    weights: WeightsOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Encode the catalogue's own items with MODEL, and make its search index anew."""
+    with reported_errors(), write_options(kind) as options:
+        change = operations.rebuild(catalogue, Encoding(model, device, weights), options)
+        show(change, catalogue, Reading(None, None, "raise"), as_json)
+
+
+@app.command(epilog=example("index reference catalogue/ pairs.csv"))
+def reference(
+    catalogue: CatalogueArgument,
+    pairs: Annotated[Path, typer.Argument(help="Training pairs, or texts, one a line (.txt).")],
+    model: ModelOption = None,
+    delimiter: DelimiterOption = None,
+    on_error: OnErrorOption = "raise",
+    weights: WeightsOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Give the drift monitor the texts that live queries are compared with."""
+    with reported_errors():
+        reading = Reading(None, None, on_error, delimiter)
+        made = operations.reference(pairs, catalogue, Encoding(model, device, weights), reading)
+        show(made, catalogue, reading, as_json)
+
+
+@app.command(epilog=example("index check catalogue/"))
+def check(catalogue: CatalogueArgument, as_json: JsonOption = False) -> None:
+    """Read every file, compare it with its checksum, and check what it holds."""
+    with reported_errors():
+        show(operations.check(catalogue), catalogue, Reading(None, None, "raise"), as_json)

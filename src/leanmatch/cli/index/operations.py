@@ -1,0 +1,204 @@
+"""What the commands of ``leanmatch index`` do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leanmatch.cli.checks import check_models, check_writable
+from leanmatch.cli.common import print_json, say, stdout_console
+from leanmatch.cli.index.reading import Reading, read_added, read_changed, read_named, read_table
+from leanmatch.cli.terminal import visible
+
+if TYPE_CHECKING:
+    from leanmatch.index import Change, Manifest, WriteOptions
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Which encoder runs, and how: on which device, in which precision (None: the catalogue's own)."""
+
+    model: str | None
+    device: str = "auto"
+    weights: str | None = None
+
+    def open(self, manifest: Manifest | None = None) -> Any:
+        """The encoder; of a catalogue the one that it was made with, unless ``model`` names one."""
+        from leanmatch.index import open_encoder
+        from leanmatch.index.encoders import encoder_for, own_weights
+
+        if self.model is None:
+            assert manifest is not None
+            return encoder_for(manifest, None, device=self.device, weights=self.weights)
+        own = "stored" if manifest is None else own_weights(manifest, self.device)
+        return open_encoder(self.model, device=self.device, weights=self.weights or own)
+
+
+def build(
+    items: Path,
+    folder: Path,
+    encoding: Encoding,
+    reading: Reading,
+    options: WriteOptions,
+    *,
+    overwrite: bool,
+) -> Change:
+    """Make a catalogue of a file's items."""
+    from leanmatch.index import SourceColumns, create_catalogue, items_of
+
+    check_models(encoding.model)
+    check_writable(folder, folder=True)
+    table = read_table(items, reading)
+    source = SourceColumns(table.id_column or "", table.text_columns)
+    return create_catalogue(
+        folder, items_of(table), encoding.open(), replace(options, source=source), overwrite=overwrite
+    )
+
+
+def change(
+    file: Path,
+    folder: Path,
+    encoding: Encoding,
+    reading: Reading,
+    options: WriteOptions,
+    *,
+    patch: bool,
+) -> Change:
+    """Add a file's items; with ``patch``, change items that are there."""
+    from leanmatch.index import read_manifest, upsert_items
+
+    manifest = read_manifest(folder)
+    check_models(encoding.model)
+    reading.of(manifest)
+    incoming = read_changed(file, reading) if patch else read_added(file, reading)
+    return upsert_items(folder, incoming, encoding.open(manifest), options, patch=patch)
+
+
+def delete(file: Path, folder: Path, reading: Reading, options: WriteOptions) -> Change:
+    """Delete the items that a file names."""
+    from leanmatch.index import delete_items, read_manifest
+
+    return delete_items(folder, read_named(file, reading.of(read_manifest(folder))), options)
+
+
+def rebuild(folder: Path, encoding: Encoding, options: WriteOptions) -> Change:
+    """Encode a catalogue's own items with a model."""
+    from leanmatch.index import read_manifest, rebuild_catalogue
+
+    return rebuild_catalogue(folder, encoding.open(read_manifest(folder)), options)
+
+
+def reference(file: Path, folder: Path, encoding: Encoding, reading: Reading) -> dict[str, Any]:
+    """Make the profile that live queries are compared with."""
+    from leanmatch.index import read_manifest
+    from leanmatch.index.encoders import encoder_for
+
+    encoder = encoder_for(
+        read_manifest(folder), encoding.model, device=encoding.device, weights=encoding.weights
+    )
+    return _referenced(folder, file, reading, encoder)
+
+
+def check(folder: Path) -> dict[str, Any]:
+    """Read every file and compare it with its checksum, then open the catalogue."""
+    from leanmatch.index import read_manifest
+
+    return _checked(folder, read_manifest(folder))
+
+
+def _referenced(folder: Path, file: Path, reading: Reading, encoder: Any) -> dict[str, Any]:
+    """Make the profile that live queries are compared with; texts are the anchors of pairs, or lines."""
+    from leanmatch.index import Catalogue, put_extra, read_manifest
+    from leanmatch.serve.monitoring.drift import REFERENCE, build_reference
+
+    if file.suffix == ".txt":
+        found = read_named(file, reading)
+    else:
+        from leanmatch.cli.matchers import provenance_of
+        from leanmatch.cli.pairs import read_table
+
+        model = read_manifest(folder).model.name
+        pairs = read_table(
+            file,
+            column=None,
+            on_error=reading.on_error,
+            delimiter=reading.delimiter,
+            provenance=provenance_of(model),
+            model=model,
+        )
+        reading.skipped += len(pairs.skipped)
+        found = pairs.anchors
+    texts = list(dict.fromkeys(found))
+    reference = build_reference(Catalogue.open(folder), encoder, texts, file.name)
+    manifest = put_extra(folder, REFERENCE, reference.write, ".json")
+    return {
+        "catalogue": str(folder),
+        "generation": manifest.generation,
+        "reference": file.name,
+        "queries": reference.profile.queries,
+        "words": len(reference.vocabulary),
+        "category": reference.column or "none",
+        "skipped": reading.skipped,
+    }
+
+
+def _checked(folder: Path, manifest: Manifest) -> dict[str, Any]:
+    from leanmatch.index import Catalogue, check_files
+
+    check_files(folder, manifest)
+    catalogue = Catalogue.open(folder)
+    return {
+        "catalogue": str(folder),
+        "items": len(catalogue),
+        "generation": manifest.generation,
+        "model": manifest.model.name,
+        "weights": manifest.model.weights or "not recorded",
+        "files": len(manifest.files),
+        "bytes": sum(file.bytes for file in manifest.files),
+    }
+
+
+@contextmanager
+def write_options(kind: str | None = None) -> Iterator[WriteOptions]:
+    """Options whose progress is a bar on stderr."""
+    from tqdm import tqdm
+
+    from leanmatch.index import WriteOptions
+
+    bar: list[Any] = []
+
+    def progress(done: int, total: int) -> None:
+        if not bar:
+            bar.append(tqdm(total=total, desc="encoding", unit=" texts", unit_scale=True))
+        bar[0].update(done - bar[0].n)
+
+    try:
+        yield WriteOptions(kind=kind, progress=progress, say=say)
+    finally:
+        for one in bar:
+            one.close()
+
+
+def show(result: Change | dict[str, Any], folder: Path, reading: Reading, as_json: bool) -> None:
+    """Print what came of a command."""
+    document = (
+        result
+        if isinstance(result, dict)
+        else {"catalogue": str(folder), **result.to_json(), "skipped": reading.skipped}
+    )
+    if as_json:
+        print_json(document)
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in document.items():
+        if value != 0 or name == "items":
+            table.add_row(name, Text(f"{value:,}" if isinstance(value, int) else visible(str(value))))
+    stdout_console().print(table)
