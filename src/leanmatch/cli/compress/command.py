@@ -10,6 +10,7 @@ import typer
 
 from leanmatch.cli.checks import check_models, check_writable
 from leanmatch.cli.common import EXIT_FAILED, print_json, reported_errors, stderr_console, stdout_console
+from leanmatch.cli.compress.request import CompressRequest
 from leanmatch.cli.data.command import ColumnOption, DelimiterOption, JsonOption, OnErrorOption
 
 if TYPE_CHECKING:
@@ -60,9 +61,30 @@ def compress(
     """Make a model smaller at a stated quality; exit code 1, and nothing saved, where it is missed.
 
     Every model is evaluated twice, before and after training. The best one within the request is saved."""
-    flags = dict(locals())
+    request = CompressRequest(
+        model=model,
+        data=data,
+        output=output,
+        task=task,
+        keep=keep,
+        size=size,
+        macs=macs,
+        spec=spec,
+        method=method,
+        minutes=minutes,
+        allow_lower=allow_lower,
+        column=column,
+        on_error=on_error,
+        delimiter=delimiter,
+        batch_size=batch_size,
+        lr=lr,
+        seed=seed,
+        device=device,
+        resume=resume,
+        overwrite=overwrite,
+    )
     with reported_errors():
-        summary = run(flags)
+        summary = run(request)
         if json:
             print_json(summary)
         else:
@@ -71,20 +93,21 @@ def compress(
         raise typer.Exit(EXIT_FAILED)
 
 
-def run(flags: dict[str, Any]) -> dict[str, Any]:
-    """Do what the flags say."""
+def run(request: CompressRequest) -> dict[str, Any]:
+    """Do what was asked for."""
     from leanmatch.cli.compress.amounts import parse_ratio, parse_share, parse_size
 
-    for name, parse in (("keep", parse_share), ("size", parse_size), ("macs", parse_ratio)):
-        if flags[name] is not None:
-            parse(flags[name])  # refused before torch is imported
-    check_writable(flags["output"], folder=True)
+    parsers = ((request.keep, parse_share), (request.size, parse_size), (request.macs, parse_ratio))
+    for words, parse in parsers:
+        if words is not None:
+            parse(words)  # refused before torch is imported
+    check_writable(request.output, folder=True)
     _require_libraries()
-    check_models(flags["model"])
+    check_models(request.model)
     from leanmatch.cli.compress.options import gather_options
 
-    options = gather_options(flags)
-    output: Path = flags["output"]
+    options = gather_options(request)
+    output: Path = request.output
     console = stderr_console()
 
     def say(message: str) -> None:
@@ -94,19 +117,19 @@ def run(flags: dict[str, Any]) -> dict[str, Any]:
     from leanmatch.formats import check_target
     from leanmatch.training.checkpoints import WorkFolder
 
-    check_target(output, overwrite=flags["overwrite"])
-    work = open_work(flags, say)
+    check_target(output, overwrite=request.overwrite)
+    work = open_work(request, say)
     folder = output.parent / f".{output.name}.compressing"
     identity = {**options.identity, **work.identity}
-    with WorkFolder(folder, identity, resume=flags["resume"], lock=True) as place:
+    with WorkFolder(folder, identity, resume=request.resume, lock=True) as place:
         if place.resumed:
             say(f"continuing the run in {place.path}")
-        planned = _plan(flags, options, work, place.path, say)
-        if planned.reached or flags["allow_lower"]:
-            summary = _save(flags, options, work, planned)
+        planned = _plan(request, options, work, place.path, say)
+        if planned.reached or request.allow_lower:
+            summary = _save(request, options, work, planned)
             place.remove()
         else:
-            summary = _summary(flags, options, planned) | {"saved": False, "work": str(place.path)}
+            summary = _summary(request, options, planned) | {"saved": False, "work": str(place.path)}
     return summary | {"skipped": work.skipped}
 
 
@@ -120,7 +143,7 @@ def _require_libraries() -> None:
             raise MissingExtraError(library, "train", "compressing a model") from error
 
 
-def _plan(flags: dict[str, Any], options: Any, work: Work, folder: Path, say: Any) -> Planned:
+def _plan(request: CompressRequest, options: Any, work: Work, folder: Path, say: Any) -> Planned:
     from dataclasses import replace
 
     from leanmatch.cli.compress.task import overhead
@@ -132,12 +155,12 @@ def _plan(flags: dict[str, Any], options: Any, work: Work, folder: Path, say: An
         say(f"tokenizer and configurations take {rest:,} of the {budget.size:,} bytes")
         budget = replace(budget, size=max(1, budget.size - rest))
     planner = Planner(
-        work.model, work.task, folder, method=flags["method"], training=options.training, report=say
+        work.model, work.task, folder, method=request.method, training=options.training, report=say
     )
     return planner.run(budget, options.spec)
 
 
-def _summary(flags: dict[str, Any], options: Any, planned: Planned) -> dict[str, Any]:
+def _summary(request: CompressRequest, options: Any, planned: Planned) -> dict[str, Any]:
     chosen = planned.chosen
     evaluated = [
         {
@@ -150,11 +173,11 @@ def _summary(flags: dict[str, Any], options: Any, planned: Planned) -> dict[str,
         for one in planned.attempts
     ]
     return {
-        "model": flags["model"],
-        "output": str(flags["output"]),
+        "model": request.model,
+        "output": str(request.output),
         "saved": True,
         "reached": planned.reached,
-        "method": flags["method"],
+        "method": request.method,
         "asked": options.asked,
         "quality": chosen.quality.to_json(),
         "evaluated": evaluated,
@@ -164,22 +187,22 @@ def _summary(flags: dict[str, Any], options: Any, planned: Planned) -> dict[str,
     }
 
 
-def _save(flags: dict[str, Any], options: Any, work: Work, planned: Planned) -> dict[str, Any]:
+def _save(request: CompressRequest, options: Any, work: Work, planned: Planned) -> dict[str, Any]:
     from leanmatch.formats import save_compressed
 
     chosen = planned.chosen
-    summary = _summary(flags, options, planned)
+    summary = _summary(request, options, planned)
     quality = {**chosen.quality.to_json(), "reached": planned.reached, "asked": options.asked}
     training = {name: summary[name] for name in ("method", "attempts", "evaluated")}
     saved = save_compressed(
         planned.model,
-        flags["output"],
+        request.output,
         {**work.provenance, "options": options.identity["options"], "training": training},
         tokenizer=work.task.tokenizer,
         spec=chosen.spec,
         quality=quality,
         errors=chosen.errors,
-        overwrite=flags["overwrite"],
+        overwrite=request.overwrite,
     )
     report = saved.report
     return {

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from leanmatch.cli.compress.amounts import parse_ratio, parse_share, parse_size
+from leanmatch.cli.compress.request import CompressRequest
 from leanmatch.compression.planner.candidates import METHODS
 from leanmatch.compression.planner.plan import Budget
 from leanmatch.compression.planner.training import TrainingOptions
@@ -38,35 +38,36 @@ class CompressOptions:
     identity: dict[str, Any]
 
 
-def gather_options(flags: Mapping[str, Any]) -> CompressOptions:
-    """Check the flags.
+def gather_options(request: CompressRequest) -> CompressOptions:
+    """Check the request.
 
     Raises:
         UsageError: one that is out of range or not understood.
     """
-    for name, valid in (("task", TASKS), ("method", tuple(METHODS))):
-        if flags[name] not in valid:
-            raise UsageError(f"there is no {name} {flags[name]!r}", remedy=f"one of {', '.join(valid)}")
-    keep = None if flags["keep"] is None else parse_share(flags["keep"])
-    size = None if flags["size"] is None else parse_size(flags["size"])
-    macs = None if flags["macs"] is None else parse_ratio(flags["macs"])
-    spec = None if flags["spec"] is None else read_spec(flags["spec"])
-    if keep is None and size is None and macs is None and spec is None and flags["method"] != "int8":
+    for name, given, valid in (("task", request.task, TASKS), ("method", request.method, tuple(METHODS))):
+        if given not in valid:
+            raise UsageError(f"there is no {name} {given!r}", remedy=f"one of {', '.join(valid)}")
+    keep = None if request.keep is None else parse_share(request.keep)
+    size = None if request.size is None else parse_size(request.size)
+    macs = None if request.macs is None else parse_ratio(request.macs)
+    spec = None if request.spec is None else read_spec(request.spec)
+    if keep is None and size is None and macs is None and spec is None and request.method != "int8":
         macs = DEFAULT_MACS
-    if flags["method"] == "int8":
+    if request.method == "int8":
         if macs is not None:
             raise UsageError("int8 saves bytes, not multiply-adds", remedy="leave --macs out, or use --size")
         if keep is None and size is None and spec is None:
             keep = 0.99
-    minutes = flags["minutes"]
+    minutes = request.minutes
     if minutes is None:
-        minutes = 0.0 if flags["method"] == "int8" else DEFAULT_MINUTES
-    chosen = {"lr": flags["lr"]} if flags["lr"] is not None else {}
-    training = TrainingOptions(minutes=minutes, batch_size=flags["batch_size"], seed=flags["seed"], **chosen)
+        minutes = 0.0 if request.method == "int8" else DEFAULT_MINUTES
+    training = TrainingOptions(minutes=minutes, batch_size=request.batch_size, seed=request.seed)
+    if request.lr is not None:
+        training = replace(training, lr=request.lr)
     budget = Budget(keep=keep, size=size, macs=macs)
     options = {
-        "task": flags["task"],
-        "method": flags["method"],
+        "task": request.task,
+        "method": request.method,
         "budget": asdict(budget),
         "spec": None if spec is None else spec.to_json(),
         "training": {name: value for name, value in asdict(training).items() if name != "checkpoint_seconds"},

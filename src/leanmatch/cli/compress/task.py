@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from leanmatch.cli.compress.request import CompressRequest
 from leanmatch.cli.pairs import read_table
 from leanmatch.data import PairTable, Split, SplitOptions, split_from_json, split_pairs
 from leanmatch.errors import DataError, ModelError, UsageError
@@ -39,34 +40,34 @@ class Work:
     skipped: int = 0
 
 
-def open_work(flags: Mapping[str, Any], say: Callable[[str], None]) -> Work:
+def open_work(request: CompressRequest, say: Callable[[str], None]) -> Work:
     """Read the data, split it, load the model.
 
     Raises:
         DataError, ModelError, UsageError: whatever cannot be used.
     """
-    folder = find_model(flags["model"])
+    folder = find_model(request.model)
     if folder is not None and is_artifact(folder):
         raise ModelError(
-            f"{flags['model']} is compressed already", remedy="compress the model that it was made from"
+            f"{request.model} is compressed already", remedy="compress the model that it was made from"
         )
     known = None if folder is None else read_provenance(folder)
     table = read_table(
-        flags["data"],
-        column=flags["column"],
-        on_error=flags["on_error"],
-        delimiter=flags["delimiter"],
+        request.data,
+        column=request.column,
+        on_error=request.on_error,
+        delimiter=request.delimiter,
         provenance=known,
-        model=flags["model"],
+        model=request.model,
         say=say,
     )
-    split, how = _split(table, known, flags["seed"], flags["task"] == "classify")
+    split, how = _split(table, known, request.seed, request.task == "classify")
     say(f"{len(table):,} rows, {how}: {len(split.train):,} to learn from, {len(split.valid):,} to judge on")
     if not len(split.valid):
         raise DataError("there are no rows to judge on", remedy="give more rows, or some with split valid")
-    model, task = _task(flags, split, folder)
+    model, task = _task(request, split, folder)
     provenance = {
-        "base": flags["model"],
+        "base": request.model,
         "data": {
             "source": str(table.source),
             "fingerprint": table.fingerprint(),
@@ -77,10 +78,10 @@ def open_work(flags: Mapping[str, Any], say: Callable[[str], None]) -> Work:
         "metrics": {},
     }
     identity = {
-        "model": flags["model"],
+        "model": request.model,
         "weights": None if folder is None else _fingerprint(folder),
         "data": table.fingerprint(),
-        "seed": flags["seed"],
+        "seed": request.seed,
     }
     return Work(model, task, provenance, identity, len(table.skipped))
 
@@ -108,14 +109,14 @@ def _split(table: PairTable, known: Mapping[str, Any] | None, seed: int, classif
     return split_pairs(table, options), "split by its column" if table.has("split") else "split at random"
 
 
-def _task(flags: Mapping[str, Any], split: Split, folder: Path | None) -> tuple[Any, Any]:
+def _task(request: CompressRequest, split: Split, folder: Path | None) -> tuple[Any, Any]:
     from leanmatch.compression.planner.tasks import Classifying, Matching
 
-    if flags["task"] == "match":
-        model = load_matcher(flags["model"], device=flags["device"])
-        _refuse_static(model, flags["model"])
+    if request.task == "match":
+        model = load_matcher(request.model, device=request.device)
+        _refuse_static(model, request.model)
         return model, Matching([*split.train.anchors, *split.train.positives], split.valid)
-    model, tokenizer = _load_classifier(flags["model"], folder, flags["device"])
+    model, tokenizer = _load_classifier(request.model, folder, request.device)
     train, valid = split.train, split.valid
     labels = {str(name): int(number) for name, number in model.config.label2id.items()}
     task = Classifying(train.anchors, train.positives, (valid.anchors, valid.positives), labels, tokenizer)
