@@ -84,7 +84,13 @@ class Connection:
 
     async def ask(self, text):
         """The status of the answer."""
-        self._out.write(request_of(text))
+        return await self.send(request_of(text))
+
+    async def send(self, request):
+        """The status of the answer to a request as bytes."""
+        if self._in.at_eof():  # the server closes connections that are idle
+            await self.__aenter__()
+        self._out.write(request)
         head = await self._in.readuntil(b"\r\n\r\n")
         length = int(head.lower().split(b"content-length: ", 1)[1].split(b"\r\n", 1)[0])
         await self._in.readexactly(length)

@@ -360,3 +360,20 @@ def _stops(counting):
     time.sleep(0.6)
     assert counting.passes == before
     return before
+
+
+def test_open_files_are_raised_to_what_connections_need():
+    code = """
+import resource, sys
+from leanmatch.serve import Limits, ServeOptions
+from leanmatch.serve.running import OTHER_FILES, _with_open_files
+soft, hard = map(int, sys.argv[1:3])
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+options = _with_open_files(ServeOptions("c", limits=Limits(connections=1000)))
+print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], options.limits.connections)
+"""
+    for soft, hard, expected in ((300, 4000, "1256 1000"), (300, 800, "800 544"), (2000, 2000, "2000 1000")):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(soft), str(hard)], capture_output=True, text=True, check=False
+        )
+        assert done.stdout.strip() == expected, done.stderr

@@ -11,6 +11,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from leanmatch.errors import LeanmatchError, MissingExtraError, UsageError
@@ -21,6 +22,9 @@ VARIABLE = "LEANMATCH_SERVE_OPTIONS"
 """How the options reach worker processes."""
 
 GRACE_SECONDS = 30
+
+OTHER_FILES = 256
+"""Open files that are no connections: the catalogue's, the model's, logs."""
 
 
 def run_server(options: ServeOptions, say: Callable[[str], None] = lambda _: None) -> None:
@@ -37,6 +41,7 @@ def run_server(options: ServeOptions, say: Callable[[str], None] = lambda _: Non
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "uvicorn", "serve", "the server") from error
     read_manifest(options.catalogue)
+    options = _with_open_files(options)
     listener = _listen(options.host, options.port)
     port = listener.getsockname()[1]
     say(_announcement(options, port))
@@ -127,6 +132,22 @@ def _run_workers(options: ServeOptions, listener: socket.socket, common: dict[st
         for name in (VARIABLE, MULTIPROCESS):
             os.environ.pop(name, None)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _with_open_files(options: ServeOptions) -> ServeOptions:
+    """Let the process open a file for every connection; fewer connections where the system allows no more."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows has no such limit
+        return options
+    wanted = options.limits.connections + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return options
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    connections = min(options.limits.connections, max(allowed - OTHER_FILES, allowed // 2))
+    return replace(options, limits=replace(options.limits, connections=connections))
 
 
 def _listen(host: str, port: int) -> socket.socket:

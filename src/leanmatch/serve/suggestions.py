@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from leanmatch.index import Catalogue
@@ -10,7 +12,8 @@ SUGGESTIONS = 8
 SAMPLES = 6
 
 _MOST_ROWS = 5_000
-_LOOKED_AT = 200
+_LOOKED_AT = 1_000
+_SENTENCE_END = re.compile(r"[.!?;](?=\s|$)")
 _SHORTEST, _LONGEST = 8, 48
 _BETWEEN = "\0"
 
@@ -42,22 +45,24 @@ class Suggester:
 
 
 def sample_queries(catalogue: Catalogue, most: int = SAMPLES) -> list[str]:
-    """Queries to begin with: the first words of items from all over the catalogue, no two alike at first."""
+    """Queries to begin with: short items or first sentences from all over the catalogue, else first words.
+
+    No two begin with the same word, as long as there are others.
+    """
     rows = range(0, len(catalogue), max(1, len(catalogue) // _LOOKED_AT))
-    candidates = dict.fromkeys(_beginning(catalogue.text(row)) for row in rows)
-    fitting = [text for text in candidates if _SHORTEST <= len(text) <= _LONGEST] or [*candidates][:most]
+    texts = dict.fromkeys(" ".join(catalogue.text(row)[: 8 * _LONGEST].split()) for row in rows)
+    sentences = dict.fromkeys(_SENTENCE_END.split(text, maxsplit=1)[0].rstrip(" .,;:") for text in texts)
+    ranked = [text for text in sentences if _SHORTEST <= len(text) <= _LONGEST]
+    if len(ranked) < most:
+        ranked += [text for text in map(_first_words, sentences) if text and text not in ranked]
     by_word: dict[str, str] = {}
-    for text in fitting:
+    for text in ranked:
         by_word.setdefault(text.split()[0].casefold(), text)
     chosen = list(by_word.values())
-    chosen += [text for text in fitting if text not in by_word.values()][: max(0, most - len(chosen))]
-    step = max(1, len(chosen) // most)
-    return chosen[::step][:most]
+    chosen += [text for text in ranked if by_word[text.split()[0].casefold()] != text]
+    distinct = max(most, len(by_word))
+    return chosen[:distinct][:: max(1, distinct // most)][:most]
 
 
-def _beginning(text: str) -> str:
-    """A text's first sentence or so, cut between words."""
-    words = " ".join(text[: 4 * _LONGEST].split())
-    if len(words) <= _LONGEST:
-        return words.rstrip(" .,;:-")
-    return words[: _LONGEST + 1].rpartition(" ")[0].rstrip(" .,;:-") or words[:_LONGEST]
+def _first_words(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST + 1].rpartition(" ")[0] or text[:_LONGEST]

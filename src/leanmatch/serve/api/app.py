@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,7 +60,7 @@ def create_app(options: ServeOptions, *, encoder: Any = None) -> Gate:
         await service.stop()
         access.flush()
 
-    app = FastAPI(title="leanmatch", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(title="leanmatch", version=__version__, lifespan=lifespan, openapi_url=None)
     app.state.service = service
     install(app, lambda error: metrics.errors.labels(type(error).__name__).inc())
     _add_matching(app, service)
@@ -194,6 +196,14 @@ def _add_page(app: FastAPI) -> None:
             return response
 
     page = Page(directory=STATIC, html=True)
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def description() -> Response:
+        return Response(described(), media_type="application/json")
+
+    @cache
+    def described() -> bytes:  # made once: it is large
+        return json.dumps(app.openapi(), ensure_ascii=False).encode()
 
     @app.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> Response:
