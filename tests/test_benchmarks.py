@@ -44,6 +44,21 @@ def tiny(tmp_path):
     return str(tmp_path / "tiny")
 
 
+def test_the_first_run_is_timed_and_each_command_says_beforehand_how_long_it_takes(tiny, tmp_path, capsys):
+    script = Path(__file__).resolve().parent.parent / "benchmarks" / "bench_first_run.py"
+    specification = importlib.util.spec_from_file_location("bench_first_run", script)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    file = tmp_path / "times.json"
+    flags = ("--rows", "400", "--max-steps", "2", "--minutes", "0.05", "--base", tiny, "--json", str(file))
+    found = module.main(flags)
+    assert found["rows"] == 400 and found["seconds"] > 0 and file.is_file()
+    assert any("training takes about" in line for line in found["train"]["said"])
+    assert any("testing on" in line for line in found["train"]["said"])
+    assert len(found["diagnose"]["said"]) == 2
+    assert "bar: 600 s on two idle cores" in capsys.readouterr().out
+
+
 @pytest.mark.usefixtures("unchanged")
 def test_training_benchmark_measures_every_contestant_and_writes_what_it_prints(
     bench, tiny, tmp_path, capsys

@@ -61,6 +61,22 @@ def test_nothing_significant_says_how_many_pairs_would_be(queries, half, wanted)
     assert "Nothing is significant" in line and f"about {wanted} test pairs" in line
 
 
+def test_all_rows_together_are_not_named_beside_their_parts():
+    lines = advice(
+        evaluation(part("overall", 0.04, 0.01), IN_BETTER, part("out of distribution", 0.03, 0.01))
+    )
+    assert lines[0].startswith("It gained in distribution and out of distribution and lost nowhere")
+
+
+def test_rows_that_are_all_out_of_distribution_are_so():
+    import dataclasses
+
+    twin = dataclasses.replace(part("out of distribution", -0.03, 0.01), same_as="overall")
+    found = evaluation(part("overall", -0.03, 0.01), twin)
+    assert len(warnings(found)) == 1 and "It lost out of distribution" in advice(found)[0]
+    assert not any("No row is out of distribution" in line for line in advice(found))
+
+
 def test_gains_alone_lead_on_and_what_was_not_seen_is_told():
     lines = advice(evaluation(IN_BETTER, part("out of distribution", 0.001, 0.02)))
     assert "compress it" in lines[0] and "No difference was seen out of distribution" in lines[1]

@@ -51,7 +51,11 @@ def fine_tuned(weight, steps=60):
     model, table = base_matcher(), planted_table()
     negatives = [text for text, label in zip(table.positives, table.labels, strict=True) if label == 0]
     matches = table.relevant()
-    loss = ITVReg(model, base_matcher(), weight=weight, sides="both") if weight else PlainLoss(model)
+    loss = (
+        ITVReg(model, base_matcher(), weight=weight, matching="effect", sides="both")
+        if weight
+        else PlainLoss(model)
+    )
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     tokenize = model.preprocess if hasattr(model, "preprocess") else model.tokenize
     draw = random.Random(0)

@@ -126,7 +126,7 @@ def test_itvreg_agrees_with_its_definition(kind, pairs, side, matching, request,
 def test_no_drift_at_the_base_and_its_gradient_pulls_back(kind, request, pair_texts):
     model = request.getfixturevalue(kind)
     features = batch(model, pair_texts)
-    loss = ITVReg(model, model, sides="both")
+    loss = ITVReg(model, model, matching="effect", sides="both")
     loss([dict(f) for f in features], None)
     assert float(loss.components["penalty"]) < 1e-8
     moved(model)
@@ -239,6 +239,26 @@ def test_masking_edits_in_training_only(transformer, pair_texts):
     torch.manual_seed(0)
     assert float(loss.train()([dict(f) for f in features], None)) != pytest.approx(plain, rel=1e-4)
     assert float(loss.eval()([dict(f) for f in features], None)) == pytest.approx(plain, rel=1e-5)
+
+
+def test_defaults_are_those_of_the_command(transformer):
+    """What the README teaches is what ``leanmatch train`` runs."""
+    import dataclasses
+
+    from leanmatch.training import RegularizerOptions
+    from leanmatch.training.options import TrainOptions
+    from leanmatch.training.runs import run_weights
+
+    options = RegularizerOptions()
+    for loss in (ITVReg(transformer, transformer), OutReg(transformer, transformer)):
+        for name in {field.name for field in dataclasses.fields(options)} - {
+            "kind",
+            "weight",
+            "interventions",
+        }:
+            assert getattr(loss, name, getattr(options, name)) == getattr(options, name), name
+        assert loss.weight == max(run_weights(TrainOptions())) > 0
+    assert ITVReg(transformer, transformer).matching == options.matching == "score"
 
 
 def test_defaults_by_encoder(transformer, static):

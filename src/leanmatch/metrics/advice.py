@@ -22,13 +22,19 @@ def main_metric(evaluation: Evaluation) -> str:
 
 
 def compared_slices(evaluation: Evaluation) -> list[tuple[SliceResult, MetricResult]]:
-    """The slices that differ in their rows and were compared, each with its main metric."""
+    """The slices that differ in their rows and were compared, each with its main metric.
+
+    All rows together are one only where they are not cut into in and out of distribution.
+    """
     metric = main_metric(evaluation)
-    return [
+    found = [
         (part, part.metrics[metric])
         for part in evaluation.slices.values()
-        if part.same_as is None and metric in part.metrics and part.metrics[metric].verdict is not None
+        if metric in part.metrics and part.metrics[metric].verdict is not None
+        if part.same_as is None or part.kind in (IN, OUT)
     ]
+    cut = any(part.kind in (IN, OUT) for part, _ in found)
+    return [(part, result) for part, result in found if not (cut and part.kind == OVERALL)]
 
 
 def warnings(evaluation: Evaluation) -> list[str]:
@@ -76,8 +82,8 @@ def advice(evaluation: Evaluation, *, average: float | None = None, steps: int |
         )
     elif not worse and better:
         found.append(
-            f"It gained on {joined([part.name for part in better])} and lost nowhere: compress it (leanmatch "
-            "compress), or index and serve it as it is."
+            f"It gained {_places(better)} and lost nowhere: compress it (leanmatch compress), or index and "
+            "serve it as it is."
         )
         unseen = [(part, result) for part, result in slices if part.kind == OUT and result.verdict != BETTER]
         found += [f"No difference was seen {OUT}. {_more_pairs(*one)}" for one in unseen]
@@ -108,6 +114,16 @@ def _more_pairs(part: SliceResult, result: MetricResult) -> str:
         f"{part.n_queries:,} queries show differences above {100 * half:.1f} points; for "
         f"{100 * WORTH_SEEING:g} point give about {rounded:,} test pairs."
     )
+
+
+def _places(parts: Sequence[SliceResult]) -> str:
+    """Slices in a sentence.
+
+    >>> from types import SimpleNamespace as Part
+    >>> _places([Part(name=IN, kind=IN), Part(name="shop=A", kind="column value")])
+    'in distribution and on shop=A'
+    """
+    return joined([part.name if part.kind in (IN, OUT, OVERALL) else f"on {part.name}" for part in parts])
 
 
 def joined(names: Sequence[str]) -> str:

@@ -21,6 +21,8 @@ MATCHINGS = ("effect", "score", "one-sided")
 PAIRS = ("all", "diagonal")
 SIDES = ("alternate", "both", "anchor", "positive")
 NEGATIVES = ("given", "mined", "none")
+DEFAULT_WEIGHT = 0.3
+"""Of a regularizer: that of the losses by themselves, and what ``weight="auto"`` tries beside 0."""
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
@@ -43,7 +45,7 @@ def _above_zero(name: str, value: float) -> None:
 
 @dataclass(frozen=True)
 class RegularizerOptions:
-    """Which regularizer, how strong, and how it intervenes.
+    """Which regularizer, how strong, and how it intervenes. Its defaults are those of the losses, too.
 
     Attributes:
         kind: one of :data:`REGULARIZERS`.

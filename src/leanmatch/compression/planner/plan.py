@@ -46,6 +46,7 @@ from leanmatch.compression.spec import CompressionSpec, LayerSpec
 from leanmatch.compression.stf.factorizer import STF
 from leanmatch.errors import ModelError, UsageError
 from leanmatch.files import write_json
+from leanmatch.metrics.pace import in_words
 
 Rung: TypeAlias = tuple[str, CompressionSpec]
 """A budget in words, and what it is met with."""
@@ -344,6 +345,8 @@ class Planner:
                 isinstance(layer.factors, FactoredMatrix) and hasattr(layer, "in_features")
                 for layer in compressed_layers(model).values()
             )
+            if self.training.steps is None:
+                self.report(f"{label}: training takes about {in_words(60 * self.training.minutes)}")
             with self._timed("training"):
                 history = train_factors(
                     model,

@@ -16,7 +16,7 @@ from leanmatch.interventions.vocabulary import TokenVocabulary
 from leanmatch.training.features import Features
 from leanmatch.training.losses.contrastive import CONTRASTIVE_CITATION
 from leanmatch.training.losses.outreg import RegularizedLoss, anchors_and_documents
-from leanmatch.training.options import SIDES
+from leanmatch.training.options import DEFAULT_WEIGHT, SIDES, RegularizerOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +43,7 @@ class ITVReg(RegularizedLoss):
             and its tokenizer has a mask token, delete otherwise).
         per_text: edited copies of each text. One costs about half a plain step for each side.
         unit: ``token`` or ``word``.
-        matching: ``effect``, ``score`` or ``one-sided``.
+        matching: ``score`` (ahead of the others in docs/results/ood.md), ``effect`` or ``one-sided``.
         pairs: ``all`` or ``diagonal``.
         sides: ``anchor``, ``positive``, ``both``, or ``alternate``: one of the two, drawn for each step.
         contrastive, mini_batch_size: see :class:`~leanmatch.training.losses.PlainLoss`.
@@ -54,13 +54,13 @@ class ITVReg(RegularizedLoss):
         model: Any,
         base: Any,
         *,
-        weight: float = 1.0,
-        interventions: str = "auto",
-        per_text: int = 1,
-        unit: str = "token",
-        matching: str = "effect",
-        pairs: str = "all",
-        sides: str = "alternate",
+        weight: float = DEFAULT_WEIGHT,
+        interventions: str = RegularizerOptions.interventions,
+        per_text: int = RegularizerOptions.per_text,
+        unit: str = RegularizerOptions.unit,
+        matching: str = RegularizerOptions.matching,
+        pairs: str = RegularizerOptions.pairs,
+        sides: str = RegularizerOptions.sides,
         contrastive: nn.Module | Callable[[Any], nn.Module] | None = None,
         mini_batch_size: int | None = None,
     ) -> None:

@@ -13,7 +13,7 @@ from leanmatch.errors import UsageError
 from leanmatch.training.base_scores import FrozenBase
 from leanmatch.training.features import Features
 from leanmatch.training.losses.contrastive import PlainLoss
-from leanmatch.training.options import PAIRS
+from leanmatch.training.options import DEFAULT_WEIGHT, PAIRS, RegularizerOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,8 +35,8 @@ class RegularizedLoss(PlainLoss):
         model: Any,
         base: Any,
         *,
-        weight: float = 1.0,
-        pairs: str = "all",
+        weight: float = DEFAULT_WEIGHT,
+        pairs: str = RegularizerOptions.pairs,
         contrastive: nn.Module | Callable[[Any], nn.Module] | None = None,
         mini_batch_size: int | None = None,
     ) -> None:

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from leanmatch.training.options import DEFAULT_WEIGHT
+
 if TYPE_CHECKING:
     from typing import TypeAlias
 
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4)
 """Shares of the trained weights that ``average="auto"`` may try; above 1 goes on as training went."""
-WEIGHTS = (0.0, 0.3)
+WEIGHTS = (0.0, DEFAULT_WEIGHT)
 """Regularizer weights that ``weight="auto"`` tries, a training run each; 0 is plain fine-tuning."""
 EVIDENCE = 0.5
 """Standard errors by which a share other than 1 must be ahead of the trained models as they are."""
