@@ -99,6 +99,7 @@ def test_the_number_of_tokens_that_fit_is_that_of_the_killed_run(table, tmp_path
         budgets.append(found.options.budget)
         assert any("tokens for each of 2 models" in message for message in said)
     assert budgets == [2000, 2000]
+    assert any("too few to name one: give it more time" in line for line in found.advice)
     other = diagnose(Model(1), table, against=Model(2), kept=kept, options=DiagnoseOptions(minutes=0.6))
     assert other.options.budget == 24000, "other options are another run"
 

@@ -29,6 +29,8 @@ from leanmatch.types import EncodeFunction, JsonValue
 Both: TypeAlias = tuple[TokenImportance, TokenImportance]
 """Of the model and of the base."""
 
+FEW_PAIRS = 100
+"""Pairs whose words should be looked at."""
 JUDGED_PAIRS = 40
 """Pairs on which the faithfulness of the importance is measured."""
 
@@ -212,7 +214,7 @@ def diagnose(
             table, parts, shown, scores, ranks, look.at(np.array(list(shown), np.int64), options.max_words)
         ),
         options=options,
-        advice=tuple(advice(measured, average=average, steps=steps)),
+        advice=(*advice(measured, average=average, steps=steps), *_more_words(sample, matching, options)),
     )
 
 
@@ -328,6 +330,18 @@ def _judged(
 
 def _shuffled(rows: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     return np.random.default_rng(seed).permutation(rows)
+
+
+def _more_words(sample: PairSample, matching: NDArray[np.int64], options: DiagnoseOptions) -> list[str]:
+    """Advice where too few pairs' words were looked at to name one."""
+    looked_at = len(sample.rows)
+    if looked_at >= min(len(matching), FEW_PAIRS):
+        return []
+    wanted = max(1, round(options.minutes * FEW_PAIRS / max(1, looked_at)))
+    return [
+        f"The words of only {looked_at:,} of {len(matching):,} matching pairs were looked at, too few to "
+        f"name one: give it more time (diagnose --minutes {wanted})."
+    ]
 
 
 def _cut(found: Both, options: DiagnoseOptions) -> list[str]:
