@@ -46,7 +46,7 @@ def test_truncated_files(saved, tmp_path, file):
     folder = copy_of(saved, tmp_path)
     content = (folder / file).read_bytes()
     (folder / file).write_bytes(content[: len(content) // 2])
-    with pytest.raises(ModelError, match="cannot be loaded"):
+    with pytest.raises(ModelError, match=r"cannot be loaded|modules\.json is not JSON"):
         load_matcher(folder, device="cpu")
 
 

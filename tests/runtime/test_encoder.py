@@ -143,7 +143,7 @@ def test_order_duplicates_and_batches_do_not_matter(tiny) -> None:
 def test_progress_goes_to_stderr(tiny, capsys) -> None:
     load(tiny("bert")[0]).encode(["a", "b"], show_progress=True)
     captured = capsys.readouterr()
-    assert "encode" in captured.err and not captured.out
+    assert "encoding" in captured.err and not captured.out
 
 
 @pytest.mark.parametrize(

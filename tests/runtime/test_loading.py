@@ -77,7 +77,7 @@ def test_a_damaged_file_is_named(tiny, tmp_path: Path, name: str) -> None:
         ({"num_attention_heads": 7}, "no multiple of the number of heads"),
         ({"num_hidden_layers": 3}, r"encoder\.layer\.2\..* should"),
         ({"intermediate_size": 81}, r"feed-forward input: weights are \(80, 48\), expected \(81, 48\)"),
-        ({"hidden_size": "48"}, "hidden_size is '48', not a positive whole number"),
+        ({"hidden_size": "48"}, "hidden_size is '48', not a whole number from 1 to 16,777,216"),
         ({"hidden_act": "mish"}, "no activation 'mish'"),
     ],
 )

@@ -11,11 +11,11 @@ import itertools
 import json
 import re
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from leanmatch.errors import LeanmatchError, ModelError
 from leanmatch.formats.json_files import read_value
-from leanmatch.formats.layout import LEGACY_MODULES
+from leanmatch.formats.layout import LEGACY_MODULES, module_folders
 from leanmatch.formats.provenance import FILE_NAME as PROVENANCE
 from leanmatch.formats.provenance import read_provenance
 
@@ -111,19 +111,13 @@ def earlier_fingerprints(folder: str | Path) -> frozenset[str]:
 def _module_folders(folder: Path) -> list[tuple[Path, bool]]:
     """The folders of a model's modules, and whether leanmatch knows the kind of module."""
     try:
-        entries = read_value(folder / "modules.json", _MOST_CONFIG_BYTES, "")
-    except LeanmatchError:
+        modules = module_folders(folder, read_value(folder / "modules.json", _MOST_CONFIG_BYTES, ""))
+    except LeanmatchError:  # a plain transformer, or a folder that does not load
         return [(folder, True)]
     homes = {folder: True}
-    for entry in entries if isinstance(entries, list) else []:
-        if not isinstance(entry, Mapping):
-            continue
-        inside = PurePosixPath(str(entry.get("path", "")))
-        if inside.is_absolute() or ".." in inside.parts:
-            continue
-        kind = str(entry.get("type", "")).rpartition(".")[2]
+    for kind, home in modules:
         known = kind == "CompressedTransformer" or any(kind == module.name for module in LEGACY_MODULES)
-        homes[folder / inside] = homes.get(folder / inside, True) and known
+        homes[home] = homes.get(home, True) and known
     return list(homes.items())
 
 

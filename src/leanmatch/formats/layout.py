@@ -11,11 +11,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
+from leanmatch.errors import FormatError, ModelError
 from leanmatch.files import write_json
+from leanmatch.formats.json_files import read_value
 from leanmatch.types import JsonValue
 
 Config = dict[str, JsonValue]
@@ -32,10 +34,61 @@ POOLING_KEYS: Mapping[str, str] = MappingProxyType(
 )
 """Pooling modes and their boolean keys, in the order in which old versions concatenate them."""
 
+MOST_CONFIG_BYTES = 64 * 2**20
+"""Tokenizers' configurations list their added tokens; no real one comes near this size."""
+
 MAX_TOKENIZER_LENGTH = 10**9
 """Tokenizers without a limit say so by a number larger than this."""
 
 _TEXT_ONLY = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
+
+
+MOST_MODULES = 64
+"""No model of sentence-transformers has more modules."""
+
+
+def module_folders(folder: Path, entries: object) -> list[tuple[str, Path]]:
+    """Class name and folder of each module in the content of a ``modules.json``.
+
+    Raises:
+        ModelError: no list of modules, or a path that leads out of the model's folder.
+    """
+    file = folder / "modules.json"
+    if not isinstance(entries, list) or not all(isinstance(one, dict) and "type" in one for one in entries):
+        raise ModelError(
+            f"{file} is no list of modules", remedy="the folder is damaged: save or copy it again"
+        )
+    if len(entries) > MOST_MODULES:
+        raise ModelError(
+            f"{file} lists {len(entries):,} modules, more than {MOST_MODULES}",
+            remedy="the folder is damaged: save or copy it again",
+        )
+    found = []
+    for entry in entries:
+        path = entry.get("path", "")
+        inside = PurePosixPath(path) if isinstance(path, str) else None
+        if inside is None or inside.is_absolute() or ".." in inside.parts or "\\" in str(path):
+            raise ModelError(
+                f"{file} names the module folder {path!r:.80}, which is not inside the model's folder",
+                remedy="do not use a model that you do not trust; else save it again",
+            )
+        found.append((str(entry["type"]).rpartition(".")[2], folder / inside))
+    return found
+
+
+def check_modules(folder: Path) -> None:
+    """Refuse a model folder whose ``modules.json`` is damaged or leads out of it; without one, nothing.
+
+    Raises:
+        ModelError: see :func:`module_folders`.
+    """
+    file = folder / "modules.json"
+    if file.is_file():
+        try:
+            entries = read_value(file, MOST_CONFIG_BYTES, "save or copy the folder again")
+        except FormatError as error:
+            raise ModelError(error.problem, remedy=error.remedy) from error
+        module_folders(folder, entries)
 
 
 class NotExpressibleError(Exception):

@@ -15,6 +15,7 @@ from leanmatch.errors import MissingExtraError, ModelError
 from leanmatch.formats.artifact.reader import is_artifact, read_artifact
 from leanmatch.formats.devices import resolve_device
 from leanmatch.formats.encoder import Encoder
+from leanmatch.formats.layout import check_modules
 from leanmatch.formats.provenance import read_provenance
 from leanmatch.formats.quiet import quiet_bars
 from leanmatch.models import SentenceSettings
@@ -112,6 +113,7 @@ def load_matcher(name_or_folder: str | Path, device: str = "auto") -> SentenceTr
     place = resolve_device(device)
     if folder is None:
         return with_settings(_from_hub(str(name_or_folder), place), name_or_folder)
+    check_modules(folder)
     settings = read_settings(folder)
     model = _open_artifact(folder, place) if is_artifact(folder) else open_folder(folder, place)
     if model.truncate_dim is None:  # older versions of sentence-transformers do not read it

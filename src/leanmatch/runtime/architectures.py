@@ -31,6 +31,11 @@ ACTIVATIONS: Mapping[str, str] = MappingProxyType(
 """Names in ``config.json`` to names in csrc/encoder/ops/ops.h."""
 
 
+MOST_LAYERS = 1024
+MOST_SIZE = 1 << 24
+"""No width, inner size or padding id is larger."""
+
+
 @dataclass(frozen=True)
 class BlockNames:
     """Module names inside one layer."""
@@ -180,17 +185,25 @@ def read_sizes(config: Mapping[str, Any]) -> tuple[Architecture, Sizes]:
                 f"the native runtime does not run {model_type} with {key} = {config[key]!r}"
             )
     width, heads, inner, layers = (_positive(config, key) for key in architecture.keys[:4])
+    if layers > MOST_LAYERS:
+        raise ModelError(
+            f"config.json: {architecture.keys[3]} is {layers:,}, more than {MOST_LAYERS:,}",
+            remedy="the folder is damaged: save or copy it again",
+        )
     activation = config.get(architecture.keys[4], "gelu_new" if model_type == "albert" else "gelu")
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise UnsupportedError(
             f"the native runtime has no activation {activation!r}", remedy=f"it has {', '.join(ACTIVATIONS)}"
         )
     groups = _positive(config, "num_hidden_groups") if model_type == "albert" else layers
     pad_id = None
     if architecture.counts_from_pad:
-        pad_id = (
-            architecture.pad_id if architecture.pad_id is not None else int(config.get("pad_token_id", 1))
-        )
+        pad_id = architecture.pad_id if architecture.pad_id is not None else config.get("pad_token_id", 1)
+        if isinstance(pad_id, bool) or not isinstance(pad_id, int) or not 0 <= pad_id < MOST_SIZE:
+            raise ModelError(f"config.json: pad_token_id is {pad_id!r:.40}", remedy="the folder is damaged")
+    eps = config.get("layer_norm_eps", architecture.eps)
+    if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 <= eps < 1:
+        raise ModelError(f"config.json: layer_norm_eps is {eps!r:.40}", remedy="the folder is damaged")
     return architecture, Sizes(
         width=width,
         heads=heads,
@@ -198,7 +211,7 @@ def read_sizes(config: Mapping[str, Any]) -> tuple[Architecture, Sizes]:
         blocks=groups,
         order=tuple(int(i / (layers / groups)) for i in range(layers)),
         activation=ACTIVATIONS[activation],
-        eps=float(config.get("layer_norm_eps", architecture.eps)),
+        eps=float(eps),
         pad_id=pad_id,
     )
 
@@ -226,8 +239,9 @@ def relative_bias(table: np.ndarray[Any, Any], span: int, *, most: int = 128) ->
 
 def _positive(config: Mapping[str, Any], key: str) -> int:
     value = config.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_SIZE:
         raise ModelError(
-            f"config.json: {key} is {value!r}, not a positive whole number", remedy="the folder is damaged"
+            f"config.json: {key} is {value!r:.40}, not a whole number from 1 to {MOST_SIZE:,}",
+            remedy="the folder is damaged: save or copy it again",
         )
     return value

@@ -226,7 +226,13 @@ class Encoder:
         return prompt
 
     def _run(self, ids: Any, offsets: Any, threads: int, normalize: bool, shown: Sequence[str]) -> Vectors:
-        vectors: Vectors = self._native.encode(ids, offsets, threads)
+        try:
+            vectors: Vectors = self._native.encode(ids, offsets, threads)
+        except ValueError as error:  # an id without a row, more tokens than positions
+            raise ModelError(
+                f"{self.name}: {error}",
+                remedy="its tokenizer and its weights do not belong together: save or copy the folder again",
+            ) from error
         if vectors.shape[1] != self.dimension:  # truncate_dim
             vectors = np.ascontiguousarray(vectors[:, : self.dimension])
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -26,7 +26,7 @@ from leanmatch.runtime.build import (
 from leanmatch.runtime.encoder import Encoder
 from leanmatch.runtime.fallback import FallbackEncoder, fall_back
 from leanmatch.runtime.heads import build_heads
-from leanmatch.runtime.modules import Layout, read_json, read_layout
+from leanmatch.runtime.modules import Layout, read_config, read_layout
 from leanmatch.runtime.path_choice import Chooser
 from leanmatch.runtime.paths import best_level, check_precision, quantize_rows
 from leanmatch.runtime.ranges import cache_file, read_ranges, short, write_ranges
@@ -115,7 +115,7 @@ def load_native(folder: Path, *, name: str, weights: str = "stored", timed: bool
             if layout.is_static:
                 fields = build_static(source.matrix(_static_name(source)), level)
             else:
-                config = read_json(layout.transformer / "config.json")
+                config = read_config(layout.transformer / "config.json")
                 architecture, sizes = read_sizes(config)
                 if compressed or weights == "int8":  # layers that may round by the ranges of their inputs
                     cache = cache_file(folder, weights, level)
@@ -138,10 +138,10 @@ def load_native(folder: Path, *, name: str, weights: str = "stored", timed: bool
                 again = build_transformer(source, architecture, sizes, chooser, level, known)
                 graph = module.Encoder(fields | {"blocks": again["blocks"]})
         provenance = read_provenance(folder)
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RuntimeError) as error:
         # A shape that does not fit its neighbours (std::invalid_argument), or JSON of another form.
         raise ModelError(
-            f"{folder}: {type(error).__name__}: {error}",
+            f"{folder}: {error if isinstance(error, ValueError) else f'{type(error).__name__}: {error}'}",
             remedy="the folder's files do not belong together: save or copy it again",
         ) from error
     return Encoder(

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from leanmatch.errors import ModelError
-from leanmatch.formats.layout import POOLING_KEYS
+from leanmatch.formats.layout import MOST_CONFIG_BYTES, POOLING_KEYS, module_folders
 from leanmatch.models.prompts import CONFIG_FILE
 from leanmatch.models.settings import MODEL_TYPE, SentenceSettings
 from leanmatch.runtime.architectures import UnsupportedError
@@ -83,9 +83,7 @@ def read_layout(folder: Path) -> Layout:
         settings.check_similarity(folder, normalized=False)
         return _layout(folder, folder, ("mean",), (), settings)
     entries = read_json(folder / "modules.json")
-    if not isinstance(entries, list) or not all(isinstance(one, dict) and "type" in one for one in entries):
-        raise ModelError(f"{folder / 'modules.json'} is no list of modules", remedy="the folder is damaged")
-    modules = [(str(one["type"]).rpartition(".")[2], folder / str(one.get("path", ""))) for one in entries]
+    modules = module_folders(folder, entries)
     if any(entry.get("kwargs") for entry in entries):
         raise UnsupportedError("the native runtime has no modules with arguments (kwargs in modules.json)")
     first, home = modules[0] if modules else ("nothing", folder)
@@ -119,11 +117,30 @@ def read_json(path: Path) -> Any:
         ModelError: it is missing or damaged.
     """
     try:
+        size = path.stat().st_size
+        if size > MOST_CONFIG_BYTES:
+            raise ModelError(
+                f"{path} has {size:,} bytes, more than {MOST_CONFIG_BYTES:,}", remedy="save or copy it again"
+            )
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelError(f"the model folder lacks {path}", remedy="save or copy it again") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read: {error}", remedy="save or copy it again") from error
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a model folder.
+
+    Raises:
+        ModelError: it is missing or damaged, or no object.
+    """
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise ModelError(
+            f"{path} holds a {type(config).__name__}, not an object", remedy="save or copy it again"
+        )
+    return config
 
 
 def _layout(
@@ -136,7 +153,7 @@ def _layout(
     pools_prompt: bool = True,
 ) -> Layout:
     file = next((one for one in (home / name for name in _TRANSFORMER_FILES) if one.is_file()), None)
-    options = read_json(file) if file is not None and not is_static else {}
+    options = read_config(file) if file is not None and not is_static else {}
     for key, value in options.items():
         if key not in _PLAIN_OPTIONS:
             if value not in (None, {}, []):
@@ -146,6 +163,10 @@ def _layout(
         if known is not None and value not in (None, *known):
             raise UnsupportedError(f"the native runtime has no {key} = {value!r:.80} ({file})")
     length = options.get("max_seq_length")
+    if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 1):
+        raise ModelError(
+            f"{file}: max_seq_length is {length!r:.40}, not a whole number from 1", remedy="correct the file"
+        )
     lower = bool(options.get("do_lower_case", False))
     return Layout(
         folder,
@@ -153,7 +174,7 @@ def _layout(
         is_static,
         pooling,
         heads,
-        length if length is None else int(length),
+        length,
         lower,
         settings,
         pools_prompt,
@@ -189,20 +210,20 @@ def _settings(folder: Path) -> SentenceSettings:
 
 def _pooling(folder: Path) -> tuple[tuple[str, ...], bool]:
     """Modes, and whether the tokens of a prompt take part."""
-    config = read_json(folder / "config.json")
+    config = read_config(folder / "config.json")
     if "pooling_mode" in config:
         modes = config["pooling_mode"]
         chosen = (modes,) if isinstance(modes, str) else tuple(modes)
     else:
         chosen = tuple(mode for mode, key in POOLING_KEYS.items() if config.get(key, False))
-    unknown = [mode for mode in chosen if mode not in POOLING_KEYS]
+    unknown = [mode for mode in chosen if not isinstance(mode, str) or mode not in POOLING_KEYS]
     if unknown or not chosen:
         raise UnsupportedError(f"the native runtime has no pooling {unknown or config}")
     return chosen, config.get("include_prompt", True) is not False
 
 
 def _dense(folder: Path, place: int) -> HeadFolder:
-    config = read_json(folder / "config.json")
+    config = read_config(folder / "config.json")
     name = str(config.get("activation_function", "torch.nn.modules.activation.Tanh")).rpartition(".")[2]
     plain = (
         config.get("module_input_name", _SENTENCE) == _SENTENCE

@@ -14,7 +14,7 @@ from leanmatch.errors import DataError, ModelError, UsageError
 from leanmatch.formats.layout import MAX_TOKENIZER_LENGTH
 from leanmatch.models import TokenCounts, count_encodings
 from leanmatch.runtime.architectures import UnsupportedError
-from leanmatch.runtime.modules import Layout, read_json
+from leanmatch.runtime.modules import Layout, read_config
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -49,9 +49,23 @@ class TextTokenizer:
         """What the tokenizer makes of each text, the prompt before it included."""
         if prompt:
             texts = [prompt + text for text in texts]
-        if len(texts) == 1:  # encode_batch wakes its threads even for one
-            return [self.tokenizer.encode(texts[0], add_special_tokens=self._add_special)]
-        return list(self.tokenizer.encode_batch(list(texts), add_special_tokens=self._add_special))
+        try:
+            if len(texts) == 1:  # encode_batch wakes its threads even for one
+                return [self.tokenizer.encode(texts[0], add_special_tokens=self._add_special)]
+            return list(self.tokenizer.encode_batch(list(texts), add_special_tokens=self._add_special))
+        except Exception as error:  # tokenizers raises plain Exception, and TypeError for what is no UTF-8
+            for row, text in enumerate(texts):
+                if any("\ud800" <= mark <= "\udfff" for mark in text):
+                    raise DataError(
+                        "a text holds half of a surrogate pair, which is no character",
+                        line=row + 1,
+                        value=text,
+                        remedy="decode it from its bytes again",
+                    ) from error
+            raise ModelError(
+                f"the model's tokenizer fails on a text: {error}",
+                remedy="the model's folder is damaged: save or copy it again",
+            ) from error
 
     def count(self, encodings: Sequence[Encoding]) -> TokenCounts:
         """How many tokens the model reads, and how many are cut off."""
@@ -86,7 +100,13 @@ def pack(lists: Sequence[Sequence[int]]) -> tuple[Ids, Offsets]:
     """
     offsets = np.zeros(len(lists) + 1, dtype=np.int64)
     np.cumsum([len(one) for one in lists], out=offsets[1:])
-    return np.fromiter(chain.from_iterable(lists), dtype=np.int32, count=int(offsets[-1])), offsets
+    try:
+        return np.fromiter(chain.from_iterable(lists), dtype=np.int32, count=int(offsets[-1])), offsets
+    except OverflowError as error:
+        raise ModelError(
+            f"a token id does not fit 32 bits: {error}",
+            remedy="the model's tokenizer is damaged: save or copy its folder again",
+        ) from error
 
 
 def checked_ids(lists: Sequence[Sequence[int]], vocabulary: int) -> list[list[int]]:
@@ -130,6 +150,7 @@ def read_tokenizer(layout: Layout, config: dict[str, Any], most_tokens: int | No
         UnsupportedError: the folder has no fast tokenizer.
     """
     tokenizer = _open(layout, config)
+    check_unknown(tokenizer, layout.transformer)
     if layout.is_static:
         truncation = tokenizer.truncation or {}  # what the file asks for; sentence-transformers keeps it
         return TextTokenizer(
@@ -141,7 +162,7 @@ def read_tokenizer(layout: Layout, config: dict[str, Any], most_tokens: int | No
     if layout.lower:
         _lower(tokenizer)
     file = layout.transformer / "tokenizer_config.json"
-    options = read_json(file) if file.is_file() else {}
+    options = read_config(file) if file.is_file() else {}
     padding = options.get("padding_side") or (tokenizer.padding or {}).get("direction", "right")
     if padding != "right":
         raise UnsupportedError("the native runtime has no padding on the left, which moves token positions")
@@ -150,6 +171,12 @@ def read_tokenizer(layout: Layout, config: dict[str, Any], most_tokens: int | No
     if layout.max_tokens is None:
         limits.append(options.get("model_max_length"))
         limits.append(config.get("max_position_embeddings"))
+    for limit in limits:
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float)):
+            raise ModelError(
+                f"{layout.transformer}: the longest text is {limit!r:.40}, not a number of tokens",
+                remedy="correct model_max_length in tokenizer_config.json, or max_position_embeddings",
+            )
     known = [int(one) for one in limits if one is not None and one < MAX_TOKENIZER_LENGTH]
     longest = min(known) if known else None
     special = tokenizer.num_special_tokens_to_add(False)
@@ -188,14 +215,34 @@ def _from_vocabulary(layout: Layout, vocabulary: Path) -> Tokenizer:
     from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 
     file = layout.transformer / "tokenizer_config.json"
-    options = read_json(file) if file.is_file() else {}
-    made = BertWordPieceTokenizer(
-        str(vocabulary),
-        lowercase=bool(options.get("do_lower_case", True)),
-        strip_accents=options.get("strip_accents"),
-        handle_chinese_chars=bool(options.get("tokenize_chinese_chars", True)),
-    )
+    options = read_config(file) if file.is_file() else {}
+    try:
+        made = BertWordPieceTokenizer(
+            str(vocabulary),
+            lowercase=bool(options.get("do_lower_case", True)),
+            strip_accents=options.get("strip_accents"),
+            handle_chinese_chars=bool(options.get("tokenize_chinese_chars", True)),
+        )
+    except Exception as error:  # tokenizers raises plain Exception
+        raise ModelError(
+            f"{vocabulary} cannot be read: {error}", remedy="save or copy the folder again"
+        ) from error
     return made._tokenizer
+
+
+def check_unknown(tokenizer: Tokenizer, folder: Path) -> None:
+    """Refuse a tokenizer that fails on characters outside its vocabulary, before a text with one comes.
+
+    Raises:
+        ModelError: its vocabulary lacks the token for them.
+    """
+    try:
+        tokenizer.encode("a \U00013000", add_special_tokens=True)  # a hieroglyph
+    except Exception as error:  # tokenizers raises plain Exception
+        raise ModelError(
+            f"the tokenizer in {folder} fails on characters that it does not know: {error}",
+            remedy="the vocabulary is damaged: save or copy the folder again",
+        ) from error
 
 
 def _lower(tokenizer: Tokenizer) -> None:

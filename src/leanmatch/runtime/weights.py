@@ -81,10 +81,20 @@ def read_tensor(path: Path, file: Any, name: str) -> Floats:
     Raises:
         ModelError: another dtype, or numbers that are not finite.
     """
-    part = file.get_slice(name)
-    values = _bfloat16(path, name) if part.get_dtype() == "BF16" else file.get_tensor(name)
+    from safetensors import SafetensorError
+
+    try:
+        part = file.get_slice(name)
+        values = _bfloat16(path, name) if part.get_dtype() == "BF16" else file.get_tensor(name)
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+        raise ModelError(
+            f"{path}: {name} cannot be read: {error}", remedy="save or copy the folder again"
+        ) from error
     if values.dtype.kind != "f":
-        raise ModelError(f"{path}: {name} has the dtype {values.dtype}, not a floating one")
+        raise ModelError(
+            f"{path}: {name} has the dtype {values.dtype}, not a floating one",
+            remedy="save or copy the folder again",
+        )
     values = np.ascontiguousarray(values, dtype=np.float32)
     if not np.isfinite(values).all():
         raise ModelError(f"{path}: {name} holds NaN or infinite numbers", remedy="the weights are damaged")
@@ -156,10 +166,11 @@ def open_safetensors(path: Path) -> Iterator[Any]:
             remedy="save the model again: SentenceTransformer.save_pretrained writes it",
         )
     try:
-        with safe_open(str(path), framework="np") as file:
-            yield file
+        opened = safe_open(str(path), framework="np")
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read: {error}", remedy="save or copy the folder again") from error
+    with opened as file:
+        yield file
 
 
 def expect_vector(weights: Weights, tensor: str, length: int) -> Floats:
