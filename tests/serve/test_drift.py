@@ -102,7 +102,18 @@ def test_it_is_written_without_texts(reference, tmp_path):
     again = Reference.read(path)
     assert np.array_equal(again.vocabulary, reference.vocabulary) and again.column == reference.column
     assert again.profile.scripts == reference.profile.scripts and again.held_out == reference.held_out
-    for damage in ("", "{}", '{"format": "other"}'):
+    sound = json.loads(path.read_text())
+    wrong = (
+        {"queries": 1e400},
+        {"scores": [float("nan")]},
+        {"scripts": {"Latin": "x"}},
+        {"categories": [[]]},
+        {"column": 3},
+        {"source": None},
+        {"vocabulary": "AAA"},
+    )
+    hurt = [json.dumps({**sound, **change}) for change in wrong]
+    for damage in ("", "{}", '{"format": "other"}', "[]", '{"format": ' + "[" * 100_000, *hurt):
         path.write_text(damage)
         with pytest.raises(FormatError, match="is no reference"):
             Reference.read(path)

@@ -49,7 +49,9 @@ rows = [{"id": f"i{n}", "text": f"thing number {n}", "price": n / 2, "shop": "AB
 (place / "items.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in rows))
 (place / "more.csv").write_text("id,text,price,shop\\nnew,purple socks,3.5,C\\n")
 (place / "gone.txt").write_text("i0\\n")
-run("index", "build", "model", place / "items.jsonl", "-o", place / "c", "--json")
+(place / "model").mkdir()
+(place / "model" / "modules.json").write_text("[]")
+run("index", "build", place / "model", place / "items.jsonl", "-o", place / "c", "--json")
 run("index", "add", place / "c", place / "more.csv", "--json")
 run("index", "delete", place / "c", place / "gone.txt", "--json")
 run("index", "check", place / "c", "--json")
@@ -105,6 +107,8 @@ def test_index_and_serve_need_none_of_them(tmp_path):
 def test_what_needs_them_says_so(tmp_path, arguments, needs):
     (tmp_path / "pairs.csv").write_text("anchor,positive\na,b\n")
     (tmp_path / "items.parquet").write_bytes(b"PAR1")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "modules.json").write_text("[]")
     code = BLOCK + textwrap.dedent(f"""
         import os
         os.chdir({str(tmp_path)!r})

@@ -105,6 +105,22 @@ class Catalogue:
         """The texts; made anew at each use."""
         return [str(text) for text in self._items.texts.tolist()]
 
+    def extra(self, name: str) -> Path | None:
+        """The further file of a name, after a look at its checksum; None where there is none.
+
+        Raises:
+            FormatError: it is not there any more, or damaged.
+        """
+        stored = self.manifest.extras.get(name)
+        if stored is None:
+            return None
+        path = self.folder / stored.name
+        try:
+            VERIFIED.check(path, stored)
+        except FileNotFoundError as error:
+            raise missing_file(self.folder, error) from error
+        return path
+
     def row(self, name: str) -> int | None:
         """The row of an identifier, None where there is none."""
         return self._row.get(name)

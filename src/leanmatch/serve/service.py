@@ -345,10 +345,10 @@ class Service:
     def _watch_drift(self, engine: Engine) -> None:
         catalogue = engine.catalogue
         self._counter = TokenCounter(getattr(engine.encoder, "tokenizer", None))
-        stored = catalogue.manifest.extras.get(REFERENCE)
         try:
+            stored = catalogue.extra(REFERENCE)
             reference = (
-                Reference.read(catalogue.folder / stored.name)
+                Reference.read(stored)
                 if stored is not None
                 else catalogue_reference(catalogue, self._counter)
             )

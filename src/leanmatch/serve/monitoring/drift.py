@@ -48,6 +48,7 @@ MOST_CATEGORIES = 40
 
 _SCORE_BINS = 10
 _FORMAT = "leanmatch-reference-1"
+_DAMAGED = (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -146,11 +147,18 @@ class Reference:
                 categories=Counter(found["categories"]),
                 scores=[float(score) for score in found["scores"]],
             )
+            counts = [*profile.scripts.values(), *profile.languages.values(), *profile.categories.values()]
+            numbers = [*counts, *profile.scores, float(found["held_out"])]
+            if not all(isinstance(count, int) for count in counts) or not np.isfinite(numbers).all():
+                raise ValueError("a count is no number")
+            column = found["column"]
+            if not isinstance(column, str | None) or not isinstance(found["source"], str):
+                raise ValueError(f"column {column!r:.80}")
             vocabulary = np.frombuffer(base64.b64decode(found["vocabulary"]), "<i8").astype(np.int64)
-            return cls(found["source"], profile, found["column"], vocabulary, float(found["held_out"]))
-        except (ValueError, KeyError, TypeError, OSError) as error:
+            return cls(found["source"], profile, column, vocabulary, float(found["held_out"]))
+        except _DAMAGED as error:
             raise FormatError(
-                f"{path} is no reference ({type(error).__name__}: {error})",
+                f"{path} is no reference ({type(error).__name__}: {error})"[:400],
                 remedy="make it anew with leanmatch index reference",
             ) from error
 
