@@ -226,7 +226,7 @@ def budget(folder, threads, rounds=40):
             bodies = [request_of(text).partition(b"\r\n\r\n")[2] for text in some]
             marks = [time.process_time()]
             for body in bodies:
-                read(body, "application/json")
+                read(body, b"application/json")
             marks.append(time.process_time())
             vectors = engine.encode(some)
             marks.append(time.process_time())

@@ -25,7 +25,7 @@ except ModuleNotFoundError as error:
 from leanmatch.serve.api import schemas
 from leanmatch.serve.api.access_log import AccessLog
 from leanmatch.serve.api.embedding import embed
-from leanmatch.serve.api.matching import DirectRoute, recommend
+from leanmatch.serve.api.matching import DirectRoute, direct_apps, recommend
 from leanmatch.serve.api.middleware import Gate
 from leanmatch.serve.api.problems import RefusedError, documented, install
 from leanmatch.serve.monitoring.metrics import CONTENT_TYPE, Metrics
@@ -67,7 +67,7 @@ def create_app(options: ServeOptions, *, encoder: Any = None) -> Gate:
     _add_items(app, service)
     _add_insight(app, service)
     _add_page(app)
-    return Gate(app, service, access)
+    return Gate(app, direct_apps(app), service, access)
 
 
 def _add_matching(app: FastAPI, service: Service) -> None:

@@ -60,13 +60,14 @@ class Gate:
 
     Args:
         app: what is behind it.
+        direct: by path, what answers POST in place of ``app``: routes of it that pass by its middleware.
         service: whose options have the limits and keys, and whose metrics are told of every request.
         access: where a line is written about every request.
     """
 
-    def __init__(self, app: App, service: Service, access: AccessLog) -> None:
+    def __init__(self, app: App, direct: Mapping[str, App], service: Service, access: AccessLog) -> None:
         self.service = service
-        self._app, self._access = app, access
+        self._app, self._direct, self._access = app, direct, access
         self._options, self._metrics = service.options, service.metrics
         self._under_way = self._large_bytes = 0
         self._prefix, self._numbers = secrets.token_hex(8), count()
@@ -96,7 +97,8 @@ class Gate:
             self._under_way += bounded
             self._metrics.under_way.set(self._under_way)
             try:
-                status = await self._pass_on(scope, body, send, name)
+                app = self._direct.get(path, self._app) if method == "POST" else self._app
+                status = await self._pass_on(app, scope, body, send, name)
             finally:
                 self._under_way -= bounded
         except ClientGoneError:
@@ -105,8 +107,9 @@ class Gate:
             body.release()
             self._note(name, method, path, status, begin, state)
 
-    async def _pass_on(self, scope: Scope, body: _Body, send: Send, name: str) -> int:
-        """Let the application answer; the status that it answered with."""
+    @staticmethod
+    async def _pass_on(app: App, scope: Scope, body: _Body, send: Send, name: str) -> int:
+        """Let an application answer; the status that it answered with."""
         status = 500
         identifier = (b"x-request-id", name.encode("latin-1"))
 
@@ -117,7 +120,7 @@ class Gate:
                 message["headers"] = [*message.get("headers", []), identifier]
             await send(message)
 
-        await self._app(scope, body.receive, answered)
+        await app(scope, body.receive, answered)
         return status
 
     def _note(
