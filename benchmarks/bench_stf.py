@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from leanmatch.compression import STF, LayerSpec, STFSchedule, default_spec, factorize
+from leanmatch.compression import STF, DenseSparseSpec, STFSchedule, default_spec, factorize
 from leanmatch.files import atomic_file
 from leanmatch.formats import load_matcher
 
@@ -29,7 +29,7 @@ class Contestant:
     def __init__(self, model: Any, *, factored: bool, schedule: STFSchedule | None) -> None:
         self.model = model
         if factored:
-            factorize(model, default_spec(model, LayerSpec()), rounds=1)
+            factorize(model, default_spec(model, DenseSparseSpec()), iterations=1)
         parameters = [p for n, p in model.named_parameters() if "embeddings." not in n]
         self.optimizer = torch.optim.AdamW(parameters, lr=1e-4)
         self.stf = STF(model, schedule, total_steps=10**6) if schedule else None

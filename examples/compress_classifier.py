@@ -25,9 +25,10 @@ from transformers import (
 from leanmatch.compression import (
     STF,
     CompressedCheckpoints,
-    DistillationWeights,
+    DenseSparseSpec,
+    DistillationStrengths,
     Distilled,
-    LayerSpec,
+    RoundingSpec,
     default_spec,
     factorize,
     finalize,
@@ -78,13 +79,13 @@ def main(arguments: list[str] | None = None) -> None:
 
     # Linear layers become codes times atoms; the embedding table is rounded to 8 bits.
     model = copy.deepcopy(dense)
-    linear = LayerSpec(block=options.block, atoms=options.atoms, nonzeros=options.nonzeros)
-    spec = default_spec(model, linear, embeddings=LayerSpec(method="int"))
+    linear = DenseSparseSpec(block=options.block, atoms=options.atoms, nonzeros=options.nonzeros)
+    spec = default_spec(model, linear, embeddings=RoundingSpec())
     factorize(model, spec, calibration_texts=texts[:256], tokenizer=tokenizer)
 
     stf = STF(model)  # learns where the nonzeros are
     trainer = CompressingTrainer(
-        model=Distilled(model, dense, DistillationWeights(task=0.5, logits=0.5)),
+        model=Distilled(model, dense, DistillationStrengths(task=0.5, logits=0.5)),
         args=TrainingArguments(
             output_dir=f"{options.output}-checkpoints",
             max_steps=options.steps,

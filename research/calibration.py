@@ -25,7 +25,7 @@ import torch
 from private_data import private_table
 from tqdm import tqdm
 
-from leanmatch.factorization import Calibration, solve
+from leanmatch.factorization import ErrorMetric, solve
 from leanmatch.files import atomic_file
 from leanmatch.formats import load_matcher
 
@@ -95,13 +95,13 @@ def main(command: list[str]) -> str:
     for way, options in WAYS.items():
         errors, outputs, begin = [], [], time.perf_counter()
         for name, weight in tqdm(weights.items(), desc=way, file=sys.stderr, leave=False):
-            known = Calibration(moments=moments[name])
-            used = known if options.get("calibrated") else Calibration()
+            metric = ErrorMetric(moments=moments[name])
+            used = metric if options.get("calibrated") else ErrorMetric()
             more = {"compensate": True} if options.get("compensate") else {}
             result = solve(weight, "dense-sparse", used, iterations=arguments.iterations, **more)
             approximation = result.factors.dense()
             errors.append(result.report.relative_error)
-            outputs.append(known.error(weight, approximation))
+            outputs.append(metric.error(weight, approximation))
             layers[name].weight.data = torch.from_numpy(approximation)
         seconds = time.perf_counter() - begin
         cosines = (model.encode(texts, normalize_embeddings=True) * dense).sum(axis=1)
@@ -115,7 +115,7 @@ def main(command: list[str]) -> str:
             "# Does calibration pay?",
             "",
             f"Made by `research/calibration.py`: {len(weights)} layers of MiniLM, b16 r64 k4,",
-            f"{arguments.iterations} rounds, {arguments.texts} texts for the moments, as many others",
+            f"{arguments.iterations} iterations, {arguments.texts} texts for the moments, as many others",
             "for the cosines. Seconds are wall clock, with whatever else the machine did beside it.",
             "",
             "| factored by | relative squared error | output error | cosine | its 5% quantile | seconds |",

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from compression_classify import Classify
 from compression_match import Match
-from compression_methods import METHODS
+from compression_methods import CONTESTANTS
 from compression_regularized import Regularized
 
 from leanmatch.files import write_json
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
             if file.exists():
                 continue
             task = task or TASKS[options.task](options)
-            result = task.run(name, METHODS[name](ratio, options.whole), options.steps, options.seed)
+            result = task.run(name, CONTESTANTS[name](ratio, options.whole), options.steps, options.seed)
             write_json(
                 file,
                 {

@@ -18,7 +18,7 @@ from compression_task import Task, descend, without_dropout
 from private_data import private_table
 from torch.nn import functional
 
-from leanmatch.compression import STF, CompressionSpec, LayerSpec, Rule
+from leanmatch.compression import STF, CompressionSpec, RoundingSpec, Rule
 from leanmatch.compression.distillation import embedding_loss, similarity_loss
 from leanmatch.data import PairTable, read_pairs
 from leanmatch.formats import load_matcher, save_compressed
@@ -53,7 +53,7 @@ class Match(Task):
     def spec(self, model: Any, contestant: Contestant) -> CompressionSpec:
         """With the pooler, which a matcher does not use, but whose bytes count."""
         spec = super().spec(model, contestant)
-        pooler = Rule("*pooler.dense", LayerSpec(method="int"))
+        pooler = Rule("*pooler.dense", RoundingSpec())
         return replace(spec, rules=(*spec.rules, pooler)) if contestant.embeddings else spec
 
     def loss(self, model: Any) -> dict[str, Any]:

@@ -6,10 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from leanmatch.compression import LayerSpec, STFSchedule
+from leanmatch.compression import (
+    DenseSparseSpec,
+    LayerSpec,
+    LowRankSpec,
+    PruningSpec,
+    RoundingSpec,
+    STFSchedule,
+)
 
-EMBEDDINGS = LayerSpec(block=16, atoms=128, nonzeros=3, value_bits=4)
-POSITIONS = LayerSpec(method="int", bits=8)
+EMBEDDINGS = DenseSparseSpec(block=16, atoms=128, nonzeros=3, value_bits=4)
+POSITIONS = RoundingSpec(bits=8)
 # multiply-adds of b16 factors of a 384-wide encoder with stacked Q, K, V by (atoms, nonzeros)
 DENSE_SPARSE = {2.0: (64, 6), 2.67: (64, 4), 2.8: (64, 4), 3.57: (60, 3)}  # 2.12x, 2.88x, 2.88x, 3.59x
 
@@ -37,7 +44,7 @@ class Contestant:
 def _dense_sparse(ratio: float, whole: bool, **changes: Any) -> Contestant:
     atoms, nonzeros = DENSE_SPARSE[ratio]
     # 6-bit values bring the whole model below 10 MB
-    layer = LayerSpec(block=16, atoms=atoms, nonzeros=nonzeros, value_bits=6 if whole else 8)
+    layer = DenseSparseSpec(block=16, atoms=atoms, nonzeros=nonzeros, value_bits=6 if whole else 8)
     return Contestant(layer, **_rest(whole), **changes)
 
 
@@ -50,21 +57,15 @@ def _plain(contestant: Contestant) -> Contestant:
     return replace(contestant, layer=replace(contestant.layer, weighting="none"))
 
 
-METHODS: dict[str, Callable[[float, bool], Contestant]] = {
+CONTESTANTS: dict[str, Callable[[float, bool], Contestant]] = {
     "stf": lambda ratio, whole: _dense_sparse(ratio, whole, schedule=STFSchedule()),
     "factor": _dense_sparse,
     "plain-factor": lambda ratio, whole: _plain(_dense_sparse(ratio, whole)),
-    "svd": lambda ratio, whole: Contestant(
-        LayerSpec(method="low-rank", ratio=ratio, weighting="none"), **_rest(whole)
-    ),
-    "fwsvd": lambda ratio, whole: Contestant(
-        LayerSpec(method="low-rank", ratio=ratio, weighting="fisher"), **_rest(whole)
-    ),
-    "asvd": lambda ratio, whole: Contestant(
-        LayerSpec(method="low-rank", ratio=ratio, weighting="activation"), **_rest(whole)
-    ),
+    "svd": lambda ratio, whole: Contestant(LowRankSpec(ratio=ratio, weighting="none"), **_rest(whole)),
+    "fwsvd": lambda ratio, whole: Contestant(LowRankSpec(ratio=ratio, weighting="fisher"), **_rest(whole)),
+    "asvd": lambda ratio, whole: Contestant(LowRankSpec(ratio=ratio, weighting="activation"), **_rest(whole)),
     "nm": lambda ratio, whole: Contestant(
-        LayerSpec(method="nm", block=32, nonzeros=round(32 / ratio)), lr=2e-4, **_rest(whole)
+        PruningSpec(block=32, nonzeros=round(32 / ratio)), lr=2e-4, **_rest(whole)
     ),
-    "int8": lambda ratio, whole: Contestant(LayerSpec(method="int"), trained=False, **_rest(whole)),
+    "int8": lambda ratio, whole: Contestant(RoundingSpec(), trained=False, **_rest(whole)),
 }

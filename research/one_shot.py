@@ -41,15 +41,15 @@ from leanmatch.factorization.cost import Cost, index_bits, low_rank_cost, produc
 from leanmatch.files import atomic_file
 
 BAR_ERROR, BAR_MACS = 0.069, 2.67
-OURS = {"width": 16, "atoms": 64, "nonzeros": 4}
+OURS = {"block": 16, "atoms": 64, "nonzeros": 4}
 SETTINGS = {
     "b16 r64 k4": {},
     "b16 r64 k4, greedy pursuit": {"beam": 1},
     "b16 r64 k4, K-SVD updates": {"update": "k-svd", "iterations": 20},
     "b16 r128 k4": {"atoms": 128},
-    "b8 r64 k3": {"width": 8, "nonzeros": 3},
+    "b8 r64 k3": {"block": 8, "nonzeros": 3},
     "b16 r64 k3": {"nonzeros": 3},
-    "b32 r128 k6": {"width": 32, "atoms": 128, "nonzeros": 6},
+    "b32 r128 k6": {"block": 32, "atoms": 128, "nonzeros": 6},
 }
 ROUNDING = (
     ("int8, a scale a row (own cost)", "int8", 0),
@@ -127,26 +127,26 @@ def rivals(m: int, n: int, budget: Cost, by: str) -> Iterator[tuple[str, str, di
     rank = within(lambda q: low_rank_cost(m, n, q, value_bits=8), min(m, n))
     if rank:
         yield "global SVD", "svd", {"rank": rank}
-    for width in (width for width in (16, 32, 64, 128) if n % width == 0):
+    for block in (block for block in (16, 32, 64, 128) if n % block == 0):
         rank = within(
-            lambda r, width=width: dense_sparse_cost(m, n, width, r, r, value_bits=8),
-            min(m, width),
+            lambda r, block=block: dense_sparse_cost(m, n, block, r, r, value_bits=8),
+            min(m, block),
             without_indices=True,
         )
         if rank:
-            yield "block low rank", "block-low-rank", {"width": width, "rank": rank}
+            yield "block low rank", "block-low-rank", {"block": block, "rank": rank}
     for of in (4, 8, 16, 32):
         keep = within(lambda k, of=of: dense_sparse_cost(m, n, of, of, k, value_bits=8, identity=True), of)
         if keep:
             yield "N:M pruning", "n:m", {"keep": keep, "of": of}
-    for width in (8, 16, 32, 64):
-        keep = within(lambda k, width=width: dense_sparse_cost(m, n, width, width, k, value_bits=8), width)
+    for block in (8, 16, 32, 64):
+        keep = within(lambda k, block=block: dense_sparse_cost(m, n, block, block, k, value_bits=8), block)
         if keep:
-            yield "orthonormal dictionaries", "orthonormal", {"width": width, "nonzeros": keep}
-    for width in (4, 8):
-        words = within(lambda p, width=width: product_cost(m, n, width, 2**p, float_bits=16), 10)
+            yield "orthonormal dictionaries", "orthonormal", {"block": block, "nonzeros": keep}
+    for block in (4, 8):
+        words = within(lambda p, block=block: product_cost(m, n, block, 2**p, float_bits=16), 10)
         if words:
-            options = {"width": width, "codewords": 2**words, "iterations": 12}
+            options = {"block": block, "codewords": 2**words, "iterations": 12}
             yield "product quantization", "product", options
 
 

@@ -14,7 +14,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "training"))
 import training_models as models
 from leanmatch import load_encoder, load_matcher, save_matcher
-from leanmatch.compression import LayerSpec, default_spec, factorize, finalize
+from leanmatch.compression import DenseSparseSpec, RoundingSpec, default_spec, factorize, finalize
 from leanmatch.formats import save_compressed
 from leanmatch.formats.exports import export_model
 
@@ -37,7 +37,7 @@ def main(output: Path) -> None:
         save_matcher(model, output / name, {"base": name}, overwrite=True)
     lean = models.transformer_model(output / "source", seed=1)
     spec = default_spec(
-        lean, LayerSpec(block=8, atoms=16, nonzeros=3), embeddings=LayerSpec(method="int"), positions=None
+        lean, DenseSparseSpec(block=8, atoms=16, nonzeros=3), embeddings=RoundingSpec(), positions=None
     )
     factorize(lean, spec, calibration_texts=TEXTS)
     finalize(lean)

@@ -9,19 +9,19 @@ import pytest
 import torch
 
 from leanmatch.compression.decode import bag_decode, decode, scatter_decode
-from leanmatch.compression.fitting.blocks import blocks_of, metric_of, rows_of
-from leanmatch.compression.fitting.fit import rank_for
+from leanmatch.compression.fitting.blocks import block_roots, blocks_of, rows_of
 from leanmatch.compression.fitting.pursuit import pursue, refit
+from leanmatch.compression.layer_specs import LowRankSpec
 from leanmatch.compression.quantize import fake_quantize, quantize
 from leanmatch.compression.stf.support import propose
 from leanmatch.errors import ModelError
-from leanmatch.factorization import Calibration
+from leanmatch.factorization import ErrorMetric
 
 
-def problem(rows=7, blocks=3, atoms=10, width=4, nonzeros=2, seed=0):
+def problem(rows=7, blocks=3, atoms=10, block=4, nonzeros=2, seed=0):
     generator = torch.Generator().manual_seed(seed)
     values = torch.randn(rows, blocks, nonzeros, generator=generator)
-    table = torch.randn(blocks, atoms, width, generator=generator)
+    table = torch.randn(blocks, atoms, block, generator=generator)
     indices = torch.rand(rows, blocks, atoms, generator=generator).topk(nonzeros, 2).indices
     return values, table, indices
 
@@ -81,7 +81,7 @@ def test_weights_that_are_not_finite_are_not_quantized():
 
 
 def test_pursuit_and_refit_agree_with_least_squares_on_their_supports():
-    _, atoms, indices = problem(rows=9, atoms=12, width=8)
+    _, atoms, indices = problem(rows=9, atoms=12, block=8)
     values = torch.rand(9, 3, 2) + 1
     noisy = slow_decode(values, atoms, indices).float()
     noisy += 0.3 * torch.randn(noisy.shape, generator=torch.Generator().manual_seed(1))
@@ -128,17 +128,17 @@ def test_the_share_bounds_how_many_rows_and_blocks_swap():
 def test_the_metric_is_the_root_of_the_damped_blocks():
     x = torch.randn(50, 8, generator=torch.Generator().manual_seed(0)) * torch.linspace(1, 3, 8)
     moment = x.T @ x / 50
-    roots = metric_of(Calibration(moments=moment.double().numpy()), 8, 4)
+    roots = block_roots(ErrorMetric(moments=moment.double().numpy()), 8, 4)
     level = moment.diagonal().mean()
     for block in range(2):
         part = moment[4 * block : 4 * block + 4, 4 * block : 4 * block + 4] / level
         wanted = part + 0.01 * torch.eye(4)
         torch.testing.assert_close(roots[block] @ roots[block].T, wanted, atol=1e-5, rtol=1e-4)
-    assert torch.equal(metric_of(Calibration(), 8, 4), torch.eye(4).expand(2, 4, 4))
+    assert torch.equal(block_roots(ErrorMetric(), 8, 4), torch.eye(4).expand(2, 4, 4))
 
 
 def test_ranks_save_what_they_promise():
-    rank = rank_for(384, 1536, 2.67)
+    rank = LowRankSpec(ratio=2.67).rank_of(384, 1536)
     assert 384 * 1536 / (rank * (384 + 1536)) >= 2.67 > 384 * 1536 / ((rank + 1) * (384 + 1536))
 
 

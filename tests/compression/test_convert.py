@@ -12,11 +12,14 @@ from torch import nn
 
 from leanmatch.compression import (
     CompressionSpec,
+    DenseSparseSpec,
     FactoredEmbedding,
     FactoredLinear,
-    LayerSpec,
     LowRankLinear,
+    LowRankSpec,
+    PruningSpec,
     QuantizedEmbedding,
+    RoundingSpec,
     Rule,
     Stack,
     compressed_layers,
@@ -29,16 +32,16 @@ from leanmatch.compression.matrices import FactoredMatrix
 from leanmatch.errors import ModelError, UsageError
 from leanmatch.factorization import DenseSparse, QuantizedDenseSparse
 
-SMALL = LayerSpec(block=8, atoms=16, nonzeros=3)
-EMBEDDINGS = LayerSpec(block=8, atoms=32, nonzeros=3, value_bits=4)
-POSITIONS = LayerSpec(method="int", bits=8)
-METHODS = {
+SMALL = DenseSparseSpec(block=8, atoms=16, nonzeros=3)
+EMBEDDINGS = DenseSparseSpec(block=8, atoms=32, nonzeros=3, value_bits=4)
+POSITIONS = RoundingSpec(bits=8)
+SPECS = {
     "dense-sparse": SMALL,
-    "floats": LayerSpec(block=8, atoms=16, nonzeros=3, value_bits=None),
-    "nm": LayerSpec(method="nm", block=8, nonzeros=3),
-    "low-rank": LayerSpec(method="low-rank", rank=6),
-    "low-rank floats": LayerSpec(method="low-rank", ratio=2.0, value_bits=None),
-    "int": LayerSpec(method="int", bits=4, group=8),
+    "floats": DenseSparseSpec(block=8, atoms=16, nonzeros=3, value_bits=None),
+    "nm": PruningSpec(block=8, nonzeros=3),
+    "low-rank": LowRankSpec(rank=6),
+    "low-rank floats": LowRankSpec(ratio=2.0, value_bits=None),
+    "int": RoundingSpec(bits=4, group=8),
 }
 
 
@@ -52,7 +55,7 @@ def test_every_architecture_converts_trains_finalizes_and_keeps_what_it_learned(
     model = tiny_encoder(kind)
     before = output(model)
     conversion = factorize(
-        model, default_spec(model, SMALL, embeddings=EMBEDDINGS, positions=POSITIONS), rounds=2
+        model, default_spec(model, SMALL, embeddings=EMBEDDINGS, positions=POSITIONS), iterations=2
     )
     layers = compressed_layers(model)
     linear = [layer for layer in layers.values() if isinstance(layer, FactoredLinear)]
@@ -77,11 +80,11 @@ def test_every_architecture_converts_trains_finalizes_and_keeps_what_it_learned(
     torch.testing.assert_close(output(model), trained, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SPECS)
 def test_every_method_round_trips_through_its_factors(method):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(16, 24), nn.Tanh(), nn.Linear(24, 16))
-    factorize(model, CompressionSpec((Rule("*", METHODS[method]),)), rounds=2)
+    factorize(model, CompressionSpec((Rule("*", SPECS[method]),)), iterations=2)
     x = torch.randn(5, 16)
     trained = model(x)
     kind = type(model[0])
@@ -96,7 +99,7 @@ def test_every_method_round_trips_through_its_factors(method):
         )
     finalize(model)
     torch.testing.assert_close(model(x), trained, atol=1e-5, rtol=1e-5)
-    quantized = METHODS[method].value_bits is not None
+    quantized = getattr(SPECS[method], "value_bits", 8) is not None
     assert bool([n for n, _ in model.named_parameters() if "factors" in n]) is not quantized
     twin = copy.deepcopy(model)
     with torch.no_grad():
@@ -124,7 +127,7 @@ def test_state_dicts_of_trained_and_final_models_load_into_models_of_the_same_sp
     def build(seed):
         torch.manual_seed(seed)
         model = nn.Sequential(nn.Linear(16, 24), nn.Linear(24, 16))
-        factorize(model, CompressionSpec((Rule("0", SMALL), Rule("1", METHODS["nm"]))), rounds=1)
+        factorize(model, CompressionSpec((Rule("0", SMALL), Rule("1", SPECS["nm"]))), iterations=1)
         return model
 
     for final in (False, True):
@@ -155,7 +158,7 @@ def test_a_kept_decoded_weight_is_forgotten_when_a_state_dict_comes():
 
 def test_tied_embeddings_stay_one_module():
     model = tiny_encoder("t5")
-    factorize(model, default_spec(model, SMALL, embeddings=EMBEDDINGS), rounds=1)
+    factorize(model, default_spec(model, SMALL, embeddings=EMBEDDINGS), iterations=1)
     assert model.shared is model.encoder.embed_tokens
     assert isinstance(model.shared, FactoredEmbedding)
     names = [n for n in compressed_layers(model) if "shared" in n or "embed" in n]
@@ -167,7 +170,7 @@ def test_padding_takes_no_gradient():
     table = nn.Embedding(10, 8, padding_idx=0)
     nn.init.normal_(table.weight)
     model = nn.Sequential(table)
-    factorize(model, CompressionSpec((Rule("*", LayerSpec(method="int")),)))
+    factorize(model, CompressionSpec((Rule("*", RoundingSpec()),)))
     assert isinstance(model[0], QuantizedEmbedding)
     model(torch.tensor([[0, 3, 3]])).square().sum().backward()
     used = model[0].factors.full.grad.abs().sum(1) > 0
@@ -176,7 +179,7 @@ def test_padding_takes_no_gradient():
 
 
 def test_stacked_layers_share_atoms_before_and_after(texts, matcher):
-    factorize(matcher, default_spec(matcher, SMALL), calibration_texts=texts, rounds=1)
+    factorize(matcher, default_spec(matcher, SMALL), calibration_texts=texts, iterations=1)
     names = [n for n in compressed_layers(matcher) if n.endswith(("query", "key", "value"))]
     first = {n.rsplit(".", 1)[1]: m.factors for n, m in compressed_layers(matcher).items() if n in names[:3]}
     assert first["query"].atoms is first["key"].atoms is first["value"].atoms
@@ -193,7 +196,7 @@ def test_stacked_layers_share_atoms_before_and_after(texts, matcher):
     values, scales = 96 * 4 * 3 * (8 + 4), (96 + 4 * 16) * 16
     assert stacked.bytes * 8 == values + scales + 32 * 16 * 8
     loose = tiny_encoder("bert")
-    factorize(loose, default_spec(loose, SMALL, stack=False), rounds=1)
+    factorize(loose, default_spec(loose, SMALL, stack=False), iterations=1)
     assert len({id(layer.factors.atoms) for layer in compressed_layers(loose).values()}) == 12
 
 
@@ -203,7 +206,7 @@ def test_calibration_lowers_the_error_of_embeddings(texts, matcher):
     errors = {}
     for weighting in ("none", "activation"):
         model = copy.deepcopy(dense)
-        spec = default_spec(model, LayerSpec(block=8, atoms=16, nonzeros=2, weighting=weighting))
+        spec = default_spec(model, DenseSparseSpec(block=8, atoms=16, nonzeros=2, weighting=weighting))
         given = texts if weighting == "activation" else None
         conversion = factorize(model, spec, calibration_texts=given)
         assert (conversion.layers[0].output_error is None) is (given is None)
@@ -215,7 +218,7 @@ def test_blocks_make_up_for_one_another(texts, matcher):
     errors = {}
     for compensate in (False, True):
         model = copy.deepcopy(matcher)
-        layer = LayerSpec(block=8, atoms=16, nonzeros=2, compensate=compensate)
+        layer = DenseSparseSpec(block=8, atoms=16, nonzeros=2, compensate=compensate)
         conversion = factorize(model, default_spec(model, layer), calibration_texts=texts)
         linear = [report.output_error for report in conversion.layers if report.output_error is not None]
         assert linear
@@ -227,7 +230,7 @@ def test_fisher_weighting_runs_and_differs(texts, matcher):
     made = {}
     for weighting in ("none", "fisher"):
         model = copy.deepcopy(matcher)
-        spec = default_spec(model, LayerSpec(method="low-rank", rank=4, value_bits=None, weighting=weighting))
+        spec = default_spec(model, LowRankSpec(rank=4, value_bits=None, weighting=weighting))
         conversion = factorize(model, spec, calibration_texts=texts[:32])
         made[weighting] = next(iter(compressed_layers(model).values())).factors.weight()
         assert all(not p.grad for p in matcher.parameters() if p.grad is not None)
@@ -242,7 +245,7 @@ def test_classifiers_and_question_answering_keep_their_heads():
     for kind in (t.AutoModelForSequenceClassification, t.AutoModelForQuestionAnswering):
         torch.manual_seed(0)
         model = kind.from_config(tiny_config("bert"))
-        factorize(model, default_spec(model, SMALL, embeddings=EMBEDDINGS), rounds=1)
+        factorize(model, default_spec(model, SMALL, embeddings=EMBEDDINGS), iterations=1)
         heads = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]
         assert any(n in ("classifier", "qa_outputs") for n in heads)
         assert torch.isfinite(output(model)).all()
@@ -250,13 +253,13 @@ def test_classifiers_and_question_answering_keep_their_heads():
 
 def test_autocast_and_half_precision_models_run():
     model = tiny_encoder("bert")
-    factorize(model, default_spec(model, SMALL, embeddings=EMBEDDINGS), rounds=1)
+    factorize(model, default_spec(model, SMALL, embeddings=EMBEDDINGS), iterations=1)
     plain = output(model)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = output(model)
     assert (mixed.float() - plain).abs().max() < 0.2
     linear = nn.Sequential(nn.Linear(16, 8)).to(torch.bfloat16)
-    factorize(linear, CompressionSpec((Rule("*", METHODS["low-rank floats"]),)))
+    factorize(linear, CompressionSpec((Rule("*", SPECS["low-rank floats"]),)))
     assert linear(torch.randn(2, 16).to(torch.bfloat16)).dtype == torch.bfloat16
 
 
@@ -276,19 +279,19 @@ def model_of(*layers):
         (model_of(nn.Linear(12, 8)), CompressionSpec((Rule("*", SMALL),)), ModelError, "do not divide"),
         (
             model_of(nn.Linear(16, 8)),
-            CompressionSpec((Rule("*", LayerSpec(method="low-rank", rank=9)),)),
+            CompressionSpec((Rule("*", LowRankSpec(rank=9)),)),
             ModelError,
             "rank cannot be 9",
         ),
         (
             model_of(nn.Embedding(9, 8)),
-            CompressionSpec((Rule("*", LayerSpec(method="low-rank", rank=2)),)),
+            CompressionSpec((Rule("*", LowRankSpec(rank=2)),)),
             UsageError,
             "not for embeddings",
         ),
         (
             model_of(nn.Linear(16, 8)),
-            CompressionSpec((Rule("*", LayerSpec(block=8, atoms=16, weighting="activation")),)),
+            CompressionSpec((Rule("*", DenseSparseSpec(block=8, atoms=16, weighting="activation")),)),
             UsageError,
             "needs calibration texts",
         ),
@@ -309,7 +312,7 @@ def test_a_weight_that_another_kind_of_module_shares_is_refused():
     embedding, head = nn.Embedding(16, 8), nn.Linear(8, 16, bias=False)
     head.weight = embedding.weight
     with pytest.raises(ModelError, match="shares its weight"):
-        factorize(model_of(embedding, head), CompressionSpec((Rule("0", LayerSpec(method="int")),)))
+        factorize(model_of(embedding, head), CompressionSpec((Rule("0", RoundingSpec()),)))
 
 
 def test_other_refusals(texts):

@@ -88,10 +88,10 @@ def tiny(monkeypatch):
 
 
 def spec_of(model):
-    from leanmatch.compression import LayerSpec
+    from leanmatch.compression import DenseSparseSpec
     from leanmatch.compression.patterns import default_spec
 
-    return default_spec(model, LayerSpec(block=8, atoms=8, nonzeros=2))
+    return default_spec(model, DenseSparseSpec(block=8, atoms=8, nonzeros=2))
 
 
 def test_training_that_spoils_the_model_is_thrown_away(tiny, tmp_path):

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leanmatch.compression import LayerSpec
+from leanmatch.compression import DenseSparseSpec, LayerSpec, LowRankSpec, PruningSpec, RoundingSpec
 from leanmatch.compression.planner.allocation import allocate
-from leanmatch.compression.planner.candidates import METHODS, Candidate, Group, spec_cost
-from leanmatch.compression.planner.plan import Budget, choose
+from leanmatch.compression.planner.candidates import LINEAR_CANDIDATES, Candidate, Group
+from leanmatch.compression.planner.plan import Budget, pick_candidates
 from leanmatch.compression.planner.quality import compare
 from leanmatch.compression.planner.sensitivity import in_proportion, middle_of
 from leanmatch.errors import UsageError
@@ -64,7 +64,7 @@ def test_a_coarse_grid_never_exceeds_the_budget(groups, budget, grid):
 
 def group(name, shape, options, embedding=False):
     return Group(
-        (name,), shape, embedding, tuple(Candidate(LayerSpec(nonzeros=k), b, m) for k, b, m in options)
+        (name,), shape, embedding, tuple(Candidate(DenseSparseSpec(nonzeros=k), b, m) for k, b, m in options)
     )
 
 
@@ -72,19 +72,19 @@ def test_both_limits_are_met():
     # bytes and multiply-adds disagree on what is cheap
     groups = [group(str(i), (100, 100), [(1, 10, 5000), (2, 20, 2000), (3, 30, 1000)]) for i in range(4)]
     harm = [[1.0, 2.0, 3.0]] * 4
-    assert choose(groups, harm, size=40) == [0, 0, 0, 0]
-    picks = choose(groups, harm, size=80, macs=4.0)
+    assert pick_candidates(groups, harm, size=40) == [0, 0, 0, 0]
+    picks = pick_candidates(groups, harm, size=80, macs=4.0)
     assert sum((5000, 2000, 1000)[pick] for pick in picks) <= 10_000
     assert sum((10, 20, 30)[pick] for pick in picks) <= 80
     with pytest.raises(UsageError, match="no choice of layers has at most 40 bytes"):
-        choose(groups, harm, size=40, macs=4.0)
+        pick_candidates(groups, harm, size=40, macs=4.0)
     with pytest.raises(UsageError, match="below the least"):
-        choose(groups, harm, macs=100.0)
+        pick_candidates(groups, harm, macs=100.0)
 
 
 def test_the_smaller_of_two_equally_harmless_choices_is_taken():
     groups = [group("a", (100, 100), [(1, 900, 10), (2, 500, 10)])]
-    assert choose(groups, [[0.0, 0.0]], macs=2.0) == [1]
+    assert pick_candidates(groups, [[0.0, 0.0]], macs=2.0) == [1]
 
 
 def test_harm_is_in_proportion_to_the_error():
@@ -95,7 +95,9 @@ def test_harm_is_in_proportion_to_the_error():
     assert in_proportion([0.3], 0, 0.1) == pytest.approx([0.1])
 
 
-@pytest.mark.parametrize("spec", sorted({spec for specs in METHODS.values() for spec in specs}, key=str))
+@pytest.mark.parametrize(
+    "spec", sorted({spec for specs in LINEAR_CANDIDATES.values() for spec in specs}, key=str)
+)
 def test_costs_are_those_of_the_artifact(spec):
     """The bytes that the planner counts are those that the artifact stores (all scales fit float16 here)."""
     import torch
@@ -105,21 +107,29 @@ def test_costs_are_those_of_the_artifact(spec):
 
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(192, 96))
-    size, macs = spec_cost(spec, (96, 192))
+    cost = spec.cost(96, 192)
     calm = LayerSpec.from_json({**spec.to_json(), "weighting": "none"})
-    factorize(model, CompressionSpec((Rule("0", calm),)), rounds=1)
+    factorize(model, CompressionSpec((Rule("0", calm),)), iterations=1)
     finalize(model)
     factors = model[0].to_factors()
     _, tensors = encode(factors)
-    assert size == sum(array.nbytes for array in tensors.values())
-    assert macs == factors.cost().macs
+    assert cost.bytes == sum(array.nbytes for array in tensors.values())
+    assert cost == factors.cost()
 
 
-def test_specs_that_do_not_fit_have_no_cost():
-    assert spec_cost(LayerSpec(block=16), (8, 40)) is None
-    assert spec_cost(LayerSpec(method="nm", block=16), (8, 40)) is None
-    assert spec_cost(LayerSpec(method="int", group=32), (8, 40)) is None
-    assert spec_cost(LayerSpec(method="low-rank", rank=9), (8, 40)) is None
+@pytest.mark.parametrize(
+    ("spec", "misfit"),
+    [
+        (DenseSparseSpec(block=16), "blocks of 16 do not divide its 40 inputs"),
+        (PruningSpec(block=16), "blocks of 16 do not divide its 40 inputs"),
+        (RoundingSpec(group=32), "blocks of 32 do not divide its 40 inputs"),
+        (LowRankSpec(rank=9), "its rank cannot be 9"),
+        (DenseSparseSpec(block=8), None),
+        (LowRankSpec(ratio=1.0), None),
+    ],
+)
+def test_specs_say_why_they_do_not_fit(spec, misfit):
+    assert spec.misfit(8, 40) == misfit
 
 
 def test_quality_pairs_the_queries():

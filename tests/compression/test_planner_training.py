@@ -10,7 +10,7 @@ import pytest
 import torch
 from compression_models import tiny_encoder, token_batch
 
-from leanmatch.compression import LayerSpec, convert, factorize
+from leanmatch.compression import DenseSparseSpec, convert, factorize
 from leanmatch.compression.fitting.workers import beside_one_another
 from leanmatch.compression.patterns import default_spec
 from leanmatch.compression.planner.training import STRETCH, Batches
@@ -99,14 +99,14 @@ class TestBesideOneAnother:
 
 
 class TestFactorCache:
-    spec_of = staticmethod(lambda model: default_spec(model, LayerSpec(block=8, atoms=8, nonzeros=2)))
+    spec_of = staticmethod(lambda model: default_spec(model, DenseSparseSpec(block=8, atoms=8, nonzeros=2)))
 
     def test_the_second_time_nothing_is_factored_and_the_model_is_equal(self, monkeypatch):
         cache: dict = {}
         first, second = tiny_encoder("bert"), tiny_encoder("bert")
         factorize(first, self.spec_of(first), cache=cache)
         assert cache
-        monkeypatch.setattr(convert, "fit_group", lambda *_, **__: pytest.fail("factored again"))
+        monkeypatch.setattr(convert, "fit_layers", lambda *_, **__: pytest.fail("factored again"))
         factorize(second, self.spec_of(second), cache=cache)
         batch = token_batch()
         with torch.no_grad():
@@ -128,5 +128,7 @@ class TestFactorCache:
         cache: dict = {}
         for nonzeros in (2, 3):
             model = tiny_encoder("bert")
-            factorize(model, default_spec(model, LayerSpec(block=8, atoms=8, nonzeros=nonzeros)), cache=cache)
+            factorize(
+                model, default_spec(model, DenseSparseSpec(block=8, atoms=8, nonzeros=nonzeros)), cache=cache
+            )
         assert len({layer.nonzeros for _, layer, *_ in cache}) == 2

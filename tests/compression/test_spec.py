@@ -6,13 +6,22 @@ import json
 
 import pytest
 
-from leanmatch.compression.spec import CompressionSpec, LayerSpec, Rule, Stack
+from leanmatch.compression.layer_specs import (
+    LAYER_SPECS,
+    DenseSparseSpec,
+    DenseSpec,
+    LayerSpec,
+    LowRankSpec,
+    PruningSpec,
+    RoundingSpec,
+)
+from leanmatch.compression.spec import CompressionSpec, Rule, Stack
 from leanmatch.errors import UsageError
 
 
 def test_the_first_rule_that_matches_counts():
     spec = CompressionSpec(
-        (Rule("*.0.query", LayerSpec(nonzeros=2)), Rule("*query", LayerSpec(method="int", bits=4)))
+        (Rule("*.0.query", DenseSparseSpec(nonzeros=2)), Rule("*query", RoundingSpec(bits=4)))
     )
     assert spec.layer("layer.0.query").nonzeros == 2
     assert spec.layer("layer.1.query").bits == 4
@@ -27,11 +36,53 @@ def test_a_stack_is_found_by_its_parent():
 
 
 def test_json_goes_there_and_back():
-    spec = CompressionSpec(
-        (Rule("*", LayerSpec(method="low-rank", rank=7, value_bits=None)),), (Stack("*", ("q", "k")),)
-    )
+    spec = CompressionSpec((Rule("*", LowRankSpec(rank=7, value_bits=None)),), (Stack("*", ("q", "k")),))
     assert CompressionSpec.from_text(json.dumps(spec.to_json())) == spec
     assert spec.to_json()["rules"][0]["layer"]["rank"] == 7
+
+
+OLD = {
+    "method": "dense-sparse",
+    "block": 8,
+    "atoms": 32,
+    "nonzeros": 2,
+    "rank": None,
+    "ratio": 3.0,
+    "value_bits": 4,
+    "atom_bits": 8,
+    "bits": 4,
+    "group": 16,
+    "weighting": "none",
+    "compensate": False,
+}
+"""What files of earlier versions hold for every layer, whatever its method."""
+
+
+@pytest.mark.parametrize(
+    ("method", "spec"),
+    [
+        (
+            "dense-sparse",
+            DenseSparseSpec(block=8, atoms=32, nonzeros=2, value_bits=4, weighting="none", compensate=False),
+        ),
+        ("nm", PruningSpec(block=8, nonzeros=2, value_bits=4, weighting="none")),
+        ("low-rank", LowRankSpec(ratio=3.0, value_bits=4, weighting="none")),
+        ("int", RoundingSpec(bits=4, group=16)),
+        ("dense", DenseSpec()),
+    ],
+)
+def test_files_of_earlier_versions_name_the_options_of_all_methods(method, spec):
+    assert LayerSpec.from_json(OLD | {"method": method}) == spec
+    assert LayerSpec.from_json(spec.to_json()) == spec
+    assert set(spec.to_json()) <= set(OLD)
+
+
+def test_every_method_has_one_dataclass_with_its_own_options():
+    assert {method: kind.method for method, kind in LAYER_SPECS.items()} == dict(
+        zip(LAYER_SPECS, LAYER_SPECS, strict=True)
+    )
+    with pytest.raises(TypeError, match="rank"):
+        DenseSparseSpec(rank=3)
 
 
 @pytest.mark.parametrize(
@@ -40,19 +91,22 @@ def test_json_goes_there_and_back():
         ({"method": "magic"}, "unknown method 'magic'"),
         ({"weighting": "magic"}, "unknown weighting"),
         ({"block": 0}, "block must be at least 1"),
-        ({"nonzeros": 65}, "nonzeros must be at most 64"),
-        ({"method": "nm", "nonzeros": 17}, "nonzeros must be at most 16"),
-        ({"atoms": 70_000}, "atoms must be at most"),
-        ({"value_bits": 5}, "unknown value_bits 5"),
-        ({"method": "low-rank", "value_bits": 6}, "unknown value_bits 6"),
-        ({"atom_bits": 4}, "unknown atom_bits 4"),
-        ({"bits": 3}, "unknown bits 3"),
-        ({"ratio": 0.5}, "ratio must be at least 1"),
+        ({"nonzeros": 65}, "nonzeros must be from 1 to 64"),
+        ({"method": "nm", "nonzeros": 17}, "nonzeros must be from 1 to 16"),
+        ({"atoms": 70_000}, "atoms must be from 1 to 65536"),
+        ({"value_bits": 5}, "value_bits 5 is not supported"),
+        ({"method": "low-rank", "value_bits": 6}, "value_bits 6 is not supported"),
+        ({"atom_bits": 4}, "atom_bits 4 is not supported"),
+        ({"method": "int", "bits": 3}, "bits 3 is not supported"),
+        ({"method": "int", "group": 0}, "group must be at least 1"),
+        ({"method": "low-rank", "ratio": 0.5}, "ratio must be at least 1"),
+        ({"method": "low-rank", "rank": 0}, "rank must be at least 1"),
+        ({"compensate": 1}, "'compensate' must be bool"),
     ],
 )
 def test_wrong_layer_options_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
-        LayerSpec(**options)
+        LayerSpec.from_json(options)
 
 
 @pytest.mark.parametrize(

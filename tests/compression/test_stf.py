@@ -12,7 +12,8 @@ from torch.nn import functional
 from leanmatch.compression import (
     STF,
     CompressionSpec,
-    LayerSpec,
+    DenseSparseSpec,
+    PruningSpec,
     Rule,
     STFSchedule,
     compressed_layers,
@@ -21,14 +22,14 @@ from leanmatch.compression import (
 from leanmatch.compression.stf.factorizer import forget_moments, shadow_step
 from leanmatch.errors import ModelError, UsageError
 
-SPEC = LayerSpec(block=8, atoms=12, nonzeros=2)
+SPEC = DenseSparseSpec(block=8, atoms=12, nonzeros=2)
 SCHEDULE = STFSchedule(every=3, freeze=0.5, share=0.2, step=0.5)
 
 
 def build(seed=0):
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(16, 24), nn.Tanh(), nn.Linear(24, 8))
-    factorize(model, CompressionSpec((Rule("*", SPEC),)), rounds=2)
+    factorize(model, CompressionSpec((Rule("*", SPEC),)), iterations=2)
     return model
 
 
@@ -137,7 +138,7 @@ def test_a_run_that_resumes_ends_with_the_same_bits():
 def test_learned_supports_beat_frozen_ones():
     """A target that the first supports can't express: a sparse layer with other supports."""
     torch.manual_seed(0)
-    spec = CompressionSpec((Rule("*", LayerSpec(method="nm", block=8, nonzeros=2, value_bits=None)),))
+    spec = CompressionSpec((Rule("*", PruningSpec(block=8, nonzeros=2, value_bits=None)),))
     target = nn.Sequential(nn.Linear(16, 24))
     factorize(target, spec)
     truth = target[0].weight.detach()

@@ -11,9 +11,9 @@ from compression_models import tiny_config, token_batch
 from leanmatch.compression import (
     STF,
     CompressedCheckpoints,
-    DistillationWeights,
+    DenseSparseSpec,
+    DistillationStrengths,
     Distilled,
-    LayerSpec,
     STFSchedule,
     compressed_layers,
     default_spec,
@@ -29,13 +29,13 @@ from leanmatch.compression.distillation import (
 from leanmatch.errors import FormatError, UsageError
 from leanmatch.training import DistillationLoss
 
-SPEC = LayerSpec(block=8, atoms=16, nonzeros=2)
-EMBEDDINGS = LayerSpec(block=8, atoms=32, nonzeros=3, value_bits=4)
+SPEC = DenseSparseSpec(block=8, atoms=16, nonzeros=2)
+EMBEDDINGS = DenseSparseSpec(block=8, atoms=32, nonzeros=3, value_bits=4)
 SCHEDULE = STFSchedule(every=2, freeze=0.6, share=0.2, step=0.3)
 
 
 def compress(model):
-    factorize(model, default_spec(model, SPEC, embeddings=EMBEDDINGS), rounds=1)
+    factorize(model, default_spec(model, SPEC, embeddings=EMBEDDINGS), iterations=1)
     return STF(model, SCHEDULE)
 
 
@@ -112,7 +112,7 @@ def test_transformers_trainer_trains_classifiers_and_question_answering(kind, tm
         model = copy.deepcopy(dense)
         stf = compress(model)
         trainer = Trainer(
-            model=Distilled(model, dense, DistillationWeights(hidden=0.1)),
+            model=Distilled(model, dense, DistillationStrengths(hidden=0.1)),
             args=t.TrainingArguments(
                 output_dir=str(tmp_path / "run"),
                 max_steps=6,
@@ -209,12 +209,12 @@ def test_pure_losses_are_what_they_say():
 def test_refusals(matcher, texts):
     import training_models
 
-    with pytest.raises(UsageError, match="all weights"):
-        DistillationWeights(task=0, logits=0)
+    with pytest.raises(UsageError, match="all parts"):
+        DistillationStrengths(task=0, logits=0)
     with pytest.raises(UsageError, match="temperature"):
-        DistillationWeights(temperature=0)
+        DistillationStrengths(temperature=0)
     with pytest.raises(UsageError, match="hidden must be"):
-        DistillationWeights(hidden=-1)
+        DistillationStrengths(hidden=-1)
     with pytest.raises(UsageError, match="embedding must be"):
         DistillationLoss(matcher, matcher, embedding=-1)
     with pytest.raises(UsageError, match="all factors"):

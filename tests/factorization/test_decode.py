@@ -19,7 +19,7 @@ USUAL = [(33, 2, 20, b, 3) for b in (8, 16, 32, 12)] + [(9, 3, 300, 16, 4)]
 
 def backward_reference(gradient, factors):
     m, blocks, k = factors.indices.shape
-    g = gradient.astype(float).reshape(m, blocks, factors.width)
+    g = gradient.astype(float).reshape(m, blocks, factors.block)
     d_values, d_atoms = np.zeros((m, blocks, k)), np.zeros(factors.atoms.shape)
     for row in range(m):
         for i in range(blocks):

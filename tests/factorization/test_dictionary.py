@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pytest
 
@@ -12,13 +10,14 @@ from leanmatch.errors import DataError, UsageError
 from leanmatch.factorization import DenseSparse
 from leanmatch.factorization import atoms as atoms_module
 from leanmatch.factorization.atoms import k_svd_atoms, least_squares_atoms, revive_atoms, weighted_values
-from leanmatch.factorization.calibration import BlockMetric, Calibration
 from leanmatch.factorization.compensation import swept
-from leanmatch.factorization.dictionary import UPDATES, DenseSparseOptions, _learn, dense_sparse
+from leanmatch.factorization.dense_sparse_solver import dense_sparse
+from leanmatch.factorization.dictionary import UPDATES, DenseSparseOptions
+from leanmatch.factorization.error_metric import BlockMetric, ErrorMetric
 from leanmatch.factorization.orthonormal import OrthonormalOptions, orthonormal
 from leanmatch.factorization.pursuit import native as pursuit
 
-SMALL = DenseSparseOptions(width=8, atoms=20, nonzeros=2, iterations=12, beam=2, threads=1)
+SMALL = DenseSparseOptions(block=8, atoms=20, nonzeros=2, iterations=12, beam=2, threads=1)
 
 
 def normal(*shape, seed=0):
@@ -35,7 +34,7 @@ def correlated_moments(n, seed=3):
 @pytest.mark.parametrize("update", UPDATES)
 def test_planted_factors_come_back(update):
     planted = factors_of(m=600, blocks=2, r=12, b=8, k=2)
-    options = DenseSparseOptions(width=8, atoms=16, nonzeros=2, iterations=30, update=update, threads=1)
+    options = DenseSparseOptions(block=8, atoms=16, nonzeros=2, iterations=30, update=update, threads=1)
     result = dense_sparse(planted.dense(), options)
     assert result.report.relative_error < 0.03
     assert result.report.iterations == 31
@@ -117,12 +116,12 @@ def test_unused_and_weak_atoms_become_the_worst_rows():
 
 
 def test_moments_lower_the_weighted_error_and_compensation_more_so():
-    weight, calibration = normal(120, 32), Calibration(moments=correlated_moments(32))
+    weight, metric = normal(120, 32), ErrorMetric(moments=correlated_moments(32))
     options = {**vars(SMALL), "iterations": 8}
     plain = dense_sparse(weight, DenseSparseOptions(**options))
-    weighted = dense_sparse(weight, DenseSparseOptions(**options), calibration)
-    mended = dense_sparse(weight, DenseSparseOptions(**{**options, "compensate": True}), calibration)
-    blind = calibration.error(weight, plain.factors.dense())
+    weighted = dense_sparse(weight, DenseSparseOptions(**options), metric)
+    mended = dense_sparse(weight, DenseSparseOptions(**{**options, "compensate": True}), metric)
+    blind = metric.error(weight, plain.factors.dense())
     assert weighted.report.weighted_error < 0.8 * blind
     assert mended.report.weighted_error < 0.8 * weighted.report.weighted_error
     assert plain.report.relative_error < weighted.report.relative_error
@@ -131,14 +130,14 @@ def test_moments_lower_the_weighted_error_and_compensation_more_so():
 @pytest.mark.parametrize("fisher", [None, np.random.default_rng(2).exponential(size=(120, 32)) ** 2])
 def test_every_sweep_lowers_the_error_of_all_blocks_together(fisher):
     weight = normal(120, 32)
-    calibration = Calibration(moments=correlated_moments(32), fisher=fisher)
+    metric = ErrorMetric(moments=correlated_moments(32), fisher=fisher)
     errors = []
     for sweeps in range(4):
         options = DenseSparseOptions(
             **{**vars(SMALL), "iterations": 8, "compensate": True, "sweeps": sweeps, "beam": 2}
         )
-        found = dense_sparse(weight, options, calibration)
-        damped = Calibration(moments=calibration.damped, fisher=fisher)
+        found = dense_sparse(weight, options, metric)
+        damped = ErrorMetric(moments=metric.damped, fisher=fisher)
         errors.append(damped.error(weight, found.factors.dense()))
     assert (np.diff(errors) < 0).all()
     assert errors[2] < 0.92 * errors[0]
@@ -146,9 +145,9 @@ def test_every_sweep_lowers_the_error_of_all_blocks_together(fisher):
 
 def test_a_block_is_solved_given_the_errors_of_all_others():
     """With as many nonzeros as columns the swept block ends at its best reply to a planted error."""
-    weight, calibration = normal(20, 16), Calibration(moments=correlated_moments(16))
-    moments = calibration.damped
-    options = DenseSparseOptions(width=8, atoms=8, nonzeros=8, iterations=2)
+    weight, metric = normal(20, 16), ErrorMetric(moments=correlated_moments(16))
+    moments = metric.damped
+    options = DenseSparseOptions(block=8, atoms=8, nonzeros=8, iterations=2)
     exact = dense_sparse(weight, options).factors
     wrong = dense_sparse(weight + np.eye(20, 16, 8, dtype=np.float32), options).factors
     parts = [
@@ -156,7 +155,7 @@ def test_a_block_is_solved_given_the_errors_of_all_others():
         for i, source in enumerate((exact, wrong))
     ]
     error = weight[:, 8:] - parts[1].dense()
-    found = swept(weight, parts, calibration, BlockMetric(), 8, partial(_learn, options=options))
+    found = swept(weight, parts, metric, BlockMetric(), options)
     reply = weight[:, :8] + error @ moments[8:, :8] @ np.linalg.inv(moments[:8, :8])
     np.testing.assert_allclose(found[0].dense(), reply, atol=1e-3)
     np.testing.assert_allclose(reply[12:], weight[12:, :8], atol=1e-3)  # rows without an error
@@ -167,10 +166,10 @@ def test_fisher_rows_and_columns_count():
     weight = normal(120, 16)
     rng = np.random.default_rng(1)
     fisher = rng.exponential(size=(120, 1)) ** 2 * rng.exponential(size=(1, 16)) ** 2
-    calibration = Calibration(fisher=fisher)
-    plain, weighted = dense_sparse(weight, SMALL), dense_sparse(weight, SMALL, calibration)
-    assert weighted.report.weighted_error < 0.7 * calibration.error(weight, plain.factors.dense())
-    both = Calibration(moments=correlated_moments(16), fisher=fisher)
+    metric = ErrorMetric(fisher=fisher)
+    plain, weighted = dense_sparse(weight, SMALL), dense_sparse(weight, SMALL, metric)
+    assert weighted.report.weighted_error < 0.7 * metric.error(weight, plain.factors.dense())
+    both = ErrorMetric(moments=correlated_moments(16), fisher=fisher)
     assert dense_sparse(weight, SMALL, both).report.weighted_error < both.error(weight, plain.factors.dense())
 
 
@@ -196,12 +195,12 @@ def test_values_for_any_weight_of_each_entry_cannot_be_bettered(monkeypatch):
 @pytest.mark.parametrize("metric", ["none", "moments", "fisher"])
 def test_orthonormal_never_gets_worse(metric):
     weight = normal(90, 24)
-    calibration = {
-        "none": Calibration(),
-        "moments": Calibration(moments=correlated_moments(24)),
-        "fisher": Calibration(fisher=np.random.default_rng(1).exponential(size=weight.shape)),
+    metric = {
+        "none": ErrorMetric(),
+        "moments": ErrorMetric(moments=correlated_moments(24)),
+        "fisher": ErrorMetric(fisher=np.random.default_rng(1).exponential(size=weight.shape)),
     }[metric]
-    result = orthonormal(weight, OrthonormalOptions(width=8, nonzeros=3, iterations=15), calibration)
+    result = orthonormal(weight, OrthonormalOptions(block=8, nonzeros=3, iterations=15), metric)
     history = np.array(result.report.history)
     assert (np.diff(history) <= 1e-6).all()
     assert history[-1] < 0.97 * history[0]
@@ -210,14 +209,14 @@ def test_orthonormal_never_gets_worse(metric):
         np.testing.assert_allclose(gram, np.tile(np.eye(8), (3, 1, 1)), atol=1e-5)
         np.testing.assert_allclose(result.report.relative_error, history[-1], rtol=1e-4)
     if metric == "moments":
-        plain = orthonormal(weight, OrthonormalOptions(width=8, nonzeros=3, iterations=15))
-        assert result.report.weighted_error < 0.9 * calibration.error(weight, plain.factors.dense())
+        plain = orthonormal(weight, OrthonormalOptions(block=8, nonzeros=3, iterations=15))
+        assert result.report.weighted_error < 0.9 * metric.error(weight, plain.factors.dense())
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"width": 0}, "width must be at least 1"),
+        ({"block": 0}, "block must be at least 1"),
         ({"nonzeros": 65}, "from 1 to 64"),
         ({"atoms": 0}, "atoms must be from 1"),
         ({"beam": 0}, "beam must be at least 1"),
@@ -237,9 +236,9 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(UsageError, match="second moments"):
         dense_sparse(normal(9, 16), DenseSparseOptions(compensate=True))
     with pytest.raises(DataError, match=r"moments must have the shape \(16, 16\)"):
-        dense_sparse(normal(9, 16), None, Calibration(moments=np.eye(4)))
+        dense_sparse(normal(9, 16), None, ErrorMetric(moments=np.eye(4)))
     with pytest.raises(DataError, match=r"fisher must have the shape \(9, 16\)"):
-        orthonormal(normal(9, 16), None, Calibration(fisher=np.ones((4, 4))))
+        orthonormal(normal(9, 16), None, ErrorMetric(fisher=np.ones((4, 4))))
 
 
 @pytest.mark.parametrize(
@@ -255,13 +254,13 @@ def test_what_does_not_fit_is_refused():
 )
 def test_bad_calibration_is_refused(arrays, message):
     with pytest.raises(DataError, match=message):
-        Calibration(**arrays)
+        ErrorMetric(**arrays)
 
 
 def test_damping_makes_moments_of_dead_inputs_usable():
     weight = normal(40, 16)
     for moments in (np.zeros((16, 16)), np.diag([1.0] * 3 + [0.0] * 13)):
-        result = dense_sparse(weight, SMALL, Calibration(moments=moments))
+        result = dense_sparse(weight, SMALL, ErrorMetric(moments=moments))
         assert np.isfinite(result.factors.dense()).all()
     with pytest.raises(DataError, match="needed here"):
-        _ = Calibration().damped
+        _ = ErrorMetric().damped

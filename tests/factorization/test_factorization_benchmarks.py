@@ -35,7 +35,7 @@ def one_shot(monkeypatch):
         for name, shape in shapes.items()
     }
     monkeypatch.setattr(module, "matrices", lambda model, layers: made)
-    monkeypatch.setattr(module, "OURS", {"width": 16, "atoms": 32, "nonzeros": 4, "iterations": 2})
+    monkeypatch.setattr(module, "OURS", {"block": 16, "atoms": 32, "nonzeros": 4, "iterations": 2})
     yield module
     del sys.modules["one_shot"]
 

@@ -73,7 +73,7 @@ def test_dense_sparse_costs_what_design_says():
 
 
 def test_identity_atoms_are_pruning_and_cost_nothing():
-    factors = DenseSparse.with_identity(support_of(6, 3, 4, 2), normal(6, 3, 2), width=4)
+    factors = DenseSparse.with_identity(support_of(6, 3, 4, 2), normal(6, 3, 2), block=4)
     assert factors.cost() == Cost(macs=6 * 3 * 2, bits=6 * 3 * 2 * (32 + 2))
     assert (np.count_nonzero(factors.dense().reshape(6, 3, 4), axis=2) == 2).all()
     quantized = factors.quantize()

@@ -10,8 +10,8 @@ import pytest
 
 from leanmatch.errors import DataError, UsageError
 from leanmatch.factorization.baselines.product_codes import ProductCodes
-from leanmatch.factorization.calibration import Calibration
-from leanmatch.factorization.methods import METHODS, find_method, solve
+from leanmatch.factorization.error_metric import ErrorMetric
+from leanmatch.factorization.solvers import SOLVERS, find_solver, solve
 
 
 def normal(*shape, seed=0):
@@ -19,22 +19,22 @@ def normal(*shape, seed=0):
 
 
 SMALL = {
-    "dense-sparse": {"width": 8, "atoms": 10, "nonzeros": 2, "iterations": 3},
-    "orthonormal": {"width": 8, "nonzeros": 2},
+    "dense-sparse": {"block": 8, "atoms": 10, "nonzeros": 2, "iterations": 3},
+    "orthonormal": {"block": 8, "nonzeros": 2},
     "svd": {"rank": 1},
     "fwsvd": {"rank": 1},
-    "block-low-rank": {"width": 8, "rank": 1},
-    "product": {"width": 2, "codewords": 5},
+    "block-low-rank": {"block": 8, "rank": 1},
+    "product": {"block": 2, "codewords": 5},
     "int4": {"group": 8},
 }
 
 
 @pytest.mark.parametrize("m", [1, 17])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SOLVERS)
 def test_every_method_has_the_same_face(method, m):
     weight = normal(m, 24)
-    calibration = Calibration(fisher=np.ones((m, 24)))
-    result = solve(weight, method, calibration, **SMALL.get(method, {}))
+    metric = ErrorMetric(fisher=np.ones((m, 24)))
+    result = solve(weight, method, metric, **SMALL.get(method, {}))
     dense = result.factors.dense()
     assert dense.shape == result.factors.shape == weight.shape
     assert dense.dtype == np.float32
@@ -44,9 +44,7 @@ def test_every_method_has_the_same_face(method, m):
     assert error < 0.95
     assert result.factors.cost().bits > 0
     assert (result.report.method in (method, "n:m")) and result.report.iterations >= 1
-    assert (
-        solve(np.zeros_like(weight), method, calibration, **SMALL.get(method, {})).report.relative_error == 0
-    )
+    assert solve(np.zeros_like(weight), method, metric, **SMALL.get(method, {})).report.relative_error == 0
 
 
 def test_svd_is_the_best_of_its_rank():
@@ -62,20 +60,20 @@ def test_svd_is_the_best_of_its_rank():
 
 def test_svd_in_the_metric_of_the_inputs():
     inputs = normal(200, 12, seed=1) * np.geomspace(4, 0.1, 12, dtype=np.float32)
-    weight, calibration = normal(20, 12), Calibration(moments=inputs.T @ inputs / 200)
-    plain = calibration.error(weight, solve(weight, "svd", rank=4).factors.dense())
-    assert solve(weight, "svd", calibration, rank=4).report.weighted_error < 0.7 * plain
+    weight, metric = normal(20, 12), ErrorMetric(moments=inputs.T @ inputs / 200)
+    plain = metric.error(weight, solve(weight, "svd", rank=4).factors.dense())
+    assert solve(weight, "svd", metric, rank=4).report.weighted_error < 0.7 * plain
 
 
 def test_fwsvd_is_the_best_for_weights_along_rows():
     weight = normal(20, 12)
     rows = np.random.default_rng(1).exponential(size=(20, 1)) ** 2
-    calibration = Calibration(fisher=np.broadcast_to(rows, (20, 12)).copy())
-    result = solve(weight, "fwsvd", calibration, rank=4)
+    metric = ErrorMetric(fisher=np.broadcast_to(rows, (20, 12)).copy())
+    result = solve(weight, "fwsvd", metric, rank=4)
     singular = np.linalg.svd(np.sqrt(rows) * weight, compute_uv=False)
     best = (singular[4:] ** 2).sum() / (singular**2).sum()
     np.testing.assert_allclose(result.report.weighted_error, best, rtol=1e-3)
-    assert calibration.error(weight, solve(weight, "svd", rank=4).factors.dense()) > 1.05 * best
+    assert metric.error(weight, solve(weight, "svd", rank=4).factors.dense()) > 1.05 * best
     with pytest.raises(UsageError, match="Fisher"):
         solve(weight, "fwsvd", rank=4)
 
@@ -84,8 +82,8 @@ def test_fwsvd_is_the_best_for_weights_along_rows():
 def test_block_low_rank_is_the_svd_of_each_block(weighted):
     weight = normal(30, 16)
     rows = np.random.default_rng(1).uniform(0.2, 3, (30, 1)) if weighted else np.ones((30, 1))
-    calibration = Calibration(fisher=np.broadcast_to(rows, weight.shape).copy())
-    result = solve(weight, "block-low-rank", calibration, width=8, rank=3)
+    metric = ErrorMetric(fisher=np.broadcast_to(rows, weight.shape).copy())
+    result = solve(weight, "block-low-rank", metric, block=8, rank=3)
     left_out = sum(
         (np.linalg.svd(np.sqrt(rows) * block, compute_uv=False)[3:] ** 2).sum()
         for block in np.split(weight.astype(float), 2, axis=1)
@@ -112,10 +110,10 @@ def test_pruning_keeps_the_best_of_each_group():
     assert (np.count_nonzero(kept.reshape(-1, 8), axis=1) == 3).all()
 
 
-def test_pruning_goes_by_calibration():
+def test_pruning_goes_by_the_metric():
     weight = np.array([[1, 2, 3, 4]], np.float32)
-    moments = Calibration(moments=np.diag([100.0, 1, 1, 1]))
-    fisher = Calibration(fisher=np.array([[1.0, 100, 1, 1]]))
+    moments = ErrorMetric(moments=np.diag([100.0, 1, 1, 1]))
+    fisher = ErrorMetric(fisher=np.array([[1.0, 100, 1, 1]]))
     assert solve(weight, "2:4").factors.dense().tolist() == [[0, 0, 3, 4]]
     assert solve(weight, "2:4", moments).factors.dense().tolist() == [[1, 0, 0, 4]]
     assert solve(weight, "2:4", fisher).factors.dense().tolist() == [[0, 2, 0, 4]]
@@ -123,7 +121,7 @@ def test_pruning_goes_by_calibration():
 
 def test_product_quantization():
     weight = normal(200, 8)
-    result = solve(weight, "product", width=2, codewords=16)
+    result = solve(weight, "product", block=2, codewords=16)
     assert isinstance(result.factors, ProductCodes)
     history = np.array(result.report.history)
     assert (np.diff(history) <= 1e-9).all()
@@ -133,7 +131,7 @@ def test_product_quantization():
     assert result.factors.cost().macs == 8 * 16 + 200 * 4
     parts = weight.reshape(200, 4, 1, 2) - result.factors.codewords[None]
     np.testing.assert_array_equal(np.square(parts).sum(axis=3).argmin(axis=2), result.factors.indices)
-    assert solve(weight, "product", width=2, codewords=256).report.relative_error < 1e-12
+    assert solve(weight, "product", block=2, codewords=256).report.relative_error < 1e-12
 
 
 def test_product_codes_are_checked():
@@ -157,7 +155,7 @@ def test_rounding_is_off_by_half_a_step_at_most(method, most):
 
 def test_names_and_options_come_from_the_table():
     with pytest.raises(UsageError, match="one of dense-sparse, orthonormal, svd"):
-        find_method("magic")
+        find_solver("magic")
     with pytest.raises(UsageError, match="has no option atoms") as error:
         solve(normal(4, 8), "svd", atoms=3)
     assert "one of rank" in str(error.value)
@@ -168,11 +166,11 @@ def test_names_and_options_come_from_the_table():
     [
         ("svd", {"rank": 0}, "at least 1"),
         ("svd", {"rank": 9}, r"min\(m, n\) = 8"),
-        ("block-low-rank", {"width": 8, "rank": 9}, "from 1 to 8"),
-        ("block-low-rank", {"width": 3, "rank": 2}, "must divide the 8 columns"),
+        ("block-low-rank", {"block": 8, "rank": 9}, "from 1 to 8"),
+        ("block-low-rank", {"block": 3, "rank": 2}, "must divide the 8 columns"),
         ("n:m", {"keep": 5, "of": 4}, "from 1 to 4"),
         ("n:m", {"keep": 1, "of": 3}, "must divide"),
-        ("product", {"width": 3}, "must divide"),
+        ("product", {"block": 3}, "must divide"),
         ("product", {"codewords": 0}, "from 1"),
         ("int8", {"bits": 5}, "one of 8, 4"),
         ("int8", {"group": 3}, "one of 1, 2, 4, 8"),
@@ -184,7 +182,7 @@ def test_bad_options_are_refused(method, options, message):
         solve(normal(20, 8), method, **options)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SOLVERS)
 def test_bad_matrices_are_refused(method):
     weight = normal(20, 48)
     weight[3, 5] = np.nan

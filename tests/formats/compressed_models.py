@@ -6,24 +6,34 @@ import copy
 
 import torch
 
-from leanmatch.compression import CompressionSpec, LayerSpec, Rule, Stack, factorize, finalize
+from leanmatch.compression import (
+    CompressionSpec,
+    DenseSparseSpec,
+    LowRankSpec,
+    PruningSpec,
+    RoundingSpec,
+    Rule,
+    Stack,
+    factorize,
+    finalize,
+)
 
 SMALL = {"block": 8, "atoms": 12, "nonzeros": 3, "weighting": "none"}
 
 SPEC = CompressionSpec(
     (
-        Rule("*layer.0.attention.self.*", LayerSpec(**SMALL)),
-        Rule("*layer.0.attention.output.dense", LayerSpec(**SMALL, value_bits=6)),
-        Rule("*layer.0.intermediate.dense", LayerSpec(**SMALL, value_bits=4)),
-        Rule("*layer.0.output.dense", LayerSpec(**SMALL, value_bits=None)),
-        Rule("*layer.1.attention.self.query", LayerSpec(method="low-rank", rank=5)),
-        Rule("*layer.1.attention.self.key", LayerSpec(method="low-rank", rank=5, value_bits=None)),
-        Rule("*layer.1.attention.self.value", LayerSpec(method="int", bits=4, group=16)),
-        Rule("*layer.1.attention.output.dense", LayerSpec(method="int", bits=8)),
-        Rule("*layer.1.intermediate.dense", LayerSpec(method="nm", block=4, nonzeros=2, weighting="none")),
-        Rule("*layer.1.output.dense", LayerSpec(method="nm", block=4, nonzeros=2, value_bits=None)),
-        Rule("*word_embeddings", LayerSpec(method="int", bits=4, group=8)),
-        Rule("*position_embeddings", LayerSpec(**SMALL)),
+        Rule("*layer.0.attention.self.*", DenseSparseSpec(**SMALL)),
+        Rule("*layer.0.attention.output.dense", DenseSparseSpec(**SMALL, value_bits=6)),
+        Rule("*layer.0.intermediate.dense", DenseSparseSpec(**SMALL, value_bits=4)),
+        Rule("*layer.0.output.dense", DenseSparseSpec(**SMALL, value_bits=None)),
+        Rule("*layer.1.attention.self.query", LowRankSpec(rank=5)),
+        Rule("*layer.1.attention.self.key", LowRankSpec(rank=5, value_bits=None)),
+        Rule("*layer.1.attention.self.value", RoundingSpec(bits=4, group=16)),
+        Rule("*layer.1.attention.output.dense", RoundingSpec(bits=8)),
+        Rule("*layer.1.intermediate.dense", PruningSpec(block=4, nonzeros=2, weighting="none")),
+        Rule("*layer.1.output.dense", PruningSpec(block=4, nonzeros=2, value_bits=None)),
+        Rule("*word_embeddings", RoundingSpec(bits=4, group=8)),
+        Rule("*position_embeddings", DenseSparseSpec(**SMALL)),
     ),
     (Stack("*layer.0.attention.self", ("query", "key", "value")),),
 )
@@ -37,5 +47,5 @@ def compressed(model, spec=SPEC, *, grow=True):
         for name, value in made.named_parameters():
             if grow and value.ndim == 2:
                 value.mul_(8.0 if "embeddings" not in name else 3.0)
-    factorize(made, spec, rounds=2)
+    factorize(made, spec, iterations=2)
     return finalize(made)

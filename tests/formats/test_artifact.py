@@ -14,7 +14,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from compressed_models import SMALL, SPEC, compressed
 
-from leanmatch.compression import CompressionSpec, LayerSpec, Rule, compressed_layers
+from leanmatch.compression import CompressionSpec, DenseSparseSpec, RoundingSpec, Rule, compressed_layers
 from leanmatch.errors import FormatError, LeanmatchError, ModelError, UsageError
 from leanmatch.factorization import DenseSparse, IntMatrix, LowRank, QuantizedDenseSparse
 from leanmatch.formats import (
@@ -267,7 +267,7 @@ def test_transformers_models_of_all_families(family, name, task, bert, tmp_path)
     torch.manual_seed(0)
     more = {"num_labels": 3} if "Sequence" in name else {}
     made = getattr(transformers, name)(_config(family, **more)).eval()
-    layer = LayerSpec(**SMALL)
+    layer = DenseSparseSpec(**SMALL)
     wanted = [n for n, m in made.named_modules() if isinstance(m, torch.nn.Linear) and m.in_features % 8 == 0]
     wanted = [n for n in wanted if not any(part in n for part in ("classifier", "qa_", "pooler"))]
     words = (
@@ -275,7 +275,7 @@ def test_transformers_models_of_all_families(family, name, task, bert, tmp_path)
         if family == "T5"
         else next(n for n, _ in made.named_modules() if n.endswith("word_embeddings"))
     )
-    spec = CompressionSpec((*(Rule(n, layer) for n in wanted), Rule(words, LayerSpec(method="int", bits=8))))
+    spec = CompressionSpec((*(Rule(n, layer) for n in wanted), Rule(words, RoundingSpec(bits=8))))
     model = compressed(made, spec, grow=False)
     saved = save_compressed(model, tmp_path / "m", {"base": name}, tokenizer=bert.tokenizer, sample=TEXTS)
     artifact = read_artifact(saved.folder)

@@ -15,7 +15,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from compressed_models import SMALL, compressed
 
-from leanmatch.compression import CompressionSpec, LayerSpec, Rule, compressed_layers
+from leanmatch.compression import CompressionSpec, DenseSparseSpec, Rule, compressed_layers
 from leanmatch.errors import FormatError, LeanmatchError, MissingExtraError, UsageError
 from leanmatch.formats import load_compressed, load_matcher, read_provenance, save_compressed
 from leanmatch.formats.exports import densify, export_model
@@ -43,7 +43,7 @@ def classifier(bert, tmp_path_factory):
     made = BertForSequenceClassification(
         BertConfig(vocab_size=90, num_labels=3, initializer_range=0.1, **sizes)
     )
-    spec = CompressionSpec((Rule("*encoder.layer.*dense", LayerSpec(**SMALL)),))
+    spec = CompressionSpec((Rule("*encoder.layer.*dense", DenseSparseSpec(**SMALL)),))
     made = compressed(made.eval(), spec, grow=False)
     folder = tmp_path_factory.mktemp("classifier") / "m"
     return save_compressed(made, folder, {"base": "tiny"}, tokenizer=bert.tokenizer).folder

@@ -21,7 +21,15 @@ pytest.importorskip("sentence_transformers", reason="the train extra is not inst
 
 from runtime_models import build
 
-from leanmatch.compression import CompressionSpec, LayerSpec, Rule, factorize, finalize
+from leanmatch.compression import (
+    CompressionSpec,
+    DenseSparseSpec,
+    LowRankSpec,
+    RoundingSpec,
+    Rule,
+    factorize,
+    finalize,
+)
 from leanmatch.errors import LeanmatchError
 from leanmatch.formats import save_compressed
 from leanmatch.runtime.loading import load_native
@@ -39,13 +47,13 @@ def folder(tmp_path_factory) -> Path:
     small = {"block": 8, "atoms": 12, "nonzeros": 3, "weighting": "none"}
     spec = CompressionSpec(
         (
-            Rule("*layer.0.*.dense", LayerSpec(**small)),
-            Rule("*layer.1.attention.self.query", LayerSpec(method="low-rank", rank=5)),
-            Rule("*word_embeddings", LayerSpec(method="int", bits=4, group=8)),
+            Rule("*layer.0.*.dense", DenseSparseSpec(**small)),
+            Rule("*layer.1.attention.self.query", LowRankSpec(rank=5)),
+            Rule("*word_embeddings", RoundingSpec(bits=4, group=8)),
         ),
     )
     model = build(tmp_path_factory.mktemp("bert"))
-    factorize(model, spec, rounds=1)
+    factorize(model, spec, iterations=1)
     place = save_compressed(
         finalize(model), tmp_path_factory.mktemp("fuzz") / "good", {"base": "tiny"}
     ).folder

@@ -7,8 +7,14 @@ from .convert import factorize as factorize
 from .convert import finalize as finalize
 from .costs import ModelCost as ModelCost
 from .costs import model_cost as model_cost
-from .distillation import DistillationWeights as DistillationWeights
+from .distillation import DistillationStrengths as DistillationStrengths
 from .distillation import Distilled as Distilled
+from .layer_specs import DenseSparseSpec as DenseSparseSpec
+from .layer_specs import DenseSpec as DenseSpec
+from .layer_specs import LayerSpec as LayerSpec
+from .layer_specs import LowRankSpec as LowRankSpec
+from .layer_specs import PruningSpec as PruningSpec
+from .layer_specs import RoundingSpec as RoundingSpec
 from .layers import CompressedLayer as CompressedLayer
 from .layers import FactoredEmbedding as FactoredEmbedding
 from .layers import FactoredLinear as FactoredLinear
@@ -17,7 +23,6 @@ from .layers import QuantizedEmbedding as QuantizedEmbedding
 from .layers import QuantizedLinear as QuantizedLinear
 from .patterns import default_spec as default_spec
 from .spec import CompressionSpec as CompressionSpec
-from .spec import LayerSpec as LayerSpec
 from .spec import Rule as Rule
 from .spec import Stack as Stack
 from .stf.factorizer import STF as STF

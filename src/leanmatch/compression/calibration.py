@@ -16,7 +16,7 @@ from torch import nn
 
 from leanmatch.compression.decode import as_array
 from leanmatch.errors import UsageError
-from leanmatch.factorization import Calibration as Weights
+from leanmatch.factorization import ErrorMetric
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,41 +26,34 @@ OUTPUTS = ("sentence_embedding", "logits", "start_logits", "end_logits", "last_h
 
 @dataclass
 class Calibration:
-    """Statistics by layer name.
+    """What calibration texts say, by layer name.
 
     Attributes:
-        moments: float32 ``(n, n)``.
-        fisher: float32 ``(m, n)``; empty where it was not asked for.
+        moments: second moments of the layer's inputs, float32 ``(n, n)``.
+        fisher: Fisher information of its weight, float32 ``(m, n)``; empty where it was not asked for.
         tokens: tokens seen.
-        prepared: the solvers' form of ``moments``, by the moment's identity.
     """
 
     moments: dict[str, Tensor] = field(default_factory=dict)
     fisher: dict[str, Tensor] = field(default_factory=dict)
     tokens: int = 0
-    prepared: dict[int, Weights] = field(default_factory=dict, repr=False)
 
-    def of(self, names: Iterable[str]) -> Calibration:
-        """The statistics of some layers; the new object keeps what solvers derive from them."""
-        wanted = tuple(names)
-        moments = {name: self.moments[name] for name in wanted if name in self.moments}
-        fisher = {name: self.fisher[name] for name in wanted if name in self.fisher}
-        return Calibration(moments, fisher, self.tokens)
+    def metric(self, names: Sequence[str], weighting: str) -> ErrorMetric:
+        """The error that solvers minimize for layers with the same inputs, one above the other.
 
-    def weights(self, moment: Tensor | None, fisher: Tensor | None) -> Weights:
-        """Statistics as the solvers of :mod:`leanmatch.factorization` take them."""
-        if moment is None or fisher is not None:
-            return _weights(moment, fisher)
-        if id(moment) not in self.prepared:
-            self.prepared[id(moment)] = _weights(moment, None)
-        return self.prepared[id(moment)]
-
-
-def _weights(moment: Tensor | None, fisher: Tensor | None) -> Weights:
-    return Weights(
-        moments=None if moment is None else as_array(moment.double()),
-        fisher=None if fisher is None else as_array(fisher.double()),
-    )
+        Args:
+            names: of the layers.
+            weighting: one of :data:`leanmatch.compression.layer_specs.WEIGHTINGS`.
+        """
+        if weighting == "none":
+            return ErrorMetric()
+        moments, fisher = self.moments.get(names[0]), None
+        if weighting == "fisher" and names[0] in self.fisher:
+            fisher = torch.cat([self.fisher[name] for name in names])
+        return ErrorMetric(
+            moments=None if moments is None else as_array(moments.double()),
+            fisher=None if fisher is None else as_array(fisher.double()),
+        )
 
 
 def calibrate(
@@ -81,7 +74,7 @@ def calibrate(
         fisher: gather Fisher information too (a backward pass a batch).
         seed: of the random projections.
     """
-    found = Calibration()
+    calibration = Calibration()
     mask: list[Tensor] = []
 
     def listen(name: str) -> Any:
@@ -90,7 +83,7 @@ def calibrate(
             real = mask[0]
             x = x[real] if x.shape[:2] == real.shape else x.reshape(-1, x.shape[-1])
             moment = x.T @ x
-            found.moments[name] = found.moments.get(name, 0) + moment
+            calibration.moments[name] = calibration.moments.get(name, 0) + moment
 
         return hook
 
@@ -99,31 +92,30 @@ def calibrate(
     model.eval()
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
-    weights = {name: layer.weight for name, layer in layers.items()}
-    wanted = {id(weight): weight.requires_grad for weight in weights.values()}
+    parameters = {name: layer.weight for name, layer in layers.items()}
+    learned = {id(weight): weight.requires_grad for weight in parameters.values()}
     try:
         if fisher:
-            for weight in weights.values():
+            for weight in parameters.values():
                 weight.requires_grad_(True)
         for batch in batches:
             features = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
             mask[:] = [features["attention_mask"].bool()]
-            found.tokens += int(mask[0].sum())
+            calibration.tokens += int(mask[0].sum())
             with torch.set_grad_enabled(fisher):
                 outputs = run(model, features)
             if fisher:
-                _add_fisher(found, weights, outputs, generator)
+                _add_fisher(calibration, parameters, outputs, generator)
     finally:
         for handle in handles:
             handle.remove()
-        for weight in weights.values():
-            weight.requires_grad_(wanted[id(weight)])
+        for weight in parameters.values():
+            weight.requires_grad_(learned[id(weight)])
         model.train(was_training)
-    if not found.tokens:
+    if not calibration.tokens:
         raise UsageError("there is no calibration text", remedy="give at least a few dozen texts")
-    calls = {name: found.tokens for name in found.moments}
-    found.moments = {name: moment / calls[name] for name, moment in found.moments.items()}
-    return found
+    calibration.moments = {name: moment / calibration.tokens for name, moment in calibration.moments.items()}
+    return calibration
 
 
 def run(model: nn.Module, features: Mapping[str, Any]) -> Any:
@@ -133,21 +125,21 @@ def run(model: nn.Module, features: Mapping[str, Any]) -> Any:
 
 def output_tensors(outputs: Any) -> list[Tensor]:
     """The tensors that a model is there for: embeddings or logits, hidden states where there is neither."""
-    got = [outputs[name] for name in OUTPUTS if name in outputs and outputs[name] is not None]
-    return got[: 2 if "start_logits" in outputs else 1]
+    tensors = [outputs[name] for name in OUTPUTS if name in outputs and outputs[name] is not None]
+    return tensors[: 2 if "start_logits" in outputs else 1]
 
 
 def _add_fisher(
-    found: Calibration, weights: Mapping[str, Tensor], outputs: Any, generator: torch.Generator
+    calibration: Calibration, parameters: Mapping[str, Tensor], outputs: Any, generator: torch.Generator
 ) -> None:
     total: Any = 0
     for output in output_tensors(outputs):
         probe = torch.randn(output.shape, generator=generator).to(output)
         total = total + (probe * output).sum()
-    gradients = torch.autograd.grad(total, list(weights.values()), allow_unused=True)
-    for name, gradient in zip(weights, gradients, strict=True):
+    gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+    for name, gradient in zip(parameters, gradients, strict=True):
         if gradient is not None:
-            found.fisher[name] = found.fisher.get(name, 0) + gradient.float() ** 2
+            calibration.fisher[name] = calibration.fisher.get(name, 0) + gradient.float() ** 2
 
 
 def text_batches(

@@ -5,6 +5,17 @@
     factorize(model, default_spec(model), calibration_texts=texts)
     ...                     # train as before, with STF(model, ...) or without
     finalize(model)
+
+The way of a weight matrix, each step in a file of its own::
+
+    factorize              convert.py                                which layers, and which together
+    Calibration.metric     calibration.py                            the error that counts for a layer
+    fit_layers             fitting/fit.py                            one function for each method
+    dense_sparse_factors   factorization/dense_sparse_solver.py      the solver; others in baselines/
+    compensated            factorization/compensation.py             blocks one after another
+    learn                  factorization/dictionary.py               pursuit and atom updates in turn
+    FactoredMatrix         matrices.py                               the factors as parameters
+    FactoredLinear         layers.py                                 the layer that takes the place
 """
 
 from __future__ import annotations
@@ -12,26 +23,44 @@ from __future__ import annotations
 import copy
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import nn
 from tqdm.auto import tqdm
 
 from leanmatch.compression.calibration import Calibration, calibrate, text_batches
-from leanmatch.compression.fitting.fit import Effort, fit_group
+from leanmatch.compression.fitting.fit import Effort, fit_layers
 from leanmatch.compression.fitting.workers import beside_one_another
+from leanmatch.compression.layer_specs import LAYER_SPECS, DenseSparseSpec, DenseSpec, LayerSpec
 from leanmatch.compression.layers import CompressedLayer
 from leanmatch.compression.matrices import FactoredMatrix
-from leanmatch.compression.spec import FOR_EMBEDDINGS, CompressionSpec, LayerSpec
+from leanmatch.compression.spec import CompressionSpec
 from leanmatch.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-Factored = MutableMapping[tuple[tuple[str, ...], LayerSpec, int, int], list[CompressedLayer]]
-"""Stand-ins by the layers' names, their spec, rounds and seed."""
+PlannedLayers: TypeAlias = dict[str, tuple[nn.Linear | nn.Embedding, LayerSpec]]
+"""Full name to the dense layer and how it is compressed."""
+Factored: TypeAlias = MutableMapping[tuple[tuple[str, ...], LayerSpec, int, int], list[CompressedLayer]]
+"""Stand-ins by the layers' names, their spec, iterations and seed."""
+
+
+@dataclass(frozen=True)
+class LayerGroup:
+    """Layers that are compressed together.
+
+    Attributes:
+        names: full names: one layer, or the members of a stack.
+        spec: how.
+        stack: name of the stack, None for a layer alone.
+    """
+
+    names: tuple[str, ...]
+    spec: LayerSpec
+    stack: str | None
 
 
 @dataclass(frozen=True)
@@ -71,7 +100,7 @@ class Conversion:
         return sum(layer.error for layer in self.layers) / max(1, len(self.layers))
 
 
-def plan_layers(model: nn.Module, spec: CompressionSpec) -> dict[str, tuple[nn.Module, LayerSpec]]:
+def plan_layers(model: nn.Module, spec: CompressionSpec) -> PlannedLayers:
     """The modules that the spec compresses, by full name, in the model's order; shared ones once.
 
     Raises:
@@ -79,14 +108,14 @@ def plan_layers(model: nn.Module, spec: CompressionSpec) -> dict[str, tuple[nn.M
         ModelError: blocks that do not divide a layer's inputs, weights that a replaced module shares with
             another kind of module.
     """
-    planned: dict[str, tuple[nn.Module, LayerSpec]] = {}
+    planned: PlannedLayers = {}
     matched: set[LayerSpec] = set()
     for name, module in model.named_modules():
         layer = spec.layer(name)
         if layer is None or not isinstance(module, nn.Linear | nn.Embedding):
             continue
         matched.add(layer)
-        if layer.method == "dense":
+        if isinstance(layer, DenseSpec):
             continue
         _check_fit(name, module, layer)
         planned[name] = (module, layer)
@@ -107,7 +136,7 @@ def factorize(
     calibration_texts: Sequence[str] | None = None,
     tokenizer: Any = None,
     calibration: Calibration | None = None,
-    rounds: int = 15,
+    iterations: int = 15,
     seed: int = 0,
     progress: bool = False,
     cache: Factored | None = None,
@@ -121,7 +150,7 @@ def factorize(
             outputs on them, which is much better than plain Frobenius error.
         tokenizer: for models that are no SentenceTransformer.
         calibration: statistics gathered before, instead of texts.
-        rounds: alternations of pursuit and atoms; below 10 it is a quick first look (no sweeps, see
+        iterations: of pursuit and atom updates; below 10 it is a quick first look (no sweeps, see
             :class:`~leanmatch.factorization.DenseSparseOptions`).
         seed: of the first atoms and of Fisher probes.
         progress: a bar on stderr.
@@ -131,49 +160,57 @@ def factorize(
         UsageError, ModelError: see :func:`plan_layers`; a weighting that needs texts, without texts.
     """
     planned = plan_layers(model, spec)
-    linear = {name: module for name, (module, _) in planned.items() if isinstance(module, nn.Linear)}
-    wanted = {planned[name][1].weighting for name in linear}
-    known = calibration is not None or calibration_texts is not None
-    if not known and wanted & {"activation", "fisher"}:
-        raise UsageError(
-            f"weighting {sorted(wanted & {'activation', 'fisher'})} needs calibration texts",
-            remedy="factorize(..., calibration_texts=texts), or weighting 'auto' or 'none'",
-        )
-    if calibration is None and calibration_texts is not None and linear and wanted != {"none"}:
-        fisher = "fisher" in wanted
-        batches = text_batches(model, calibration_texts, tokenizer=tokenizer, batch_size=8 if fisher else 64)
-        calibration = calibrate(model, linear, batches, fisher=fisher, seed=seed)
-    calibration = calibration or Calibration()
     groups = _groups(planned, spec)
-    effort = Effort(rounds, seed, None if len(groups) == 1 else 1)
+    if calibration is None:
+        calibration = _calibrate(model, planned, calibration_texts, tokenizer, seed)
+    effort = Effort(iterations, seed, threads=None if len(groups) == 1 else 1)
 
-    def fit(names: tuple[str, ...]) -> list[CompressedLayer]:
-        layer = planned[names[0]][1]
-        key = (names, layer, rounds, seed)
+    def fit(group: LayerGroup) -> list[CompressedLayer]:
+        key = (group.names, group.spec, iterations, seed)
         if cache is not None and key in cache:
             return copy.deepcopy(cache[key])
-        modules = {name: planned[name][0] for name in names}
-        stack = spec.stack(names[0]) if len(names) > 1 else None
-        made = fit_group(modules, layer, calibration.of(names), effort, stack=stack and stack[0])
+        modules = [planned[name][0] for name in group.names]
+        metric = calibration.metric(group.names, group.spec.weighting)
+        layers = fit_layers(modules, group.spec, metric, effort, stack=group.stack)
         if cache is not None:
-            cache[key] = copy.deepcopy(made)
-        return made
+            cache[key] = copy.deepcopy(layers)
+        return layers
 
     reports: list[LayerReport] = []
     replaced: dict[int, nn.Module] = {}
     fitted = beside_one_another(fit, groups)
     pairs = zip(groups, fitted, strict=True)
     shown = tqdm(pairs, "factorizing", len(groups), unit=" layers", disable=not progress)
-    for names, made in shown:
-        for name, new in zip(names, made, strict=True):
-            old, layer = planned[name]
+    for group, layers in shown:
+        for name, new in zip(group.names, layers, strict=True):
+            old = planned[name][0]
             new.train(old.training)
-            weight = cast("Tensor", old.weight)
-            errors = relative_errors(weight, new, calibration.moments.get(name))
-            reports.append(LayerReport(name, layer, (weight.shape[0], weight.shape[1]), *errors))
+            errors = relative_errors(old.weight, new, calibration.moments.get(name))
+            reports.append(LayerReport(name, group.spec, (len(old.weight), old.weight.shape[1]), *errors))
             replaced[id(old)] = new
     _replace(model, replaced)
     return Conversion(tuple(reports), calibration)
+
+
+def _calibrate(
+    model: nn.Module, planned: PlannedLayers, texts: Sequence[str] | None, tokenizer: Any, seed: int
+) -> Calibration:
+    """What the texts say about the layers whose solvers ask for it; nothing without texts."""
+    linear = {name: module for name, (module, _) in planned.items() if isinstance(module, nn.Linear)}
+    weightings = {planned[name][1].weighting for name in linear}
+    if texts is None:
+        missing = sorted(weightings & {"activation", "fisher"})
+        if missing:
+            raise UsageError(
+                f"weighting {missing} needs calibration texts",
+                remedy="factorize(..., calibration_texts=texts), or weighting 'auto' or 'none'",
+            )
+        return Calibration()
+    if weightings <= {"none"}:
+        return Calibration()
+    fisher = "fisher" in weightings
+    batches = text_batches(model, texts, tokenizer=tokenizer, batch_size=8 if fisher else 64)
+    return calibrate(model, linear, batches, fisher=fisher, seed=seed)
 
 
 def finalize(model: nn.Module) -> nn.Module:
@@ -218,48 +255,44 @@ def compressed_layers(model: nn.Module) -> dict[str, CompressedLayer]:
     return {name: module for name, module in model.named_modules() if isinstance(module, CompressedLayer)}
 
 
-def _groups(planned: dict[str, tuple[nn.Module, LayerSpec]], spec: CompressionSpec) -> list[tuple[str, ...]]:
-    """Names that are factored together: the members of a stack, every other layer alone."""
-    groups: list[tuple[str, ...]] = []
-    done: set[str] = set()
+def _groups(planned: PlannedLayers, spec: CompressionSpec) -> list[LayerGroup]:
+    """The members of a stack together, every other layer alone."""
+    groups: list[LayerGroup] = []
+    grouped: set[str] = set()
     for name, (module, layer) in planned.items():
-        if name in done:
+        if name in grouped:
             continue
-        group: tuple[str, ...] = (name,)
-        found = spec.stack(name)
-        if found is not None and layer.method == "dense-sparse" and isinstance(module, nn.Linear):
-            parent, children = found
+        stack = spec.stack(name)
+        if stack is not None and isinstance(layer, DenseSparseSpec) and isinstance(module, nn.Linear):
+            parent, children = stack
             members = tuple(f"{parent}.{child}" for child in children)
-            unlike = [m for m in members if m not in planned or planned[m][1] != layer]
+            unlike = [member for member in members if member not in planned or planned[member][1] != layer]
             if unlike:
                 raise UsageError(
                     f"the stack at {parent!r} needs one layer spec for all (differs: {', '.join(unlike)})",
                     remedy="give them one rule, or leave the stack out",
                 )
-            group = members
-        done.update(group)
-        groups.append(group)
+            groups.append(LayerGroup(members, layer, parent))
+        else:
+            groups.append(LayerGroup((name,), layer, None))
+        grouped.update(groups[-1].names)
     return groups
 
 
 def _check_fit(name: str, module: nn.Linear | nn.Embedding, layer: LayerSpec) -> None:
+    if isinstance(module, nn.Embedding) and not layer.for_embeddings:
+        valid = ", ".join(method for method, kind in LAYER_SPECS.items() if kind.for_embeddings)
+        raise UsageError(f"method {layer.method!r} is not for embeddings ({name})", remedy=f"one of {valid}")
     rows, columns = module.weight.shape
-    if isinstance(module, nn.Embedding) and layer.method not in FOR_EMBEDDINGS:
-        raise UsageError(
-            f"method {layer.method!r} is not for embeddings ({name})",
-            remedy=f"one of {', '.join(FOR_EMBEDDINGS)}",
-        )
-    width = {"dense-sparse": layer.block, "nm": layer.block, "int": layer.group or columns}.get(layer.method)
-    if width and columns % width:
+    misfit = layer.misfit(rows, columns)
+    if misfit is not None:
         raise ModelError(
-            f"{name} has {columns} inputs, which blocks of {width} do not divide",
-            remedy=f"use a width that divides {columns}",
+            f"{name} is {rows} x {columns}: {misfit}",
+            remedy="use sizes that fit, or leave it out: a rule with method 'dense' before the others",
         )
-    if layer.method == "low-rank" and layer.rank is not None and layer.rank > min(rows, columns):
-        raise ModelError(f"{name} is {rows} x {columns}: its rank cannot be {layer.rank}")
 
 
-def _check_ties(model: nn.Module, planned: dict[str, tuple[nn.Module, LayerSpec]]) -> None:
+def _check_ties(model: nn.Module, planned: PlannedLayers) -> None:
     chosen = {id(module.weight): name for name, (module, _) in planned.items()}
     for name, module in model.named_modules():
         for parameter in module.parameters(recurse=False):
@@ -290,17 +323,17 @@ def _replace(model: nn.Module, replaced: dict[int, nn.Module]) -> None:
 
 
 def relative_errors(
-    weight: Tensor, made: CompressedLayer, moment: Tensor | None
+    weight: Tensor, layer: CompressedLayer, moment: Tensor | None
 ) -> tuple[float, float | None]:
     """Of the weight, ``|E|^2 / |W|^2``, and of the outputs, ``tr(E H E^T) / tr(W H W^T)``, given ``H``."""
     with torch.no_grad():
         full = weight.float()
-        left = full - made.factors.weight()
-        error = float(left.square().sum() / full.square().sum().clamp_min(1e-30))
+        lost = full - layer.factors.weight()
+        error = float(lost.square().sum() / full.square().sum().clamp_min(1e-30))
         if moment is None:
             return error, None
-        lost = ((left @ moment) * left).sum()
-        return error, float(lost / ((full @ moment) * full).sum().clamp_min(1e-30))
+        output_error = ((lost @ moment) * lost).sum()
+        return error, float(output_error / ((full @ moment) * full).sum().clamp_min(1e-30))
 
 
 def _example(model: nn.Module) -> str:

@@ -24,6 +24,11 @@ def as_array(tensor: Tensor) -> Any:
     return np.ascontiguousarray(tensor.detach().cpu().numpy())
 
 
+def float_array(tensor: Tensor) -> Any:
+    """A contiguous float32 view of a tensor on the CPU where it can be one, else a copy."""
+    return tensor.detach().float().contiguous().numpy()
+
+
 def as_tensor(array: Any) -> Tensor:
     """A tensor of its own with the array's values."""
     return torch.from_numpy(np.array(array, copy=True))
@@ -62,13 +67,13 @@ def decode(values: Tensor, atoms: Tensor, indices: Tensor) -> Tensor:
 def bag_decode(values: Tensor, atoms: Tensor, indices: Tensor) -> Tensor:
     """:func:`decode` for any device."""
     rows, blocks, nonzeros = values.shape
-    count, width = atoms.shape[1:]
+    count, block = atoms.shape[1:]
     starts = torch.arange(blocks, device=indices.device)[None, :, None] * count
     flat = (indices.long() + starts).reshape(rows * blocks, nonzeros)
     sums = functional.embedding_bag(
-        flat, atoms.reshape(-1, width), per_sample_weights=values.reshape(-1, nonzeros), mode="sum"
+        flat, atoms.reshape(-1, block), per_sample_weights=values.reshape(-1, nonzeros), mode="sum"
     )
-    return sums.view(rows, blocks * width)
+    return sums.view(rows, blocks * block)
 
 
 def scatter_decode(values: Tensor, indices: Tensor, block: int) -> Tensor:
@@ -81,16 +86,12 @@ def scatter_decode(values: Tensor, indices: Tensor, block: int) -> Tensor:
 class _NativeDecode(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, atoms: Tensor, indices: Tensor) -> Tensor:
-        ctx.arrays = index_array(indices, atoms.shape[1]), _array(values), _array(atoms)
+        ctx.arrays = index_array(indices, atoms.shape[1]), float_array(values), float_array(atoms)
         return torch.from_numpy(native.decode(*ctx.arrays, threads=torch.get_num_threads()))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         d_values, d_atoms = native.decode_backward(
-            _array(gradients[0]), *ctx.arrays, threads=torch.get_num_threads()
+            float_array(gradients[0]), *ctx.arrays, threads=torch.get_num_threads()
         )
         return torch.from_numpy(d_values), torch.from_numpy(d_atoms), None
-
-
-def _array(tensor: Tensor) -> Any:
-    return tensor.detach().float().contiguous().numpy()

@@ -52,8 +52,8 @@ def logit_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Te
 
 
 @dataclass(frozen=True)
-class DistillationWeights:
-    """Factors of the parts of :class:`Distilled`'s loss.
+class DistillationStrengths:
+    """How much each part of :class:`Distilled`'s loss counts.
 
     Attributes:
         task: the model's own loss on labels.
@@ -72,7 +72,9 @@ class DistillationWeights:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UsageError(f"{name} must be at least 0 and finite (found {getattr(self, name)})")
         if self.task + self.logits + self.hidden == 0:
-            raise UsageError("all weights of the distillation are 0", remedy="give one of them a weight")
+            raise UsageError(
+                "all parts of the distillation have the strength 0", remedy="give one of them more"
+            )
         if not 0 < self.temperature < float("inf"):
             raise UsageError(f"temperature must be above 0 and finite (found {self.temperature})")
 
@@ -87,18 +89,18 @@ class Distilled(nn.Module):
     Args:
         model: the student, in training.
         teacher: the dense model; a frozen copy is taken.
-        weights: see :class:`DistillationWeights`.
+        strengths: see :class:`DistillationStrengths`.
     """
 
     accepts_loss_kwargs = False
     """The trainer divides the loss by the number of accumulated batches."""
 
     def __init__(
-        self, model: nn.Module, teacher: nn.Module, weights: DistillationWeights | None = None
+        self, model: nn.Module, teacher: nn.Module, strengths: DistillationStrengths | None = None
     ) -> None:
         super().__init__()
         self.model = model
-        self.weights = weights or DistillationWeights()
+        self.strengths = strengths or DistillationStrengths()
         self.config: Any = getattr(model, "config", None)
         frozen = copy.deepcopy(teacher).eval()
         for parameter in frozen.parameters():
@@ -109,8 +111,8 @@ class Distilled(nn.Module):
         """The student's outputs, with the mixed loss in ``loss`` while it trains."""
         if not self.training:
             return self.model(**inputs)
-        weights = self.weights
-        wanted = {"output_hidden_states": True} if weights.hidden else {}
+        strengths = self.strengths
+        wanted = {"output_hidden_states": True} if strengths.hidden else {}
         outputs = self.model(**inputs, **wanted)
         teacher = self._teacher[0]
         teacher.to(output_tensors(outputs)[0].device)
@@ -120,18 +122,18 @@ class Distilled(nn.Module):
         with torch.no_grad():
             target = teacher(**unlabelled, **wanted)
         loss: Any = 0.0
-        if weights.task:
+        if strengths.task:
             if outputs.get("loss") is None:
                 raise UsageError("the task's loss needs labels", remedy="give labels, or task=0")
-            loss = weights.task * outputs["loss"]
-        if weights.logits:
+            loss = strengths.task * outputs["loss"]
+        if strengths.logits:
             pairs = zip(output_tensors(outputs), output_tensors(target), strict=True)
-            parts = [logit_loss(s, t, weights.temperature) for s, t in pairs]
-            loss = loss + weights.logits * torch.stack(parts).mean()
-        if weights.hidden:
+            parts = [logit_loss(s, t, strengths.temperature) for s, t in pairs]
+            loss = loss + strengths.logits * torch.stack(parts).mean()
+        if strengths.hidden:
             mask = inputs["attention_mask"]
             states = zip(outputs["hidden_states"], target["hidden_states"], strict=True)
-            loss = loss + weights.hidden * torch.stack([hidden_loss(s, t, mask) for s, t in states]).mean()
+            loss = loss + strengths.hidden * torch.stack([hidden_loss(s, t, mask) for s, t in states]).mean()
         outputs["loss"] = loss
         if wanted:
             outputs["hidden_states"] = None

@@ -214,12 +214,5 @@ class QuantizedEmbedding(CompressedEmbedding):
         return cls(QuantizedMatrix(factors), padding_idx)
 
 
-LAYERS: dict[str, type[CompressedLayer]] = {
-    kind.__name__: kind
-    for kind in (FactoredLinear, QuantizedLinear, LowRankLinear, FactoredEmbedding, QuantizedEmbedding)
-}
-"""The concrete layers by name."""
-
-
 def _bias(bias: Any) -> Tensor | None:
     return bias if bias is None or isinstance(bias, torch.Tensor) else as_tensor(bias)

@@ -64,13 +64,14 @@ class FactoredMatrix(nn.Module):
         value_bits: int | None = None,
         atom_bits: int = 8,
         stack: str | None = None,
+        metric: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.shape = factors.shape
-        self.width, self.atom_count = factors.width, factors.atom_count
+        self.block, self.atom_count = factors.block, factors.atom_count
         self.identity, self.stack = factors.identity, stack
         self.evidence: Evidence | None = None
-        self.metric: Tensor | None = None
+        self.metric = metric
         self.finalized = isinstance(factors, QuantizedDenseSparse)
         indices = as_tensor(factors.indices.astype(np.int32)).to(index_tensor_dtype(self.atom_count))
         self.register_buffer("indices", indices)
@@ -108,7 +109,7 @@ class FactoredMatrix(nn.Module):
         """The dense matrix, float32 ``(m, n)``."""
         values, atoms = self.parts()
         if atoms is None:
-            weight = scatter_decode(values, self.indices, self.width)
+            weight = scatter_decode(values, self.indices, self.block)
         else:
             weight = decode(values, atoms, self.indices)
         if self.evidence is not None and weight.requires_grad:
@@ -119,7 +120,7 @@ class FactoredMatrix(nn.Module):
         """Some rows of the matrix, float32 ``(len(wanted), n)``; ``wanted`` int64 ``(rows,)``."""
         values, atoms = self.parts()
         if atoms is None:
-            return scatter_decode(values[wanted], self.indices[wanted], self.width)
+            return scatter_decode(values[wanted], self.indices[wanted], self.block)
         return decode(values[wanted], atoms, self.indices[wanted])
 
     def atoms_or_identity(self) -> Tensor:
@@ -127,7 +128,7 @@ class FactoredMatrix(nn.Module):
         if not self.identity:
             return self.atoms.detach()
         blocks = self.indices.shape[1]
-        return torch.eye(self.width, device=self.indices.device).expand(blocks, -1, -1).contiguous()
+        return torch.eye(self.block, device=self.indices.device).expand(blocks, -1, -1).contiguous()
 
     def metric_or_identity(self) -> Tensor:
         """The metric ``(B, b, b)``; identity matrices where there is none."""
@@ -136,7 +137,7 @@ class FactoredMatrix(nn.Module):
         if self.metric is not None:
             return self.metric.to(self.indices.device)
         blocks = self.indices.shape[1]
-        return torch.eye(self.width, device=self.indices.device).expand(blocks, -1, -1).contiguous()
+        return torch.eye(self.block, device=self.indices.device).expand(blocks, -1, -1).contiguous()
 
     def set_support(self, indices: Tensor) -> None:
         """Take other atoms, int ``(m, B, k)``."""
@@ -148,14 +149,14 @@ class FactoredMatrix(nn.Module):
         if self.value_bits is None:
             values = as_array(self.values)
             if self.identity:
-                return DenseSparse.with_identity(indices, values, self.width)
+                return DenseSparse.with_identity(indices, values, self.block)
             return DenseSparse(as_array(self.atoms), indices, values)
         if self.quantized:
             values_q, values_scale = as_array(self.values_q), as_array(self.values_scale)
         else:
             values_q, values_scale = quantize(self.values, self.value_bits, trailing=2)
         if self.identity:
-            atoms_q = identity_atoms(indices.shape[1], self.width).astype(np.int8)
+            atoms_q = identity_atoms(indices.shape[1], self.block).astype(np.int8)
             atoms_scale = np.ones(atoms_q.shape[:2], np.float32)
         elif self.quantized:
             atoms_q, atoms_scale = as_array(self.atoms_q), as_array(self.atoms_scale)
@@ -174,9 +175,9 @@ class FactoredMatrix(nn.Module):
 
     def finalize(self) -> FactoredMatrix:
         """What an artifact stores and nothing else; trainable only where it holds floats."""
-        made = FactoredMatrix(self.to_factors(), stack=self.stack).to(self.indices.device)
-        made.finalized = True
-        return made
+        final = FactoredMatrix(self.to_factors(), stack=self.stack).to(self.indices.device)
+        final.finalized = True
+        return final
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any, **options: Any) -> None:
         if self.evidence is not None and f"{prefix}evidence.total" not in state_dict:
@@ -187,7 +188,7 @@ class FactoredMatrix(nn.Module):
         """Sizes, for ``print(model)``."""
         m, n = self.shape
         bits = "float" if self.value_bits is None else f"{self.value_bits} bits"
-        size = f"b{self.width} r{self.atom_count} k{self.indices.shape[2]}"
+        size = f"b{self.block} r{self.atom_count} k{self.indices.shape[2]}"
         return f"{m} x {n}, {size}, {bits}" + (f", stack={self.stack}" if self.stack else "")
 
 

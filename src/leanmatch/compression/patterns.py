@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from leanmatch.compression.spec import CompressionSpec, LayerSpec, Rule, Stack
+from leanmatch.compression.layer_specs import DenseSparseSpec, LayerSpec
+from leanmatch.compression.spec import CompressionSpec, Rule, Stack
 from leanmatch.errors import ModelError
 
 
@@ -118,7 +119,7 @@ def default_spec(
 
     Args:
         model: a Hugging Face model or a SentenceTransformer.
-        layer: how the encoder's linear layers are compressed; the defaults of :class:`LayerSpec` if left out.
+        layer: how the encoder's linear layers are compressed; ``DenseSparseSpec()`` if left out.
         embeddings: how word embeddings are compressed; None leaves them.
         positions: how position embeddings are compressed; None leaves them.
         stack: Q, K and V share their atoms (dense-sparse layers only).
@@ -126,10 +127,14 @@ def default_spec(
     Raises:
         ModelError: an architecture without default patterns.
     """
-    layer = layer or LayerSpec()
-    known = ARCHITECTURES[model_type(model)]
-    rules = [Rule(pattern, layer) for pattern in known.linear]
-    rules += [Rule(known.words, embeddings)] if embeddings else []
-    rules += [Rule(pattern, positions) for pattern in known.positions] if positions else []
-    stacks = (Stack(known.parent, known.stacked),) if stack and layer.method == "dense-sparse" else ()
+    layer = layer or DenseSparseSpec()
+    architecture = ARCHITECTURES[model_type(model)]
+    rules = [Rule(pattern, layer) for pattern in architecture.linear]
+    rules += [Rule(architecture.words, embeddings)] if embeddings else []
+    rules += [Rule(pattern, positions) for pattern in architecture.positions] if positions else []
+    stacks = (
+        (Stack(architecture.parent, architecture.stacked),)
+        if stack and isinstance(layer, DenseSparseSpec)
+        else ()
+    )
     return CompressionSpec(tuple(rules), stacks)

@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 from leanmatch.errors import FormatError
 from leanmatch.files import atomic_file
 
-WEIGHTS = "compressed.pt"
+STATE_FILE = "compressed.pt"
 
 
 class STFCallback(TrainerCallback):
@@ -56,14 +56,14 @@ class CompressedCheckpoints:
         folder = Path(str(output_dir or self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         model = self.accelerator.unwrap_model(self.model)
-        with atomic_file(folder / WEIGHTS) as temporary:
+        with atomic_file(folder / STATE_FILE) as temporary:
             torch.save(model.state_dict(), temporary)
 
     def _load_from_checkpoint(self, checkpoint_path: str, model: Any = None) -> None:
-        file = Path(checkpoint_path) / WEIGHTS
+        file = Path(checkpoint_path) / STATE_FILE
         if not file.exists():
             raise FormatError(
-                f"{checkpoint_path} is no checkpoint of a compressed model: it lacks {WEIGHTS}",
+                f"{checkpoint_path} is no checkpoint of a compressed model: it lacks {STATE_FILE}",
                 remedy="resume from a checkpoint that the same trainer class wrote",
             )
         plain = self.accelerator.unwrap_model(model if model is not None else self.model)

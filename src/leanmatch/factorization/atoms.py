@@ -16,16 +16,16 @@ RIDGE = 1e-6
 """Relative to the energy of each atom's coefficients; keeps atoms that always come together apart."""
 
 
-def sparse_block(codes: Codes, block: int, atoms: int) -> Float:
+def sparse_block(codes: Codes, i: int, atoms: int) -> Float:
     """``S_i (m, r)`` with its zeros."""
     sparse = np.zeros((codes.indices.shape[0], atoms), np.float32)
-    np.put_along_axis(sparse, codes.indices[:, block].astype(np.int64), codes.values[:, block], axis=1)
+    np.put_along_axis(sparse, codes.indices[:, i].astype(np.int64), codes.values[:, i], axis=1)
     return sparse
 
 
-def block_of(weight: Float, block: int, width: int) -> Float:
+def block_of(weight: Float, i: int, block: int) -> Float:
     """``W_i (m, b)``."""
-    return weight[:, block * width : (block + 1) * width]
+    return weight[:, i * block : (i + 1) * block]
 
 
 def least_squares_atoms(weight: Float, codes: Codes, atoms: Float, rows: Doubles | None = None) -> Float:
@@ -39,7 +39,7 @@ def least_squares_atoms(weight: Float, codes: Codes, atoms: Float, rows: Doubles
 
     Source: Engan, Aase, Husoy, "Method of optimal directions for frame design" (1999).
     """
-    blocks, count, width = atoms.shape
+    blocks, count, block = atoms.shape
     updated = atoms.copy()
     for i in range(blocks):
         sparse = sparse_block(codes, i, count)
@@ -50,7 +50,7 @@ def least_squares_atoms(weight: Float, codes: Codes, atoms: Float, rows: Doubles
         if not used.any():
             continue
         gram += np.diag(np.where(used, RIDGE * energy, 1.0))
-        target = (weighted.T @ block_of(weight, i, width)).astype(np.float64)
+        target = (weighted.T @ block_of(weight, i, block)).astype(np.float64)
         updated[i, used] = np.linalg.solve(gram, target)[used]
     return updated
 
@@ -63,11 +63,11 @@ def k_svd_atoms(weight: Float, codes: Codes, atoms: Float, rows: Doubles | None 
 
     Source: Rubinstein, Zibulevsky, Elad, "Efficient implementation of the K-SVD algorithm" (2008).
     """
-    blocks, count, width = atoms.shape
+    blocks, count, block = atoms.shape
     updated = atoms.copy()
     for i in range(blocks):
         sparse = sparse_block(codes, i, count)
-        error = block_of(weight, i, width) - sparse @ updated[i]
+        error = block_of(weight, i, block) - sparse @ updated[i]
         for atom in range(count):
             users = np.flatnonzero(sparse[:, atom])
             if not users.size:
@@ -95,7 +95,7 @@ def revive_atoms(weight: Float, codes: Codes, atoms: Float, share: float = 0.0) 
     Returns:
         The atoms, and how many were replaced.
     """
-    blocks, count, width = atoms.shape
+    blocks, count, block = atoms.shape
     revived, replaced = atoms.copy(), 0
     for i in range(blocks):
         energy = np.bincount(
@@ -104,7 +104,7 @@ def revive_atoms(weight: Float, codes: Codes, atoms: Float, share: float = 0.0) 
         weak = np.argsort(energy, kind="stable")[: max(int(share * count), int((energy == 0).sum()))]
         worst = np.argsort(-codes.errors[:, i], kind="stable")[: len(weak)]
         worst = worst[codes.errors[worst, i] > 0]
-        revived[i, weak[: len(worst)]] = block_of(weight, i, width)[worst]
+        revived[i, weak[: len(worst)]] = block_of(weight, i, block)[worst]
         replaced += len(worst)
     return revived, replaced
 
@@ -116,14 +116,14 @@ def weighted_values(weight: Float, fisher: NDArray[np.floating], codes: Codes, a
     values stay.
     """
     m, blocks, _ = codes.indices.shape
-    width = atoms.shape[2]
+    block = atoms.shape[2]
     values = codes.values.copy()
     for begin in range(0, m, CELLS // blocks + 1):
         rows = slice(begin, begin + CELLS // blocks + 1)
         used = atoms[np.arange(blocks)[None, :, None], codes.indices[rows]].astype(np.float64)
-        factor = fisher[rows].reshape(-1, blocks, 1, width).astype(np.float64)
+        factor = fisher[rows].reshape(-1, blocks, 1, block).astype(np.float64)
         gram = (used * factor) @ used.transpose(0, 1, 3, 2)
-        target = (used * factor) @ weight[rows].reshape(-1, blocks, width, 1).astype(np.float64)
+        target = (used * factor) @ weight[rows].reshape(-1, blocks, block, 1).astype(np.float64)
         ridge = RIDGE * np.diagonal(gram, axis1=2, axis2=3).mean(axis=2)
         gram += np.where(ridge > 0, ridge, 1.0)[..., None, None] * np.eye(gram.shape[2])
         solved = np.linalg.solve(gram, target)[..., 0]

@@ -133,14 +133,14 @@ def _repeated(indices: NDArray[np.generic]) -> NDArray[np.bool_]:
     nonzeros = indices.shape[-1]
     if nonzeros > FEW:
         ordered = np.sort(indices, axis=-1)
-        found: NDArray[np.bool_] = (ordered[..., 1:] == ordered[..., :-1]).any(axis=-1)
-        return found
-    columns = [np.ascontiguousarray(indices[..., place]) for place in range(nonzeros)]
-    found = np.zeros(indices.shape[:-1], np.bool_)
-    for place, column in enumerate(columns):
-        for other in columns[:place]:
-            found |= column == other
-    return found
+        repeated: NDArray[np.bool_] = (ordered[..., 1:] == ordered[..., :-1]).any(axis=-1)
+        return repeated
+    columns = [np.ascontiguousarray(indices[..., number]) for number in range(nonzeros)]
+    repeated = np.zeros(indices.shape[:-1], np.bool_)
+    for number, column in enumerate(columns):
+        for other in columns[:number]:
+            repeated |= column == other
+    return repeated
 
 
 def check_scale(name: str, scale: NDArray[np.float32]) -> None:
@@ -166,3 +166,28 @@ def index_dtype(atoms: int) -> type[np.uint8] | type[np.uint16]:
     if atoms > MOST_ATOMS:
         raise DataError(f"a block can have at most {MOST_ATOMS} atoms (found {atoms})")
     return np.uint8 if atoms <= 256 else np.uint16
+
+
+def check_count(name: str, value: int, low: int, high: int | None = None) -> None:
+    """A whole number of an option.
+
+    Raises:
+        UsageError: it is out of range.
+    """
+    if value < low or (high is not None and value > high):
+        limits = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise UsageError(f"{name} must be {limits} (found {value!r})")
+
+
+def check_divides(block: int, n: int) -> None:
+    """Blocks of ``block`` columns fill the matrix.
+
+    Raises:
+        UsageError: they do not.
+    """
+    if block < 1 or n % block:
+        fitting = [size for size in range(1, min(n, 256) + 1) if n % size == 0]
+        raise UsageError(
+            f"the block of a block must divide the {n} columns (found {block!r})",
+            remedy=f"one of {', '.join(map(str, fitting))}",
+        )

@@ -51,14 +51,14 @@ class DenseSparse:
         check_float("atoms", self.atoms, ("B", "r", "b"))
         check_float("values", self.values, ("m", "B", "k"))
         _check_support(self.indices, self.values.shape, self.atoms.shape)
-        if self.identity and not (self.atoms == np.eye(self.width, dtype=np.float32)).all():
+        if self.identity and not (self.atoms == np.eye(self.block, dtype=np.float32)).all():
             raise DataError("atoms must be identity matrices where identity=True (found others)")
 
     @classmethod
-    def with_identity(cls, indices: Index, values: Float, width: int) -> DenseSparse:
-        """Row-balanced N:M pruning: ``indices (m, B, k)`` are columns within a block of ``width`` columns."""
+    def with_identity(cls, indices: Index, values: Float, block: int) -> DenseSparse:
+        """Row-balanced N:M pruning: ``indices (m, B, k)`` are columns within a block of ``block`` columns."""
         check_array("indices", indices, ("m", "B", "k"), INDEX_DTYPES)
-        return cls(identity_atoms(indices.shape[1], width), indices, values, identity=True)
+        return cls(identity_atoms(indices.shape[1], block), indices, values, identity=True)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -66,7 +66,7 @@ class DenseSparse:
         return self.indices.shape[0], self.atoms.shape[0] * self.atoms.shape[2]
 
     @property
-    def blocks(self) -> int:
+    def block_count(self) -> int:
         """``B``, the blocks of columns."""
         return int(self.atoms.shape[0])
 
@@ -76,7 +76,7 @@ class DenseSparse:
         return int(self.atoms.shape[1])
 
     @property
-    def width(self) -> int:
+    def block(self) -> int:
         """``b``, columns per block."""
         return int(self.atoms.shape[2])
 
@@ -93,7 +93,7 @@ class DenseSparse:
         """:func:`leanmatch.factorization.cost.dense_sparse_cost` with atoms and values of ``float_bits``."""
         return dense_sparse_cost(
             *self.shape,
-            self.width,
+            self.block,
             self.atom_count,
             self.nonzeros,
             float_bits=float_bits,
@@ -113,7 +113,7 @@ class DenseSparse:
         check_bits("atom_bits", atom_bits, ATOM_BITS)
         m = self.values.shape[0]
         values_q, values_scale = round_to_codes(
-            self.values.reshape(m, self.blocks * self.nonzeros), value_bits
+            self.values.reshape(m, self.block_count * self.nonzeros), value_bits
         )
         if self.identity:
             atoms_q, atoms_scale = self.atoms.astype(np.int8), np.ones(self.atoms.shape[:2], np.float32)
@@ -178,7 +178,7 @@ class QuantizedDenseSparse:
         check_codes("values_q", self.values_q, self.value_bits)
         _check_support(self.indices, self.values_q.shape, self.atoms_q.shape)
         if self.identity and not (
-            (self.atoms_q == np.eye(self.width, dtype=np.int8)).all() and (self.atoms_scale == 1).all()
+            (self.atoms_q == np.eye(self.block, dtype=np.int8)).all() and (self.atoms_scale == 1).all()
         ):
             raise DataError("atoms must be identity matrices of scale 1 where identity=True (found others)")
 
@@ -188,7 +188,7 @@ class QuantizedDenseSparse:
         return self.indices.shape[0], self.atoms_q.shape[0] * self.atoms_q.shape[2]
 
     @property
-    def blocks(self) -> int:
+    def block_count(self) -> int:
         """``B``, the blocks of columns."""
         return int(self.atoms_q.shape[0])
 
@@ -198,7 +198,7 @@ class QuantizedDenseSparse:
         return int(self.atoms_q.shape[1])
 
     @property
-    def width(self) -> int:
+    def block(self) -> int:
         """``b``, columns per block."""
         return int(self.atoms_q.shape[2])
 
@@ -211,7 +211,7 @@ class QuantizedDenseSparse:
         """The float32 factors that the codes stand for."""
         values = self.values_q * self.values_scale[:, None, None]
         if self.identity:
-            return DenseSparse.with_identity(self.indices, values, self.width)
+            return DenseSparse.with_identity(self.indices, values, self.block)
         return DenseSparse(self.atoms_q * self.atoms_scale[..., None], self.indices, values)
 
     def dense(self) -> Float:
@@ -222,7 +222,7 @@ class QuantizedDenseSparse:
         """As :meth:`DenseSparse.cost` with the bits of codes and scales; ``float_bits`` changes nothing."""
         return dense_sparse_cost(
             *self.shape,
-            self.width,
+            self.block,
             self.atom_count,
             self.nonzeros,
             value_bits=self.value_bits,
@@ -243,9 +243,9 @@ def _check_support(indices: Index, values: tuple[int, ...], atoms: tuple[int, ..
     check_indices("indices", indices, atoms[1])
 
 
-def identity_atoms(blocks: int, width: int) -> Float:
+def identity_atoms(blocks: int, block: int) -> Float:
     """Atoms of N:M pruning, ``(B, b, b)``: one identity matrix, seen ``B`` times."""
-    return np.broadcast_to(np.eye(width, dtype=np.float32), (blocks, width, width))
+    return np.broadcast_to(np.eye(block, dtype=np.float32), (blocks, block, block))
 
 
 def decode_reference(
@@ -253,9 +253,9 @@ def decode_reference(
 ) -> NDArray[np.float64]:
     """``W (m, n)`` in float64, slow and obvious: ``W[:, block i] = sum_j values_j atoms[i, index_j]``."""
     m, blocks, nonzeros = indices.shape
-    width = atoms.shape[2]
-    weight = np.zeros((m, blocks, width))
+    block = atoms.shape[2]
+    weight = np.zeros((m, blocks, block))
     for i in range(blocks):
         for j in range(nonzeros):
             weight[:, i] += values[:, i, j, None].astype(np.float64) * atoms[i, indices[:, i, j]]
-    return weight.reshape(m, blocks * width)
+    return weight.reshape(m, blocks * block)

@@ -1,28 +1,26 @@
-"""Dense-sparse factors: pursuit and atom updates in turn, in the metric of the calibration."""
+"""Dictionary learning: pursuit and atom updates in turn, in the metric of each block."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leanmatch.errors import UsageError
 from leanmatch.factorization.arrays import Float
-from leanmatch.factorization.atoms import k_svd_atoms, least_squares_atoms, revive_atoms, weighted_values
-from leanmatch.factorization.calibration import BlockMetric, Calibration, block_metric
-from leanmatch.factorization.compensation import compensated
+from leanmatch.factorization.atoms import k_svd_atoms, least_squares_atoms, revive_atoms
+from leanmatch.factorization.checks import check_count
 from leanmatch.factorization.dense_sparse import DenseSparse
+from leanmatch.factorization.error_metric import BlockMetric
 from leanmatch.factorization.pursuit.native import Codes, pursue
-from leanmatch.factorization.solved import PLAIN, Solved, check_count, check_divides, solved
 
 RENEWED = 0.03
-"""Share of a block's atoms, those that matter least, that begin anew every :data:`RENEW_EVERY` rounds."""
+"""Share of a block's atoms, those that matter least, that begin anew every :data:`RENEW_EVERY` iterations."""
 RENEW_EVERY = 3
 SETTLING = 5
-"""Last rounds, in which no atom that is used begins anew."""
-SWEEP_ROUNDS = 2
+"""Last iterations, in which no atom that is used begins anew."""
+SWEEP_ITERATIONS = 2
 """Atom updates of a block in a sweep."""
 
 UPDATES = {"least-squares": least_squares_atoms, "k-svd": k_svd_atoms}
@@ -30,20 +28,20 @@ UPDATES = {"least-squares": least_squares_atoms, "k-svd": k_svd_atoms}
 
 @dataclass(frozen=True)
 class DenseSparseOptions:
-    """Options of :func:`dense_sparse`.
+    """Options of :func:`leanmatch.factorization.dense_sparse_solver.dense_sparse`.
 
     Attributes:
-        width: ``b``, columns per block; must divide ``n``.
+        block: ``b``, columns per block; must divide ``n``.
         atoms: ``r``, atoms per block.
         nonzeros: ``k``, nonzeros per row and block.
-        iterations: rounds of pursuit and atom update.
+        iterations: of pursuit and atom update.
         beam: supports kept in the pursuit (:func:`leanmatch.factorization.pursuit.native.pursue`) in the
-            second half of the rounds, twice as many in the last one. 1 is three times as fast as 4 and errs a
-            fifth more.
+            second half of the iterations, twice as many in the last one. 1 is three times as fast as 4, with
+            an error larger by a fifth.
         update: one of :data:`UPDATES`.
         compensate: blocks make up for the errors of others; needs second moments.
-        sweeps: with ``compensate``, how often all blocks are solved again given the others, a few rounds
-            each. Two lower the error by a sixth and cost as much as eight ``iterations``.
+        sweeps: with ``compensate``, how often all blocks are solved again given the others, a few
+            iterations each. Two lower the error by a sixth and cost as much as eight ``iterations``.
         seed: of the rows that are the first atoms.
         threads: of the pursuit; None for all that the process may use.
 
@@ -51,7 +49,7 @@ class DenseSparseOptions:
         UsageError: out of range.
     """
 
-    width: int = 16
+    block: int = 16
     atoms: int = 64
     nonzeros: int = 4
     iterations: int = 30
@@ -63,7 +61,7 @@ class DenseSparseOptions:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        check_count("width", self.width, 1)
+        check_count("block", self.block, 1)
         check_count("atoms", self.atoms, 1, 1 << 16)
         check_count("nonzeros", self.nonzeros, 1, self.atoms)
         check_count("iterations", self.iterations, 0)
@@ -73,104 +71,62 @@ class DenseSparseOptions:
             raise UsageError(f"unknown update {self.update!r}", remedy=f"one of {', '.join(UPDATES)}")
 
 
-def dense_sparse(
-    weight: Float, options: DenseSparseOptions | None = None, calibration: Calibration = PLAIN
-) -> Solved:
-    """``W_i ~ S_i D_i`` with ``k`` nonzeros in every row of ``S_i``, by pursuit and atom updates in turn.
-
-    The error that is lowered is ``sum_i |(W_i - S_i D_i) L_i|^2`` with ``L_i L_i^T`` the block of the second
-    moments, or a row and column weighting from a Fisher matrix (:func:`block_metric`); with a Fisher matrix
-    alone the values are at last fitted to its own weight of every entry, exactly, on the supports found. The
-    best factors of all rounds are returned, with atoms of length 1.
-
-    Args:
-        weight: float32 ``(m, n)``.
-        options: see there.
-        calibration: weights of the error.
-
-    Raises:
-        UsageError: a width that does not divide ``n``; ``compensate`` without second moments.
-        DataError: numbers that are not finite.
-
-    >>> weight = np.random.default_rng(0).normal(size=(64, 16)).astype(np.float32)
-    >>> result = dense_sparse(weight, DenseSparseOptions(width=8, atoms=16, nonzeros=3))
-    >>> result.factors.nonzeros, result.report.relative_error < 0.2
-    (3, True)
-    """
-    factors, history = dense_sparse_factors(weight, options, calibration)
-    return solved("dense-sparse", weight, factors, calibration, history)
-
-
-def dense_sparse_factors(
-    weight: Float, options: DenseSparseOptions | None = None, calibration: Calibration = PLAIN
-) -> tuple[DenseSparse, tuple[float, ...]]:
-    """:func:`dense_sparse` without its report: the factors, and the relative errors round by round."""
-    options = options or DenseSparseOptions()
-    check_divides(options.width, weight.shape[1])
-    calibration.check_fits((weight.shape[0], weight.shape[1]))
-    metric = block_metric(calibration, weight.shape[0], weight.shape[1], options.width)
-    if options.compensate:
-        if calibration.moments is None:
-            raise UsageError("compensate needs second moments", remedy="Calibration(moments=...)")
-        factors, history = compensated(
-            weight, calibration, metric, options.width, partial(_learn, options=options), options.sweeps
-        )
-    else:
-        factors, history = _learn(weight, metric, options=options)
-    if calibration.fisher is not None and calibration.moments is None:
-        codes = Codes(factors.indices, factors.values, np.empty(factors.indices.shape[:2], np.float32))
-        values = weighted_values(weight, calibration.fisher, codes, factors.atoms)
-        factors = DenseSparse(factors.atoms, factors.indices, values)
-    return factors, history
-
-
-def first_atoms(weight: Float, width: int, count: int, seed: int) -> Float:
+def first_atoms(weight: Float, block: int, count: int, seed: int) -> Float:
     """Rows of each block, drawn without replacement; random directions where too few are not 0."""
     m, n = weight.shape
     rng = np.random.default_rng(seed)
-    atoms = rng.normal(size=(n // width, count, width)).astype(np.float32)
-    for i in range(n // width):
-        block = weight[:, i * width : (i + 1) * width]
+    atoms = rng.normal(size=(n // block, count, block)).astype(np.float32)
+    for i in range(n // block):
+        part = weight[:, i * block : (i + 1) * block]
         rows = rng.permutation(m)
-        rows = rows[block[rows].any(axis=1)][:count]
-        atoms[i, : len(rows)] = block[rows]
+        rows = rows[part[rows].any(axis=1)][:count]
+        atoms[i, : len(rows)] = part[rows]
     return atoms
 
 
-def _learn(
+def learn(
     weight: NDArray[np.floating],
-    metric: BlockMetric,
-    start: Float | None = None,
-    *,
+    per_block: BlockMetric,
     options: DenseSparseOptions,
+    start: Float | None = None,
 ) -> tuple[DenseSparse, tuple[float, ...]]:
-    """Pursuit and atom updates in turn, from rows of the weight or from the atoms ``start``."""
-    target = metric.forward(weight, options.width)
+    """Pursuit and atom updates in turn; the best factors of all iterations are returned.
+
+    Args:
+        weight: float32 ``(m, n)``.
+        per_block: the metric of its blocks.
+        options: see there; ``compensate`` and ``sweeps`` play no part.
+        start: atoms to begin from, ``(B, r, b)``, with few iterations; None begins from rows of the weight.
+
+    Returns:
+        The factors, and the relative error after each iteration.
+    """
+    target = per_block.forward(weight, options.block)
     m, n = target.shape
-    energy = np.square(target).reshape(m, n // options.width, options.width).sum(axis=2)
-    scale = max(_total(energy, metric), 1e-300)
+    energy = np.square(target).reshape(m, n // options.block, options.block).sum(axis=2)
+    scale = max(_total(energy, per_block), 1e-300)
     if start is None:
         iterations = options.iterations
-        atoms = first_atoms(target, options.width, options.atoms, options.seed)
+        atoms = first_atoms(target, options.block, options.atoms, options.seed)
     else:
-        iterations = min(SWEEP_ROUNDS, options.iterations)
-        atoms = _of_length_one(metric.atoms_forward(start))
+        iterations = min(SWEEP_ITERATIONS, options.iterations)
+        atoms = _of_length_one(per_block.atoms_forward(start))
     best: tuple[float, Float, Codes] | None = None
     history = []
-    for round_ in range(iterations + 1):
-        left = iterations - round_
+    for step in range(iterations + 1):
+        left = iterations - step
         beam = _beam(options, left) if start is None else (2 if left == 0 else 1) * options.beam
         codes = pursue(target, atoms, options.nonzeros, beam=beam, threads=options.threads)
-        error = _total(codes.errors, metric)
+        error = _total(codes.errors, per_block)
         history.append(error / scale)
         if best is None or error < best[0]:
             best = error, atoms, codes
         if left:
-            atoms = _of_length_one(UPDATES[options.update](target, codes, atoms, metric.rows))
-            renew = RENEWED if round_ % RENEW_EVERY == RENEW_EVERY - 1 and left > SETTLING else 0.0
+            atoms = _of_length_one(UPDATES[options.update](target, codes, atoms, per_block.rows))
+            renew = RENEWED if step % RENEW_EVERY == RENEW_EVERY - 1 and left > SETTLING else 0.0
             atoms, _ = revive_atoms(target, codes, atoms, renew)
     assert best is not None
-    return _finished(best[1], best[2], metric), tuple(history)
+    return _finished(best[1], best[2], per_block), tuple(history)
 
 
 def _beam(options: DenseSparseOptions, left: int) -> int:
@@ -186,13 +142,13 @@ def _of_length_one(atoms: Float) -> Float:
     return unit
 
 
-def _total(errors: NDArray[np.floating], metric: BlockMetric) -> float:
-    return float((errors if metric.rows is None else errors * metric.rows).sum(dtype=np.float64))
+def _total(errors: NDArray[np.floating], per_block: BlockMetric) -> float:
+    return float((errors if per_block.rows is None else errors * per_block.rows).sum(dtype=np.float64))
 
 
-def _finished(atoms: Float, codes: Codes, metric: BlockMetric) -> DenseSparse:
+def _finished(atoms: Float, codes: Codes, per_block: BlockMetric) -> DenseSparse:
     """Back in the space of the weights, atoms of length 1."""
-    back = metric.atoms_back(atoms)
+    back = per_block.atoms_back(atoms)
     lengths = np.linalg.norm(back, axis=2)
     lengths = np.where(lengths > 0, lengths, 1.0)
     chosen = lengths[np.arange(len(atoms))[None, :, None], codes.indices]

@@ -1,4 +1,4 @@
-"""What every solver returns: the factors, and how good they are."""
+"""What every solver returns: the factors, and how well they approximate the matrix."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from leanmatch.errors import UsageError
 from leanmatch.factorization.baselines.product_codes import ProductCodes
-from leanmatch.factorization.calibration import Calibration
+from leanmatch.factorization.error_metric import ErrorMetric
 from leanmatch.factorization.factors import Factors
 
-PLAIN = Calibration()
+PLAIN = ErrorMetric()
 
 
 @dataclass(frozen=True)
@@ -22,9 +21,9 @@ class Report:
     Attributes:
         method: the solver's name.
         relative_error: ``|W - W^|^2 / |W|^2``.
-        weighted_error: the same with the calibration's weights; None where there was no calibration.
-        iterations: rounds of the solver; 1 for those that need no iteration.
-        history: relative squared errors in the solver's own metric, round by round.
+        weighted_error: the same in the error metric; None where that is the plain one.
+        iterations: those of the solver; 1 where it needs none.
+        history: relative squared errors in the solver's own metric, after each iteration.
     """
 
     method: str
@@ -46,36 +45,11 @@ def solved(
     method: str,
     weight: NDArray[np.float32],
     factors: Factors | ProductCodes,
-    calibration: Calibration,
+    metric: ErrorMetric,
     history: tuple[float, ...] = (),
 ) -> Solved:
     """Measure the factors against the matrix."""
     dense = factors.dense()
-    weighted = None if calibration.empty else calibration.error(weight, dense)
+    weighted = None if metric.plain else metric.error(weight, dense)
     error = PLAIN.error(weight, dense)
     return Solved(factors, Report(method, error, weighted, max(1, len(history)), history))
-
-
-def check_count(name: str, value: int, low: int, high: int | None = None) -> None:
-    """A whole number of an option.
-
-    Raises:
-        UsageError: it is out of range.
-    """
-    if value < low or (high is not None and value > high):
-        limits = f"at least {low}" if high is None else f"from {low} to {high}"
-        raise UsageError(f"{name} must be {limits} (found {value!r})")
-
-
-def check_divides(width: int, n: int) -> None:
-    """Blocks of ``width`` columns fill the matrix.
-
-    Raises:
-        UsageError: they do not.
-    """
-    if width < 1 or n % width:
-        fitting = [size for size in range(1, min(n, 256) + 1) if n % size == 0]
-        raise UsageError(
-            f"the width of a block must divide the {n} columns (found {width!r})",
-            remedy=f"one of {', '.join(map(str, fitting))}",
-        )

@@ -157,7 +157,7 @@ def describe(factors: Factors) -> str:
     size = f"{factors.shape[0]}x{factors.shape[1]}"
     if isinstance(factors, DenseSparse | QuantizedDenseSparse):
         kind = "dense-sparse int8" if isinstance(factors, QuantizedDenseSparse) else "dense-sparse"
-        return f"{kind} {size} b{factors.width} r{factors.atom_count} k{factors.nonzeros}"
+        return f"{kind} {size} b{factors.block} r{factors.atom_count} k{factors.nonzeros}"
     if isinstance(factors, LowRank):
         return f"low-rank {size} q{factors.rank}"
     return f"int{factors.bits} {size}" if isinstance(factors, IntMatrix) else f"dense {size}"
@@ -318,17 +318,17 @@ def turned(factors: QuantizedDenseSparse, middle: Floats) -> QuantizedDenseSpars
     Products ``z = D_i x_i`` then lie more on one side of zero, and fewer of their 8 bits are spent on the
     side where none is.
     """
-    blocks = middle.reshape(factors.blocks, factors.width, 1)
+    blocks = middle.reshape(factors.block_count, factors.block, 1)
     products = (factors.atoms_q.astype(np.float32) @ blocks)[..., 0]
     sign = np.where(products < 0, -1, 1).astype(np.int8)  # (B, r)
-    chosen = sign[np.arange(factors.blocks)[:, None], factors.indices]  # (m, B, k)
+    chosen = sign[np.arange(factors.block_count)[:, None], factors.indices]  # (m, B, k)
     return replace(factors, atoms_q=factors.atoms_q * sign[..., None], values_q=factors.values_q * chosen)
 
 
 def _sparse_int8_path(factors: QuantizedDenseSparse, inputs: Inputs) -> Path:
     order, head = None, 0
     if inputs.measured and inputs.ranges is not None:
-        order, head = find_head(inputs.ranges, factors.blocks)
+        order, head = find_head(inputs.ranges, factors.block_count)
 
     def pack(level: str, bias: Floats | None) -> Any:
         codes = factors if inputs.middle is None else turned(factors, inputs.middle)

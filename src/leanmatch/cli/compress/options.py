@@ -8,7 +8,7 @@ from typing import Any
 
 from leanmatch.cli.compress.amounts import parse_ratio, parse_share, parse_size
 from leanmatch.cli.compress.request import CompressRequest
-from leanmatch.compression.planner.candidates import METHODS
+from leanmatch.compression.planner.candidates import LINEAR_CANDIDATES
 from leanmatch.compression.planner.plan import Budget
 from leanmatch.compression.planner.training import TrainingOptions
 from leanmatch.compression.spec import CompressionSpec
@@ -44,7 +44,8 @@ def gather_options(request: CompressRequest) -> CompressOptions:
     Raises:
         UsageError: one that is out of range or not understood.
     """
-    for name, given, valid in (("task", request.task, TASKS), ("method", request.method, tuple(METHODS))):
+    methods = tuple(LINEAR_CANDIDATES)
+    for name, given, valid in (("task", request.task, TASKS), ("method", request.method, methods)):
         if given not in valid:
             raise UsageError(f"there is no {name} {given!r}", remedy=f"one of {', '.join(valid)}")
     keep = None if request.keep is None else parse_share(request.keep)

@@ -111,8 +111,8 @@ def form_words(factors: Any) -> str:
         bits = getattr(factors, "value_bits", None)
         values = "floats" if bits is None else f"int{bits}"
         if factors.identity:
-            return f"{factors.nonzeros} of {factors.width}, {values}"
-        return f"b{factors.width} r{factors.atom_count} k{factors.nonzeros}, {values}"
+            return f"{factors.nonzeros} of {factors.block}, {values}"
+        return f"b{factors.block} r{factors.atom_count} k{factors.nonzeros}, {values}"
     return "dense"
 
 

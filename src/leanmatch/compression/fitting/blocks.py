@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from leanmatch.factorization import Calibration
+from leanmatch.factorization import ErrorMetric
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def blocks_of(weight: Tensor, width: int) -> Tensor:
+def blocks_of(weight: Tensor, block: int) -> Tensor:
     """``(m, n)`` to ``(B, m, b)``."""
-    return weight.view(weight.shape[0], -1, width).transpose(0, 1).contiguous()
+    return weight.view(weight.shape[0], -1, block).transpose(0, 1).contiguous()
 
 
 def rows_of(blocks: Tensor) -> Tensor:
@@ -23,12 +23,12 @@ def rows_of(blocks: Tensor) -> Tensor:
     return blocks.transpose(0, 1).reshape(blocks.shape[1], -1)
 
 
-def metric_of(statistics: Calibration, columns: int, width: int) -> Tensor:
+def block_roots(metric: ErrorMetric, columns: int, block: int) -> Tensor:
     """Lower Cholesky factors ``L_i`` of the blocks on the diagonal of ``H``, damped: float32 ``(B, b, b)``.
 
-    Scaled so that the mean square of their entries' rows is about 1. Without moments: identity matrices.
+    They are scaled so that the mean of ``H``'s diagonal is 1. Without moments they are identity matrices.
     """
-    if statistics.moments is None:
-        return torch.eye(width).expand(columns // width, width, width).clone()
-    level = float(np.diagonal(statistics.moments).mean()) or 1.0
-    return torch.from_numpy(statistics.roots(width) / np.sqrt(level)).float()
+    if metric.moments is None:
+        return torch.eye(block).expand(columns // block, block, block).clone()
+    level = float(np.diagonal(metric.moments).mean()) or 1.0
+    return torch.from_numpy(metric.roots(block) / np.sqrt(level)).float()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from leanmatch.compression.decode import index_array
+from leanmatch.compression.decode import float_array, index_array
 from leanmatch.factorization.pursuit import native
 from leanmatch.factorization.pursuit.batched import TorchCodes, pursue_torch, refit_torch
 
@@ -27,7 +27,9 @@ def pursue(weight: Tensor, atoms: Tensor, nonzeros: int) -> TorchCodes:
     """
     if weight.device.type != "cpu":
         return pursue_torch(weight, atoms, nonzeros)
-    return _tensors(native.pursue(_array(weight), _array(atoms), nonzeros, threads=torch.get_num_threads()))
+    return _tensors(
+        native.pursue(float_array(weight), float_array(atoms), nonzeros, threads=torch.get_num_threads())
+    )
 
 
 def refit(weight: Tensor, atoms: Tensor, indices: Tensor) -> TorchCodes:
@@ -35,11 +37,9 @@ def refit(weight: Tensor, atoms: Tensor, indices: Tensor) -> TorchCodes:
     if weight.device.type != "cpu":
         return refit_torch(weight, atoms, indices)
     support = index_array(indices, atoms.shape[1])
-    return _tensors(native.refit(_array(weight), _array(atoms), support, threads=torch.get_num_threads()))
-
-
-def _array(tensor: Tensor) -> Any:
-    return tensor.detach().float().contiguous().numpy()
+    return _tensors(
+        native.refit(float_array(weight), float_array(atoms), support, threads=torch.get_num_threads())
+    )
 
 
 def _tensors(codes: native.Codes) -> TorchCodes:

@@ -30,7 +30,7 @@ def allocate(
         grid: cells of the budget.
 
     Returns:
-        the place of the chosen candidate of each group.
+        the number of the chosen candidate of each group.
 
     Raises:
         UsageError: even the cheapest candidates exceed the budget; the message says what they cost.
@@ -47,20 +47,20 @@ def allocate(
     )  # best[w]: least loss of the groups so far at a cost of w cells
     chosen: list[NDArray[np.int16]] = []
     for loss, cost in zip(losses, costs, strict=True):
-        weights = [_cells(one, cells, budget) for one in cost]
+        widths = [_cells(candidate, cells, budget) for candidate in cost]
         table = np.full((len(loss), cells + 1), np.inf)
-        for place, (harm, weight) in enumerate(zip(loss, weights, strict=True)):
-            if weight <= cells:
-                table[place, weight:] = best[: cells + 1 - weight] + harm
+        for number, (harm, width) in enumerate(zip(loss, widths, strict=True)):
+            if width <= cells:
+                table[number, width:] = best[: cells + 1 - width] + harm
         chosen.append(table.argmin(0).astype(np.int16))
         best = table.min(0)
     if not np.isfinite(best[cells]):  # the rounding up took what was left: the cheapest fit exactly
         return [int(np.argmin(group)) for group in costs]
     left, answer = cells, []
     for pick, cost in zip(reversed(chosen), reversed(costs), strict=True):
-        place = int(pick[left])
-        answer.append(place)
-        left -= _cells(cost[place], cells, budget)
+        number = int(pick[left])
+        answer.append(number)
+        left -= _cells(cost[number], cells, budget)
     return answer[::-1]
 
 

@@ -28,6 +28,7 @@ import torch
 
 from leanmatch.compression.calibration import Calibration
 from leanmatch.compression.convert import Factored, compressed_layers, factorize, finalize
+from leanmatch.compression.layer_specs import RoundingSpec
 from leanmatch.compression.matrices import FactoredMatrix
 from leanmatch.compression.patterns import default_spec
 from leanmatch.compression.planner.allocation import allocate
@@ -42,7 +43,7 @@ from leanmatch.compression.planner.sensitivity import (
 )
 from leanmatch.compression.planner.tasks import Task
 from leanmatch.compression.planner.training import TrainingOptions, save_state, train_factors
-from leanmatch.compression.spec import CompressionSpec, LayerSpec
+from leanmatch.compression.spec import CompressionSpec
 from leanmatch.compression.stf.factorizer import STF
 from leanmatch.errors import ModelError, UsageError
 from leanmatch.files import write_json
@@ -120,7 +121,7 @@ class Planner:
         model: the dense model.
         task: texts, loss and score.
         folder: for measurements and checkpoints; the same call continues what is there.
-        method: one of :data:`leanmatch.compression.planner.candidates.METHODS`.
+        method: one of :data:`leanmatch.compression.planner.candidates.LINEAR_CANDIDATES`.
         training: how long and how.
         report: gets a sentence whenever something was decided.
         progress: bars on stderr.
@@ -175,13 +176,13 @@ class Planner:
             groups = [_rounded(group) if group.embedding else group for group in groups]
         harm = self._measure(groups)
         if budget.size is not None or budget.macs is not None:
-            planned = self._best_of([self._choose(groups, harm, budget)], budget.keep)
+            planned = self._best_of([self._rung_within(groups, harm, budget)], budget.keep)
         else:
             planned = self._best_of(self._ladder(groups, harm), budget.keep, climb=True)
         planned.measured = {
             group.name: [
-                {"harm": one, "bytes": c.bytes, "macs": c.macs, "spec": c.spec.to_json()}
-                for one, c in zip(losses, group.candidates, strict=True)
+                {"harm": loss, "bytes": c.bytes, "macs": c.macs, "spec": c.spec.to_json()}
+                for loss, c in zip(losses, group.candidates, strict=True)
             ]
             for group, losses in zip(groups, harm, strict=True)
         }
@@ -225,7 +226,7 @@ class Planner:
         order = np.random.default_rng(0).permutation(len(self.task.texts))[:CALIBRATION_TEXTS]
         return [self.task.texts[row] for row in order]
 
-    def _choose(
+    def _rung_within(
         self, groups: Sequence[Group], harm: Sequence[Sequence[float]], budget: Budget
     ) -> tuple[str, CompressionSpec]:
         words = []
@@ -238,21 +239,20 @@ class Planner:
             raise UsageError(
                 f"{budget.size:,} bytes are fewer than the {self._other_bytes(groups):,} left as they are"
             )
-        picks = choose(groups, harm, size=size, macs=budget.macs)
+        picks = pick_candidates(groups, harm, size=size, macs=budget.macs)
         return " and ".join(words), _spec_of(groups, picks)
 
     def _ladder(self, groups: Sequence[Group], harm: Sequence[Sequence[float]]) -> list[Rung]:
         rungs: list[Rung] = []
-        whole = sum(next(c.bytes for c in g.candidates if c.spec == LayerSpec(method="int")) for g in groups)
+        whole = sum(next(c.bytes for c in g.candidates if c.spec == RoundingSpec()) for g in groups)
         for ratio in BYTE_RUNGS if self.method == "int8" else RUNGS:
             try:
                 if self.method == "int8":
-                    picks, label = (
-                        choose(groups, harm, size=int(whole / ratio)),
-                        f"{int(whole / ratio):,} bytes",
-                    )
+                    size = int(whole / ratio)
+                    picks, label = pick_candidates(groups, harm, size=size), f"{size:,} bytes"
                 else:
-                    picks, label = choose(groups, harm, macs=ratio), f"{ratio:g}x fewer multiply-adds"
+                    picks = pick_candidates(groups, harm, macs=ratio)
+                    label = f"{ratio:g}x fewer multiply-adds"
             except UsageError:  # leaner than any choice of candidates
                 continue
             rungs.append((label, _spec_of(groups, picks)))
@@ -310,10 +310,12 @@ class Planner:
         with self._timed("factors"):
             factorize(model, spec, calibration=self._calibration, progress=self.progress, cache=self._factors)
 
-    def _one_shot(self, rung: int, made: Rung, attempts: dict[tuple[int, bool], Attempt]) -> Attempt:
+    def _one_shot(
+        self, rung: int, budget_and_spec: Rung, attempts: dict[tuple[int, bool], Attempt]
+    ) -> Attempt:
         """The rung's first factors, evaluated once; ``attempts`` gets the result."""
         if (rung, False) not in attempts:
-            label, spec = made
+            label, spec = budget_and_spec
             file = self.folder / f"one-shot-{rung}.json"
             if not file.exists():
                 model = copy.deepcopy(self.model)
@@ -329,9 +331,9 @@ class Planner:
             self.report(f"one shot at {label}: {quality.sentence()}")
         return attempts[rung, False]
 
-    def _attempt(self, rung: int, made: Rung) -> Attempt:
+    def _attempt(self, rung: int, budget_and_spec: Rung) -> Attempt:
         """The rung after training; the state is kept in the folder."""
-        label, spec = made
+        label, spec = budget_and_spec
         folder = self.folder / f"attempt-{rung}"
         folder.mkdir(exist_ok=True)
         done, result = folder / "final.pt", folder / "training.json"
@@ -354,7 +356,7 @@ class Planner:
                     self.task,
                     self.training,
                     folder,
-                    stf=(lambda made, steps: STF(made, total_steps=steps)) if learned else None,
+                    stf=(lambda factored, steps: STF(factored, total_steps=steps)) if learned else None,
                     description=f"training, {label}",
                 )
             finalize(model)
@@ -393,23 +395,23 @@ class Planner:
 
 def _rounded(group: Group) -> Group:
     """The table with int8 as its only candidate."""
-    return replace(group, candidates=tuple(c for c in group.candidates if c.spec == LayerSpec(method="int")))
+    return replace(group, candidates=tuple(c for c in group.candidates if c.spec == RoundingSpec()))
 
 
 def planned_layers(model: Any) -> CompressionSpec:
     """Everything that is compressed by default: the encoder's linear layers, word and position embeddings."""
-    table = LayerSpec(method="int")
+    table = RoundingSpec()
     return default_spec(model, embeddings=table, positions=table)
 
 
-def choose(
+def pick_candidates(
     groups: Sequence[Group],
     harm: Sequence[Sequence[float]],
     *,
     size: int | None = None,
     macs: float | None = None,
 ) -> list[int]:
-    """The places of the candidates with the least summed harm within the budget.
+    """For each group the number of its candidate, with the least summed harm within the budget.
 
     With both limits, harm plus a price of multiply-adds is minimized within ``size``; the price is the lowest
     (found by bisection) that meets ``macs``. Without ``size``, tables are rounded to int8.
@@ -420,17 +422,18 @@ def choose(
     sizes = [[c.bytes for c in group.candidates] for group in groups]
     work = [[c.macs for c in group.candidates] for group in groups]
     losses = [
-        [h + TIE * b for h, b in zip(one, size_, strict=True)] for one, size_ in zip(harm, sizes, strict=True)
+        [h + TIE * b for h, b in zip(*group_losses, strict=True)]
+        for group_losses in zip(harm, sizes, strict=True)
     ]
     most = None if macs is None else int(sum(group.dense_macs for group in groups) / macs)
     if size is None:
         assert most is not None
         fixed = {
-            place: next(i for i, c in enumerate(group.candidates) if c.spec == LayerSpec(method="int"))
-            for place, group in enumerate(groups)
+            number: next(i for i, c in enumerate(group.candidates) if c.spec == RoundingSpec())
+            for number, group in enumerate(groups)
             if group.embedding
         }
-        linear = [place for place in range(len(groups)) if place not in fixed]
+        linear = [number for number in range(len(groups)) if number not in fixed]
         picks = allocate([losses[p] for p in linear], [work[p] for p in linear], most)
         return [dict(zip(linear, picks, strict=True)).get(p, fixed.get(p, 0)) for p in range(len(groups))]
     picks = allocate(losses, sizes, size)

@@ -6,8 +6,8 @@ own relative error for the others: both are squares of a small change. (Measured
 candidates whose errors differ by a factor of 4: ``harm ~ error^a`` with a median ``a`` of 1.03; 23 of 24
 layers between 0.90 and 1.20.)
 
-The errors of all candidates come from a few rounds without compensation. How much of it compensation takes
-away is measured on the one candidate, and is much the same for all.
+The errors of all candidates come from a few iterations without compensation. How much compensation lowers
+them is measured on the one candidate, and is much the same for all.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,20 @@ from tqdm import tqdm
 
 from leanmatch.compression.calibration import Calibration, calibrate, output_tensors, run, text_batches
 from leanmatch.compression.convert import relative_errors
-from leanmatch.compression.fitting.fit import Effort, fit_group
+from leanmatch.compression.fitting.fit import Effort, fit_layers
 from leanmatch.compression.fitting.workers import beside_one_another
+from leanmatch.compression.layer_specs import DenseSparseSpec, LayerSpec, PruningSpec
 from leanmatch.compression.layers import CompressedLayer
 from leanmatch.compression.matrices import FactoredMatrix
 from leanmatch.compression.planner.candidates import Group
-from leanmatch.compression.spec import VALUE_BITS, CompressionSpec, LayerSpec, Rule, Stack
+from leanmatch.compression.spec import CompressionSpec, Rule, Stack
 from leanmatch.errors import ModelError
+from leanmatch.factorization import ErrorMetric
+from leanmatch.factorization.dense_sparse import VALUE_BITS
 from leanmatch.files import write_json
 
-ROUNDS = 2
-"""Alternations of the factorizations that are only measured."""
+ITERATIONS = 2
+"""Iterations of the factorizations that are only measured."""
 PROBE_TEXTS = 64
 CALIBRATION_TEXTS = 512
 LEAST_ERROR = 1e-9
@@ -48,7 +52,7 @@ class Trial:
 
     Attributes:
         errors: relative squared error of each candidate's outputs (of a table: of its rows).
-        middle: the place of the one whose harm is measured.
+        middle: the number of the one whose harm is measured.
         layers: its stand-ins; empty where the harm is known.
     """
 
@@ -74,7 +78,7 @@ class Sensitivity:
         self.model, self.file = model, folder / "sensitivity.json"
         self._modules = dict(model.named_modules())
         self._batches = list(text_batches(model, texts[:PROBE_TEXTS], tokenizer=tokenizer, batch_size=16))
-        self._known: dict[str, float] = json.loads(self.file.read_text()) if self.file.exists() else {}
+        self._measured: dict[str, float] = json.loads(self.file.read_text()) if self.file.exists() else {}
         self._target = self._outputs()
         if not all(bool(torch.isfinite(part).all()) for part in self._target):
             raise ModelError("the model gives NaN or infinite numbers", remedy="its weights are damaged")
@@ -84,69 +88,77 @@ class Sensitivity:
     ) -> list[list[float]]:
         """Harm of each group's candidates, in their order; 0 where there is no choice."""
         asked = [group for group in groups if len(group.candidates) > 1]
-        trials = beside_one_another(lambda group: self._try(group, calibration.of(group.names)), asked)
-        found = {}
+        trials = beside_one_another(lambda group: self._try(group, calibration), asked)
+        harm: dict[str, list[float]] = {}
         pairs = zip(asked, trials, strict=True)
         for group, trial in tqdm(pairs, "measuring layers", len(asked), unit=" trials", disable=not progress):
             key = _key("harm", group, trial.middle)
-            if key not in self._known:
-                self._known[key] = self._harm(group, trial.layers)
-            for place, error in enumerate(trial.errors):
-                self._known[_key("error", group, place)] = error
-            write_json(self.file, self._known)
-            found[group.name] = in_proportion(trial.errors, trial.middle, self._known[key])
-        return [found.get(group.name, [0.0]) for group in groups]
+            if key not in self._measured:
+                self._measured[key] = self._harm(group, trial.layers)
+            for number, error in enumerate(trial.errors):
+                self._measured[_key("error", group, number)] = error
+            write_json(self.file, self._measured)
+            harm[group.name] = in_proportion(trial.errors, trial.middle, self._measured[key])
+        return [harm.get(group.name, [0.0]) for group in groups]
 
     def _try(self, group: Group, calibration: Calibration) -> Trial:
         """The errors of all candidates; candidates that differ in rounding only are factored once."""
-        places = range(len(group.candidates))
-        known = [self._known.get(_key("error", group, place)) for place in places]
-        if None not in known:  # saved when the harm was measured, too
-            middle = next(place for place in places if _key("harm", group, place) in self._known)
-            return Trial([error for error in known if error is not None], middle, [])
-        made: dict[LayerSpec, list[CompressedLayer]] = {}
+        numbers = range(len(group.candidates))
+        errors_before = [self._measured.get(_key("error", group, number)) for number in numbers]
+        if None not in errors_before:  # saved when the harm was measured, too
+            middle = next(number for number in numbers if _key("harm", group, number) in self._measured)
+            return Trial([error for error in errors_before if error is not None], middle, [])
+        metric = cache(calibration.metric)
+        fitted: dict[LayerSpec, list[CompressedLayer]] = {}
         exact, rounded = [], []
         for candidate in group.candidates:
-            plain = unrounded(replace(candidate.spec, compensate=False))
-            if plain not in made:
-                made[plain] = self._fit(group, plain, calibration)
-            rounded.append(self._error(group, _with_bits(made[plain], candidate.spec), calibration))
-            exact.append(rounded[-1])
-            if plain != replace(candidate.spec, compensate=False):
-                exact[-1] = self._error(group, made[plain], calibration)
+            quick = uncompensated(candidate.spec)
+            plain = unrounded(quick)
+            if plain not in fitted:
+                fitted[plain] = self._fit(group, plain, metric)
+            rounded.append(self._error(group, _with_bits(fitted[plain], candidate.spec), calibration))
+            exact.append(rounded[-1] if plain == quick else self._error(group, fitted[plain], calibration))
         middle = middle_of(rounded)
-        layers = self._fit(group, group.candidates[middle].spec, calibration)
+        layers = self._fit(group, group.candidates[middle].spec, metric)
         finest = _with_bits(layers, unrounded(group.candidates[middle].spec))
         better = self._error(group, finest, calibration) / max(exact[middle], LEAST_ERROR)
-        share = [better if _factored(candidate.spec) else 1.0 for candidate in group.candidates]
+        share = [
+            1.0 if candidate.spec == uncompensated(candidate.spec) else better
+            for candidate in group.candidates
+        ]
         errors = [
             part * error + max(0.0, both - error)
             for part, error, both in zip(share, exact, rounded, strict=True)
         ]
         return Trial(errors, middle, layers)
 
-    def _fit(self, group: Group, spec: LayerSpec, calibration: Calibration) -> list[CompressedLayer]:
-        modules = {name: self._modules[name] for name in group.names}
-        effort = Effort(rounds=ROUNDS, threads=1)
-        if len(modules) > 1 and spec.method == "dense-sparse":
+    def _fit(
+        self, group: Group, spec: LayerSpec, metric: Callable[[tuple[str, ...], str], ErrorMetric]
+    ) -> list[CompressedLayer]:
+        effort = Effort(iterations=ITERATIONS, threads=1)
+        if len(group.names) > 1 and isinstance(spec, DenseSparseSpec):
+            modules = [self._modules[name] for name in group.names]
             parent = group.names[0].rpartition(".")[0]
-            return fit_group(modules, spec, calibration, effort, stack=parent)
-        alone = [fit_group({name: one}, spec, calibration, effort) for name, one in modules.items()]
+            return fit_layers(modules, spec, metric(group.names, spec.weighting), effort, stack=parent)
+        alone = [
+            fit_layers([self._modules[name]], spec, metric((name,), spec.weighting), effort)
+            for name in group.names
+        ]
         return [layer for (layer,) in alone]
 
     def _error(self, group: Group, layers: Sequence[CompressedLayer], calibration: Calibration) -> float:
-        found = [
+        errors = [
             relative_errors(self._modules[name].weight, layer, calibration.moments.get(name))
             for name, layer in zip(group.names, layers, strict=True)
         ]
-        return sum(error if output is None else output for error, output in found) / len(found)
+        return sum(error if output is None else output for error, output in errors) / len(errors)
 
     def _harm(self, group: Group, layers: Sequence[CompressedLayer]) -> float:
         """``mean(1 - cos)`` of the outputs with only this group compressed."""
         with self._in_place(group, layers):
             outputs = self._outputs()
         pairs = zip(self._target, outputs, strict=True)
-        lost = [1 - torch.nn.functional.cosine_similarity(one, two, dim=1) for one, two in pairs]
+        lost = [1 - torch.nn.functional.cosine_similarity(dense, changed, dim=1) for dense, changed in pairs]
         harm = float(torch.cat(lost).mean())
         return max(0.0, harm) if math.isfinite(harm) else 2.0  # as bad as can be
 
@@ -167,15 +179,17 @@ class Sensitivity:
     def _outputs(self) -> list[torch.Tensor]:
         was = self.model.training
         self.model.eval()
-        found = []
+        outputs_by_batch = []
         device = next(self.model.parameters()).device
-        for one in self._batches:
-            batch = {name: value.to(device) if hasattr(value, "to") else value for name, value in one.items()}
+        for features in self._batches:
+            batch = {
+                name: value.to(device) if hasattr(value, "to") else value for name, value in features.items()
+            }
             outputs = output_tensors(run(self.model, batch))
             rows = [_rows(output, batch["attention_mask"]) for output in outputs]
-            found.append(torch.cat(rows, dim=1))
+            outputs_by_batch.append(torch.cat(rows, dim=1))
         self.model.train(was)
-        return found
+        return outputs_by_batch
 
 
 def middle_of(errors: Sequence[float]) -> int:
@@ -184,16 +198,16 @@ def middle_of(errors: Sequence[float]) -> int:
     >>> middle_of([0.4, 0.1, 0.2])
     2
     """
-    return sorted(range(len(errors)), key=lambda place: -errors[place])[len(errors) // 2]
+    return sorted(range(len(errors)), key=lambda number: -errors[number])[len(errors) // 2]
 
 
-def in_proportion(errors: Sequence[float], place: int, harm: float) -> list[float]:
+def in_proportion(errors: Sequence[float], measured: int, harm: float) -> list[float]:
     """Harm of all candidates from that of one.
 
     >>> in_proportion([0.4, 0.1, 0.2], 2, 0.04)
     [0.08, 0.02, 0.04]
     """
-    return [harm * error / max(errors[place], LEAST_ERROR) for error in errors]
+    return [harm * error / max(errors[measured], LEAST_ERROR) for error in errors]
 
 
 def calibration_of(
@@ -219,7 +233,7 @@ def group_spec(chosen: Sequence[tuple[Group, LayerSpec]]) -> CompressionSpec:
             tuple(name.rpartition(".")[2] for name in group.names),
         )
         for group, spec in chosen
-        if len(group.names) > 1 and spec.method == "dense-sparse"
+        if len(group.names) > 1 and isinstance(spec, DenseSparseSpec)
     )
     return CompressionSpec(rules, stacks)
 
@@ -232,29 +246,32 @@ def _literal(name: str) -> str:
 def unrounded(spec: LayerSpec) -> LayerSpec:
     """The spec with the most bits of values: what is factored once for all that differ in bits only.
 
-    >>> unrounded(LayerSpec(nonzeros=3, value_bits=4)) == LayerSpec(nonzeros=3)
+    >>> unrounded(DenseSparseSpec(nonzeros=3, value_bits=4)) == DenseSparseSpec(nonzeros=3)
     True
     """
-    rounded = spec.method in ("dense-sparse", "nm") and spec.value_bits is not None
-    return replace(spec, value_bits=max(VALUE_BITS)) if rounded else spec
+    if isinstance(spec, DenseSparseSpec | PruningSpec) and spec.value_bits is not None:
+        return replace(spec, value_bits=max(VALUE_BITS))
+    return spec
 
 
-def _factored(spec: LayerSpec) -> bool:
-    """Whether its solver compensates."""
-    return spec.method == "dense-sparse" and spec.compensate
+def uncompensated(spec: LayerSpec) -> LayerSpec:
+    """The spec whose blocks are solved each for itself, which is quicker."""
+    return replace(spec, compensate=False) if isinstance(spec, DenseSparseSpec) else spec
 
 
 def _with_bits(layers: Sequence[CompressedLayer], spec: LayerSpec) -> list[CompressedLayer]:
     """The same factors rounded as another spec says; other layers as they are."""
-    made = [copy.deepcopy(layer) if isinstance(layer.factors, FactoredMatrix) else layer for layer in layers]
-    for layer in made:
-        if isinstance(layer.factors, FactoredMatrix):
-            layer.factors.value_bits = spec.value_bits
-    return made
+    if not isinstance(spec, DenseSparseSpec | PruningSpec):
+        return list(layers)
+    rounded = [copy.deepcopy(layer) for layer in layers]
+    for layer in rounded:
+        assert isinstance(layer.factors, FactoredMatrix)
+        layer.factors.value_bits = spec.value_bits
+    return rounded
 
 
-def _key(what: str, group: Group, place: int) -> str:
-    return f"{what} {group.name} {json.dumps(group.candidates[place].spec.to_json(), sort_keys=True)}"
+def _key(what: str, group: Group, number: int) -> str:
+    return f"{what} {group.name} {json.dumps(group.candidates[number].spec.to_json(), sort_keys=True)}"
 
 
 def _places(model: Any, modules: Any) -> list[tuple[Any, str, Any]]:

@@ -70,7 +70,7 @@ class Matching:
             held_out = held_out.take(np.sort(rows))
         self._probe = RetrievalProbe(held_out, metric)
         self._vectors: torch.Tensor | None = None
-        self._known = np.zeros(len(self.texts), dtype=bool)
+        self._encoded = np.zeros(len(self.texts), dtype=bool)
 
     def scores(self, model: Any) -> NDArray[np.float64]:
         """Reciprocal rank (or whatever the metric is) of each held-out anchor."""
@@ -103,13 +103,13 @@ class Matching:
     @torch.no_grad()
     def _targets(self, teacher: Any, rows: NDArray[np.int64]) -> torch.Tensor:
         """The dense model's vectors; each text's is computed once."""
-        unknown = rows[~self._known[rows]]
+        unknown = rows[~self._encoded[rows]]
         if unknown.size:
-            made = teacher(self._features(teacher, unknown))["sentence_embedding"].float().cpu()
+            vectors = teacher(self._features(teacher, unknown))["sentence_embedding"].float().cpu()
             if self._vectors is None:
-                self._vectors = torch.zeros(len(self.texts), made.shape[1])
-            self._vectors[torch.from_numpy(unknown)] = made
-            self._known[unknown] = True
+                self._vectors = torch.zeros(len(self.texts), vectors.shape[1])
+            self._vectors[torch.from_numpy(unknown)] = vectors
+            self._encoded[unknown] = True
         assert self._vectors is not None
         return self._vectors[torch.from_numpy(rows)]
 
@@ -117,16 +117,16 @@ class Matching:
         """The dense model's vectors so far; their last bits depend on the batches they were computed in."""
         if self._vectors is None:
             return {}
-        known = torch.from_numpy(np.flatnonzero(self._known))
-        return {"known": known, "vectors": self._vectors[known]}
+        encoded = torch.from_numpy(np.flatnonzero(self._encoded))
+        return {"known": encoded, "vectors": self._vectors[encoded]}
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         """Take the vectors that :meth:`state` gave."""
         if state:
             self._vectors = torch.zeros(len(self.texts), state["vectors"].shape[1])
             self._vectors[state["known"]] = state["vectors"]
-            self._known[:] = False
-            self._known[state["known"].numpy()] = True
+            self._encoded[:] = False
+            self._encoded[state["known"].numpy()] = True
 
 
 class Classifying:
@@ -168,14 +168,14 @@ class Classifying:
         was = model.training
         model.eval()
         order = sorted(range(len(self._held_out)), key=lambda row: len(self._held_out[row]))
-        found = np.zeros(len(order), dtype=np.int64)
+        best = np.zeros(len(order), dtype=np.int64)
         with torch.no_grad():
             for start in range(0, len(order), 64):
                 rows = order[start : start + 64]
                 logits = model(**self._features([self._held_out[row] for row in rows], model)).logits
-                found[rows] = logits.argmax(1).cpu().numpy()
+                best[rows] = logits.argmax(1).cpu().numpy()
         model.train(was)
-        hits: NDArray[np.float64] = (found == self._wanted).astype(np.float64)
+        hits: NDArray[np.float64] = (best == self._wanted).astype(np.float64)
         return hits
 
     def loss(self, model: Any, teacher: Any, rows: NDArray[np.int64]) -> torch.Tensor:

@@ -196,23 +196,23 @@ class Batches:
         if step // each != self._pass:
             self._pass = step // each
             self._batches = self._shuffled(np.random.default_rng([self._seed, self._pass]), each)
-        found: NDArray[np.int64] = self._batches[step % each]
-        return found
+        rows: NDArray[np.int64] = self._batches[step % each]
+        return rows
 
     def sample(self, count: int) -> list[NDArray[np.int64]]:
         """Batches of the first pass from short texts to long ones."""
         self(0)
         batches = sorted(self._batches, key=lambda rows: int(self._lengths[rows].max()))
-        return [batches[(2 * place + 1) * len(batches) // (2 * count)] for place in range(count)]
+        return [batches[(2 * number + 1) * len(batches) // (2 * count)] for number in range(count)]
 
     def _shuffled(self, rng: np.random.Generator, each: int) -> NDArray[np.int64]:
         order = rng.permutation(len(self._lengths))[: each * self._size]
-        made = []
+        batches = []
         for begin in range(0, len(order), STRETCH * self._size):
             part = order[begin : begin + STRETCH * self._size]
             part = part[np.argsort(self._lengths[part], kind="stable")].reshape(-1, self._size)
-            made.append(rng.permutation(part))
-        return np.concatenate(made)
+            batches.append(rng.permutation(part))
+        return np.concatenate(batches)
 
 
 def _optimizer(model: Any, options: TrainingOptions) -> Any:

@@ -46,8 +46,8 @@ class Evidence(nn.Module):
             return
         gradient = gradient.detach().float()
         self.total += gradient
-        blocks, width, _ = self.metric.shape
-        scaled = gradient.square().view(-1, blocks, width) / self.metric.square().sum(2)
+        blocks, block, _ = self.metric.shape
+        scaled = gradient.square().view(-1, blocks, block) / self.metric.square().sum(2)
         self.power += scaled.mean(2)
 
     def reset(self) -> None:

@@ -172,9 +172,9 @@ def shadow_step(weight: Tensor, evidence: Evidence, step: float) -> Tensor:
     the gradients are noise, and grows with the number of steps where they agree. The step is ``-step rms(w
     L) z`` with the rms of each row and block, taken back by ``L^-1``. It does not depend on the loss's scale.
     """
-    width = evidence.metric.shape[1]
-    white = torch.bmm(blocks_of(weight, width), evidence.metric)
-    total = blocks_of(evidence.total, width)
+    block = evidence.metric.shape[1]
+    white = torch.bmm(blocks_of(weight, block), evidence.metric)
+    total = blocks_of(evidence.total, block)
     # G L^-T: solve X L^T = G
     total = torch.linalg.solve_triangular(evidence.metric.transpose(1, 2), total, upper=True, left=False)
     spread = white.square().mean(2).sqrt() / evidence.power.T.sqrt().clamp_min(1e-30)

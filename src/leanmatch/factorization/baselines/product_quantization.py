@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from leanmatch.factorization.arrays import Float
 from leanmatch.factorization.baselines.product_codes import ProductCodes
-from leanmatch.factorization.calibration import Calibration, block_metric
-from leanmatch.factorization.checks import index_dtype
-from leanmatch.factorization.solved import PLAIN, Solved, check_count, check_divides, solved
+from leanmatch.factorization.checks import check_count, check_divides, index_dtype
+from leanmatch.factorization.error_metric import ErrorMetric
+from leanmatch.factorization.solved import PLAIN, Solved, solved
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class ProductOptions:
     """Options of :func:`product_quantize`.
 
     Attributes:
-        width: ``b``, columns per block; must divide ``n``.
+        block: ``b``, columns per block; must divide ``n``.
         codewords: ``r`` of each block.
         iterations: of k-means, at most.
         seed: of the first codewords.
@@ -28,61 +28,61 @@ class ProductOptions:
         UsageError: out of range.
     """
 
-    width: int = 4
+    block: int = 4
     codewords: int = 256
     iterations: int = 20
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_count("width", self.width, 1)
+        check_count("block", self.block, 1)
         check_count("codewords", self.codewords, 1, 1 << 16)
         check_count("iterations", self.iterations, 0)
 
 
 def product_quantize(
-    weight: Float, options: ProductOptions | None = None, calibration: Calibration = PLAIN
+    weight: Float, options: ProductOptions | None = None, metric: ErrorMetric = PLAIN
 ) -> Solved:
-    """k-means of the rows of every block, in the metric of the calibration.
+    """k-means of the rows of every block, in the error metric.
 
     Codewords begin with rows drawn at random; one that loses all its rows becomes the row with the largest
     error.
 
     Raises:
-        UsageError: a width that does not divide ``n``.
+        UsageError: a block that does not divide ``n``.
 
     Source: Jegou, Douze, Schmid, "Product quantization for nearest neighbor search" (2011).
     """
     options = options or ProductOptions()
     m, n = weight.shape
-    width = options.width
-    check_divides(width, n)
-    calibration.check_fits((m, n))
-    metric = block_metric(calibration, m, n, width)
-    target = metric.forward(weight, width)
-    blocks = n // width
-    codewords = np.zeros((blocks, options.codewords, width), np.float32)
+    block = options.block
+    check_divides(block, n)
+    metric.check_fits((m, n))
+    per_block = metric.by_block(m, n, block)
+    target = per_block.forward(weight, block)
+    blocks = n // block
+    codewords = np.zeros((blocks, options.codewords, block), np.float32)
     indices = np.zeros((m, blocks), index_dtype(options.codewords))
     histories = []
     for i in range(blocks):
-        rows = np.ones(m) if metric.rows is None else metric.rows[:, i]
-        part = np.ascontiguousarray(target[:, i * width : (i + 1) * width])
+        rows = np.ones(m) if per_block.rows is None else per_block.rows[:, i]
+        part = np.ascontiguousarray(target[:, i * block : (i + 1) * block])
         codewords[i], indices[:, i], history = _k_means(part, rows, options)
         histories.append(history)
     scale = max(float(np.square(target).sum(dtype=np.float64)), 1e-300)
     longest = max(map(len, histories))
     padded = np.array([[*history, *([history[-1]] * (longest - len(history)))] for history in histories])
-    factors = ProductCodes(metric.atoms_back(codewords).astype(np.float32), indices)
+    factors = ProductCodes(per_block.atoms_back(codewords).astype(np.float32), indices)
     errors = tuple(float(error) for error in padded.sum(axis=0) / scale)
-    return solved("product", weight, factors, calibration, errors)
+    return solved("product", weight, factors, metric, errors)
 
 
 def _k_means(
     part: Float, rows: NDArray[np.float64], options: ProductOptions
 ) -> tuple[Float, NDArray[np.int64], list[float]]:
     """Lloyd's algorithm: codewords, the nearest of each row, squared errors round by round."""
-    m, width = part.shape
+    m, block = part.shape
     rng = np.random.default_rng(options.seed)
-    words = np.zeros((options.codewords, width), np.float32)
+    words = np.zeros((options.codewords, block), np.float32)
     first = rng.permutation(m)[: options.codewords]
     words[: len(first)] = part[first]
     history: list[float] = []

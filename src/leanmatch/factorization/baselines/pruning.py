@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from leanmatch.factorization.arrays import Float, Index
-from leanmatch.factorization.calibration import Calibration
-from leanmatch.factorization.checks import index_dtype
+from leanmatch.factorization.checks import check_count, check_divides, index_dtype
 from leanmatch.factorization.dense_sparse import DenseSparse
-from leanmatch.factorization.solved import PLAIN, Solved, check_count, check_divides, solved
+from leanmatch.factorization.error_metric import ErrorMetric
+from leanmatch.factorization.solved import PLAIN, Solved, solved
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class PruneOptions:
         check_count("keep", self.keep, 1, self.of)
 
 
-def prune(weight: Float, options: PruneOptions | None = None, calibration: Calibration = PLAIN) -> Solved:
-    """Row-balanced N:M pruning by magnitude: exactly the best choice without a calibration.
+def prune(weight: Float, options: PruneOptions | None = None, metric: ErrorMetric = PLAIN) -> Solved:
+    """Row-balanced N:M pruning by magnitude: exactly the best choice without a metric.
 
     With second moments the score of a weight is ``W^2 H_jj`` (Wanda), with a Fisher matrix ``W^2 F``; values
     stay what they are.
@@ -47,15 +47,15 @@ def prune(weight: Float, options: PruneOptions | None = None, calibration: Calib
     options = options or PruneOptions()
     m, n = weight.shape
     check_divides(options.of, n)
-    calibration.check_fits((m, n))
+    metric.check_fits((m, n))
     blocks = weight.reshape(m, n // options.of, options.of)
     scores = np.square(blocks.astype(np.float64))
-    if calibration.fisher is not None:
-        scores *= calibration.fisher.reshape(blocks.shape)
-    elif calibration.moments is not None:
-        scores *= np.diagonal(calibration.moments).reshape(1, *blocks.shape[1:])
+    if metric.fisher is not None:
+        scores *= metric.fisher.reshape(blocks.shape)
+    elif metric.moments is not None:
+        scores *= np.diagonal(metric.moments).reshape(1, *blocks.shape[1:])
     support = np.sort(np.argsort(-scores, axis=2, kind="stable")[..., : options.keep], axis=2)
     values = np.take_along_axis(blocks, support, axis=2)
     indices: Index = np.ascontiguousarray(support, index_dtype(options.of))
     factors = DenseSparse.with_identity(indices, np.ascontiguousarray(values, np.float32), options.of)
-    return solved("n:m", weight, factors, calibration)
+    return solved("n:m", weight, factors, metric)

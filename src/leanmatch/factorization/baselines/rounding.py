@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from leanmatch.errors import UsageError
 from leanmatch.factorization.arrays import Float, round_to_codes
-from leanmatch.factorization.calibration import Calibration
+from leanmatch.factorization.checks import check_count, check_divides
+from leanmatch.factorization.error_metric import ErrorMetric
 from leanmatch.factorization.factors import INT_MATRIX_BITS, IntMatrix
-from leanmatch.factorization.solved import PLAIN, Solved, check_count, check_divides, solved
+from leanmatch.factorization.solved import PLAIN, Solved, solved
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,11 @@ class RoundOptions:
 
 
 def round_to_nearest(
-    weight: Float, options: RoundOptions | None = None, calibration: Calibration = PLAIN
+    weight: Float, options: RoundOptions | None = None, metric: ErrorMetric = PLAIN
 ) -> Solved:
-    """``W ~ q scale`` with ``scale = max |group| / (2^(bits-1) - 1)``. The calibration only measures.
+    """``W ~ q scale`` with ``scale = max |group| / (2^(bits-1) - 1)``.
+
+    The error metric only measures the result.
 
     Raises:
         UsageError: a group that does not divide ``n``.
@@ -47,7 +50,7 @@ def round_to_nearest(
     m, n = weight.shape
     group = options.group or n
     check_divides(group, n)
-    calibration.check_fits((m, n))
+    metric.check_fits((m, n))
     codes, scale = round_to_codes(weight.reshape(m, n // group, group), options.bits)
     factors = IntMatrix(codes.reshape(m, n), scale, options.bits)
-    return solved(f"int{options.bits}", weight, factors, calibration)
+    return solved(f"int{options.bits}", weight, factors, metric)

@@ -107,8 +107,8 @@ def _checked(weight: Tensor, atoms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     fits = weight.ndim == 2 and atoms.ndim == 3 and weight.shape[1] == atoms.shape[0] * atoms.shape[2]
     if not fits or weight.dtype != torch.float32 or atoms.dtype != torch.float32:
-        found = f"{weight.dtype} {tuple(weight.shape)}, {atoms.dtype} {tuple(atoms.shape)}"
-        raise DataError(f"weight must be float32 (m, B b) and atoms float32 (B, r, b) (found {found})")
+        shapes = f"{weight.dtype} {tuple(weight.shape)}, {atoms.dtype} {tuple(atoms.shape)}"
+        raise DataError(f"weight must be float32 (m, B b) and atoms float32 (B, r, b) (found {shapes})")
     lengths = torch.linalg.vector_norm(atoms, dim=2)
     inverse = torch.where(lengths > 0, 1 / lengths, torch.zeros_like(lengths))
     rows = weight.detach().reshape(weight.shape[0], atoms.shape[0], atoms.shape[2])
@@ -165,9 +165,9 @@ def _least_squares(rows: Tensor, unit: Tensor, gram: Tensor, indices: Tensor) ->
     solution = torch.zeros_like(target)
     for j in range(nonzeros):
         for i in range(j):
-            known = (factor[..., j, :i] * factor[..., i, :i]).sum(dim=-1)
+            explained = (factor[..., j, :i] * factor[..., i, :i]).sum(dim=-1)
             pivot = factor[..., i, i]
-            line = (local[..., j, i] - known) / torch.where(pivot > 0, pivot, 1)
+            line = (local[..., j, i] - explained) / torch.where(pivot > 0, pivot, 1)
             factor[..., j, i] = torch.where(pivot > 0, line, 0)
         height = local[..., j, j] - factor[..., j, :j].square().sum(dim=-1)
         independent = height > DEPENDENT

@@ -38,7 +38,7 @@ class Fields:
     def choice(self, name: str, valid: Iterable[Any]) -> Any:
         """One of some values, of exactly their types."""
         value, valid = self._take(name), tuple(valid)
-        if not any(type(value) is type(one) and value == one for one in valid):
+        if not any(type(value) is type(option) and value == option for option in valid):
             raise FormatError(
                 f"{self.where}: {name} must be one of {', '.join(map(repr, valid))} (found {value!r:.80})"
             )
@@ -54,7 +54,7 @@ class Fields:
     def texts(self, name: str) -> tuple[str, ...]:
         """A list of texts."""
         value = self._take(name)
-        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
             raise FormatError(f"{self.where}: {name} must be a list of texts (found {value!r:.80})")
         return tuple(value)
 
@@ -84,8 +84,8 @@ class Fields:
         value = self._take(name)
         if not isinstance(value, list) or len(value) != count:
             raise FormatError(f"{self.where}: {name} must be {count} numbers (found {value!r:.80})")
-        each = Fields(f"{self.where}: {name}", {str(place): one for place, one in enumerate(value)})
-        return tuple(each.whole(str(place), low, high) for place in range(count))
+        each = Fields(f"{self.where}: {name}", {str(axis): size for axis, size in enumerate(value)})
+        return tuple(each.whole(str(axis), low, high) for axis in range(count))
 
     def __contains__(self, name: str) -> bool:
         return name in self._left

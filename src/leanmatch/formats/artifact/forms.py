@@ -129,7 +129,7 @@ def _decode_low_rank(fields: Fields, tensors: Tensors, names: Names, shape: tupl
 
 def _sizes(factors: DenseSparse | QuantizedDenseSparse) -> dict[str, Any]:
     return {
-        "blocks": factors.blocks,
+        "blocks": factors.block_count,
         "atoms": factors.atom_count,
         "nonzeros": factors.nonzeros,
         "identity": factors.identity,
@@ -151,9 +151,9 @@ def _encode_dense_sparse(factors: DenseSparse) -> Encoded:
 class _Sizes:
     """Checked sizes of dense-sparse factors; ``codes`` is ``(m, B, k)``."""
 
-    blocks: int
+    block_count: int
     atoms: int
-    width: int
+    block: int
     identity: bool
     codes: tuple[int, int, int]
 
@@ -169,16 +169,16 @@ def _decode_sizes(fields: Fields, shape: tuple[int, int]) -> _Sizes:
     blocks = fields.whole("blocks", 1, n)
     if n % blocks:
         raise FormatError(f"{fields.where}: {blocks} blocks do not divide {n} columns")
-    width = n // blocks
+    block = n // blocks
     atoms = fields.whole("atoms", 1, MOST_ATOMS)
     nonzeros = fields.whole("nonzeros", 1, atoms)
     identity = fields.choice("identity", (False, True))
-    if identity and (atoms != width or n * width > MOST_IDENTITY):
+    if identity and (atoms != block or n * block > MOST_IDENTITY):
         raise FormatError(
-            f"{fields.where}: identity atoms of {atoms} in blocks of {width} columns; the two must be equal, "
-            f"and {n} x {width} at most {MOST_IDENTITY:,}"
+            f"{fields.where}: identity atoms of {atoms} in blocks of {block} columns; the two must be equal, "
+            f"and {n} x {block} at most {MOST_IDENTITY:,}"
         )
-    return _Sizes(blocks, atoms, width, identity, (m, blocks, nonzeros))
+    return _Sizes(blocks, atoms, block, identity, (m, blocks, nonzeros))
 
 
 def _decode_dense_sparse(fields: Fields, tensors: Tensors, names: Names, shape: tuple[int, int]) -> Factors:
@@ -186,8 +186,8 @@ def _decode_dense_sparse(fields: Fields, tensors: Tensors, names: Names, shape: 
     values = tensors.floats(names("values"), size.codes)
     indices = size.indices(tensors, names)
     if size.identity:
-        return DenseSparse.with_identity(indices, values, size.width)
-    atoms = tensors.floats(names("atoms"), (size.blocks, size.atoms, size.width))
+        return DenseSparse.with_identity(indices, values, size.block)
+    atoms = tensors.floats(names("atoms"), (size.block_count, size.atoms, size.block))
     return DenseSparse(atoms, indices, values)
 
 
@@ -213,11 +213,11 @@ def _decode_quantized(fields: Fields, tensors: Tensors, names: Names, shape: tup
     indices = size.indices(tensors, names)
     values_scale = tensors.floats(names("values_scale"), shape[:1])
     if size.identity:
-        atoms = identity_atoms(size.blocks, size.width).astype(np.int8)
-        atoms_scale = np.ones((size.blocks, size.atoms), dtype=np.float32)
+        atoms = identity_atoms(size.block_count, size.block).astype(np.int8)
+        atoms_scale = np.ones((size.block_count, size.atoms), dtype=np.float32)
     else:
-        atoms = _codes(tensors, names("atoms"), (size.blocks, size.atoms, size.width), atom_bits)
-        atoms_scale = tensors.floats(names("atoms_scale"), (size.blocks, size.atoms))
+        atoms = _codes(tensors, names("atoms"), (size.block_count, size.atoms, size.block), atom_bits)
+        atoms_scale = tensors.floats(names("atoms_scale"), (size.block_count, size.atoms))
     return QuantizedDenseSparse(
         atoms_q=atoms,
         atoms_scale=atoms_scale,

@@ -75,19 +75,19 @@ def parts_of(model: Any) -> list[Part]:
         return [Part(model, "")]
     parts = []
     known = {module.name for module in LEGACY_MODULES}
-    for place, module in enumerate(model):
+    for number, module in enumerate(model):
         if type(module).__name__ not in known:
             raise ModelError(
-                f"module {place} of the model is a {type(module).__name__}, which an artifact cannot hold",
+                f"module {number} of the model is a {type(module).__name__}, which an artifact cannot hold",
                 remedy=f"it holds {', '.join(sorted(known))}",
             )
         inner = getattr(module, "auto_model", None)
         if inner is None:
-            parts.append(Part(module, f"module{place}."))
-        elif place == 0:
+            parts.append(Part(module, f"module{number}."))
+        elif number == 0:
             parts.append(Part(inner, ""))
         else:
-            raise ModelError(f"module {place} is a second Transformer", remedy="compress each model alone")
+            raise ModelError(f"module {number} is a second Transformer", remedy="compress each model alone")
     return parts
 
 

@@ -40,7 +40,7 @@ def load_compressed(folder: str | Path, device: str = "auto") -> Any:
 
 def build(artifact: Artifact, device: str = "auto") -> Any:
     """The torch model of an artifact that was read; see :func:`load_compressed`."""
-    place = resolve_device(device) if device in ("auto", "cpu") or device.startswith("cuda") else device
+    resolved = resolve_device(device) if device in ("auto", "cpu") or device.startswith("cuda") else device
     _require_torch()
     check_against_skeleton(artifact)
     try:
@@ -56,7 +56,7 @@ def build(artifact: Artifact, device: str = "auto") -> Any:
         ) from error
     _fill(model, artifact)
     model.eval()
-    return model.to(place)
+    return model.to(resolved)
 
 
 def _require_torch() -> None:
@@ -93,8 +93,8 @@ def _stock_folder(artifact: Artifact) -> Iterator[Path]:
         if artifact.config:
             empty = {"leanmatch_placeholder": np.zeros(1, dtype=np.float32)}
             save_file(empty, temporary / "model.safetensors", metadata={"format": "pt"})
-        for place, module in enumerate(artifact.modules):
-            own = _own_tensors(artifact, f"module{place}.")
+        for number, module in enumerate(artifact.modules):
+            own = _own_tensors(artifact, f"module{number}.")
             if own:
                 save_file(own, temporary / module.path / "model.safetensors", metadata={"format": "pt"})
         yield temporary

@@ -26,21 +26,21 @@ def check_outputs(model: Any, other: Any, texts: Sequence[str], tokenizer: Any =
     if tokenizer is None:
         return check_parity(model, other, texts)
     probes = list(dict.fromkeys((*ODD_TEXTS, *texts)))
-    first, second = (_outputs(one, tokenizer, probes) for one in (model, other))
+    first, second = (_outputs(each, tokenizer, probes) for each in (model, other))
     worst = Parity(1.0, len(probes), probes[0])
-    for text, one, two in zip(probes, first, second, strict=True):
-        found = compare_vectors(one[None], two[None], [text])
-        length = float(np.linalg.norm(one))
-        difference = float(np.linalg.norm(one - two)) / (length if length > 0 else 1.0)
-        if found.min_cosine < MIN_COSINE or difference > MOST_DIFFERENCE:
+    for text, ours, theirs in zip(probes, first, second, strict=True):
+        parity = compare_vectors(ours[None], theirs[None], [text])
+        length = float(np.linalg.norm(ours))
+        difference = float(np.linalg.norm(ours - theirs)) / (length if length > 0 else 1.0)
+        if parity.min_cosine < MIN_COSINE or difference > MOST_DIFFERENCE:
             raise FormatError(
                 f"the saved model, reloaded, gives other outputs for {text!r:.80}: cosine "
-                f"{found.min_cosine:.6f}, relative difference {difference:.4f} (at least {MIN_COSINE} "
+                f"{parity.min_cosine:.6f}, relative difference {difference:.4f} (at least {MIN_COSINE} "
                 f"and at most {MOST_DIFFERENCE} are asked)",
                 remedy="nothing was written; report this with the model's modules: print(model)",
             )
-        if found.min_cosine < worst.min_cosine:
-            worst = Parity(found.min_cosine, len(probes), text)
+        if parity.min_cosine < worst.min_cosine:
+            worst = Parity(parity.min_cosine, len(probes), text)
     return worst
 
 

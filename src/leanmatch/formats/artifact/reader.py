@@ -38,10 +38,10 @@ def is_artifact(folder: str | Path) -> bool:
     if Path(folder, tensorfile.FILE_NAME).exists():
         return True
     try:
-        found = read_provenance(folder)
+        provenance = read_provenance(folder)
     except FormatError:  # a stock folder, which loads whatever its provenance says
         return False
-    return found is not None and found.get("kind") == KIND
+    return provenance is not None and provenance.get("kind") == KIND
 
 
 def read_artifact(folder: str | Path) -> Artifact:
@@ -52,14 +52,14 @@ def read_artifact(folder: str | Path) -> Artifact:
     Raises:
         FormatError: whatever is wrong with it.
     """
-    place = Path(folder)
+    root = Path(folder)
     try:
-        return _read(place)
+        return _read(root)
     except FormatError as error:
-        where = "" if str(place) in error.problem else f"{place}: "
+        where = "" if str(root) in error.problem else f"{root}: "
         raise FormatError(f"{where}{error.problem}", remedy=error.remedy or _REMEDY) from error
     except OSError as error:
-        raise FormatError(f"{place} cannot be read: {error}", remedy=_REMEDY) from error
+        raise FormatError(f"{root} cannot be read: {error}", remedy=_REMEDY) from error
 
 
 def _read(folder: Path) -> Artifact:
@@ -190,12 +190,12 @@ def _modules(folder: Path) -> tuple[ModuleConfig, ...]:
     entries = read_value(folder / "modules.json", MOST_CONFIG_BYTES, _REMEDY)
     if not isinstance(entries, list) or not 1 <= len(entries) <= MOST_MODULES:
         raise FormatError(f"modules.json must be a list of 1 to {MOST_MODULES} modules")
-    return tuple(_module(folder, entry, place) for place, entry in enumerate(entries))
+    return tuple(_module(folder, entry, number) for number, entry in enumerate(entries))
 
 
-def _module(folder: Path, entry: object, place: int) -> ModuleConfig:
-    fields = Fields(f"modules.json: module {place}", entry)
-    fields.choice("idx", (place,))
+def _module(folder: Path, entry: object, number: int) -> ModuleConfig:
+    fields = Fields(f"modules.json: module {number}", entry)
+    fields.choice("idx", (number,))
     path = fields.text("path")
     if not _MODULE_PATH.fullmatch(path):
         raise FormatError(f"{fields.where}: its path {path!r:.80} is no plain name of a folder")

@@ -138,7 +138,7 @@ def task_of(model: Any) -> str:
     return next((task for ending, task in endings.items() if name.endswith(ending)), "encoder")
 
 
-def check_bytes(told: Mapping[str, int], found: int, folder: Path) -> None:
+def check_bytes(report: Mapping[str, int], size: int, folder: Path) -> None:
     """The report's total is that of the folder, but for ``leanmatch.json``, which cannot count itself.
 
     Raises:
@@ -147,11 +147,11 @@ def check_bytes(told: Mapping[str, int], found: int, folder: Path) -> None:
     exact = sum(
         path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name != FILE_NAME
     )
-    allowed = max(MOST_UNREPORTED * found, found - exact)
-    if told["total"] != exact or abs(found - told["total"]) > allowed:
+    allowed = max(MOST_UNREPORTED * size, size - exact)
+    if report["total"] != exact or abs(size - report["total"]) > allowed:
         raise FormatError(
-            f"the report says {told['total']:,} bytes; the files without {FILE_NAME} have {exact:,}, "
-            f"all {found:,}",
+            f"the report says {report['total']:,} bytes; the files without {FILE_NAME} have {exact:,}, "
+            f"all {size:,}",
             remedy="nothing was written; report this",
         )
 

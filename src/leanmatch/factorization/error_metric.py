@@ -1,4 +1,4 @@
-"""What is known of a layer's inputs and of its loss: weights for the error of an approximation."""
+"""The error that a solver minimizes: plain, or weighted by the layer's inputs or by the loss's gradients."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ DAMPING = 0.01
 
 
 @dataclass(frozen=True, eq=False)
-class Calibration:
-    """Weights of the error ``E = W - W^``; with neither, every squared entry counts the same.
+class ErrorMetric:
+    """How the error ``E = W - W^`` is measured; with neither field every squared entry counts the same.
 
     Attributes:
         moments: ``H = E[x x^T]`` of the layer's inputs, ``(n, n)``, symmetric. The error is ``tr(E H E^T)``:
@@ -54,12 +54,12 @@ class Calibration:
                 raise DataError(f"fisher must be at least 0 (found {float(self.fisher.min())})")
 
     @property
-    def empty(self) -> bool:
-        """Whether there are no weights at all."""
+    def plain(self) -> bool:
+        """Whether it is the plain squared error."""
         return self.moments is None and self.fisher is None
 
     def check_fits(self, shape: tuple[int, int]) -> None:
-        """The weights belong to a matrix ``(m, n)``.
+        """The fields belong to a matrix ``(m, n)``.
 
         Raises:
             DataError: they do not.
@@ -73,18 +73,42 @@ class Calibration:
     def damped(self) -> Doubles:
         """``moments`` with :data:`DAMPING`, float64; a matrix of zeros becomes the identity."""
         if self.moments is None:
-            raise DataError("second moments are needed here", remedy="Calibration(moments=...)")
+            raise DataError("second moments are needed here", remedy="ErrorMetric(moments=...)")
         moments = self.moments.astype(np.float64)
         level = float(np.diagonal(moments).mean())
         size = len(moments)
         return (moments + moments.T) / 2 + (DAMPING * level if level > 0 else 1.0) * np.eye(size)
 
-    def roots(self, width: int) -> Doubles:
+    def roots(self, block: int) -> Doubles:
         """Lower Cholesky factors of the blocks of :attr:`damped` on the diagonal, ``(B, b, b)``."""
-        blocks = len(self.damped) // width
-        parts = self.damped.reshape(blocks, width, blocks, width)
-        found: Doubles = np.linalg.cholesky(np.stack([parts[i, :, i] for i in range(blocks)]))
-        return found
+        blocks = len(self.damped) // block
+        parts = self.damped.reshape(blocks, block, blocks, block)
+        lower: Doubles = np.linalg.cholesky(np.stack([parts[i, :, i] for i in range(blocks)]))
+        return lower
+
+    def by_block(self, m: int, n: int, block: int) -> BlockMetric:
+        """The metric of each block of ``block`` columns of a matrix ``(m, n)``.
+
+        Second moments are exact within a block; products of two blocks are left out. A Fisher matrix is exact
+        where it is a product of row and column weights within each block; elsewhere the sums of its rows and
+        columns stand for it.
+        """
+        blocks = n // block
+        roots = None if self.moments is None else self.roots(block)
+        rows = None
+        if self.fisher is not None:
+            parts = self.fisher.reshape(m, blocks, block).astype(np.float64)
+            rows = parts.mean(axis=2)
+            rows = rows / np.maximum(rows.mean(axis=0, keepdims=True), 1e-300)
+            if roots is None:
+                columns = parts.mean(axis=0)
+                level = columns.mean(axis=1, keepdims=True)
+                columns = np.where(level > 0, columns + 1e-3 * level, 1.0)
+                roots = np.sqrt(columns)[:, :, None] * np.eye(block)
+            else:
+                rows = np.repeat(self.fisher.mean(axis=1, keepdims=True), blocks, axis=1).astype(np.float64)
+            rows = np.where(rows.sum(axis=0) > 0, rows, 1.0)
+        return BlockMetric(roots, rows)
 
     @cached_property
     def inverse_root(self) -> Doubles:
@@ -100,8 +124,8 @@ class Calibration:
         inverse, failed = dtrtri(upper, lower=0)
         if failed:
             raise DataError("second moments cannot be inverted", remedy="give more calibration texts")
-        found: Doubles = inverse
-        return found
+        root: Doubles = inverse
+        return root
 
     def error(self, weight: NDArray[np.floating], approximation: NDArray[np.floating]) -> float:
         """The weighted squared error relative to that of approximating by 0; 0 for a matrix of zeros."""
@@ -117,7 +141,7 @@ class Calibration:
 
 @dataclass(frozen=True, eq=False)
 class BlockMetric:
-    """Weights as the solvers use them: ``sum_i sum_rows rows[row, i] |(w_i - s_i D_i) L_i|^2``.
+    """An error metric as solvers use it: ``sum_i sum_rows rows[row, i] |(w_i - s_i D_i) L_i|^2``.
 
     Attributes:
         roots: ``L``, ``(B, b, b)``: ``L_i L_i^T`` is block ``i``'s part of the moments; None for identity
@@ -128,12 +152,12 @@ class BlockMetric:
     roots: Doubles | None = None
     rows: Doubles | None = None
 
-    def forward(self, weight: NDArray[np.floating], width: int) -> NDArray[np.float32]:
+    def forward(self, weight: NDArray[np.floating], block: int) -> NDArray[np.float32]:
         """``W_i L_i``, the blocks side by side, float32."""
         m, n = weight.shape
         if self.roots is None:
             return np.ascontiguousarray(weight, np.float32)
-        blocks = weight.reshape(m, n // width, width).astype(np.float64)
+        blocks = weight.reshape(m, n // block, block).astype(np.float64)
         turned: NDArray[np.float32] = np.einsum("mib,ibc->mic", blocks, self.roots).astype(np.float32)
         return turned.reshape(m, n)
 
@@ -149,30 +173,3 @@ class BlockMetric:
         columns = atoms.astype(np.float64).transpose(0, 2, 1)
         turned = np.linalg.solve(self.roots.transpose(0, 2, 1), columns).astype(np.float64)
         return turned.transpose(0, 2, 1)
-
-
-def block_metric(calibration: Calibration, m: int, n: int, width: int) -> BlockMetric:
-    """The metric of each block of ``width`` columns.
-
-    Second moments are exact within a block; what two blocks have in common is left out. A Fisher matrix is
-    exact where it is a product of row and column weights within each block, else its nearest such product in
-    sums.
-    """
-    blocks = n // width
-    roots = None if calibration.moments is None else calibration.roots(width)
-    rows = None
-    if calibration.fisher is not None:
-        parts = calibration.fisher.reshape(m, blocks, width).astype(np.float64)
-        rows = parts.mean(axis=2)
-        rows = rows / np.maximum(rows.mean(axis=0, keepdims=True), 1e-300)
-        if roots is None:
-            columns = parts.mean(axis=0)
-            level = columns.mean(axis=1, keepdims=True)
-            columns = np.where(level > 0, columns + 1e-3 * level, 1.0)
-            roots = np.sqrt(columns)[:, :, None] * np.eye(width)
-        else:
-            rows = np.repeat(calibration.fisher.mean(axis=1, keepdims=True), blocks, axis=1).astype(
-                np.float64
-            )
-        rows = np.where(rows.sum(axis=0) > 0, rows, 1.0)
-    return BlockMetric(roots, rows)
