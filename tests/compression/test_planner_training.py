@@ -11,7 +11,7 @@ import torch
 from compression_models import tiny_encoder, token_batch
 
 from leanmatch.compression import DenseSparseSpec, convert, factorize
-from leanmatch.compression.fitting.workers import beside_one_another
+from leanmatch.compression.fitting.workers import in_parallel
 from leanmatch.compression.patterns import default_spec
 from leanmatch.compression.planner.training import STRETCH, Batches
 
@@ -68,7 +68,7 @@ class TestBatches:
 
 class TestBesideOneAnother:
     def test_in_order(self):
-        assert list(beside_one_another(lambda x: x + 1, range(50))) == list(range(1, 51))
+        assert list(in_parallel(lambda x: x + 1, range(50))) == list(range(1, 51))
 
     def test_an_error_is_the_callers_and_ends_the_work(self):
         begun: list[int] = []
@@ -81,7 +81,7 @@ class TestBesideOneAnother:
             return item
 
         with pytest.raises(ValueError, match="layer 1"):
-            list(beside_one_another(work, range(5_000)))
+            list(in_parallel(work, range(5_000)))
         assert len(begun) < 5_000
         assert not [t for t in threading.enumerate() if t.name.startswith("ThreadPoolExecutor")]
 
@@ -92,7 +92,7 @@ class TestBesideOneAnother:
             begun.append(item)
             time.sleep(0.001)
 
-        results = beside_one_another(work, range(5_000))
+        results = in_parallel(work, range(5_000))
         next(results)
         results.close()
         assert len(begun) < 5_000

@@ -31,7 +31,7 @@ from tqdm.auto import tqdm
 
 from leanmatch.compression.calibration import Calibration, calibrate, text_batches
 from leanmatch.compression.fitting.fit import Effort, fit_layers
-from leanmatch.compression.fitting.workers import beside_one_another
+from leanmatch.compression.fitting.workers import in_parallel
 from leanmatch.compression.layer_specs import LAYER_SPECS, DenseSparseSpec, DenseSpec, LayerSpec
 from leanmatch.compression.layers import CompressedLayer
 from leanmatch.compression.matrices import FactoredMatrix
@@ -178,7 +178,7 @@ def factorize(
 
     reports: list[LayerReport] = []
     replaced: dict[int, nn.Module] = {}
-    fitted = beside_one_another(fit, groups)
+    fitted = in_parallel(fit, groups)
     pairs = zip(groups, fitted, strict=True)
     shown = tqdm(pairs, "factorizing", len(groups), unit=" layers", disable=not progress)
     for group, layers in shown:

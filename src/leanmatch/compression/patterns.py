@@ -1,7 +1,7 @@
-"""Which layers of an architecture are compressed by default: the encoder's linear layers, its embeddings.
+"""The layers of each architecture that are compressed by default: its linear layers and embeddings.
 
-Poolers and heads stay as they are: they run once a text and hold few weights. Ask for them with a rule of
-your own.
+Poolers and heads stay as they are, because they run once a text and hold few parameters. A rule of your own
+can add them.
 """
 
 from __future__ import annotations

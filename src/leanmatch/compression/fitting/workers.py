@@ -1,7 +1,7 @@
-"""Layers beside one another: a thread for each, one thread of BLAS in it.
+"""Works on several layers at once: one thread for each layer, one BLAS thread in each.
 
-Factors of a layer are made of thousands of small products and solutions. Two threads of BLAS spend more time
-waiting for each other in them than they save.
+Factoring a layer takes thousands of small matrix products and solutions, in which two BLAS threads wait for
+each other longer than they save.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def beside_one_another(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """``map(work, items)`` on as many threads as torch uses, in order; ends early where the caller does.
 
-    >>> list(beside_one_another(lambda x: x * x, [3, 4]))
+    >>> list(in_parallel(lambda x: x * x, [3, 4]))
     [9, 16]
     """
     pool = ThreadPoolExecutor(max_workers=torch.get_num_threads())

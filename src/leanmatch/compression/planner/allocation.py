@@ -1,7 +1,7 @@
-"""One choice a layer, the least harm within a budget: the multiple-choice knapsack, exact on a grid.
+"""Chooses one candidate per layer, with the least total harm within a budget: a multiple-choice knapsack.
 
 ``minimize sum_g loss[g][c_g]  subject to  sum_g cost[g][c_g] <= budget``. Costs are rounded up to a grid of
-the budget, so that no answer exceeds it; where they lie on the grid the answer is optimal (dynamic
+the budget, so that no answer exceeds it. Where they lie on the grid the answer is optimal (dynamic
 programming; Dudzinski and Walukiewicz, 1987).
 """
 

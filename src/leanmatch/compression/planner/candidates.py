@@ -1,4 +1,4 @@
-"""What each layer of a model may become, with exact costs: the choices that the planner has."""
+"""The candidates for each layer of a model, with their exact costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compressed against dense on the same held-out queries: the share that is kept, with an interval."""
+"""The share of the dense model's metric that a compressed model keeps on held-out queries."""
 
 from __future__ import annotations
 

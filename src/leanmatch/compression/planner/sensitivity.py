@@ -1,4 +1,4 @@
-"""How much harm each candidate does on its own: the outputs' change when only that group is compressed.
+"""Measures the harm of each candidate: how much the outputs change when only its group is compressed.
 
 ``harm = mean(1 - cos)`` between the model's outputs on some texts with only that group compressed and the
 dense model's. It is measured for one candidate of each group and is taken to be in proportion to the layer's
@@ -28,7 +28,7 @@ from tqdm import tqdm
 from leanmatch.compression.calibration import Calibration, calibrate, output_tensors, run, text_batches
 from leanmatch.compression.convert import relative_errors
 from leanmatch.compression.fitting.fit import Effort, fit_layers
-from leanmatch.compression.fitting.workers import beside_one_another
+from leanmatch.compression.fitting.workers import in_parallel
 from leanmatch.compression.layer_specs import DenseSparseSpec, LayerSpec, PruningSpec
 from leanmatch.compression.layers import CompressedLayer
 from leanmatch.compression.matrices import FactoredMatrix
@@ -62,7 +62,7 @@ class Trial:
 
 
 class Sensitivity:
-    """Measures harm, one group at a time; continues what a killed run measured.
+    """Measures harm, one group at a time, and resumes after an interruption.
 
     Args:
         model: the dense model; the same when :meth:`measure` returns.
@@ -88,7 +88,7 @@ class Sensitivity:
     ) -> list[list[float]]:
         """Harm of each group's candidates, in their order; 0 where there is no choice."""
         asked = [group for group in groups if len(group.candidates) > 1]
-        trials = beside_one_another(lambda group: self._try(group, calibration), asked)
+        trials = in_parallel(lambda group: self._try(group, calibration), asked)
         harm: dict[str, list[float]] = {}
         pairs = zip(asked, trials, strict=True)
         for group, trial in tqdm(pairs, "measuring layers", len(asked), unit=" trials", disable=not progress):

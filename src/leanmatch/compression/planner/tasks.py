@@ -1,4 +1,4 @@
-"""What the planner is told of the user's task: texts to learn from, a loss, a score on held-out pairs."""
+"""The user's task as the planner sees it: training texts, a loss, and a score on held-out pairs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from leanmatch.errors import DataError
 from leanmatch.metrics import RetrievalProbe
 
 MOST_PAIRS = 3000
-"""Held-out pairs that are looked at: more cost more than they tell."""
+"""At most so many held-out pairs are scored. More take time and did not change the choice."""
 SIMILARITY = 10.0
-"""Factor of the in-batch similarities' loss beside that of the embeddings."""
+"""Strength of the loss on in-batch similarities; that on embeddings has 1."""
 TEMPERATURE = 2.0
 
 
@@ -37,17 +37,17 @@ class Task(Protocol):
         """The metric of each held-out query or text, in the same order for every model."""
 
     def loss(self, model: Any, teacher: Any, rows: NDArray[np.int64]) -> torch.Tensor:
-        """The loss of a batch of texts, given by their places."""
+        """The loss of a batch of texts, given by their row numbers."""
 
     def state(self) -> dict[str, torch.Tensor]:
-        """What a continued run needs to go on to the bit; goes into its checkpoints."""
+        """What a resumed run needs to give the same bits; it is stored in checkpoints."""
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         """Take what :meth:`state` gave."""
 
 
 class Matching:
-    """Retrieval with a sentence encoder: its vectors are to stay near the dense model's.
+    """Retrieval with a sentence encoder, trained to keep its vectors near the dense model's.
 
     Args:
         texts: the training part's.
@@ -114,7 +114,7 @@ class Matching:
         return self._vectors[torch.from_numpy(rows)]
 
     def state(self) -> dict[str, torch.Tensor]:
-        """The dense model's vectors so far; their last bits depend on the batches they were computed in."""
+        """The dense model's vectors so far; their last bits depend on the batch they were computed in."""
         if self._vectors is None:
             return {}
         encoded = torch.from_numpy(np.flatnonzero(self._encoded))

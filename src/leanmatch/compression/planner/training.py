@@ -1,7 +1,7 @@
-"""Training of compressed layers for a given time: any task, checkpoints that a kill cannot spoil.
+"""Trains compressed layers on any task for a given time, with checkpoints that survive an interruption.
 
-The number of steps is fixed once, from the time that the first ones take, and kept in the folder: a run that
-is continued ends where it would have ended.
+The number of steps is fixed once, from the time that a few take, and stored in the folder, so that a resumed
+run makes as many steps as an unbroken one.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class TrainingOptions:
         steps: number of steps in place of ``minutes``.
         batch_size: texts a step.
         lr: peak learning rate of factors (AdamW, linear warm-up and decay).
-        lr_other: of all other weights: tables, norms, biases.
+        lr_other: of all other parameters: tables, norms, biases.
         warmup: share of the steps in which the rates rise.
         clip: largest norm of the gradient.
         seed: of the order of texts.
@@ -174,7 +174,7 @@ def _fixed_steps(
 
 
 class Batches:
-    """Places of each step's texts: all in a new random order each pass, texts of like length together.
+    """Row numbers of each step's texts: a new random order each pass, texts of like length together.
 
     A pass is cut into stretches of :data:`STRETCH` batches; within one, texts are sorted by length and the
     batches shuffled, so that little of a batch is padding. What a step gets is a function of the step alone.
