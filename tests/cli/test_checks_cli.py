@@ -78,6 +78,24 @@ def test_a_name_that_was_never_downloaded_is_told_offline(monkeypatch):
     assert "HF_HUB_OFFLINE" in caught.value.remedy
 
 
+def test_a_name_that_was_never_downloaded_is_told_without_a_network(monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+
+    def info(self, name, timeout):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(hub.HfApi, "model_info", info)
+    with pytest.raises(LeanmatchError, match=r"hub cannot be reached \(no route\)"):
+        checks.check_models("nobody/never-there")
+
+    def busy(self, name, timeout):
+        raise TimeoutError
+
+    monkeypatch.setattr(hub.HfApi, "model_info", busy)
+    checks.check_models("nobody/never-there")  # loading may still work
+
+
 def test_a_file_where_a_folder_is_meant_and_the_other_way_round(tmp_path):
     (tmp_path / "f").write_text("x")
     with pytest.raises(UsageError, match="is a file"):

@@ -48,8 +48,14 @@ def _check_hub_name(name: str) -> None:
             return
         except RepositoryNotFoundError:
             unknown += 1
-        except Exception:  # no network, a proxy, a limit: loading will tell
-            return
+        except Exception as error:  # of whichever library asks
+            if "Connect" not in type(error).__name__:
+                return  # a proxy, a limit, a slow answer: loading will tell
+            raise ModelError(
+                f"there is no folder {name!r}, no model of that name has been downloaded, and the "
+                f"hub cannot be reached ({error})",
+                remedy="name the folder of a model, or check the name and the network",
+            ) from error
     if unknown == len(meant):
         raise ModelError(
             f"there is neither a folder {name!r} nor a model of that name on the hub",
