@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 import training_models as models
 from leanmatch.cli.app import app
-from leanmatch.cli.train.options import REGULARIZER, SCHEDULE, SPLIT, TOP, gather_options
+from leanmatch.cli.train.options import gather_options
+from leanmatch.cli.train.request import TrainRequest
 from leanmatch.data import PairTable, read_pairs, write_pairs
 from leanmatch.formats import load_encoder, read_provenance
 from leanmatch.training import engine
@@ -189,8 +190,7 @@ def test_bad_configuration_files(text, message, base, pairs, tmp_path):
 def test_a_configuration_file_may_be_flat_and_write_exponents(tmp_path):
     config = tmp_path / "options.yaml"
     config.write_text("lr: 2e-5\nweight: 1e-1\nschedule: {batch_size: 16}\nregularizer: {kind: out}\n")
-    flags = dict.fromkeys(("regularizer", *REGULARIZER, *SCHEDULE, *TOP, *SPLIT))
-    made, _ = gather_options({**flags, "config": config})
+    made, _ = gather_options(TrainRequest(Path("pairs.csv"), Path("model"), config=config))
     assert made.schedule.lr == 2e-5 and made.schedule.batch_size == 16
     assert made.regularizer.kind == "out" and made.regularizer.weight == 0.1
 
@@ -337,3 +337,35 @@ def test_an_interrupted_run_goes_on(base, pairs, tmp_path, monkeypatch):
     assert again.exit_code == 0, again.output
     assert "continuing the run" in again.stderr
     assert not (tmp_path / ".model.training").exists()
+
+
+def test_every_option_of_the_command_reaches_the_options(tmp_path, monkeypatch):
+    """What a new option of the command would be forgotten in: each is typed, and none keeps its default."""
+    from leanmatch.cli.train import command
+    from leanmatch.data import SplitOptions
+    from leanmatch.training import TrainOptions
+
+    typed = {
+        **{"base": "b", "regularizer": "out", "weight": 0.5, "average": 0.7, "negatives": "none"},
+        **{"lora_rank": 2, "epochs": 3.0, "max_steps": 4, "minutes": 5.0},
+        **{"batch_size": 6, "lr": 0.5, "seed": 7, "device": "cpu", "precision": "fp32"},
+        **{"mini_batch_size": 2, "max_length": 9, "early_stopping": 3, "interventions": "mask"},
+        **{"per_text": 2, "unit": "word", "matching": "effect", "pairs": "diagonal", "sides": "both"},
+        **{"after": "2024-01-01", "valid_fraction": 0.2, "test_fraction": 0.3, "leakage": "report"},
+    }
+    seen = []
+    monkeypatch.setattr(command, "run", seen.append)
+    names = {name: "--" + name.replace("_", "-") for name in typed} | {"interventions": "--intervention"}
+    flags = [word for name, value in typed.items() for word in (names[name], str(value))]
+    flags += ["--hold-out", "a=b", "--no-near-duplicates", "--shared-positives"]
+    result = CliRunner().invoke(app, ["train", "pairs.csv", "-o", str(tmp_path / "m"), *flags])
+    assert result.exit_code == 0, result.output
+    options, split = gather_options(seen[0])
+    made = options.to_json()
+    flat = {**made, **made["schedule"], **made["regularizer"], "regularizer": made["regularizer"]["kind"]}
+    flat |= {name: getattr(split, name) for name in ("after", "valid_fraction", "test_fraction", "leakage")}
+    assert {name: flat[name] for name in typed} == typed
+    assert split.hold_out == ("a=b",) and not split.near_duplicates and split.shared_positives
+    defaults = TrainOptions().to_json()
+    plain = {**SplitOptions().__dict__, **defaults, **defaults["schedule"], **defaults["regularizer"]}
+    assert not [name for name, value in typed.items() if plain[name] == value], "the test bites"

@@ -14,6 +14,7 @@ from leanmatch.cli.common import print_json, reported_errors
 from leanmatch.cli.common import say as say_aloud
 from leanmatch.cli.data.command import DelimiterOption, SharedPositivesOption
 from leanmatch.cli.pairs import read_table
+from leanmatch.cli.train.request import TrainRequest, number_or_auto
 from leanmatch.cli.train.verdict import held_out_verdict, next_command, show_verdict
 
 if TYPE_CHECKING:
@@ -89,33 +90,81 @@ def train(
     json: Annotated[bool, typer.Option("--json", help="Result as JSON on stdout.")] = False,
 ) -> None:
     """Fine-tune a text matcher on pairs so that it keeps its quality out of distribution."""
-    flags = dict(locals())
     with reported_errors():
-        summary = run(flags)
+        request = TrainRequest(
+            data=data,
+            output=output,
+            column=column,
+            on_error=on_error,
+            delimiter=delimiter,
+            overwrite=overwrite,
+            resume=resume,
+            config=config,
+            options={
+                "base": base,
+                "average": number_or_auto("--average", average),
+                "negatives": negatives,
+                "freeze_layers": freeze_layers,
+                "lora_rank": lora_rank,
+            },
+            regularizer={
+                "kind": regularizer,
+                "weight": number_or_auto("--weight", weight),
+                "interventions": interventions,
+                "per_text": per_text,
+                "unit": unit,
+                "matching": matching,
+                "pairs": pairs,
+                "sides": sides,
+            },
+            schedule={
+                "epochs": epochs,
+                "max_steps": max_steps,
+                "minutes": minutes,
+                "batch_size": batch_size,
+                "lr": lr,
+                "seed": seed,
+                "device": device,
+                "precision": precision,
+                "mini_batch_size": mini_batch_size,
+                "max_length": max_length,
+                "early_stopping": early_stopping,
+            },
+            split={
+                "hold_out": hold_out,
+                "after": after,
+                "valid_fraction": valid_fraction,
+                "test_fraction": test_fraction,
+                "leakage": leakage,
+                "near_duplicates": near_duplicates,
+                "shared_positives": shared_positives,
+            },
+        )
+        summary = run(request)
         if json and summary is not None:
             print_json(summary)
 
 
-def run(flags: dict[str, Any]) -> dict[str, Any] | None:
-    """Do what the flags say. Only the first of several processes returns a summary."""
-    check_writable(flags["output"], folder=True)
+def run(request: TrainRequest) -> dict[str, Any] | None:
+    """Do what was asked for. Only the first of several processes returns a summary."""
+    check_writable(request.output, folder=True)
     from leanmatch.cli.train.options import gather_options
 
-    options, split_options = gather_options(flags)
+    options, split_options = gather_options(request)
     first = int(os.environ.get("RANK", "0")) == 0  # of the processes of torchrun
     say = say_aloud if first else _say_nothing
-    output: Path = flags["output"]
+    output = request.output
 
     from leanmatch.data import split_pairs
     from leanmatch.formats import check_target
 
-    check_target(output, overwrite=flags["overwrite"])  # now, not after hours of training
+    check_target(output, overwrite=request.overwrite)  # now, not after hours of training
     check_models(options.base)
     table = read_table(
-        flags["data"],
-        column=flags["column"],
-        on_error=flags["on_error"],
-        delimiter=flags["delimiter"],
+        request.data,
+        column=request.column,
+        on_error=request.on_error,
+        delimiter=request.delimiter,
         say=say,
     )
     split = split_pairs(table, split_options)
@@ -126,11 +175,11 @@ def run(flags: dict[str, Any]) -> dict[str, Any] | None:
     )
     for note in split.notes:
         say(note)
-    result, matcher = _fit(options, split, output, flags["resume"], say)
+    result, matcher = _fit(options, split, output, request.resume, say)
     if not first:
         return None
-    summary = _save(result, matcher, options, split, table, output, flags["overwrite"], say)
-    say(next_command(output, flags["data"]))
+    summary = _save(result, matcher, options, split, table, output, request.overwrite, say)
+    say(next_command(output, request.data))
     return summary
 
 

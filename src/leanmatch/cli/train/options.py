@@ -10,60 +10,47 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from leanmatch.cli.train.request import TrainRequest
 from leanmatch.data import SplitOptions
 from leanmatch.errors import UsageError
-from leanmatch.training import TrainOptions
+from leanmatch.training.options import RegularizerOptions, ScheduleOptions, TrainOptions
 
-# flag name -> place in the options
-REGULARIZER = ("weight", "interventions", "per_text", "unit", "matching", "pairs", "sides")
-SCHEDULE = (
-    "epochs", "max_steps", "minutes", "batch_size", "lr", "seed", "device", "precision", "mini_batch_size",
-    "max_length", "early_stopping",
-)  # fmt: skip
-TOP = ("base", "average", "negatives", "freeze_layers", "lora_rank")
-SPLIT = (
-    "hold_out",
-    "after",
-    "valid_fraction",
-    "test_fraction",
-    "leakage",
-    "near_duplicates",
-    "shared_positives",
-)
+# What a configuration file may hold beside the sections, as the command has it among its options.
+REGULARIZER = tuple(field.name for field in fields(RegularizerOptions) if field.name != "kind")
+SCHEDULE = tuple(field.name for field in fields(ScheduleOptions))
+SPLIT = tuple(field.name for field in fields(SplitOptions) if field.name != "seed")
 SPLIT_NUMBERS = ("valid_fraction", "test_fraction")
 SPLIT_TRUTHS = ("near_duplicates", "shared_positives")
 
 
-def gather_options(flags: Mapping[str, Any]) -> tuple[TrainOptions, SplitOptions]:
-    """Options of the configuration file, overridden by flags.
+def gather_options(request: TrainRequest) -> tuple[TrainOptions, SplitOptions]:
+    """Options of the configuration file, overridden by those that were typed.
 
     The file has the names of :class:`~leanmatch.training.TrainOptions`, ``regularizer`` and ``schedule``
-    being mappings (what they hold may also stand beside them, as among the flags), and those of
-    :data:`SPLIT`. The seed serves the split, too.
+    being mappings (what they hold may also stand beside them), and those of :data:`SPLIT`. The seed serves
+    the split, too.
 
     Raises:
-        UsageError: unknown keys, values of the wrong type or out of range, a flag that is no number.
+        UsageError: unknown keys, values of the wrong type or out of range.
     """
-    values = _read_config(flags["config"])
+    values = _read_config(request.config)
     known = [*(field.name for field in fields(TrainOptions)), *SPLIT, *REGULARIZER, *SCHEDULE]
     for name in values:
         if name not in known:
             raise UsageError(
-                f"unknown option {name!r} in {flags['config']}", remedy=f"one of {', '.join(known)}"
+                f"unknown option {name!r} in {request.config}", remedy=f"one of {', '.join(known)}"
             )
     split = {name: _split_value(name, values.pop(name)) for name in SPLIT if values.get(name) is not None}
-    split |= {name: flags[name] for name in SPLIT if flags[name] not in (None, [])}
-    values = {name: value for name, value in values.items() if name not in SPLIT}
-    regularizer = _section(values, "regularizer", REGULARIZER)
-    schedule = _section(values, "schedule", SCHEDULE)
-    if flags["regularizer"] is not None:
-        regularizer["kind"] = flags["regularizer"]
-    for names, target in ((REGULARIZER, regularizer), (SCHEDULE, schedule), (TOP, values)):
-        for name in names:
-            if flags[name] is not None:
-                target[name] = _number(name, flags[name]) if name in ("weight", "average") else flags[name]
-    options = TrainOptions.from_json({**values, "regularizer": regularizer, "schedule": schedule})
-    return options, SplitOptions(**split, seed=options.schedule.seed)
+    regularizer = _section(values, "regularizer", REGULARIZER) | _typed(request.regularizer)
+    schedule = _section(values, "schedule", SCHEDULE) | _typed(request.schedule)
+    top = {name: value for name, value in values.items() if name not in SPLIT} | _typed(request.options)
+    options = TrainOptions.from_json({**top, "regularizer": regularizer, "schedule": schedule})
+    return options, SplitOptions(**(split | _typed(request.split)), seed=options.schedule.seed)
+
+
+def _typed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were typed."""
+    return {name: value for name, value in options.items() if value not in (None, [])}
 
 
 def _section(values: dict[str, Any], name: str, members: Sequence[str]) -> dict[str, Any]:
@@ -105,18 +92,6 @@ def _split_value(name: str, value: Any) -> Any:
             return str(value)
         wanted = "a date" if name == "after" else "a word"
     raise UsageError(f"option {name!r} must be {wanted} (found {value!r})")
-
-
-def _number(name: str, text: str) -> float | str:
-    if text == "auto":
-        return text
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise UsageError(f"--{name} must be a finite number or auto (found {text!r})")
-    return number
 
 
 def _read_config(path: Path | None) -> dict[str, Any]:
