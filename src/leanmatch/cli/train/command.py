@@ -34,7 +34,13 @@ def train(
     base: Annotated[str | None, typer.Option(help="Model name or folder to start from.")] = None,
     regularizer: Annotated[str | None, typer.Option(help="itv, out, mask or none.")] = None,
     weight: Annotated[str | None, typer.Option(help="Weight of the regularizer, or auto.")] = None,
-    average: Annotated[str | None, typer.Option(help="Share of trained weights (0 to 1.5), or auto.")] = None,
+    average: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Average with the base: the share of trained parameters (0 to 1.5), or auto.",
+        ),
+    ] = None,
     hold_out: Annotated[
         list[str] | None, typer.Option(help="COL=VALUE: test out of distribution; not trained on.")
     ] = None,
