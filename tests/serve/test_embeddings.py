@@ -18,7 +18,7 @@ def test_embeddings_as_openai_has_them(client, encoder):
     found = embed(["one thing", "two"]).json()
     assert [row["index"] for row in found["data"]] == [0, 1]
     assert np.allclose([row["embedding"] for row in found["data"]], expected, atol=0)
-    assert found["usage"] == {"prompt_tokens": 3, "total_tokens": 3}
+    assert found["usage"] == {"prompt_tokens": 3, "total_tokens": 3, "truncated_texts": 0}
     packed = embed("one thing", encoding_format="base64").json()["data"][0]["embedding"]
     assert np.frombuffer(base64.b64decode(packed), "<f4").tolist() == expected[0].tolist()
     assert embed("x", model="gpt").status_code == 404 and embed("x", dimensions=3).status_code == 400

@@ -9,6 +9,7 @@ import numpy as np
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
+from leanmatch.models import TokenCounts
 from leanmatch.serve.api.matching import check_texts, note
 from leanmatch.serve.api.problems import RefusedError
 from leanmatch.serve.api.schemas import EmbeddingsRequest
@@ -40,7 +41,7 @@ async def embed(service: Service, body: EmbeddingsRequest, http: Request) -> Res
     else:
         vectors = await encode_tokens(service, tokens)
     service.metrics.texts.labels("embed").inc(len(vectors))
-    used = sum(map(len, tokens)) if tokens else await _tokens_of(service, texts)
+    used = TokenCounts(len(tokens), sum(map(len, tokens))) if tokens else await _tokens_of(service, texts)
     return JSONResponse(
         {
             "object": "list",
@@ -49,12 +50,16 @@ async def embed(service: Service, body: EmbeddingsRequest, http: Request) -> Res
                 for i, vector in enumerate(vectors)
             ],
             "model": service.model,
-            "usage": {"prompt_tokens": used, "total_tokens": used},
+            "usage": {
+                "prompt_tokens": used.tokens,
+                "total_tokens": used.tokens,
+                "truncated_texts": used.truncated,
+            },
         }
     )
 
 
-async def _tokens_of(service: Service, texts: list[str]) -> int:
+async def _tokens_of(service: Service, texts: list[str]) -> TokenCounts:
     encoder = service.engine.encoder
     if sum(map(len, texts)) <= COUNTED_ON_LOOP:
         return count_tokens(encoder, texts)

@@ -128,10 +128,11 @@ class Embedding(BaseModel):
 
 
 class Usage(BaseModel):
-    """Tokens that were read."""
+    """Tokens that were read, and how many texts were cut because they are longer than the model reads."""
 
     prompt_tokens: int
     total_tokens: int
+    truncated_texts: int
 
 
 class EmbeddingsResponse(BaseModel):

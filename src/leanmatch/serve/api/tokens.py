@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from leanmatch.errors import DataError
+from leanmatch.models import TokenCounts
 from leanmatch.serve.api.problems import RefusedError
 from leanmatch.serve.engine import Embed
 from leanmatch.serve.monitoring.drift import TokenCounter
@@ -68,9 +69,12 @@ async def encode_tokens(service: Service, tokens: Sequence[Sequence[int]]) -> Ve
     return vectors
 
 
-def count_tokens(encoder: Any, texts: Sequence[str]) -> int:
-    """Tokens that the texts have; words where the encoder shows no tokenizer."""
+def count_tokens(encoder: Any, texts: Sequence[str]) -> TokenCounts:
+    """What the model reads of the texts, and what is cut off; words where the encoder counts no tokens."""
+    if hasattr(encoder, "count_tokens"):
+        counts: TokenCounts = encoder.count_tokens(texts)
+        return counts
     counter = TokenCounter(getattr(encoder, "tokenizer", None))
-    if not counter.there:
-        return sum(len(text.split()) for text in texts)
-    return sum(tokens for tokens, _ in counter(texts))
+    if counter.there:
+        return TokenCounts(len(texts), sum(tokens for tokens, _ in counter(texts)))
+    return TokenCounts(len(texts), sum(len(text.split()) for text in texts))
