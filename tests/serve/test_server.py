@@ -87,6 +87,7 @@ def test_a_query_that_was_explained_as_an_item_is_explained_again(client):
         ({"texts": ["  "]}, 422, "texts.0"),
         ({"texts": ["a", "\ud800"]}, 422, "texts.1: the text has half of a surrogate pair"),
         ({"texts": ["a"], "k": 10**400}, 400, "at most 1000"),
+        ({"texts": ["a"], "exclude": ["x"] * 10_001}, 400, "10,001 identifiers to leave out; at most 10,000"),
         ({"texts": ["a"], "filter": "price < 1e999"}, 400, "finite numbers"),
         ({"texts": ["a"], "filter": "price < " + "9" * 400}, 400, "finite numbers"),
         ({"texts": ["a"], "filter": "price in (1, " + "9" * 5000 + ")"}, 400, "finite numbers"),

@@ -24,6 +24,7 @@ class Limits:
         timeout_seconds: a request that takes longer is answered 503.
         request_texts, text_characters, body_bytes, items: size of one request.
         results: the largest k.
+        excluded: identifiers that one request may leave out.
         header_seconds, body_seconds: how long a client may take to send a request's headers, and its body.
         write_seconds: how long a client may leave an answer unread.
         header_bytes: size of a request's headers.
@@ -40,6 +41,7 @@ class Limits:
     body_bytes: int = 4_000_000
     items: int = 1_000
     results: int = 1_000
+    excluded: int = 10_000
     header_seconds: float = 10.0
     body_seconds: float = 20.0
     write_seconds: float = 60.0

@@ -115,6 +115,12 @@ async def recommend(service: Service, request: RecommendRequest, http: Request) 
         raise RefusedError(
             400, f"k is {shortened(request.k)}; at most {limits.results} is served here", param="k"
         )
+    if len(request.exclude) > limits.excluded:
+        raise RefusedError(
+            400,
+            f"{len(request.exclude):,} identifiers to leave out; at most {limits.excluded:,}: filter by a column",
+            param="exclude",
+        )
     if request.explain and len(texts) > EXPLAINED_TEXTS:
         raise RefusedError(
             400, f"{len(texts)} texts; at most {EXPLAINED_TEXTS} a request are explained", param="texts"
