@@ -139,7 +139,7 @@ def test_the_model_is_one_of_sentence_transformers(base, pairs, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [
-        (["--weight", "heavy"], 2, "--weight must be a number or auto"),
+        (["--weight", "heavy"], 2, "--weight must be a finite number or auto"),
         (["--regularizer", "l2"], 2, "one of itv, out, mask, none"),
         (["--batch-size", "1"], 2, "at least 2"),
         (["--hold-out", "category"], 2, "category"),
@@ -148,8 +148,8 @@ def test_the_model_is_one_of_sentence_transformers(base, pairs, tmp_path):
         (["--base", "/no/such/model"], 1, "/no/such/model"),
         (["--config", "/no/such.yaml"], 2, "there is no configuration file"),
         (["--freeze-layers", "1"], 2, "needs a transformer"),
-        (["--epochs", "inf"], 2, "epochs must be above 0 and finite"),
-        (["--weight", "inf"], 2, "weight must be at least 0 and finite"),
+        (["--epochs", "inf"], 2, "inf is no finite number"),
+        (["--weight", "inf"], 2, "--weight must be a finite number or auto"),
         (["--valid-fraction", "0"], 2, "need validation pairs"),
     ],
 )

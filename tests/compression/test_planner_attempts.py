@@ -150,3 +150,33 @@ def test_a_ladder_ends_at_the_rung_that_needs_no_training(tiny, tmp_path, monkey
     trained = [a.rung for a in planned.attempts if a.trained]
     safe = [a.rung for a in planned.attempts if not a.trained and a.quality.kept >= 0.99]
     assert planned.chosen.rung == min(safe) and trained and max(trained) < min(safe)
+
+
+def test_the_dense_model_teaches_and_is_judged_natively_with_equal_numbers(tmp_path):
+    import sys
+    from pathlib import Path
+
+    sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+    import training_models as models
+    from leanmatch.compression.planner.tasks import Matching
+    from leanmatch.data import PairTable
+    from leanmatch.runtime import TwinEncoders
+    from leanmatch.training.selection.evaluator import encode_function
+
+    model = models.transformer_model(tmp_path / "bert").eval()
+    anchors, positives = models.pair_lists()
+    held_out = PairTable.from_columns({"anchor": anchors[:24], "positive": positives[:24]})
+    student = models.transformer_model(tmp_path / "other", seed=1).eval()
+    rows = np.arange(16)
+    twins = TwinEncoders(encode_function, pytest.fail)
+    asked = []
+
+    def encoder_of(one):
+        encode = twins(one)
+        return lambda texts: asked.append(len(texts)) or encode(texts)
+
+    plain, native = (Matching(anchors[24:], held_out, encoder_of=one) for one in (None, encoder_of))
+    np.testing.assert_allclose(native.scores(model), plain.scores(model), atol=1e-6)
+    losses = [float(task.loss(student, model, rows).detach()) for task in (plain, native)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4) and losses[0] > 1e-3
+    assert len(asked) == 2 and asked[1] == 16, "the judgement and the lesson"

@@ -65,7 +65,7 @@ def open_work(request: CompressRequest, say: Callable[[str], None]) -> Work:
     say(f"{len(table):,} rows, {how}: {len(split.train):,} to learn from, {len(split.valid):,} to judge on")
     if not len(split.valid):
         raise DataError("there are no rows to judge on", remedy="give more rows, or some with split valid")
-    model, task = _task(request, split, folder)
+    model, task = _task(request, split, folder, say)
     provenance = {
         "base": request.model,
         "data": {
@@ -109,13 +109,18 @@ def _split(table: PairTable, known: Mapping[str, Any] | None, seed: int, classif
     return split_pairs(table, options), "split by its column" if table.has("split") else "split at random"
 
 
-def _task(request: CompressRequest, split: Split, folder: Path | None) -> tuple[Any, Any]:
+def _task(
+    request: CompressRequest, split: Split, folder: Path | None, say: Callable[[str], None]
+) -> tuple[Any, Any]:
     from leanmatch.compression.planner.tasks import Classifying, Matching
+    from leanmatch.runtime import TwinEncoders
+    from leanmatch.training.selection.evaluator import encode_function
 
     if request.task == "match":
         model = load_matcher(request.model, device=request.device)
         _refuse_static(model, request.model)
-        return model, Matching([*split.train.anchors, *split.train.positives], split.valid)
+        texts = [*split.train.anchors, *split.train.positives]
+        return model, Matching(texts, split.valid, encoder_of=TwinEncoders(encode_function, say))
     model, tokenizer = _load_classifier(request.model, folder, request.device)
     train, valid = split.train, split.valid
     labels = {str(name): int(number) for name, number in model.config.label2id.items()}

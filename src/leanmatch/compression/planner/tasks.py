@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from leanmatch.compression.convert import compressed_layers
 from leanmatch.compression.distillation import embedding_loss, logit_loss, similarity_loss
 from leanmatch.errors import DataError
 from leanmatch.metrics import RetrievalProbe
+from leanmatch.types import EncodeFunction
 
 MOST_PAIRS = 3000
 """At most so many held-out pairs are scored. More take time and did not change the choice."""
@@ -53,12 +55,23 @@ class Matching:
         texts: the training part's.
         held_out: pairs to judge on, a PairTable.
         metric: of :mod:`leanmatch.metrics`.
+        encoder_of: makes the encode function of the dense model, which is judged and taught with;
+            :class:`leanmatch.runtime.TwinEncoders` makes fast ones.
 
     Raises:
         DataError: no texts, or no matching pair of two different texts.
     """
 
-    def __init__(self, texts: Sequence[str], held_out: Any, metric: str = "MRR@10") -> None:
+    def __init__(
+        self,
+        texts: Sequence[str],
+        held_out: Any,
+        metric: str = "MRR@10",
+        *,
+        encoder_of: Callable[[Any], EncodeFunction] | None = None,
+    ) -> None:
+        self._encoder_of = encoder_of
+        self._teacher: EncodeFunction | None = None
         self.metric, self.tokenizer = metric, None
         self.texts = list(dict.fromkeys(texts))
         if len(self.texts) < 2:
@@ -85,6 +98,8 @@ class Matching:
             model.train(was)
             return vectors
 
+        if self._encoder_of is not None and not compressed_layers(model):
+            return self._probe.per_query(self._encoder_of(model))
         return self._probe.per_query(encode)
 
     def loss(self, model: Any, teacher: Any, rows: NDArray[np.int64]) -> torch.Tensor:
@@ -105,13 +120,22 @@ class Matching:
         """The dense model's vectors; each text's is computed once."""
         unknown = rows[~self._encoded[rows]]
         if unknown.size:
-            vectors = teacher(self._features(teacher, unknown))["sentence_embedding"].float().cpu()
+            vectors = self._taught(teacher, unknown)
             if self._vectors is None:
                 self._vectors = torch.zeros(len(self.texts), vectors.shape[1])
             self._vectors[torch.from_numpy(unknown)] = vectors
             self._encoded[unknown] = True
         assert self._vectors is not None
         return self._vectors[torch.from_numpy(rows)]
+
+    def _taught(self, teacher: Any, rows: NDArray[np.int64]) -> torch.Tensor:
+        prompted = getattr(teacher, "default_prompt_name", None) is not None  # features have no prompt
+        if self._encoder_of is None or prompted or teacher.device.type != "cpu":
+            found: torch.Tensor = teacher(self._features(teacher, rows))["sentence_embedding"].float().cpu()
+            return found
+        if self._teacher is None:
+            self._teacher = self._encoder_of(teacher)
+        return torch.from_numpy(np.array(self._teacher([self.texts[row] for row in rows]), np.float32))
 
     def state(self) -> dict[str, torch.Tensor]:
         """The dense model's vectors so far; their last bits depend on the batch they were computed in."""
