@@ -23,7 +23,7 @@ def parse_share(text: str) -> float:
     number = _number("keep", text.strip().removesuffix("%"), "a share such as 0.99 or 99%")
     share = number / 100 if percent else number
     if not 0 < share <= 1:
-        meant = number if 1 < number <= 100 else 99.0
+        meant = number if 2 <= number <= 100 else 99.0
         raise UsageError(
             f"--keep is {text}, but a share is above 0 and at most 1",
             remedy=f"--keep {meant / 100:g} or --keep {meant:g}%",
