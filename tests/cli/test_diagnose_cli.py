@@ -49,7 +49,7 @@ def run(monkeypatch, tmp_path):
     models = {"good": forgetful, "poor": encode, "models/poor": encode}
 
     def call(*arguments, provenance=None, data=path):
-        monkeypatch.setattr(command, "_load", lambda name, device: models[name])
+        monkeypatch.setattr(command, "_load", lambda name, *_: models[name])
         monkeypatch.setattr(command, "check_models", lambda *names: None)  # they are in memory only
         monkeypatch.setattr(command, "provenance_of", lambda name: provenance)
         return CliRunner().invoke(app, ["diagnose", "good", str(data), *arguments], env={"COLUMNS": "120"})

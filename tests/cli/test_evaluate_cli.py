@@ -56,7 +56,7 @@ def run(monkeypatch, pairs):
 
     def call(*arguments, provenance=None, data=pairs):
         models = {"good": encode, "poor": encode_first_word, "models/poor": encode_first_word}
-        monkeypatch.setattr(command, "_load", lambda name, device, batch_size, runtime: models[name])
+        monkeypatch.setattr(command, "_load", lambda name, *_: models[name])
         monkeypatch.setattr(command, "check_models", lambda *names: None)  # they are in memory only
         monkeypatch.setattr(command, "_provenance", lambda name: provenance)
         return CliRunner().invoke(app, ["good", str(data), *arguments], env={"COLUMNS": "100"})

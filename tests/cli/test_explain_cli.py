@@ -27,7 +27,7 @@ def others(texts):
 def run(monkeypatch):
     def call(*arguments, provenance=None):
         models = {"one": letters, "folder/other": others}
-        monkeypatch.setattr(command, "_load", lambda name, device: models[name])
+        monkeypatch.setattr(command, "_load", lambda name, *_: models[name])
         monkeypatch.setattr(command, "check_models", lambda *names: None)  # they are in memory only
         monkeypatch.setattr(command, "provenance_of", lambda name: provenance)
         return CliRunner().invoke(app, ["explain", "one", *arguments], env={"COLUMNS": "100"})

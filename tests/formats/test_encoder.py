@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from leanmatch.errors import DataError, ModelError, UsageError
-from leanmatch.formats import Encoder
+from leanmatch.models import TorchEncoder
 
 torch = pytest.importorskip("torch")
 
 
 @pytest.fixture(scope="module")
 def encoder(bert):
-    return Encoder.from_model(bert, name="tiny")
+    return TorchEncoder.from_model(bert, name="tiny")
 
 
 def test_rows_follow_the_texts(encoder):
@@ -32,13 +32,13 @@ def test_distinct_texts_are_encoded_once(bert, monkeypatch):
     seen = []
     real = bert.encode
     monkeypatch.setattr(bert, "encode", lambda texts, **options: seen.extend(texts) or real(texts, **options))
-    Encoder.from_model(bert, name="tiny").encode(["usb", "dock", "usb"] * 5)
+    TorchEncoder.from_model(bert, name="tiny").encode(["usb", "dock", "usb"] * 5)
     assert sorted(seen) == ["dock", "usb"]
 
 
 def test_vectors_of_an_unnormalized_model_are_normalized(static):
     assert abs(np.linalg.norm(static.encode(["usb dock"])) - 1) > 0.1
-    vectors = Encoder.from_model(static, name="static").encode(["usb dock", ""])
+    vectors = TorchEncoder.from_model(static, name="static").encode(["usb dock", ""])
     assert np.linalg.norm(vectors[0]) == pytest.approx(1)
     assert not vectors[1].any()
 
@@ -61,12 +61,12 @@ def test_nan_weights_are_named(build_bert, tmp_path):
     with torch.no_grad():
         next(model.parameters()).fill_(float("nan"))
     with pytest.raises(ModelError, match="tiny gives NaN"):
-        Encoder.from_model(model, name="tiny").encode(["usb"])
+        TorchEncoder.from_model(model, name="tiny").encode(["usb"])
 
 
 def test_training_mode_is_put_back(build_bert, tmp_path):
     model = build_bert(tmp_path)
     model.train()
-    encoder = Encoder.from_model(model, name="tiny")
+    encoder = TorchEncoder.from_model(model, name="tiny")
     np.testing.assert_array_equal(encoder(["usb dock"]), encoder(["usb dock"]))  # no dropout
     assert model.training and all(module.training for module in model.modules())

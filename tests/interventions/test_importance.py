@@ -15,6 +15,7 @@ from leanmatch.errors import DataError, ModelError, UsageError
 from leanmatch.interventions import importance
 from leanmatch.interventions.readers import TextReader, TokenReader
 from leanmatch.interventions.reference import slow_importance
+from leanmatch.models import Prompts
 
 sys.path.insert(0, str(Path(__file__).parent))
 import tiny_models as models
@@ -170,10 +171,10 @@ class Light:
     """An encoder without torch: a tokenizer, and vectors of ids."""
 
     tokenizer = models.tokenizer()
-    prompt = "red "
+    prompts = Prompts({"query": "red ", "document": "red "})
 
-    def tokenize(self, texts):
-        return self.tokenizer.encode_batch([self.prompt + text for text in texts])
+    def tokenize(self, texts, prompt="red "):
+        return self.tokenizer.encode_batch([prompt + text for text in texts])
 
     def encode_tokens(self, rows, add_special_tokens=True):
         assert not add_special_tokens
@@ -212,20 +213,21 @@ def test_the_torch_free_encoder_agrees(request, kind, tmp_path):
 
 
 def test_a_prompt_is_read_and_never_edited(bert):
-    bert.prompts, bert.default_prompt_name = {"q": "red usb "}, "q"
+    bert.prompts = {"query": "red usb ", "document": "the "}
     try:
         found = importance(bert, ["dock cable"], ["fast"], sides="anchor")
-        whole = bert.encode(["dock cable", "cable", "dock", "fast"])
+        whole = bert.encode_query(["dock cable", "cable", "dock"])
+        fast = bert.encode_document(["fast"])[0]
     finally:
-        bert.prompts, bert.default_prompt_name = {}, None
+        bert.prompts = {}
     assert found.words() == ["dock", "cable"]
-    np.testing.assert_allclose(found.effects, (whole[0] - whole[1:3]) @ whole[3], atol=1e-6)
+    np.testing.assert_allclose(found.effects, (whole[0] - whole[1:]) @ fast, atol=1e-6)
 
 
 def test_an_encoder_of_formats_is_read_by_tokens(bert):
-    from leanmatch.formats import Encoder
+    from leanmatch.models import TorchEncoder
 
-    found = importance(Encoder.from_model(bert, name="tiny"), ["usb dock"], ["red"], intervention="mask")
+    found = importance(TorchEncoder.from_model(bert, name="tiny"), ["usb dock"], ["red"], intervention="mask")
     assert found.level == "tokens"
     np.testing.assert_array_equal(
         found.effects, importance(bert, ["usb dock"], ["red"], intervention="mask").effects

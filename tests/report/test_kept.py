@@ -64,17 +64,17 @@ def test_a_killed_run_goes_on_and_ends_alike(table, tmp_path, monkeypatch):
 def test_vectors_of_another_model_or_damaged_ones_are_not_taken(tmp_path):
     texts = ["w1 w2", "w3"]
     first = KeptVectors(tmp_path / "work", ("one", "two"))
-    expected = first.encode_function(0, Model(1), progress=None)(texts)
+    expected = first.by_role(0, Model(1), progress=None).encode_query(texts)
     other = KeptVectors(tmp_path / "work", ("three", "two"))
-    assert not np.allclose(other.encode_function(0, Model(5), progress=None)(texts), expected)
+    assert not np.allclose(other.by_role(0, Model(5), progress=None).encode_query(texts), expected)
     for file in (tmp_path / "work").glob("*.npy"):
         file.write_bytes(file.read_bytes()[:-7])
-    np.testing.assert_array_equal(first.encode_function(0, Model(1), progress=None)(texts), expected)
+    np.testing.assert_array_equal(first.by_role(0, Model(1), progress=None).encode_query(texts), expected)
 
 
 def test_lists_that_join_to_the_same_text_have_vectors_of_their_own(tmp_path):
     kept = KeptVectors(tmp_path / "work")
-    encode = kept.encode_function(0, Model(1), progress=None)
+    encode = kept.by_role(0, Model(1), progress=None).encode_query
     one, other = encode(["w1 w2", "w3"]), encode(["w1", "w2 w3"])
     np.testing.assert_array_equal(other, Model(1)(["w1", "w2 w3"]))
     assert not np.array_equal(one, other)

@@ -7,7 +7,7 @@ import pytest
 
 from leanmatch.data import PairTable
 from leanmatch.errors import UsageError
-from leanmatch.interventions import as_reader
+from leanmatch.interventions import as_readers
 from leanmatch.metrics import EvaluationOptions
 from leanmatch.metrics.slices import make_slices
 from leanmatch.report import DiagnoseOptions
@@ -43,7 +43,7 @@ def strata(table):
 def drawn(table, strata, **options):
     settings = {"max_pairs": 60, "max_words": 24, "budget": 10**9, "seed": 0} | options
     texts = table.anchors, table.positives
-    return sample_pairs(as_reader(encode), texts, np.flatnonzero(table.labels == 1), strata, **settings)
+    return sample_pairs(as_readers(encode), texts, np.flatnonzero(table.labels == 1), strata, **settings)
 
 
 def test_strata_follow_the_slices(strata, table):
@@ -94,9 +94,9 @@ def test_all_pairs_where_there_are_few(table, strata):
 def test_texts_are_encoded_once():
     calls = []
     remembering = Remembering(lambda texts: calls.append(list(texts)) or encode(texts), name="m")
-    first = remembering(["a", "b", "a"])
+    first = remembering.encode_query(["a", "b", "a"])
     np.testing.assert_array_equal(first[0], first[2])
-    np.testing.assert_array_equal(remembering(["b", "c"])[0], first[1])
+    np.testing.assert_array_equal(remembering.encode_document(["b", "c"])[0], first[1])
     assert calls == [["a", "b"], ["c"]]
 
 

@@ -23,6 +23,7 @@ from leanmatch.cli.matchers import (
 )
 from leanmatch.cli.matchers import load_any as _load
 from leanmatch.cli.pairs import read_table
+from leanmatch.cli.prompts import DocumentPromptOption, PromptNameOption, QueryPromptOption, prompt_options
 
 if TYPE_CHECKING:
     from leanmatch.report import Diagnosis
@@ -67,6 +68,9 @@ def diagnose(
     shown: Annotated[int, typer.Option(min=1, help="Pairs in the page's explorer.")] = 200,
     seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    query_prompt: QueryPromptOption = None,
+    document_prompt: DocumentPromptOption = None,
+    prompt_name: PromptNameOption = None,
     column: ColumnOption = None,
     on_error: OnErrorOption = "raise",
     delimiter: DelimiterOption = None,
@@ -85,6 +89,7 @@ def diagnose(
             shown=shown,
             seed=seed,
         )
+        prompts = prompt_options(query_prompt, document_prompt, prompt_name)
         if output is not None:
             _check_output(output)
         from leanmatch.cli.evaluate.plan import base_named_by, plan_evaluation, propensity_constants
@@ -115,7 +120,7 @@ def diagnose(
         for remark in plan.said():
             say(remark)
         names = labels(model, rival, by_base=against == "base")
-        models = _load(model, device), _load(rival, device)
+        models = _load(model, device, prompts), _load(rival, device, prompts)
         kept = KeptVectors(_work_folder(output), (_identity(models[0], model), _identity(models[1], rival)))
         if kept.folder is not None and kept.folder.is_dir():
             say(f"continuing the run in {kept.folder}")
@@ -180,7 +185,9 @@ def _identity(encoder: Any, name: str) -> str:
     from leanmatch.formats import model_fingerprint
 
     folder, weights = getattr(encoder, "folder", None), getattr(encoder, "weights", "")
-    return f"{name if folder is None else model_fingerprint(folder)} {weights}"
+    prompts = getattr(encoder, "prompts", None)
+    texts = (prompts.query, prompts.document) if prompts else ()
+    return " ".join([name if folder is None else model_fingerprint(folder), weights, *map(repr, texts)])
 
 
 def _show(found: Diagnosis) -> None:

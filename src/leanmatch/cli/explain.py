@@ -11,6 +11,7 @@ from leanmatch.cli.common import print_json, reported_errors, stdout_console
 from leanmatch.cli.data.command import JsonOption
 from leanmatch.cli.matchers import labels, provenance_of
 from leanmatch.cli.matchers import load_any as _load
+from leanmatch.cli.prompts import DocumentPromptOption, PromptNameOption, QueryPromptOption, prompt_options
 from leanmatch.cli.terminal import visible, visible_offsets
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ def explain(
         bool, typer.Option("--interactions", help="Also show which word depends on which.")
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    query_prompt: QueryPromptOption = None,
+    document_prompt: DocumentPromptOption = None,
+    prompt_name: PromptNameOption = None,
     json: JsonOption = False,
 ) -> None:
     """Show what the score of two texts hangs on: the effect of taking each word away."""
@@ -58,15 +62,16 @@ def explain(
         from leanmatch.interventions import importance
         from leanmatch.interventions import interactions as find_interactions
 
+        prompts = prompt_options(query_prompt, document_prompt, prompt_name)
         _check_text(anchor, positive)
         rival = base_named_by(provenance_of(model), model) if against == "base" else against
         check_models(model, rival)
         names = labels(model, rival, by_base=against == "base")
         settings: dict[str, Any] = {"intervention": intervention, "unit": unit}
-        own = _load(model, device)
+        own = _load(model, device, prompts)
         found = {names[0]: importance(own, [anchor], [positive], **settings)}
         if rival is not None:
-            found[names[1]] = importance(_load(rival, device), [anchor], [positive], **settings)
+            found[names[1]] = importance(_load(rival, device, prompts), [anchor], [positive], **settings)
         pairwise = find_interactions(own, [anchor], [positive], **settings)[0] if interactions else None
         if json:
             print_json(_as_json(found, pairwise))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from leanmatch.cli.common import say
+from leanmatch.cli.prompts import with_prompts
+
+if TYPE_CHECKING:
+    from leanmatch.models import PromptOptions
 
 SlicesOption = Annotated[
     str | None,
@@ -60,11 +64,14 @@ def labels(model: str, rival: str | None, *, by_base: bool) -> tuple[str, str]:
     return (own, other) if own != other else (f"{own} (model)", f"{other} (against)")
 
 
-def load_any(model: str, device: str) -> Any:
+def load_any(model: str, device: str, prompts: PromptOptions) -> Any:
     """An encoder whose tokens can be edited, in float32: the native runtime's, or sentence-transformers'.
 
     The two give the same numbers up to rounding, and on a CPU the native one takes a fraction of the time. It
     is not used where a GPU is asked for or found, nor for models that it has no code for (that is said).
+
+    Raises:
+        UsageError: a prompt name that the model does not have.
     """
     from leanmatch.native import NativeError
     from leanmatch.runtime.architectures import UnsupportedError
@@ -74,14 +81,14 @@ def load_any(model: str, device: str) -> Any:
         from leanmatch.runtime import load
 
         try:
-            return load(model, weights="float32", fallback=False)
+            return with_prompts(load(model, weights="float32", fallback=False), prompts)
         except (UnsupportedError, NativeError) as error:
             reason = error.problem
     else:
         reason = "it runs on the GPU"
     from leanmatch.formats import load_encoder
 
-    encoder = load_encoder(model, device=device)
+    encoder = with_prompts(load_encoder(model, device=device), prompts)
     say(f"{model} runs on sentence-transformers, not on the native runtime: {reason}")
     return encoder
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leanmatch.cli.common import print_json, reported_errors, stdout_console
+from leanmatch.cli.prompts import PromptNameOption, QueryPromptOption, prompt_options
 from leanmatch.cli.terminal import visible
 from leanmatch.errors import DataError, UsageError
 
@@ -31,6 +32,8 @@ def recommend(
     include_self: Annotated[
         bool, typer.Option("--include-self", help="Also recommend items whose text is the query itself.")
     ] = False,
+    query_prompt: QueryPromptOption = None,
+    prompt_name: PromptNameOption = None,
 ) -> None:
     """Recommend the K items of a catalogue that match each TEXT best."""
     with reported_errors():
@@ -43,12 +46,13 @@ def recommend(
                 remedy="make one with `leanmatch index build MODEL ITEMS -o CATALOGUE`, then "
                 "`leanmatch recommend CATALOGUE TEXT...`",
             )
+        prompts = prompt_options(query_prompt, None, prompt_name)
         queries = _queries(texts)
         expression = None if where is None else parse_filter(where)
         opened = Catalogue.open(catalogue)
         if expression is not None:
             opened.select(expression)  # a bad filter is refused before the model is loaded
-        encoder = encoder_for(opened.manifest, None, device=device)
+        encoder = encoder_for(opened.manifest, None, device=device, queries=prompts)
         answers = opened.recommend(encoder, queries, k, filter=expression, exclude_self=not include_self)
         if as_json:
             print_json(

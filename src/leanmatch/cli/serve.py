@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from leanmatch.cli.common import reported_errors, say
+from leanmatch.cli.prompts import PromptNameOption, QueryPromptOption
 from leanmatch.errors import DataError, UsageError
 
 API_KEYS, WRITE_KEYS = "LEANMATCH_API_KEY", "LEANMATCH_WRITE_KEY"
@@ -37,6 +38,8 @@ def serve(
             help="Precision of queries: stored, float32, bfloat16 or int8; by default that of the items.",
         ),
     ] = None,
+    query_prompt: QueryPromptOption = None,
+    prompt_name: PromptNameOption = None,
     api_key: Annotated[
         list[str] | None,
         typer.Option("--api-key", help=f"Ask for this key; may be repeated. Or {API_KEYS}, a key a line."),
@@ -87,6 +90,8 @@ def serve(
             workers=workers,
             threads=threads,
             weights=weights,
+            query_prompt=query_prompt,
+            prompt_name=prompt_name,
             api_keys=tuple(api_key or _keys_of(API_KEYS)),
             write_keys=tuple(write_key or _keys_of(WRITE_KEYS)),
             log_texts=log_texts,

@@ -14,7 +14,6 @@ from leanmatch.formats.artifact import (
     save_compressed,
 )
 from leanmatch.formats.devices import DEVICES, resolve_device
-from leanmatch.formats.encoder import Encoder
 from leanmatch.formats.fingerprint import model_fingerprint
 from leanmatch.formats.hashing import weights_sha256
 from leanmatch.formats.model_card import model_card, rewrite_model_card
@@ -28,7 +27,6 @@ __all__ = [
     "MIN_COSINE",
     "PACKAGED_MODELS",
     "Artifact",
-    "Encoder",
     "Parity",
     "SavedArtifact",
     "SavedMatcher",

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING
 from leanmatch.errors import MissingExtraError, ModelError
 from leanmatch.formats.artifact.reader import is_artifact, read_artifact
 from leanmatch.formats.devices import resolve_device
-from leanmatch.formats.encoder import Encoder
 from leanmatch.formats.layout import check_modules
 from leanmatch.formats.provenance import read_provenance
 from leanmatch.formats.quiet import quiet_bars
-from leanmatch.models import SentenceSettings
+from leanmatch.models import SentenceSettings, TorchEncoder
 from leanmatch.models.prompts import CONFIG_FILE
 
 if TYPE_CHECKING:
@@ -201,8 +200,8 @@ def open_folder(folder: Path, device: str) -> SentenceTransformer:
         ) from error
 
 
-def load_encoder(name_or_folder: str | Path, device: str = "auto") -> Encoder:
-    """Load a model as an :class:`Encoder`, with its provenance.
+def load_encoder(name_or_folder: str | Path, device: str = "auto") -> TorchEncoder:
+    """Load a model as an :class:`leanmatch.models.TorchEncoder`, with its provenance.
 
     Raises:
         FormatError: the folder's ``leanmatch.json`` is damaged.
@@ -211,7 +210,7 @@ def load_encoder(name_or_folder: str | Path, device: str = "auto") -> Encoder:
     folder = find_model(name_or_folder)
     provenance = None if folder is None else read_provenance(folder)
     model = load_matcher(name_or_folder, device)
-    return Encoder(model, name=str(name_or_folder), provenance=provenance, folder=folder)
+    return TorchEncoder(model, name=str(name_or_folder), provenance=provenance, folder=folder)
 
 
 def _sentence_transformer() -> type[SentenceTransformer]:

@@ -27,6 +27,7 @@ from leanmatch.index.storage.columns import CodedColumn
 from leanmatch.index.storage.manifest import MANIFEST, Manifest, missing_file, read_manifest
 from leanmatch.index.storage.segments import SegmentRows, read_segments
 from leanmatch.index.storage.table import joined_items
+from leanmatch.models import ByRole, RoleEncoder
 from leanmatch.types import EncodeFunction, Vectors
 
 _KEPT_DOCUMENTS = 100_000
@@ -247,7 +248,7 @@ class Catalogue:
 
     def recommend(
         self,
-        encoder: EncodeFunction,
+        encoder: EncodeFunction | ByRole,
         texts: Sequence[str],
         k: int = 10,
         *,
@@ -269,7 +270,10 @@ class Catalogue:
         out = {row for row in map(self.row, exclude) if row is not None}
         banned = [out | set(self.same_as(text) if exclude_self else ()) for text in texts]
         found = self.search(
-            np.asarray(encoder(texts), dtype=np.float32), k, filters=[filter] * len(texts), exclude=banned
+            np.asarray(RoleEncoder(encoder).encode_query(texts), dtype=np.float32),
+            k,
+            filters=[filter] * len(texts),
+            exclude=banned,
         )
         return [
             [

@@ -34,6 +34,7 @@ class Change:
         encoded: texts that went through the model; ``reused``: vectors that were there already.
         items: in the catalogue afterwards; ``generation``: its number.
         search: how it is searched, with the measured recall where that is approximate.
+        truncated: encoded texts that are longer than the model reads; ``tokens_cut_off``: of them.
     """
 
     added: int = 0
@@ -46,6 +47,8 @@ class Change:
     items: int = 0
     generation: int = 0
     search: str = "exact"
+    truncated: int = 0
+    tokens_cut_off: int = 0
 
     def to_json(self) -> JsonValue:
         """Plain values."""

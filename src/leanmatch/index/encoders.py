@@ -7,7 +7,8 @@ from typing import Any
 
 from leanmatch.errors import MissingExtraError, ModelError, UsageError
 from leanmatch.index.identity import identity_of, known_as
-from leanmatch.index.storage.manifest import Manifest
+from leanmatch.index.storage.manifest import Manifest, ModelIdentity
+from leanmatch.models import PromptOptions
 
 
 def open_encoder(name_or_folder: str | Path, *, device: str = "auto", weights: str = "stored") -> Any:
@@ -39,13 +40,43 @@ def open_encoder(name_or_folder: str | Path, *, device: str = "auto", weights: s
     return load(name_or_folder, weights=weights)
 
 
+def with_catalogue_prompts(encoder: Any, model: ModelIdentity, queries: PromptOptions | None = None) -> Any:
+    """The encoder, with the prompts that a catalogue recorded.
+
+    Args:
+        encoder: of the catalogue's model.
+        model: what the catalogue says of it.
+        queries: another prompt for queries, by text or by name; items keep theirs.
+
+    Raises:
+        ModelError: an older catalogue, which does not say with which prompt its items were encoded.
+        UsageError: a prompt name that the model does not have.
+    """
+    if not hasattr(encoder, "set_prompts"):
+        return encoder
+    if model.document_prompt is None and encoder.prompts:
+        raise ModelError(
+            f"the catalogue does not say with which prompt its items were encoded, and {encoder.name} has "
+            f"prompts: {', '.join(name for name, text in encoder.prompts.named.items() if text)}",
+            remedy="encode all items anew: leanmatch index MODEL -o CATALOGUE --rebuild",
+        )
+    query = encoder.prompts.overridden(queries).query if queries else model.query_prompt
+    encoder.set_prompts(PromptOptions(query=query, document=model.document_prompt))
+    return encoder
+
+
 def own_weights(manifest: Manifest, device: str) -> str:
     """The ``weights`` that a catalogue's items were encoded with; sentence-transformers has no choice."""
     return manifest.model.precision if device == "auto" else "stored"
 
 
 def encoder_for(
-    manifest: Manifest, model: str | None, *, device: str = "auto", weights: str | None = None
+    manifest: Manifest,
+    model: str | None,
+    *,
+    device: str = "auto",
+    weights: str | None = None,
+    queries: PromptOptions | None = None,
 ) -> Any:
     """The encoder that a catalogue was made with, from where it lay then or from ``model``.
 
@@ -55,6 +86,7 @@ def encoder_for(
         device: see :func:`open_encoder`.
         weights: another precision than the items were encoded in, which is None. Its queries are compared
             with those items all the same; what is written to the catalogue must have the items' own.
+        queries: another prompt for queries than the catalogue's; items keep theirs.
 
     Raises:
         ModelError: it is not there any more, or is another model now.
@@ -79,4 +111,4 @@ def encoder_for(
             remedy="name the right folder with --model, or encode all items anew: "
             "leanmatch index rebuild CATALOGUE MODEL",
         )
-    return encoder
+    return with_catalogue_prompts(encoder, manifest.model, queries)

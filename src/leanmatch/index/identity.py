@@ -11,11 +11,12 @@ import numpy as np
 from leanmatch.errors import ModelError
 from leanmatch.formats.fingerprint import earlier_fingerprints, model_fingerprint, tokenizer_fingerprint
 from leanmatch.index.storage.manifest import ModelIdentity
+from leanmatch.models import Prompts
 from leanmatch.types import EncodeFunction
 
 
 def identity_of(encoder: Any) -> ModelIdentity:
-    """Name, fingerprints, dimension and precision of an encoder.
+    """Name, fingerprints, dimension, precision and prompts of an encoder.
 
     It comes from the encoder's ``folder``, or from its attributes ``fingerprint`` and, where there is one,
     ``tokenizer_fingerprint``; the precision from its attribute ``weights``.
@@ -24,6 +25,7 @@ def identity_of(encoder: Any) -> ModelIdentity:
         ModelError: the encoder has neither, or makes vectors of an odd shape.
     """
     name = str(getattr(encoder, "name", type(encoder).__name__))
+    prompts = getattr(encoder, "prompts", None) or Prompts()
     folder, weights = getattr(encoder, "folder", None), str(getattr(encoder, "weights", ""))
     if folder is not None:
         return ModelIdentity(
@@ -32,6 +34,8 @@ def identity_of(encoder: Any) -> ModelIdentity:
             tokenizer_fingerprint(folder),
             dimension_of(encoder),
             weights,
+            prompts.query,
+            prompts.document,
         )
     fingerprint = getattr(encoder, "fingerprint", None)
     if not isinstance(fingerprint, str) or not fingerprint:
@@ -40,7 +44,9 @@ def identity_of(encoder: Any) -> ModelIdentity:
             remedy="save the model to a folder and load it from there",
         )
     tokenizer = str(getattr(encoder, "tokenizer_fingerprint", ""))
-    return ModelIdentity(name, fingerprint, tokenizer, dimension_of(encoder), weights)
+    return ModelIdentity(
+        name, fingerprint, tokenizer, dimension_of(encoder), weights, prompts.query, prompts.document
+    )
 
 
 def known_as(identity: ModelIdentity, encoder: Any, catalogue: ModelIdentity) -> ModelIdentity:

@@ -10,6 +10,7 @@ from typing import Any
 from leanmatch.data import ItemTable
 from leanmatch.errors import DataError
 from leanmatch.index.search.exact import ExactIndex
+from leanmatch.models import ByRole, RoleEncoder
 from leanmatch.types import EncodeFunction, JsonValue, Vectors
 
 
@@ -36,7 +37,8 @@ class Recommender:
     """Recommends items of a catalogue for texts, by exact search.
 
     Args:
-        encoder: texts to normalized vectors; a :class:`leanmatch.formats.Encoder`, for instance.
+        encoder: an encoder, which puts its prompts before queries and items, or a function from texts to
+            normalized vectors.
         items: the catalogue.
         vectors: the catalogue's vectors where they are known already, shape ``(items, dimension)``; made with
             ``encoder`` where not.
@@ -45,12 +47,16 @@ class Recommender:
         DataError: an empty catalogue, or vectors that do not fit it.
     """
 
-    def __init__(self, encoder: EncodeFunction, items: ItemTable, *, vectors: Vectors | None = None) -> None:
+    def __init__(
+        self, encoder: EncodeFunction | ByRole, items: ItemTable, *, vectors: Vectors | None = None
+    ) -> None:
         self.items = items
-        self._encoder = encoder
+        self._encoder = RoleEncoder(encoder)
         if not len(items):
             raise DataError("there are no items to recommend", remedy="give at least one item")
-        self.index = ExactIndex.build(encoder(items.texts) if vectors is None else vectors, items.ids)
+        self.index = ExactIndex.build(
+            self._encoder.encode_document(items.texts) if vectors is None else vectors, items.ids
+        )
         self._row = {name: row for row, name in enumerate(items.ids)}
         self._ids_of: dict[str, list[str]] = defaultdict(list)
         for name, text in zip(items.ids, items.texts, strict=True):
@@ -76,7 +82,7 @@ class Recommender:
         if not texts:
             return []
         exclude = [self._ids_of.get(same_text(text), []) for text in texts] if exclude_self else None
-        scores, ids = self.index.search(self._encoder(texts), k, exclude=exclude)
+        scores, ids = self.index.search(self._encoder.encode_query(texts), k, exclude=exclude)
         return [
             [
                 self._recommendation(name, float(score), rank)

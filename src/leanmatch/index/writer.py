@@ -21,13 +21,14 @@ from leanmatch.index.storage.manifest import (
 from leanmatch.index.storage.staging import text_key
 from leanmatch.index.storage.table import Items
 from leanmatch.index.storage.transaction import Transaction, WriteOptions, is_ours
+from leanmatch.models import ByRole
 from leanmatch.types import EncodeFunction
 
 
 def create_catalogue(
     folder: str | Path,
     items: Sequence[Item],
-    encoder: EncodeFunction,
+    encoder: EncodeFunction | ByRole,
     options: WriteOptions | None = None,
     *,
     overwrite: bool = False,
@@ -67,7 +68,7 @@ def create_catalogue(
 def upsert_items(
     folder: str | Path,
     items: Sequence[Item],
-    encoder: EncodeFunction,
+    encoder: EncodeFunction | ByRole,
     options: WriteOptions | None = None,
     *,
     patch: bool = False,
@@ -138,7 +139,7 @@ def delete_items(folder: str | Path, ids: Iterable[str], options: WriteOptions |
 
 
 def rebuild_catalogue(
-    folder: str | Path, encoder: EncodeFunction, options: WriteOptions | None = None
+    folder: str | Path, encoder: EncodeFunction | ByRole, options: WriteOptions | None = None
 ) -> Change:
     """Encode a catalogue's items with another model; items and metadata stay, without their source file.
 

@@ -1,6 +1,7 @@
 """Public names and the modules that define them; see :mod:`leanmatch.lazy`."""
 
 from .adapt import as_reader as as_reader
+from .adapt import as_readers as as_readers
 from .edits import Edited as Edited
 from .edits import edit_texts as edit_texts
 from .effects import drift as drift

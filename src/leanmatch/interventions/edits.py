@@ -45,6 +45,7 @@ def edit_texts(
     kind: str = "mask",
     per_text: int = 1,
     unit: str = "token",
+    protected: int = 0,
 ) -> Edited:
     """Draw ``per_text`` positions of each text (uniformly, with replacement) and intervene there.
 
@@ -58,6 +59,7 @@ def edit_texts(
             from the corpus, weighted by frequency.
         per_text: number of edited copies of each text, at least 1.
         unit: ``token`` edits one piece; ``word`` edits all pieces of the word that the drawn token is in.
+        protected: tokens at the beginning of each text that are never edited: those of a prompt.
 
     Raises:
         UsageError: unknown kind or unit, ``per_text`` below 1, or masking without a mask token.
@@ -72,6 +74,8 @@ def edit_texts(
     ids, present = ids.repeat_interleave(per_text, 0), present.repeat_interleave(per_text, 0)
     special, word_start = vocabulary.special.to(ids.device), vocabulary.word_start.to(ids.device)
     allowed = present & ~special[ids]
+    if protected:
+        allowed &= present.cumsum(1) > protected
     if kind == "delete" and rows.bag:  # a bag of one token has nothing left when it goes: it stays as it is
         allowed &= allowed.sum(1, keepdim=True) > 1
     first = _draw(allowed)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanmatch.errors import UsageError
-from leanmatch.interventions.adapt import as_reader
+from leanmatch.interventions.adapt import as_readers
 from leanmatch.interventions.readers import check_intervention
 from leanmatch.interventions.results import TokenImportance
 from leanmatch.interventions.scoring import Edit, PairScorer
@@ -97,9 +97,9 @@ def faithfulness(
     """
     _check(found, shares, intervention)
     level = "auto" if found.level == "tokens" else found.level
-    reader = as_reader(model, level=level, mask_text=mask_text)
-    check_intervention(reader, intervention)
-    scorer = PairScorer(reader, found.anchors, found.positives, found.unit)
+    readers = as_readers(model, level=level, mask_text=mask_text)
+    check_intervention(readers.anchor, intervention)
+    scorer = PairScorer(readers, found.anchors, found.positives, found.unit)
     draw = np.random.default_rng(seed)
     edits: list[Edit] = []
     partners: list[int] = []

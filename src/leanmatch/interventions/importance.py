@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanmatch.errors import UsageError
-from leanmatch.interventions.adapt import as_reader
+from leanmatch.interventions.adapt import as_readers
 from leanmatch.interventions.names import side_numbers
 from leanmatch.interventions.readers import Content, Reader, Reading, check_intervention
 from leanmatch.interventions.results import TokenImportance
@@ -78,13 +78,13 @@ def importance(
     """
     checked_texts(anchors, positives)
     numbers = side_numbers(sides)
-    reader = as_reader(model, level=level, mask_text=mask_text)
-    check_intervention(reader, intervention)
+    readers = as_readers(model, level=level, mask_text=mask_text)
+    check_intervention(readers.anchor, intervention)
     draws = _draws(intervention, samples)
     if max_units is not None and max_units < 1:
         raise UsageError(f"max_units is {max_units}", remedy="give 1 or more, or leave it out")
-    scorer = PairScorer(reader, anchors, positives, unit)
-    pool = replacements(reader, scorer.readings, corpus, unit) if intervention == "replace" else []
+    scorer = PairScorer(readers, anchors, positives, unit)
+    pool = replacements(readers.anchor, scorer.readings, corpus, unit) if intervention == "replace" else []
     edited = {int(text) for side in numbers for text in scorer.sides[side]}
     edits: list[Edit] = []
     chosen: dict[int, list[int]] = {}  # units of each text
@@ -128,7 +128,7 @@ def importance(
         read=_over_sides(scorer, (0, 1), [reading.end for reading in scorer.readings]),
         intervention=intervention,
         unit=unit,
-        level=reader.level,
+        level=readers.level,
         samples=draws,
         seed=seed,
     )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leanmatch.interventions.adapt import as_reader
+from leanmatch.interventions.adapt import as_readers
 from leanmatch.interventions.importance import replacements
 from leanmatch.interventions.names import ANCHOR, POSITIVE
 from leanmatch.interventions.readers import Content, check_intervention
@@ -89,10 +89,10 @@ def interactions(
         UsageError, DataError, ModelError: as :func:`leanmatch.interventions.importance`.
     """
     checked_texts(anchors, positives)
-    reader = as_reader(model, level=level, mask_text=mask_text)
-    check_intervention(reader, intervention)
-    scorer = PairScorer(reader, anchors, positives, unit)
-    pool = replacements(reader, scorer.readings, corpus, unit) if intervention == "replace" else []
+    readers = as_readers(model, level=level, mask_text=mask_text)
+    check_intervention(readers.anchor, intervention)
+    scorer = PairScorer(readers, anchors, positives, unit)
+    pool = replacements(readers.anchor, scorer.readings, corpus, unit) if intervention == "replace" else []
     found = []
     for pair in range(len(anchors)):
         x, z = (int(number) for number in scorer.sides[:, pair])

@@ -34,6 +34,40 @@ class Tokenized(NamedTuple):
     editable: NDArray[np.bool_]
 
 
+def tokenized(ids: Any, offsets: Any, special: Any, text: str, prompt: str) -> Tokenized:
+    """What a tokenizer made of ``prompt + text``, with places in ``text``.
+
+    A token of the prompt is never editable, nor is one that holds a visible character of the prompt beside
+    the text's first ones. One that begins with the white space at the prompt's end belongs to the text.
+
+    Args:
+        ids: of the tokens.
+        offsets: of each token in ``prompt + text``, shape ``(tokens, 2)``.
+        special: true for tokens that the tokenizer added.
+        text: the user's text.
+        prompt: what goes before it.
+    """
+    places = np.array(offsets, np.int64).reshape(-1, 2)
+    visible = len(prompt.rstrip())
+    in_text = (
+        (places[:, 0] >= visible) & (places[:, 1] > len(prompt)) if prompt else np.ones(len(places), bool)
+    )
+    editable = ~np.array(special, np.bool_) & in_text
+    return Tokenized(np.array(ids, np.int64), (places - len(prompt)).clip(0, len(text)), editable)
+
+
+class SidedReaders(NamedTuple):
+    """A reader for each side of a pair; the same one twice where the model reads both sides alike."""
+
+    anchor: Reader
+    positive: Reader
+
+    @property
+    def level(self) -> str:
+        """What is edited; both readers are of one model."""
+        return self.anchor.level
+
+
 @dataclass(frozen=True)
 class Reading:
     """A text that has been read.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from leanmatch.errors import DataError, UsageError
-from leanmatch.interventions.readers import Content, Ids, Reader
+from leanmatch.interventions.readers import Content, Ids, SidedReaders
 from leanmatch.types import Vectors
 
 CHUNK_EDITS, CHUNK_TOKENS = 2048, 1_000_000
@@ -32,21 +32,33 @@ class PairScorer:
     """Scores of pairs, ``s(x, z)``, the cosine of the two vectors, before and after interventions.
 
     Attributes:
-        readings: one for each distinct text.
+        readings: one for each distinct text; a text on both sides has two where the readers differ.
         sides: number of the text on each side of each pair, int64 ``(2, pairs)``.
         vectors: of the distinct texts, unit length or zero.
         scores: float64 ``(pairs,)``.
     """
 
-    def __init__(self, reader: Reader, anchors: Sequence[str], positives: Sequence[str], unit: str) -> None:
-        self.reader = reader
-        numbers: dict[str, int] = {}
+    def __init__(
+        self, readers: SidedReaders, anchors: Sequence[str], positives: Sequence[str], unit: str
+    ) -> None:
+        distinct_readers = list(dict.fromkeys(map(id, readers)))
+        which = [distinct_readers.index(id(reader)) for reader in readers]  # 0, 0 where both are one
+        numbers: dict[tuple[int, str], int] = {}
         self.sides = np.array(
-            [[numbers.setdefault(text, len(numbers)) for text in side] for side in (anchors, positives)],
+            [
+                [numbers.setdefault((reader, text), len(numbers)) for text in side]
+                for reader, side in zip(which, (anchors, positives), strict=True)
+            ],
             np.int64,
         ).reshape(2, len(anchors))
-        self.readings = reader.read(list(numbers), unit)
-        self.vectors = self._encode([reading.source for reading in self.readings])
+        self._readers = list(readers) if len(distinct_readers) > 1 else [readers.anchor]
+        self._reader_of = [reader for reader, _ in numbers]
+        read = [
+            iter(reader.read([text for own, text in numbers if own == number], unit))
+            for number, reader in enumerate(self._readers)
+        ]
+        self.readings = [next(read[number]) for number in self._reader_of]
+        self.vectors = self._encode([reading.source for reading in self.readings], self._reader_of)
         self.scores = cosines(self.vectors, self.sides[0], self.vectors, self.sides[1])
 
     def edited_scores(
@@ -91,17 +103,18 @@ class PairScorer:
             sizes -= np.array([self._removed(edit) for edit in edits], np.int64)
         order = np.argsort(sizes, kind="stable")
         for chunk in _chunks(order, sizes):
-            distinct: dict[bytes | str, int] = {}
+            distinct: dict[tuple[int, bytes | str], int] = {}
             sources: list[Ids | str] = []
             rows = np.empty(len(chunk), np.int64)
             for place, number in enumerate(chunk.tolist()):
                 edit = edits[number]
-                source = self.reader.edit(self.readings[edit.text], edit.units, kind)
-                key = source if isinstance(source, str) else source.tobytes()
+                reader = self._reader_of[edit.text]
+                source = self._readers[reader].edit(self.readings[edit.text], edit.units, kind)
+                key = reader, source if isinstance(source, str) else source.tobytes()
                 rows[place] = distinct.setdefault(key, len(distinct))
                 if rows[place] == len(sources):
                     sources.append(source)
-            yield chunk, self._encode(sources), rows
+            yield chunk, self._encode(sources, [reader for reader, _ in distinct]), rows
 
     def _removed(self, edit: Edit) -> int:
         reading = self.readings[edit.text]
@@ -109,8 +122,19 @@ class PairScorer:
             return sum(reading.units[unit].end - reading.units[unit].start for unit in edit.units)
         return sum(len(reading.units[unit].pieces) for unit in edit.units)
 
-    def _encode(self, sources: Sequence[Ids | str]) -> Vectors:
-        return self.reader.encode(sources)
+    def _encode(self, sources: Sequence[Ids | str], readers: Sequence[int]) -> Vectors:
+        """Vectors of sources, each by its own reader."""
+        if len(self._readers) == 1:
+            return self._readers[0].encode(sources)
+        parts: list[tuple[list[int], Vectors]] = []
+        for number, reader in enumerate(self._readers):
+            rows = [row for row, own in enumerate(readers) if own == number]
+            if rows:
+                parts.append((rows, reader.encode([sources[row] for row in rows])))
+        vectors = np.zeros((len(sources), parts[0][1].shape[1] if parts else 0), np.float32)
+        for rows, part in parts:
+            vectors[rows] = part
+        return vectors
 
 
 def cosines(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from leanmatch.errors import ModelError
-from leanmatch.interventions.readers import Ids, Tokenized, TokenReader
+from leanmatch.interventions.readers import Ids, Tokenized, TokenReader, tokenized
+from leanmatch.models import Prompts
 from leanmatch.types import Vectors
 
 if TYPE_CHECKING:
@@ -30,34 +31,37 @@ def is_sentence_transformer(model: Any) -> bool:
     return hasattr(tokenizer, "encode_batch") or getattr(tokenizer, "is_fast", False)
 
 
-def sentence_transformer_reader(model: Any) -> TokenReader:
-    """Read token ids as ``model.encode`` would: same prompt, same truncation, same modules.
+def sentence_transformer_reader(model: Any, role: str | None = None) -> TokenReader:
+    """Read token ids as the model's own method would: same prompt, same truncation, same modules.
+
+    Args:
+        model: the ``SentenceTransformer``.
+        role: ``query`` for ``encode_query``, ``document`` for ``encode_document``, None for ``encode``.
 
     Raises:
         ModelError: the model tokenizes in a way of its own, so that the ids' places in the text are unknown.
     """
     if hasattr(model.tokenizer, "encode_batch"):
-        bag = _Bag(model)
+        bag = _Bag(model, role)
         return TokenReader(bag.tokenize, bag.encode_ids, bag.mask_id)
-    padded = _Padded(model)
+    padded = _Padded(model, role)
     return TokenReader(padded.tokenize, padded.encode_ids, padded.mask_id)
 
 
 class _Model:
     """What both layouts share."""
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        named = getattr(model, "default_prompt_name", None)
-        self.prompt: str = (getattr(model, "prompts", None) or {}).get(named) or "" if named else ""
+    def __init__(self, model: Any, role: str | None) -> None:
+        self.model, self.task = model, {} if role is None else {"task": role}
+        self.prompt = Prompts.from_model(model).of_role(role)
         self.extras: dict[str, Any] = {}
 
     def preprocess(self, texts: list[str]) -> dict[str, Any]:
         """The model's own features of texts; the method has another name since sentence-transformers 5.4."""
         if hasattr(self.model, "preprocess"):
-            return dict(self.model.preprocess(texts, prompt=self.prompt or None))
+            return dict(self.model.preprocess(texts, prompt=self.prompt or None, **self.task))
         features = dict(self.model.tokenize([self.prompt + text for text in texts]))
-        if self.prompt and getattr(self.model[-1], "include_prompt", True) is False:
+        if self.prompt and not all(getattr(module, "include_prompt", True) for module in self.model):
             raise ModelError(
                 "a model that leaves its prompt out of the pooling needs sentence-transformers 5.4 or newer",
                 remedy='pip install -U "sentence-transformers>=5.4", or use level="text"',
@@ -92,8 +96,8 @@ class _Model:
 class _Padded(_Model):
     """Transformers: one row of ids a text, padded to the longest of the pass."""
 
-    def __init__(self, model: Any) -> None:
-        super().__init__(model)
+    def __init__(self, model: Any, role: str | None) -> None:
+        super().__init__(model, role)
         self.tokenizer = model.tokenizer
         self.mask_id: int | None = self.tokenizer.mask_token_id
         self.pad_id = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
@@ -115,14 +119,12 @@ class _Padded(_Model):
             return_offsets_mapping=True,
             return_special_tokens_mask=True,
         )
-        skip = len(self.prompt)
         found = []
         for row, text in enumerate(texts):
             ids = np.array(encoded["input_ids"][row], np.int64)
-            offsets = np.array(encoded["offset_mapping"][row], np.int64).reshape(-1, 2) - skip
             special = np.array(encoded["special_tokens_mask"][row], np.bool_)
             special |= np.isin(ids, self.tokenizer.all_special_ids) & (ids != self.tokenizer.unk_token_id)
-            found.append(Tokenized(ids, offsets.clip(0, len(text)), ~special & (offsets[:, 0] >= 0)))
+            found.append(tokenized(ids, encoded["offset_mapping"][row], special, text, self.prompt))
         return self.checked(found, own, texts)
 
     def encode_ids(self, rows: Sequence[Ids]) -> Vectors:
@@ -154,8 +156,8 @@ class _Padded(_Model):
 class _Bag(_Model):
     """``StaticEmbedding``: all ids in one row, with the place where each text begins."""
 
-    def __init__(self, model: Any) -> None:
-        super().__init__(model)
+    def __init__(self, model: Any, role: str | None) -> None:
+        super().__init__(model, role)
         self.tokenizer = model.tokenizer
         vocabulary = self.tokenizer.get_vocab()
         added = self.tokenizer.get_added_tokens_decoder()
@@ -164,7 +166,6 @@ class _Bag(_Model):
         self.mask_id: int | None = vocabulary.get("[MASK]", vocabulary.get("<mask>"))
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokenized]:
-        skip = len(self.prompt)
         found = []
         for some in _chunks(texts, 4096):
             features = self.preprocess(some)
@@ -172,11 +173,16 @@ class _Bag(_Model):
             flat = features["input_ids"].tolist()
             own = [flat[a:b] for a, b in pairwise(starts)]
             encoded = self.tokenizer.encode_batch([self.prompt + t for t in some], add_special_tokens=False)
-            made = []
-            for text, one in zip(some, encoded, strict=True):
-                offsets = np.array(one.offsets, np.int64).reshape(-1, 2) - skip
-                editable = (offsets[:, 0] >= 0) & ~np.isin(one.ids, list(self.special))
-                made.append(Tokenized(np.array(one.ids, np.int64), offsets.clip(0, len(text)), editable))
+            made = [
+                tokenized(
+                    encoding.ids,
+                    encoding.offsets,
+                    np.isin(encoding.ids, list(self.special)),
+                    text,
+                    self.prompt,
+                )
+                for text, encoding in zip(some, encoded, strict=True)
+            ]
             found += self.checked(made, own, some)
         return found
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from leanmatch.data.table import PairTable
 from leanmatch.errors import DataError
-from leanmatch.metrics.encoding import encode_checked
+from leanmatch.metrics.encoding import SideVectors, encode_sides
 from leanmatch.metrics.measure import Measurement, measure_pairs, measure_retrieval
 from leanmatch.metrics.names import split_metrics
 from leanmatch.metrics.options import EvaluationOptions
@@ -18,18 +18,19 @@ from leanmatch.metrics.ranking.propensity import FEWEST_TRAINING_QUERIES, LabelC
 from leanmatch.metrics.ranking.tasks import make_task
 from leanmatch.metrics.results import Evaluation, SliceResult
 from leanmatch.metrics.slices import COLUMN_VALUE, Slice, make_slices
-from leanmatch.types import EncodeFunction, Vectors
+from leanmatch.models import ByRole
+from leanmatch.types import EncodeFunction
 
 FEW_QUERIES = 30
 """Below this a note says that bootstrap intervals are too narrow."""
 
 
 def evaluate(
-    encode: EncodeFunction,
+    encode: EncodeFunction | ByRole,
     table: PairTable,
     *,
     options: EvaluationOptions | None = None,
-    against: EncodeFunction | None = None,
+    against: EncodeFunction | ByRole | None = None,
     name: str = "model",
     against_name: str = "base",
     train_label_counts: LabelCounts | PairTable | None = None,
@@ -45,7 +46,8 @@ def evaluate(
     resamples for both models. They hold one by one: of twenty comparisons at 95% one is expected to err.
 
     Args:
-        encode: texts in, L2-normalized vectors out.
+        encode: an encoder, which encodes anchors as queries and positives as documents, each with their
+            prompt; or a function from texts to L2-normalized vectors.
         table: the pairs.
         options: slices, metrics, split and so on; defaults where left out.
         against: another matcher to compare with.
@@ -67,10 +69,11 @@ def evaluate(
     counts, note = _label_counts(train_label_counts, table, rows, symmetric=symmetry.symmetric)
     if note and any(metric.startswith("PSP") for metric in options.metrics):
         notes.append(note)
-    models = [encode_checked(encode, known.texts, name=name)]
+    roles = known.roles(symmetric=symmetry.symmetric)
+    models = [encode_sides(encode, known.texts, *roles, name=name)]
     if against is not None:
-        models.append(encode_checked(against, known.texts, name=against_name))
-    notes += _zero_vectors(models, [name, against_name])
+        models.append(encode_sides(against, known.texts, *roles, name=against_name))
+    notes += _zero_vectors(models, roles, [name, against_name])
     worker = _Worker(rows, known, symmetric=symmetry.symmetric, options=options, models=models, counts=counts)
     measured: dict[bytes, SliceResult] = {}
     results: dict[str, SliceResult] = {}
@@ -137,7 +140,7 @@ class _Worker:
         *,
         symmetric: bool,
         options: EvaluationOptions,
-        models: list[Vectors],
+        models: list[SideVectors],
         counts: LabelCounts | None,
     ) -> None:
         self.known, self.symmetric, self.options, self.models = known, symmetric, options, models
@@ -211,10 +214,15 @@ def _task_notes(part: Slice, self_pairs: int, lost: int, queries: int) -> list[s
     return notes
 
 
-def _zero_vectors(models: list[Vectors], names: list[str]) -> list[str]:
+def _zero_vectors(
+    models: list[SideVectors], roles: tuple[NDArray[np.int64], NDArray[np.int64]], names: list[str]
+) -> list[str]:
     notes = []
     for vectors, name in zip(models, names, strict=False):
-        zeros = int(np.count_nonzero(~vectors.any(axis=1)))
+        empty = np.concatenate(
+            [rows[~side[rows].any(axis=1)] for side, rows in zip(vectors, roles, strict=True)]
+        )
+        zeros = len(np.unique(empty))
         if zeros:
             notes.append(f"{name} gives {zeros:,} texts a vector of zeros (no token is known to it)")
     return notes

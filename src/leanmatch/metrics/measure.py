@@ -13,7 +13,7 @@ from leanmatch.metrics.bootstrap import (
     resample_counts,
     resampled_ratios,
 )
-from leanmatch.metrics.encoding import pair_scores
+from leanmatch.metrics.encoding import SideVectors
 from leanmatch.metrics.names import RetrievalMetric
 from leanmatch.metrics.options import EvaluationOptions
 from leanmatch.metrics.pairs import RankedPairs
@@ -22,7 +22,6 @@ from leanmatch.metrics.ranking.propensity import propensity_scored
 from leanmatch.metrics.ranking.retrieval import per_query
 from leanmatch.metrics.ranking.tasks import RetrievalTask
 from leanmatch.metrics.results import MetricResult, judge, verdict_sentence
-from leanmatch.types import Vectors
 
 
 class Measurement:
@@ -76,7 +75,7 @@ class Measurement:
 def measure_retrieval(
     measurement: Measurement,
     task: RetrievalTask,
-    models: Sequence[Vectors],
+    models: Sequence[SideVectors],
     metrics: Sequence[RetrievalMetric],
     inverse: NDArray[np.float64] | None,
 ) -> None:
@@ -96,7 +95,7 @@ def measure_retrieval(
 
 def retrieval_values(
     task: RetrievalTask,
-    vectors: Vectors,
+    vectors: SideVectors,
     metrics: Sequence[RetrievalMetric],
     inverse: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -134,13 +133,13 @@ def measure_pairs(
     rows: NDArray[np.int64],
     *,
     labels: NDArray[np.int8],
-    models: Sequence[Vectors],
+    models: Sequence[SideVectors],
     metrics: Sequence[str],
 ) -> None:
     """Score the labelled pairs with each model; intervals over anchors, each drawn with all its pairs."""
     left, right = known.anchor_texts[rows], known.positive_texts[rows]
     _, anchors = np.unique(known.queries[rows], return_inverse=True)
-    ranked = [RankedPairs(pair_scores(vectors, left, right), labels[rows], anchors) for vectors in models]
+    ranked = [RankedPairs(vectors.pair_scores(left, right), labels[rows], anchors) for vectors in models]
     options, units = measurement.options, int(anchors.max()) + 1
     values = np.stack([pairs.metrics(metrics, np.ones((1, units)))[0] for pairs in ranked])
     blocks = [

@@ -4,17 +4,24 @@ This layer lies below everything that encodes texts, and importing it loads no t
 """
 
 from leanmatch.models.prompts import DOCUMENT, QUERY, PromptOptions, Prompts
+from leanmatch.models.roles import ByRole, Encoder, RoleEncoder, roles_differ
 from leanmatch.models.settings import SentenceSettings
 from leanmatch.models.tokens import TokenCounts, TokenTally, count_encodings, count_model_tokens
+from leanmatch.models.torch_encoder import TorchEncoder
 
 __all__ = [
     "DOCUMENT",
     "QUERY",
+    "ByRole",
+    "Encoder",
     "PromptOptions",
     "Prompts",
+    "RoleEncoder",
     "SentenceSettings",
     "TokenCounts",
     "TokenTally",
+    "TorchEncoder",
     "count_encodings",
     "count_model_tokens",
+    "roles_differ",
 ]

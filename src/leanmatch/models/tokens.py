@@ -95,6 +95,21 @@ def count_encodings(encodings: Sequence[Encoding], *, stride: int = 0) -> TokenC
     return TokenCounts(len(encodings), tokens, truncated, lost)
 
 
+def prompt_tokens(tokenizer: Any, prompt: str) -> int:
+    """Number of tokens at the beginning of ``prompt + text`` that are the prompt's, special ones included.
+
+    Args:
+        tokenizer: of a ``SentenceTransformer``: one of transformers, or of ``tokenizers`` (static models).
+        prompt: the prompt.
+    """
+    if not prompt:
+        return 0
+    if hasattr(tokenizer, "encode_batch"):
+        return len(tokenizer.encode(prompt, add_special_tokens=False))
+    ids = tokenizer(prompt)["input_ids"]
+    return len(ids) - (ids[-1] in tokenizer.all_special_ids)
+
+
 def count_model_tokens(model: Any, texts: Sequence[str]) -> TokenCounts:
     """Count the tokens of texts, prompts included, as a ``SentenceTransformer`` reads them."""
     tokenizer = model.tokenizer

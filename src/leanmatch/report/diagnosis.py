@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanmatch.data import PairTable
-from leanmatch.interventions import TokenImportance, as_reader, faithfulness, importance
+from leanmatch.interventions import TokenImportance, as_readers, faithfulness, importance
 from leanmatch.interventions.faithfulness import Faithfulness
 from leanmatch.interventions.word_drift import Bootstrap, PartDrift, WordDrift, part_drift, word_drift
 from leanmatch.metrics import Evaluation, EvaluationOptions, choose_rows, evaluate
@@ -18,13 +18,15 @@ from leanmatch.metrics.advice import advice
 from leanmatch.metrics.pace import in_words, text_seconds
 from leanmatch.metrics.ranking.propensity import LabelCounts
 from leanmatch.metrics.slices import Slice, make_slices
+from leanmatch.models import RoleEncoder, TorchEncoder
+from leanmatch.models.roles import is_sentence_transformer
 from leanmatch.report.explorer import ShownPair, shown_pairs
 from leanmatch.report.kept import KeptVectors
 from leanmatch.report.options import DiagnoseOptions
 from leanmatch.report.pairs import Remembering, is_symmetric, ranks_of, scores_of, worth_looking_at
 from leanmatch.report.sampling import PairSample, sample_pairs, sample_rows, strata_of
 from leanmatch.report.timing import Pace, measure_pace, timed_budget, timed_shown
-from leanmatch.types import EncodeFunction, JsonValue
+from leanmatch.types import JsonValue
 
 Both: TypeAlias = tuple[TokenImportance, TokenImportance]
 """Of the model and of the base."""
@@ -143,7 +145,7 @@ def diagnose(
     kept = kept or KeptVectors()
     encoders = [
         Remembering(
-            kept.encode_function(
+            kept.by_role(
                 number, encode_function(one), progress=f"encode, {called}" if show_progress else None
             ),
             name=called,
@@ -168,11 +170,11 @@ def diagnose(
         notes=tuple(dict.fromkeys([*notes, *measured.notes])),
     )
     parts = make_slices(table, evaluation)
-    readers = [as_reader(one) for one in (model, against)]
+    readers = [as_readers(one) for one in (model, against)]
     sides, matching = (table.anchors, table.positives), np.flatnonzero(table.labels == 1)
     pace = measure_pace(readers, sides, matching, options)
     options = _within(pace, options, kept, table)
-    readers = [kept.reader(number, reader) for number, reader in enumerate(readers)]
+    readers = [kept.readers(number, sided) for number, sided in enumerate(readers)]
     assert options.budget is not None
     sample = sample_pairs(
         readers[0],
@@ -218,20 +220,12 @@ def diagnose(
     )
 
 
-def encode_function(model: Any, show_progress: bool = False) -> EncodeFunction:
-    """Texts to L2-normalized vectors, of anything that :func:`diagnose` takes."""
-    from leanmatch.formats import Encoder
-
-    if hasattr(model, "modules"):
-        model = Encoder.from_model(model, name="model")
-    if isinstance(model, Encoder):
-        encoder = model
-        return lambda texts: encoder.encode(texts, show_progress=show_progress)
-    if callable(model):
-        function: EncodeFunction = model
-        return function
-    encode: EncodeFunction = model.encode
-    return encode
+def encode_function(model: Any) -> RoleEncoder:
+    """Anything that :func:`diagnose` takes, as an encoder by role."""
+    if is_sentence_transformer(model):
+        model = TorchEncoder.from_model(model, name="model")
+    has_roles = hasattr(model, "encode_query") and hasattr(model, "encode_document")
+    return RoleEncoder(model if has_roles or callable(model) else model.encode)
 
 
 def _within(pace: Pace, options: DiagnoseOptions, kept: KeptVectors, table: PairTable) -> DiagnoseOptions:

@@ -8,12 +8,14 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from leanmatch.files import atomic_file, write_json
-from leanmatch.interventions.readers import Content, Ids, Reader, Reading
+from leanmatch.interventions.readers import Content, Ids, Reader, Reading, SidedReaders
+from leanmatch.models import DOCUMENT, QUERY, ByRole, RoleEncoder
 from leanmatch.types import EncodeFunction, Vectors
 
 BLOCK = 1024
@@ -34,8 +36,15 @@ class KeptVectors:
     def __init__(self, folder: Path | None = None, models: tuple[str, str] = ("model", "base")) -> None:
         self.folder, self.models = folder, models
 
-    def encode_function(self, model: int, encode: EncodeFunction, *, progress: str | None) -> EncodeFunction:
-        """``encode`` in blocks of texts of like length, each of which is kept; ``progress`` names a bar."""
+    def by_role(self, model: int, encode: Any, *, progress: str | None) -> ByRole:
+        """An encoder in blocks of texts of like length, each of which is kept; ``progress`` names a bar."""
+        encoder = RoleEncoder(encode)
+        query = self._blocks(model, QUERY, encoder.encode_query, progress)
+        if not encoder.roles_differ:
+            return _KeptEncoder(query, query)
+        return _KeptEncoder(query, self._blocks(model, DOCUMENT, encoder.encode_document, progress))
+
+    def _blocks(self, model: int, role: str, encode: EncodeFunction, progress: str | None) -> EncodeFunction:
 
         def blocks(texts: Sequence[str]) -> Vectors:
             order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
@@ -43,7 +52,7 @@ class KeptVectors:
             with tqdm(total=len(texts), desc=progress, unit="text", disable=progress is None) as bar:
                 for start in range(0, len(texts), BLOCK):
                     block = [texts[row] for row in order[start : start + BLOCK]]
-                    parts.append(self._vectors(model, block, partial(encode, block)))
+                    parts.append(self._vectors(model, role, block, partial(encode, block)))
                     bar.update(len(block))
             if not parts:
                 return encode([])
@@ -54,9 +63,12 @@ class KeptVectors:
 
         return blocks
 
-    def reader(self, model: int, reader: Reader) -> Reader:
-        """``reader``, encoding no source twice."""
-        return _KeptReader(reader, partial(self._vectors, model))
+    def readers(self, model: int, readers: SidedReaders) -> SidedReaders:
+        """The readers, encoding no source twice."""
+        query = _KeptReader(readers.anchor, partial(self._vectors, model, QUERY))
+        if readers.positive is readers.anchor:
+            return SidedReaders(query, query)
+        return SidedReaders(query, _KeptReader(readers.positive, partial(self._vectors, model, DOCUMENT)))
 
     def number(self, name: str, facts: Mapping[str, object], make: Callable[[], int]) -> int:
         """A number that depends on time, and so must be kept: that of an unfinished run with equal facts."""
@@ -80,11 +92,13 @@ class KeptVectors:
         if self.folder is not None and self.folder.is_dir():
             shutil.rmtree(self.folder)
 
-    def _vectors(self, model: int, sources: Sequence[bytes | str], make: Callable[[], Vectors]) -> Vectors:
+    def _vectors(
+        self, model: int, role: str, sources: Sequence[bytes | str], make: Callable[[], Vectors]
+    ) -> Vectors:
         if self.folder is None:
             return make()
         rows = len(sources)
-        file = self.folder / f"{_digest([self.models[model], *sources])}.npy"
+        file = self.folder / f"{_digest([self.models[model], role, *sources])}.npy"
         try:
             kept = np.load(file, allow_pickle=False)
             if kept.ndim == 2 and len(kept) == rows and kept.dtype == np.float32:
@@ -105,6 +119,26 @@ def _digest(parts: Sequence[bytes | str]) -> str:
         content = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
         hashed.update(len(content).to_bytes(8, "little") + content)
     return hashed.hexdigest()[:32]
+
+
+class _KeptEncoder:
+    """Two functions from texts to vectors, one for each role."""
+
+    def __init__(self, query: EncodeFunction, document: EncodeFunction) -> None:
+        self._query, self._document = query, document
+
+    @property
+    def roles_differ(self) -> bool:
+        """See :class:`ByRole`."""
+        return self._query is not self._document
+
+    def encode_query(self, texts: Sequence[str]) -> Vectors:
+        """See :class:`ByRole`."""
+        return self._query(texts)
+
+    def encode_document(self, texts: Sequence[str]) -> Vectors:
+        """See :class:`ByRole`."""
+        return self._document(texts)
 
 
 class _KeptReader(Reader):

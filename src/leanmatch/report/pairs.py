@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from leanmatch.data import PairTable
-from leanmatch.metrics.encoding import encode_checked, pair_scores
+from leanmatch.metrics.encoding import SideVectors, encode_checked, encode_sides
 from leanmatch.metrics.ranking.candidates import decide_symmetric, identify
+from leanmatch.models import RoleEncoder
 from leanmatch.types import EncodeFunction, Vectors
 
 TIE = 1e-6
@@ -17,9 +19,20 @@ TIE = 1e-6
 
 
 class Remembering:
+    """An encoder that encodes each text once in its life and role."""
+
+    def __init__(self, encode: Any, *, name: str) -> None:
+        encoder = RoleEncoder(encode)
+        self.roles_differ = encoder.roles_differ
+        self.encode_query = self.encode_document = _Remembered(encoder.encode_query, name)
+        if encoder.roles_differ:
+            self.encode_document = _Remembered(encoder.encode_document, name)
+
+
+class _Remembered:
     """An encode function that encodes each text once in its life."""
 
-    def __init__(self, encode: EncodeFunction, *, name: str) -> None:
+    def __init__(self, encode: EncodeFunction, name: str) -> None:
         self._encode, self._name = encode, name
         self._rows: dict[str, int] = {}
         self._vectors: Vectors | None = None
@@ -34,21 +47,21 @@ class Remembering:
         return self._vectors[[self._rows[text] for text in texts]]
 
 
-def scores_of(encode: EncodeFunction, table: PairTable) -> NDArray[np.float64]:
+def scores_of(encode: Any, table: PairTable) -> NDArray[np.float64]:
     """Score of each row, float64 ``(rows,)``."""
-    left, right = encode(table.anchors), encode(table.positives)
-    rows = np.arange(len(table))
-    return pair_scores(np.concatenate([left, right]), rows, rows + len(table))
+    encoder, rows = RoleEncoder(encode), np.arange(len(table))
+    sides = SideVectors(encoder.encode_query(table.anchors), encoder.encode_document(table.positives))
+    return sides.pair_scores(rows, rows)
 
 
-def ranks_of(encode: EncodeFunction, table: PairTable, symmetric: bool) -> NDArray[np.int64]:
+def ranks_of(encode: Any, table: PairTable, symmetric: bool) -> NDArray[np.int64]:
     """Rank of each matching row's positive among the candidates, from 1; 0 for rows that do not match.
 
     Candidates are the corpus, or all texts (symmetric), or all positives. Other positives of the same anchor,
     and for symmetric pairs the anchor itself, do not count.
     """
     known = identify(table, symmetric=symmetric)
-    vectors = encode(known.texts)
+    queries, documents = encode_sides(encode, known.texts, *known.roles(symmetric=symmetric))
     if known.corpus is not None:
         candidates = np.unique(known.text_of[known.corpus])
     elif symmetric:
@@ -62,11 +75,11 @@ def ranks_of(encode: EncodeFunction, table: PairTable, symmetric: bool) -> NDArr
     for row in matching.tolist():
         aside.setdefault(int(known.anchor_texts[row]), set()).add(int(known.positive_texts[row]))
     ranks = np.zeros(len(table), np.int64)
-    pool = vectors[candidates].T
+    pool = documents[candidates].T
     for start in range(0, len(matching), 256):
         rows = matching[start : start + 256]
-        scores = vectors[known.anchor_texts[rows]] @ pool
-        own = np.einsum("ij,ij->i", vectors[known.anchor_texts[rows]], vectors[known.positive_texts[rows]])
+        scores = queries[known.anchor_texts[rows]] @ pool
+        own = np.einsum("ij,ij->i", queries[known.anchor_texts[rows]], documents[known.positive_texts[rows]])
         better = scores > own[:, None] + TIE
         for line, row in enumerate(rows.tolist()):
             anchor = int(known.anchor_texts[row])

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from leanmatch.interventions.readers import Reader
+from leanmatch.interventions.readers import SidedReaders
 from leanmatch.metrics.slices import COLUMN_VALUE, OVERALL, Slice
 
 
@@ -53,7 +53,7 @@ def sample_rows(strata: NDArray[np.int64], most: int, seed: int) -> NDArray[np.i
 
 
 def sample_pairs(
-    reader: Reader,
+    readers: SidedReaders,
     texts: tuple[Sequence[str], Sequence[str]],
     matching: NDArray[np.int64],
     strata: NDArray[np.int64],
@@ -69,7 +69,7 @@ def sample_pairs(
     words would make the model read more than ``budget`` tokens (characters, for a function of texts).
 
     Args:
-        reader: of the model, which tells how long texts are.
+        readers: of the model, which tell how long texts are.
         texts: anchors and positives of all rows.
         matching: rows to choose from.
         strata: of all rows.
@@ -79,7 +79,10 @@ def sample_pairs(
     taken, spent, stopped = 0, 0, False
     for start in range(0, len(order), 64):
         some = order[start : start + 64]
-        both = [reader.read([side[row] for row in some.tolist()], "word") for side in texts]
+        both = [
+            reader.read([side[row] for row in some.tolist()], "word")
+            for reader, side in zip(readers, texts, strict=True)
+        ]
         for one, other in zip(*both, strict=True):
             cost = sum(min(len(r.units), max_words) * len(r.source) for r in (one, other))
             stopped = taken > 0 and spent + cost > budget

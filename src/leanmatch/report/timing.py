@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanmatch.interventions import importance
-from leanmatch.interventions.readers import Reader
+from leanmatch.interventions.readers import SidedReaders
 from leanmatch.report.options import DiagnoseOptions
 
 MOST_BUDGET = 600_000
@@ -29,7 +29,7 @@ class Pace:
 
 
 def measure_pace(
-    readers: Sequence[Reader],
+    readers: Sequence[SidedReaders],
     texts: tuple[Sequence[str], Sequence[str]],
     matching: NDArray[np.int64],
     options: DiagnoseOptions,
@@ -37,17 +37,21 @@ def measure_pace(
     """Look at the words of a few pairs with each model, by the clock."""
     rows = np.random.default_rng(options.seed + 1).permutation(matching)[:PROBED_PAIRS].tolist()
     sides = [[side[row] for row in rows] for side in texts]
-    readings = [reading for side in sides for reading in readers[0].read(side, "word")]
+    readings = [
+        reading
+        for reader, side in zip(readers[0], sides, strict=True)
+        for reading in reader.read(side, "word")
+    ]
 
     def tokens(most: int) -> int:
         return sum(min(len(one.units), most) * len(one.source) for one in readings)
 
     seconds = 0.0
-    for reader in readers:
+    for sided in readers:
         for some in (1, len(rows)):  # the first pair warms up
             begun = time.perf_counter()
             importance(
-                reader,
+                sided,
                 sides[0][:some],
                 sides[1][:some],
                 intervention=options.intervention,

@@ -84,6 +84,11 @@ class Encoder:
         self.prompts = prompts
 
     @property
+    def roles_differ(self) -> bool:
+        """Whether a text has another vector as a query than as a document."""
+        return self.prompts.query != self.prompts.document
+
+    @property
     def prompt(self) -> str:
         """What goes before every text where no prompt is asked for."""
         return self.prompts.resolve()

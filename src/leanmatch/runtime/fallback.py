@@ -14,7 +14,7 @@ from leanmatch.runtime.encoder import BATCH_TEXTS, usable_threads
 from leanmatch.types import Vectors
 
 if TYPE_CHECKING:
-    from leanmatch.formats.encoder import Encoder as TorchEncoder
+    from leanmatch.models import TorchEncoder
 
 
 class FallbackWarning(RuntimeWarning):
@@ -53,6 +53,11 @@ class FallbackEncoder:
     def prompts(self) -> Prompts:
         """What goes before queries, documents and other texts."""
         return self._encoder.prompts
+
+    @property
+    def roles_differ(self) -> bool:
+        """Whether a text has another vector as a query than as a document."""
+        return self._encoder.roles_differ
 
     def set_prompts(self, options: PromptOptions) -> None:
         """As :meth:`leanmatch.formats.Encoder.set_prompts`."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from leanmatch.errors import LeanmatchError
 from leanmatch.formats.parity import ODD_TEXTS
+from leanmatch.models import RoleEncoder
 from leanmatch.runtime.encoder import Encoder
 from leanmatch.types import EncodeFunction
 
@@ -46,7 +47,7 @@ class TwinEncoders:
         self._checked = self._refused = False
 
     def __call__(self, model: Any) -> EncodeFunction:
-        """An encode function of the weights that ``model`` has now; later training does not change it."""
+        """An encoder, by role, of the weights that ``model`` has now; later training does not change it."""
         through_torch = self._through_torch(model)
         if self._refused or model.device.type != "cpu":
             return through_torch
@@ -58,7 +59,7 @@ class TwinEncoders:
 
         if not self._checked:
             self._compare(twin, through_torch)
-        return through_torch if self._refused else twin.encode
+        return through_torch if self._refused else RoleEncoder(twin)
 
     def _compare(self, twin: Encoder, through_torch: EncodeFunction) -> None:
         self._checked = True

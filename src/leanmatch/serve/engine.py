@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from threading import Event
 from typing import Any
 
@@ -13,6 +14,7 @@ from leanmatch.index import Catalogue
 from leanmatch.index.catalogue import Found
 from leanmatch.index.filters.expression import Filter
 from leanmatch.index.search.scan import Selection
+from leanmatch.models import DOCUMENT, QUERY
 from leanmatch.serve.explaining import Effects, Explainer
 from leanmatch.types import Vectors
 
@@ -126,26 +128,43 @@ class Engine:
         """The same encoder, and what is kept for it, with another generation."""
         return Engine(self.encoder, catalogue, self._threads, self.explainer)
 
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        """Vectors, with the number of threads that was asked for where the encoder takes one."""
-        if self._threads is not None and hasattr(self.encoder, "choices"):  # leanmatch's runtime
-            vectors: Vectors = self.encoder.encode(texts, threads=self._threads)
-            return vectors
-        return np.asarray(self.encoder(texts), dtype=np.float32)
+    def encode(self, texts: Sequence[str], role: str | None = None) -> Vectors:
+        """Vectors, with the number of threads that was asked for where the encoder takes one.
+
+        Args:
+            texts: the texts.
+            role: ``query`` or ``document``; None for texts of which that is not known.
+        """
+        threads = self._threads is not None and hasattr(self.encoder, "choices")  # leanmatch's runtime
+        options = {"threads": self._threads} if threads else {}
+        encode = getattr(self.encoder, f"encode_{role}" if role else "encode", self.encoder)
+        return np.asarray(encode(texts, **options), dtype=np.float32)
+
+    def _role(self, job: Job) -> str | None:
+        """The role of a job's texts; that of queries wherever it makes no difference."""
+        prompts = getattr(self.encoder, "prompts", None)
+        if isinstance(job, Recommend) or prompts is None or prompts.query == prompts.resolve():
+            return QUERY
+        return None
 
     def run(self, jobs: Sequence[Job]) -> list[Any]:
         """An answer for each job: vectors, an :class:`Answer`, or the exception that it ended with."""
         catalogue = self.catalogue  # one generation for the whole batch
-        rows: dict[str, int] = {}
-        for job in jobs:
+        rows: dict[tuple[str | None, str], int] = {}
+        for job in sorted(jobs, key=lambda job: self._role(job) or ""):  # texts of a role stand together
             for text in job.texts:
-                rows.setdefault(text, len(rows))
-        vectors = self.encode(list(rows))
+                rows.setdefault((self._role(job), text), len(rows))
+        vectors = np.concatenate(
+            [
+                self.encode([text for _, text in some], role)
+                for role, some in groupby(rows, key=lambda row: row[0])
+            ]
+        )
         out: list[Any] = [None] * len(jobs)
         wanted: list[tuple[int, Recommend, Selection | None, list[set[int]]]] = []
         for at, job in enumerate(jobs):
             if isinstance(job, Embed):
-                out[at] = vectors[[rows[text] for text in job.texts]]
+                out[at] = vectors[[rows[self._role(job), text] for text in job.texts]]
                 continue
             try:  # one request's fault is not its neighbours'
                 selection = None if job.filter is None else job.filter.of(catalogue)
@@ -170,12 +189,12 @@ class Engine:
     def _search(
         catalogue: Catalogue,
         vectors: Vectors,
-        rows: dict[str, int],
+        rows: dict[tuple[str | None, str], int],
         wanted: Sequence[tuple[int, Recommend, Selection | None, list[set[int]]]],
     ) -> list[Found]:
         """One search for all texts of all jobs."""
         return catalogue.search(
-            vectors[[rows[text] for _, job, _, _ in wanted for text in job.texts]],
+            vectors[[rows[QUERY, text] for _, job, _, _ in wanted for text in job.texts]],
             [job.k for _, job, _, _ in wanted for _ in job.texts],
             filters=[selection for _, job, selection, _ in wanted for _ in job.texts],
             exclude=[rows_ for _, _, _, excluded in wanted for rows_ in excluded],
@@ -188,3 +207,24 @@ def _excluded(catalogue: Catalogue, job: Recommend) -> list[set[int]]:
     if not job.exclude_self:
         return [banned] * len(job.texts)
     return [banned.union(catalogue.same_as(text)) for text in job.texts]
+
+
+class Identified:
+    """The engine's encoder as the writer wants it: with an identity that need not be computed again."""
+
+    def __init__(self, engine: Engine) -> None:
+        model = engine.catalogue.manifest.model
+        self.name, self.fingerprint = model.name, model.fingerprint
+        self.tokenizer_fingerprint, self.dimension = model.tokenizer, model.dimension
+        self.weights = str(getattr(engine.encoder, "weights", ""))
+        self.prompts = getattr(engine.encoder, "prompts", None)
+        self.roles_differ = True  # only documents are asked for
+        self._engine = engine
+
+    def encode_query(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of queries."""
+        return self._engine.encode(texts, QUERY)
+
+    def encode_document(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of items."""
+        return self._engine.encode(texts, DOCUMENT)

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from leanmatch.interventions.adapt import as_reader
+from leanmatch.interventions.adapt import as_readers
+from leanmatch.interventions.readers import Reader
 from leanmatch.types import Vectors
 
 EXPLAINED_WORDS = 48
@@ -31,6 +32,9 @@ Effects = list[tuple[int, int, float]]
 
 Explained = tuple[Effects, Effects]
 """The words of a query and of an item."""
+
+_Side = tuple[int, str]
+"""A text, and which reader reads it: 0 for queries, 1 for items where they are read differently."""
 
 Pairs = Sequence[tuple[str, Sequence[str]]]
 """Queries with their items."""
@@ -61,8 +65,9 @@ class Explainer:
 
     def __init__(self, encoder: Any, threads: int | None = None) -> None:
         tokens = hasattr(encoder, "encode_tokens") and hasattr(encoder, "tokenize")
-        self._reader = as_reader(_Threaded(encoder, threads) if tokens else encoder)
-        self._kept: OrderedDict[str, _Edited] = OrderedDict()
+        self._readers = as_readers(_Threaded(encoder, threads) if tokens else encoder)
+        self._item_side = 0 if self._readers.anchor is self._readers.positive else 1
+        self._kept: OrderedDict[_Side, _Edited] = OrderedDict()
         self._vectors = 0
 
     def explain(self, jobs: Sequence[tuple[Pairs, Callable[[], bool]]]) -> list[list[list[Explained]] | None]:
@@ -74,10 +79,14 @@ class Explainer:
         Returns:
             None for a job that was over.
         """
+        side = self._item_side
         texts = [
-            dict.fromkeys(text for query, items in pairs for text in (query, *items)) for pairs, _ in jobs
+            dict.fromkeys(
+                text for query, items in pairs for text in ((0, query), *((side, item) for item in items))
+            )
+            for pairs, _ in jobs
         ]
-        edited: dict[str, _Edited] = {}
+        edited: dict[_Side, _Edited] = {}
         while True:
             wanted = [some for some, (_, over) in zip(texts, jobs, strict=True) if not over()]
             for text in {text for some in wanted for text in some if text not in edited}:
@@ -88,12 +97,18 @@ class Explainer:
                 break
             edited |= self._edited(_first(missing))
         for item in sorted(
-            {item for pairs, _ in jobs for _, items in pairs for item in items} & edited.keys()
+            {(side, item) for pairs, _ in jobs for _, items in pairs for item in items} & edited.keys()
         ):
             self._keep(item, edited[item])
         return [
             [
-                [(edited[query].effects(edited[item]), edited[item].effects(edited[query])) for item in items]
+                [
+                    (
+                        edited[0, query].effects(edited[side, item]),
+                        edited[side, item].effects(edited[0, query]),
+                    )
+                    for item in items
+                ]
                 for query, items in pairs
             ]
             if all(text in edited for text in some)
@@ -101,23 +116,33 @@ class Explainer:
             for (pairs, _), some in zip(jobs, texts, strict=True)
         ]
 
-    def _edited(self, texts: list[str]) -> dict[str, _Edited]:
-        readings = self._reader.read(texts, "word")
+    def _edited(self, texts: list[_Side]) -> dict[_Side, _Edited]:
+        out: dict[_Side, _Edited] = {}
+        for side, reader in enumerate(self._readers):
+            own = [text for of, text in texts if of == side]
+            if own:
+                made = self._edited_by(reader, own)
+                out |= {(side, text): made[text] for text in own}
+        return out
+
+    @staticmethod
+    def _edited_by(reader: Reader, texts: list[str]) -> dict[str, _Edited]:
+        readings = reader.read(texts, "word")
         sources: list[Any] = []
         starts = []
         for reading in readings:
             starts.append(len(sources))
             sources.append(reading.source)
             count = min(EXPLAINED_WORDS, len(reading.units))
-            sources += [self._reader.edit(reading, {unit: None}, "delete") for unit in range(count)]
-        vectors = self._reader.encode(sources)
+            sources += [reader.edit(reading, {unit: None}, "delete") for unit in range(count)]
+        vectors = reader.encode(sources)
         out = {}
         for reading, start, end in zip(readings, starts, [*starts[1:], len(sources)], strict=True):
             spans = tuple((unit.start, unit.end) for unit in reading.units[: end - start - 1])
             out[reading.text] = _Edited(spans, vectors[start:end].copy())
         return out
 
-    def _keep(self, item: str, edited: _Edited) -> None:
+    def _keep(self, item: _Side, edited: _Edited) -> None:
         if item in self._kept:
             self._kept.move_to_end(item)
             return
@@ -128,10 +153,10 @@ class Explainer:
             self._vectors -= len(gone.vectors)
 
 
-def _first(texts: list[str]) -> list[str]:
+def _first(texts: list[_Side]) -> list[_Side]:
     """As many of the texts as one pass takes."""
     characters = 0
-    for count, text in enumerate(texts):
+    for count, (_, text) in enumerate(texts):
         characters += len(text) * (1 + min(EXPLAINED_WORDS, len(text.split())))
         if characters > CHARACTERS_AT_ONCE:
             return texts[: max(1, count)]
@@ -143,7 +168,7 @@ class _Threaded:
 
     def __init__(self, encoder: Any, threads: int | None) -> None:
         self.tokenize, self.tokenizer = encoder.tokenize, encoder.tokenizer
-        self.prompt = encoder.prompt
+        self.prompts, self.roles_differ = encoder.prompts, encoder.roles_differ
         self._encoder, self._threads = encoder, threads
 
     def encode_tokens(self, rows: Any, *, add_special_tokens: bool) -> Vectors:

@@ -67,6 +67,8 @@ class ServeOptions:
         threads: of encoding in each process; None for the runtime's own choice.
         weights: precision in which the runtime encodes queries, see :func:`leanmatch.load`; None for the one
             that the items were encoded in. Another one goes with no ``write_keys``.
+        query_prompt: what goes before queries; None for the prompt that the catalogue recorded.
+        prompt_name: one of the model's named prompts for queries, in place of ``query_prompt``.
         api_keys: any of them is needed for ``/v1/`` where there are some.
         write_keys: any of them is needed to change items; without any, items cannot be changed.
         log_texts: write queries to the log.
@@ -81,6 +83,8 @@ class ServeOptions:
     workers: int = 1
     threads: int | None = None
     weights: str | None = None
+    query_prompt: str | None = None
+    prompt_name: str | None = None
     api_keys: tuple[str, ...] = ()
     write_keys: tuple[str, ...] = ()
     log_texts: bool = False

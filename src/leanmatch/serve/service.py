@@ -19,9 +19,10 @@ from leanmatch.index import Catalogue, Item, WriteOptions, delete_items, read_ma
 from leanmatch.index.changes import Change
 from leanmatch.index.encoders import encoder_for
 from leanmatch.index.storage.manifest import Manifest
+from leanmatch.models import PromptOptions
 from leanmatch.serve.api.problems import RefusedError
 from leanmatch.serve.batching import Batcher
-from leanmatch.serve.engine import Answer, Embed, Engine, Explain, Job, Recommend, Selected
+from leanmatch.serve.engine import Answer, Embed, Engine, Explain, Identified, Job, Recommend, Selected
 from leanmatch.serve.explaining import Explained
 from leanmatch.serve.following import Follower, manifest_digest
 from leanmatch.serve.monitoring.drift import (
@@ -210,7 +211,7 @@ class Service:
         def write() -> Change:
             folder = engine.catalogue.folder
             if items:
-                change = upsert_items(folder, items, _Identified(engine), options)
+                change = upsert_items(folder, items, Identified(engine), options)
             else:
                 change = delete_items(folder, deleted, options)
             self._take_up()
@@ -321,7 +322,8 @@ class Service:
         Raises:
             ModelError: see :func:`encoder_for`; or another precision than the items', with a write key.
         """
-        encoder = encoder_for(manifest, model, weights=self.options.weights)
+        queries = PromptOptions(query=self.options.query_prompt, name=self.options.prompt_name)
+        encoder = encoder_for(manifest, model, weights=self.options.weights, queries=queries)
         found, items = str(getattr(encoder, "weights", "")), manifest.model
         if not items.goes_with(replace(items, weights=found)):
             said = f"queries are encoded in {found}, the catalogue's items were in {items.weights}"
@@ -445,17 +447,3 @@ def _warm_columns(catalogue: Catalogue) -> None:
 @lru_cache(8)
 def _last_part(name: str) -> str:
     return Path(name).name
-
-
-class _Identified:
-    """The engine's encoder as the writer wants it: with an identity that need not be computed again."""
-
-    def __init__(self, engine: Engine) -> None:
-        model = engine.catalogue.manifest.model
-        self.name, self.fingerprint = model.name, model.fingerprint
-        self.tokenizer_fingerprint, self.dimension = model.tokenizer, model.dimension
-        self.weights = str(getattr(engine.encoder, "weights", ""))
-        self._engine = engine
-
-    def __call__(self, texts: Sequence[str]) -> Any:
-        return self._engine.encode(texts)

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from leanmatch.interventions.edits import is_bag
-from leanmatch.training.features import Features, encode_columns, take
+from leanmatch.training.features import Features, encode_columns, for_model, take
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +49,7 @@ class FrozenBase:
         """
         if not columns:
             return []
+        columns = for_model(columns, self.model)
         if next(self.model.parameters()).device != device:
             self.model.to(device)
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
@@ -98,7 +99,8 @@ class FrozenBase:
         return result
 
     def _encode(self, features: Features) -> Tensor:
-        return functional.normalize(self.model(dict(features))["sentence_embedding"].float(), dim=1)
+        embeddings = self.model(dict(features))["sentence_embedding"]
+        return functional.normalize(embeddings[:, : self.model.truncate_dim].float(), dim=1)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FrozenBase:
         """Frozen weights may be shared."""

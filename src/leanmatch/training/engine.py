@@ -14,6 +14,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallbac
 
 from leanmatch.errors import DataError, ModelError, UsageError
 from leanmatch.files import fsync_path
+from leanmatch.models import Prompts
 from leanmatch.training.checkpoints import MARKER, last_checkpoint, load_weights, save_weights
 from leanmatch.training.dataset import fewest_distinct, most_repeated
 from leanmatch.training.parallel import first_decides, wait_for_all
@@ -79,6 +80,7 @@ def train_stage(
         weight_decay=0.0,
         lr_scheduler_type="linear",
         seed=schedule.seed,
+        prompts=column_prompts(model, dataset.column_names),
         batch_sampler=BatchSamplers.NO_DUPLICATES,
         use_cpu=on_cpu(schedule),
         bf16=precision == "bf16",
@@ -129,6 +131,13 @@ def train_stage(
         "seconds": round(time.perf_counter() - start, 2),
         "loss": round(float(result.training_loss), 6),
     }
+
+
+def column_prompts(model: Any, columns: Sequence[str]) -> dict[str, str] | None:
+    """What the trainer puts before each column's texts: the first are queries, the others documents."""
+    prompts = Prompts.from_model(model)
+    texts = dict(zip(columns, [prompts.query, *[prompts.document] * (len(columns) - 1)], strict=True))
+    return {column: prompt for column, prompt in texts.items() if prompt} or None
 
 
 def on_cpu(schedule: ScheduleOptions) -> bool:

@@ -78,6 +78,36 @@ def chunks_by_length(features: Features, tokens: int) -> Iterator[Tensor]:
             start = end
 
 
+def for_model(columns: Sequence[Features], model: Any) -> list[Features]:
+    """Columns as the model takes them: the length of a prompt only where the pooling leaves prompts out.
+
+    Columns whose prompts differ in length can then still be encoded together.
+    """
+    pools_prompt = all(getattr(module, "include_prompt", True) for module in model)
+    prepared = []
+    for column in columns:
+        length = prompt_length(column)
+        rest = {name: value for name, value in column.items() if name != "prompt_length"}
+        prepared.append(rest if pools_prompt or not length else {**rest, "prompt_length": length})
+    return prepared
+
+
+def prompt_length(features: Features) -> int:
+    """Tokens of the prompt before each text, as sentence-transformers counted them; 0 where it did not."""
+    length = features.get("prompt_length", 0)
+    if isinstance(length, torch.Tensor):
+        length = length.flatten()[0].item()
+    return int(length or 0)
+
+
+def by_prompt_length(columns: Sequence[Features]) -> list[list[int]]:
+    """Numbers of the columns that can be joined, group by group."""
+    groups: dict[int, list[int]] = {}
+    for number, column in enumerate(columns):
+        groups.setdefault(prompt_length(column), []).append(number)
+    return list(groups.values())
+
+
 CHUNK_TOKENS = 1024
 """Padded tokens in one forward pass on a CPU, where small passes cost nothing and padding does."""
 
@@ -103,6 +133,15 @@ def encode_columns(
     Returns:
         For each column its embeddings ``(rows, dimension)``.
     """
+    groups = by_prompt_length(columns)
+    if len(groups) > 1:
+        made: dict[int, Tensor] = {}
+        for place, group in enumerate(groups):
+            last = encode_last if place == len(groups) - 1 else None
+            some = [columns[number] for number in group]
+            parts = encode_columns(encode, some, device_type=device_type, encode_last=last)
+            made.update(zip(group, parts, strict=True))
+        return [made[number] for number in range(len(columns))]
     counts = [count_rows(column) for column in columns]
     joined = join(columns)
     if is_bag(joined) or device_type != "cpu":

@@ -7,6 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from leanmatch.errors import MissingExtraError
+from leanmatch.models import Prompts
 
 if TYPE_CHECKING:
     from leanmatch.data import PairTable
@@ -47,6 +48,7 @@ def mined_negatives(
     others = len(set(positives)) - max(len(texts) for texts in matches.values())
     if others < 1:  # some anchor matches every text
         return {}
+    prompts = Prompts.from_model(model)
     mined = mine_hard_negatives(
         Dataset.from_dict({"anchor": anchors, "positive": positives}),
         model,
@@ -57,6 +59,8 @@ def mined_negatives(
         output_format="n-tuple",
         batch_size=batch_size,
         verbose=False,
+        query_prompt=prompts.query,
+        corpus_prompt=prompts.document,
     )
     columns = [name for name in mined.column_names if name.startswith("negative")]
     return {row["anchor"]: [row[name] for name in columns] for row in mined}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args, get_type_hints
 
 from leanmatch.errors import UsageError
+from leanmatch.models import PromptOptions
 
 REGULARIZERS = {
     "itv": "ITVReg: keep each token's effect on the score near the base model's",
@@ -154,6 +155,8 @@ class TrainOptions:
         negatives_per_anchor: how many given or mined negatives an anchor gets.
         freeze_layers: lowest transformer layers (and the embeddings) that stay as they are.
         lora_rank: rank of LoRA adapters, merged at the end; 0 trains all weights.
+        prompts: what goes before anchors (queries) and positives and negatives (documents), in training and
+            in the saved model; by default the base model's own prompts.
     """
 
     base: str = DEFAULT_BASE
@@ -164,6 +167,7 @@ class TrainOptions:
     negatives_per_anchor: int = 1
     freeze_layers: int = 0
     lora_rank: int = 0
+    prompts: PromptOptions = field(default_factory=PromptOptions)
 
     def __post_init__(self) -> None:
         if isinstance(self.average, str):
@@ -190,13 +194,20 @@ class TrainOptions:
         """
         values = dict(values)
         parts: dict[str, Any] = {}
-        for name, part in (("regularizer", RegularizerOptions), ("schedule", ScheduleOptions)):
+        for name, part in _SECTIONS:
             given = values.pop(name, {})
             if not isinstance(given, dict):
                 raise UsageError(f"option {name!r} must be a mapping (found {given!r})")
             parts[name] = _build(part, given, name + ".")
         options: TrainOptions = _build(cls, {**values, **parts}, "")
         return options
+
+
+_SECTIONS = (
+    ("regularizer", RegularizerOptions),
+    ("schedule", ScheduleOptions),
+    ("prompts", PromptOptions),
+)
 
 
 def _build(kind: Any, values: dict[str, Any], prefix: str) -> Any:

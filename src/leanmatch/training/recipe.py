@@ -13,6 +13,7 @@ import numpy as np
 from leanmatch.errors import UsageError
 from leanmatch.metrics import RetrievalProbe
 from leanmatch.metrics.pace import in_words, text_seconds
+from leanmatch.models.torch_encoder import set_model_prompts
 from leanmatch.training.checkpoints import WorkFolder
 from leanmatch.training.engine import process_state
 from leanmatch.training.runs import METRIC, Runs, run_weights
@@ -131,6 +132,7 @@ def _fit(
     encoder_of: Callable[[Any], EncodeFunction],
 ) -> TrainResult:
     schedule = options.schedule
+    set_model_prompts(model, options.prompts)
     remarks: list[str] = []
 
     def remark(message: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from leanmatch.errors import DataError, ModelError, UsageError
 from leanmatch.files import write_json
+from leanmatch.models import Prompts
 from leanmatch.training.adapters import add_lora, freeze_layers, merge_lora
 from leanmatch.training.base_scores import FrozenBase
 from leanmatch.training.checkpoints import WorkFolder, load_weights, save_weights
@@ -201,12 +202,17 @@ def build_loss(model: Any, base: FrozenBase, options: TrainOptions, weight: floa
             pairs=regularizer.pairs,
             sides=regularizer.sides,
             mini_batch_size=size,
+            prompts=Prompts.from_model(model),
         )
     if regularizer.kind == "out" and weight > 0:
         return OutReg(model, base, weight=weight, pairs=regularizer.pairs, mini_batch_size=size)
     if regularizer.kind == "mask":
         return MaskingLoss(
-            model, interventions=regularizer.interventions, unit=regularizer.unit, mini_batch_size=size
+            model,
+            interventions=regularizer.interventions,
+            unit=regularizer.unit,
+            mini_batch_size=size,
+            prompts=Prompts.from_model(model),
         )
     return PlainLoss(model, mini_batch_size=size)
 

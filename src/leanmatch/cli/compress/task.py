@@ -119,13 +119,36 @@ def _task(
     if request.task == "match":
         model = load_matcher(request.model, device=request.device)
         _refuse_static(model, request.model)
-        texts = [*split.train.anchors, *split.train.positives]
+        texts = _prompted(model, split.train)
         return model, Matching(texts, split.valid, encoder_of=TwinEncoders(encode_function, say))
     model, tokenizer = _load_classifier(request.model, folder, request.device)
     train, valid = split.train, split.valid
     labels = {str(name): int(number) for name, number in model.config.label2id.items()}
     task = Classifying(train.anchors, train.positives, (valid.anchors, valid.positives), labels, tokenizer)
     return model, task
+
+
+def _prompted(model: Any, train: PairTable) -> list[str]:
+    """The training texts as the model reads them, each with the prompt of its side.
+
+    Raises:
+        ModelError: the model leaves prompts out of its pooling, which the compressed model's runtime cannot.
+    """
+    from leanmatch.models import Prompts
+
+    prompts = Prompts.from_model(model)
+    used = {"query": prompts.query, "document": prompts.document}
+    pooled = all(getattr(module, "include_prompt", True) for module in model)
+    if any(used.values()) and not pooled:
+        raise ModelError(
+            f"the model has prompts ({used}) and leaves them out of its pooling (include_prompt), which a "
+            "compressed model cannot",
+            remedy='train a copy without prompts (leanmatch train --query-prompt "" --document-prompt "")',
+        )
+    return [
+        *(prompts.query + text for text in train.anchors),
+        *(prompts.document + text for text in train.positives),
+    ]
 
 
 def _refuse_static(model: Any, name: str) -> None:

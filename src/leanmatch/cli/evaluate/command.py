@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,10 +23,18 @@ from leanmatch.cli.matchers import (
 )
 from leanmatch.cli.matchers import provenance_of as _provenance
 from leanmatch.cli.pairs import read_table
+from leanmatch.cli.prompts import (
+    DocumentPromptOption,
+    PromptNameOption,
+    QueryPromptOption,
+    prompt_options,
+    prompts_in_words,
+    with_prompts,
+)
 
 if TYPE_CHECKING:
     from leanmatch.metrics import Evaluation
-    from leanmatch.types import EncodeFunction
+    from leanmatch.models import PromptOptions, RoleEncoder, TokenTally
 
 MOST_TABLES = 12
 """With more slices than this, those of column values get no table of their own, just a row in one."""
@@ -55,6 +64,9 @@ def evaluate(
     ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts a forward pass.")] = 64,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    query_prompt: QueryPromptOption = None,
+    document_prompt: DocumentPromptOption = None,
+    prompt_name: PromptNameOption = None,
     column: ColumnOption = None,
     on_error: OnErrorOption = "raise",
     delimiter: DelimiterOption = None,
@@ -64,7 +76,9 @@ def evaluate(
     with reported_errors():
         from leanmatch.cli.evaluate.plan import base_named_by, plan_evaluation, propensity_constants
         from leanmatch.metrics import evaluate as run_evaluation
+        from leanmatch.models import TokenTally
 
+        prompts = prompt_options(query_prompt, document_prompt, prompt_name)
         constants = propensity_constants(propensity)
         provenance = _provenance(model)
         rival = base_named_by(provenance, model) if against == "base" else against
@@ -90,31 +104,47 @@ def evaluate(
         for remark in plan.said():
             say(remark)
         names = labels(model, rival, by_base=against == "base")
+        tally = TokenTally()
         evaluation = run_evaluation(
-            _load(model, device, batch_size, runtime),
+            _load(model, device, batch_size, runtime, prompts, tally),
             plan.table,
             options=plan.options,
-            against=None if rival is None else _load(rival, device, batch_size, runtime),
+            against=None if rival is None else _load(rival, device, batch_size, runtime, prompts),
             name=names[0],
             against_name=names[1],
             train_label_counts=plan.train,
         )
         evaluation = plan.told(evaluation)
+        if tally.counts.truncated:
+            evaluation = replace(evaluation, notes=(*evaluation.notes, tally.counts.sentence()))
         if json:
-            print_json({**evaluation.to_json(), "skipped": len(table.skipped)})
+            tokens = tally.counts.to_json()
+            print_json({**evaluation.to_json(), "skipped": len(table.skipped), "tokens": tokens})
         else:
             _show(evaluation)
 
 
-def _load(model: str, device: str, batch_size: int, runtime: bool) -> EncodeFunction:
+def _load(
+    model: str,
+    device: str,
+    batch_size: int,
+    runtime: bool,
+    prompts: PromptOptions,
+    tally: TokenTally | None = None,
+) -> RoleEncoder:
+    from leanmatch.models import RoleEncoder
+
+    encoder: Any
     if runtime:
         from leanmatch.runtime import load
 
         say(f"loading {model}")
-        own = load(model, fallback=False)
-        return lambda texts: own.encode(texts, batch_size=batch_size, show_progress=True)
-    encoder = load_any(model, device)
-    return lambda texts: encoder.encode(texts, batch_size=batch_size, show_progress=True)
+        encoder = with_prompts(load(model, fallback=False), prompts)
+    else:
+        encoder = load_any(model, device, prompts)
+    if words := prompts_in_words(encoder):
+        say(words)
+    return RoleEncoder(encoder, batch_size=batch_size, show_progress=True, tally=tally)
 
 
 def _show(evaluation: Evaluation) -> None:

@@ -26,6 +26,7 @@ from leanmatch.cli.index.options import (
     WeightsOption,
 )
 from leanmatch.cli.index.reading import Reading
+from leanmatch.cli.prompts import DocumentPromptOption, PromptNameOption, QueryPromptOption, prompt_options
 
 
 class IndexCommands(TyperGroup):
@@ -65,12 +66,16 @@ def build(
     overwrite: OverwriteOption = False,
     weights: WeightsOption = None,
     device: DeviceOption = "auto",
+    query_prompt: QueryPromptOption = None,
+    document_prompt: DocumentPromptOption = None,
+    prompt_name: PromptNameOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a catalogue of ITEMS. After an interruption, run the same command again: it resumes."""
     with reported_errors(), write_options(kind) as options:
         reading = Reading(id_column, text_columns, on_error, delimiter)
-        encoding = Encoding(model, device, weights)
+        prompts = prompt_options(query_prompt, document_prompt, prompt_name)
+        encoding = Encoding(model, device, weights, prompts)
         change = operations.build(items, output, encoding, reading, options, overwrite=overwrite)
         show(change, output, reading, as_json)
 
@@ -141,11 +146,15 @@ def rebuild(
     kind: KindOption = None,
     weights: WeightsOption = None,
     device: DeviceOption = "auto",
+    query_prompt: QueryPromptOption = None,
+    document_prompt: DocumentPromptOption = None,
+    prompt_name: PromptNameOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Encode the catalogue's own items with MODEL, and make its search index anew."""
     with reported_errors(), write_options(kind) as options:
-        change = operations.rebuild(catalogue, Encoding(model, device, weights), options)
+        prompts = prompt_options(query_prompt, document_prompt, prompt_name)
+        change = operations.rebuild(catalogue, Encoding(model, device, weights, prompts), options)
         show(change, catalogue, Reading(None, None, "raise"), as_json)
 
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from leanmatch.cli.checks import check_models, check_writable
 from leanmatch.cli.common import print_json, say, stdout_console
 from leanmatch.cli.index.reading import Reading, read_added, read_changed, read_named, read_table
+from leanmatch.cli.prompts import with_prompts
 from leanmatch.cli.terminal import visible
 
 if TYPE_CHECKING:
     from leanmatch.index import Change, Manifest, WriteOptions
+    from leanmatch.models import PromptOptions
 
 
 @dataclass(frozen=True)
@@ -24,17 +26,42 @@ class Encoding:
     model: str | None
     device: str = "auto"
     weights: str | None = None
+    prompts: PromptOptions | None = None
 
-    def open(self, manifest: Manifest | None = None) -> Any:
-        """The encoder; of a catalogue the one that it was made with, unless ``model`` names one."""
+    def open(self, manifest: Manifest) -> Any:
+        """The encoder that a catalogue was made with, from ``model`` where that names another place."""
         from leanmatch.index import open_encoder
-        from leanmatch.index.encoders import encoder_for, own_weights
+        from leanmatch.index.encoders import encoder_for, own_weights, with_catalogue_prompts
 
         if self.model is None:
-            assert manifest is not None
             return encoder_for(manifest, None, device=self.device, weights=self.weights)
+        weights = self.weights or own_weights(manifest, self.device)
+        encoder = open_encoder(self.model, device=self.device, weights=weights)
+        return with_catalogue_prompts(encoder, manifest.model)
+
+    def open_anew(self, manifest: Manifest | None = None) -> Any:
+        """The encoder of a catalogue that is made or rebuilt: its prompts may be chosen.
+
+        Without a choice, the same model keeps the prompts that the catalogue recorded.
+        """
+        from leanmatch.index import open_encoder
+        from leanmatch.index.encoders import own_weights, with_catalogue_prompts
+        from leanmatch.index.identity import identity_of, known_as
+
+        recorded = manifest is not None and manifest.model.document_prompt is not None
         own = "stored" if manifest is None else own_weights(manifest, self.device)
-        return open_encoder(self.model, device=self.device, weights=self.weights or own)
+        if self.model is None and manifest is not None and recorded:
+            encoder = self.open(manifest)
+        else:
+            name = manifest.model.name if self.model is None and manifest is not None else str(self.model)
+            encoder = open_encoder(name, device=self.device, weights=self.weights or own)
+        if self.prompts:
+            return with_prompts(encoder, self.prompts)
+        if manifest is None or not recorded:
+            return encoder
+        fingerprint = known_as(identity_of(encoder), encoder, manifest.model).fingerprint
+        same = fingerprint == manifest.model.fingerprint
+        return with_catalogue_prompts(encoder, manifest.model) if same else encoder
 
 
 def build(
@@ -54,7 +81,7 @@ def build(
     table = read_table(items, reading)
     source = SourceColumns(table.id_column or "", table.text_columns)
     return create_catalogue(
-        folder, items_of(table), encoding.open(), replace(options, source=source), overwrite=overwrite
+        folder, items_of(table), encoding.open_anew(), replace(options, source=source), overwrite=overwrite
     )
 
 
@@ -88,7 +115,7 @@ def rebuild(folder: Path, encoding: Encoding, options: WriteOptions) -> Change:
     """Encode a catalogue's own items with a model."""
     from leanmatch.index import read_manifest, rebuild_catalogue
 
-    return rebuild_catalogue(folder, encoding.open(read_manifest(folder)), options)
+    return rebuild_catalogue(folder, encoding.open_anew(read_manifest(folder)), options)
 
 
 def reference(file: Path, folder: Path, encoding: Encoding, reading: Reading) -> dict[str, Any]:

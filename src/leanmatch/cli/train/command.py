@@ -14,6 +14,7 @@ from leanmatch.cli.common import print_json, reported_errors
 from leanmatch.cli.common import say as say_aloud
 from leanmatch.cli.data.command import DelimiterOption, SharedPositivesOption
 from leanmatch.cli.pairs import read_table
+from leanmatch.cli.prompts import DocumentPromptOption, PromptNameOption, QueryPromptOption
 from leanmatch.cli.train.request import TrainRequest, number_or_auto
 from leanmatch.cli.train.verdict import held_out_verdict, next_command, show_verdict
 
@@ -90,6 +91,9 @@ def train(
     negatives: Annotated[str | None, typer.Option(help="given, mined or none.")] = None,
     freeze_layers: Annotated[int | None, typer.Option(help="Lowest layers to freeze.")] = None,
     lora_rank: Annotated[int | None, typer.Option(help="Rank of LoRA adapters; 0: all weights.")] = None,
+    query_prompt: QueryPromptOption = None,
+    document_prompt: DocumentPromptOption = None,
+    prompt_name: PromptNameOption = None,
     config: Annotated[Path | None, typer.Option(help="YAML file with options; flags override it.")] = None,
     resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Continue a killed run.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT if it is there.")] = False,
@@ -136,6 +140,7 @@ def train(
                 "max_length": max_length,
                 "early_stopping": early_stopping,
             },
+            prompts={"query": query_prompt, "document": document_prompt, "name": prompt_name},
             split={
                 "hold_out": hold_out,
                 "after": after,

@@ -44,7 +44,12 @@ def gather_options(request: TrainRequest) -> tuple[TrainOptions, SplitOptions]:
     regularizer = _section(values, "regularizer", REGULARIZER) | _typed(request.regularizer)
     schedule = _section(values, "schedule", SCHEDULE) | _typed(request.schedule)
     top = {name: value for name, value in values.items() if name not in SPLIT} | _typed(request.options)
-    options = TrainOptions.from_json({**top, "regularizer": regularizer, "schedule": schedule})
+    sections = {
+        "regularizer": regularizer,
+        "schedule": schedule,
+        "prompts": _section(top, "prompts", ()) | _typed(request.prompts),
+    }
+    options = TrainOptions.from_json({**top, **sections})
     return options, SplitOptions(**(split | _typed(request.split)), seed=options.schedule.seed)
 
 
@@ -59,7 +64,8 @@ def _section(values: dict[str, Any], name: str, members: Sequence[str]) -> dict[
     if section is None:
         section = {}
     if not isinstance(section, dict):
-        example = "kind: itv" if name == "regularizer" else "epochs: 1"
+        examples = {"regularizer": "kind: itv", "schedule": "epochs: 1", "prompts": "query: 'query: '"}
+        example = examples[name]
         raise UsageError(
             f"option {name!r} must be a mapping (found {section!r})", remedy=f"{name}: {{{example}}}"
         )

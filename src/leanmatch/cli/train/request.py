@@ -24,6 +24,7 @@ class TrainRequest:
         options: fields of :class:`leanmatch.training.TrainOptions`.
         regularizer: fields of its regularizer.
         schedule: fields of its schedule.
+        prompts: fields of its prompts.
         split: fields of :class:`leanmatch.data.SplitOptions`.
     """
 
@@ -38,6 +39,7 @@ class TrainRequest:
     options: dict[str, Any] = field(default_factory=dict)
     regularizer: dict[str, Any] = field(default_factory=dict)
     schedule: dict[str, Any] = field(default_factory=dict)
+    prompts: dict[str, Any] = field(default_factory=dict)
     split: dict[str, Any] = field(default_factory=dict)
 
 

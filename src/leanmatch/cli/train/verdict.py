@@ -34,6 +34,7 @@ def held_out_verdict(
     from leanmatch.formats import read_provenance
     from leanmatch.metrics import evaluate
     from leanmatch.metrics.pace import in_words, text_seconds
+    from leanmatch.models import PromptOptions
 
     try:
         plan = plan_evaluation(
@@ -46,7 +47,7 @@ def held_out_verdict(
             symmetric="auto",
             propensity=propensity_constants("default"),
         )
-        encoders = [load_any(str(name), device) for name in (output, base)]
+        encoders = [load_any(str(name), device, PromptOptions()) for name in (output, base)]
         texts = [*plan.table.anchors, *plan.table.positives]
         seconds = text_seconds(encoders[0], texts) * len({*texts}) * len(encoders)
         say(f"testing on {len(plan.table):,} held-out rows takes about {in_words(seconds)}")

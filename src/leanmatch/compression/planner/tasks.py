@@ -13,6 +13,7 @@ from leanmatch.compression.convert import compressed_layers
 from leanmatch.compression.distillation import embedding_loss, logit_loss, similarity_loss
 from leanmatch.errors import DataError
 from leanmatch.metrics import RetrievalProbe
+from leanmatch.models import RoleEncoder
 from leanmatch.types import EncodeFunction
 
 MOST_PAIRS = 3000
@@ -52,7 +53,7 @@ class Matching:
     """Retrieval with a sentence encoder, trained to keep its vectors near the dense model's.
 
     Args:
-        texts: the training part's.
+        texts: the training part's, each with its prompt.
         held_out: pairs to judge on, a PairTable.
         metric: of :mod:`leanmatch.metrics`.
         encoder_of: makes the encode function of the dense model, which is judged and taught with;
@@ -88,26 +89,26 @@ class Matching:
     def scores(self, model: Any) -> NDArray[np.float64]:
         """Reciprocal rank (or whatever the metric is) of each held-out anchor."""
 
-        def encode(texts: Sequence[str]) -> Any:
-            was = model.training
-            model.eval()
-            with torch.no_grad():
-                vectors = model.encode(
-                    list(texts), batch_size=64, normalize_embeddings=True, show_progress_bar=False
-                )
-            model.train(was)
-            return vectors
-
         if self._encoder_of is not None and not compressed_layers(model):
             return self._probe.per_query(self._encoder_of(model))
-        return self._probe.per_query(encode)
+        was = model.training
+        model.eval()
+        with torch.no_grad():
+            scores = self._probe.per_query(RoleEncoder(model, batch_size=64))
+        model.train(was)
+        return scores
 
     def loss(self, model: Any, teacher: Any, rows: NDArray[np.int64]) -> torch.Tensor:
         """``mean(1 - cos(s, t))`` plus the in-batch similarities' squared error."""
         target = self._targets(teacher, rows)
-        student = model(self._features(model, rows))["sentence_embedding"]
+        student = self._vectors_of(model, rows)
         target = target.to(student.device)
         return embedding_loss(student, target) + SIMILARITY * similarity_loss(student, target)
+
+    def _vectors_of(self, model: Any, rows: NDArray[np.int64]) -> torch.Tensor:
+        """Sentence vectors, in the dimensions that the model keeps (``truncate_dim``)."""
+        vectors: torch.Tensor = model(self._features(model, rows))["sentence_embedding"]
+        return vectors[:, : model.truncate_dim]
 
     def _features(self, model: Any, rows: NDArray[np.int64]) -> dict[str, Any]:
         tokenize = model.preprocess if hasattr(model, "preprocess") else model.tokenize
@@ -131,8 +132,7 @@ class Matching:
     def _taught(self, teacher: Any, rows: NDArray[np.int64]) -> torch.Tensor:
         prompted = getattr(teacher, "default_prompt_name", None) is not None  # features have no prompt
         if self._encoder_of is None or prompted or teacher.device.type != "cpu":
-            found: torch.Tensor = teacher(self._features(teacher, rows))["sentence_embedding"].float().cpu()
-            return found
+            return self._vectors_of(teacher, rows).float().cpu()
         if self._teacher is None:
             self._teacher = self._encoder_of(teacher)
         return torch.from_numpy(np.array(self._teacher([self.texts[row] for row in rows]), np.float32))

@@ -40,6 +40,8 @@ class ModelIdentity:
         dimension: length of the vectors.
         weights: precision in which it ran (``float32``, ``bfloat16``, ``int8``, ``compressed``, ``torch``);
             empty where its encoder does not say.
+        query_prompt: what goes before queries; None in catalogues that do not say.
+        document_prompt: what stood before the items, likewise.
     """
 
     name: str
@@ -47,6 +49,8 @@ class ModelIdentity:
     tokenizer: str
     dimension: int
     weights: str = ""
+    query_prompt: str | None = None
+    document_prompt: str | None = None
 
     @property
     def precision(self) -> str:
@@ -54,13 +58,18 @@ class ModelIdentity:
         return {"": "stored", "compressed": "stored", "torch": "float32"}.get(self.weights, self.weights)
 
     def same_vectors(self, other: ModelIdentity) -> bool:
-        """Do both give a text the same vector: one model in one precision?"""
-        return self.fingerprint == other.fingerprint and _arithmetic(self) == _arithmetic(other)
+        """Do both give an item the same vector: one model, in one precision, with one prompt?"""
+        return self.same_texts(other) and _arithmetic(self) == _arithmetic(other)
+
+    def same_texts(self, other: ModelIdentity) -> bool:
+        """Does one model read the same text of an item, in whatever precision?"""
+        prompts = self.document_prompt or "", other.document_prompt or ""
+        return self.fingerprint == other.fingerprint and prompts[0] == prompts[1]
 
     def goes_with(self, other: ModelIdentity) -> bool:
         """:meth:`same_vectors`, or one model of which one precision is not known."""
         unknown = not self.weights or not other.weights
-        return self.fingerprint == other.fingerprint and (unknown or self.same_vectors(other))
+        return self.same_texts(other) and (unknown or self.same_vectors(other))
 
 
 def _arithmetic(model: ModelIdentity) -> str:

@@ -38,6 +38,7 @@ from leanmatch.index.storage.segments import (
 )
 from leanmatch.index.storage.staging import Progress, Staging
 from leanmatch.index.storage.table import Items, joined_items
+from leanmatch.models import ByRole, RoleEncoder, TokenTally
 from leanmatch.types import EncodeFunction, Vectors
 
 MOST_SEGMENTS = 12
@@ -82,6 +83,7 @@ class Transaction:
 
     def __init__(self, folder: Path, options: WriteOptions, manifest: Manifest | None) -> None:
         self._folder, self._options, self.manifest = folder, options, manifest
+        self._tally = TokenTally()
         try:
             self._segments = read_segments(folder, manifest) if manifest is not None else []
         except FileNotFoundError as error:
@@ -118,6 +120,14 @@ class Transaction:
                 f"({manifest.model.fingerprint[:12]}...), not with {identity.name} "
                 f"({identity.fingerprint[:12]}...): their vectors do not mix",
                 remedy="name that model, or encode all items anew: leanmatch index rebuild CATALOGUE MODEL",
+            )
+        if not manifest.model.same_texts(identity):
+            raise ModelError(
+                "the catalogue's items were encoded with the prompt "
+                f"{manifest.model.document_prompt or ''!r}, not with {identity.document_prompt or ''!r}: "
+                "their vectors do not mix",
+                remedy="leave --document-prompt and --prompt-name out to use the catalogue's own, or encode "
+                "all items anew: leanmatch index MODEL -o FOLDER --rebuild",
             )
         if not manifest.model.goes_with(identity):
             raise ModelError(
@@ -189,13 +199,15 @@ class Transaction:
         self,
         table: Items,
         keys: Sequence[bytes],
-        encoder: EncodeFunction,
+        encoder: EncodeFunction | ByRole,
         identity: ModelIdentity,
         known: Callable[[bytes], Vectors | None],
     ) -> tuple[Vectors, int]:
         texts = [str(text) for text in table.texts.tolist()]
+        options = {"tally": self._tally} if hasattr(encoder, "count_tokens") else {}
+        documents = RoleEncoder(encoder, **options).encode_document
         return Staging(self._folder, identity).encode(
-            texts, keys, encoder, known, keep=len(texts) > _SMALL, progress=self._options.progress
+            texts, keys, documents, known, keep=len(texts) > _SMALL, progress=self._options.progress
         )
 
     def append(
@@ -300,6 +312,10 @@ class Transaction:
 
     def _reported(self, manifest: Manifest, change: Change) -> Change:
         change.items, change.generation = manifest.items, manifest.generation
+        counts = self._tally.counts
+        change.truncated, change.tokens_cut_off = counts.truncated, counts.lost
+        if counts.truncated:
+            self._options.say(counts.sentence())
         if manifest.approximate is not None:
             found = manifest.approximate
             change.search = f"{found.kind} at effort {found.effort}, recall@10 {found.recall:.4f}"

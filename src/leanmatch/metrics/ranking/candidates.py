@@ -56,6 +56,16 @@ class Identities:
     conflicts: int
     repeated: int
 
+    def roles(self, *, symmetric: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Numbers of the texts that are queries, and of those that are documents."""
+        queries = [self.anchor_texts, self.text_of[self.queries]]
+        documents = [self.positive_texts, self.text_of[self.items]]
+        if self.corpus is not None:
+            documents.append(self.text_of[self.corpus])
+        if symmetric:
+            documents += queries
+        return np.unique(np.concatenate(queries)), np.unique(np.concatenate(documents))
+
 
 def decide_symmetric(table: PairTable, wanted: bool | Literal["auto"] = "auto") -> Symmetry:
     """Whether anchors and positives are things of one kind.

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from leanmatch.data.table import PairTable
 from leanmatch.errors import DataError, UsageError
-from leanmatch.metrics.encoding import encode_checked
+from leanmatch.metrics.encoding import encode_sides
 from leanmatch.metrics.measure import retrieval_values
 from leanmatch.metrics.names import parse_retrieval_metric
 from leanmatch.metrics.ranking.candidates import decide_symmetric, grades, identify
 from leanmatch.metrics.ranking.tasks import make_task
+from leanmatch.models import ByRole
 from leanmatch.types import EncodeFunction
 
 
@@ -49,21 +50,27 @@ class RetrievalProbe:
                 remedy="give rows with label 1",
             )
 
-    def per_query(self, encode: EncodeFunction) -> NDArray[np.float64]:
-        """The metric of each query, shape ``(queries,)``, in the same order for every model."""
-        vectors = encode_checked(encode, self._known.texts)
+    def per_query(self, encode: EncodeFunction | ByRole) -> NDArray[np.float64]:
+        """The metric of each query, shape ``(queries,)``, in the same order for every model.
+
+        Args:
+            encode: an encoder, whose prompts by role are used, or a function from texts to vectors.
+        """
+        vectors = encode_sides(encode, self._known.texts, *self._known.roles(symmetric=self.symmetric))
         return retrieval_values(self._task, vectors, [self.metric])[0][:, 0]
 
-    def __call__(self, encode: EncodeFunction) -> float:
+    def __call__(self, encode: EncodeFunction | ByRole) -> float:
         """The mean over queries."""
         return float(self.per_query(encode).mean())
 
 
-def retrieval_score(encode: EncodeFunction, table: PairTable, metric: str = "MRR@10") -> float:
+def retrieval_score(encode: EncodeFunction | ByRole, table: PairTable, metric: str = "MRR@10") -> float:
     """One retrieval metric over all rows of a table, in 0..1; see :class:`RetrievalProbe`."""
     return RetrievalProbe(table, metric)(encode)
 
 
-def per_query_scores(encode: EncodeFunction, table: PairTable, metric: str = "MRR@10") -> NDArray[np.float64]:
+def per_query_scores(
+    encode: EncodeFunction | ByRole, table: PairTable, metric: str = "MRR@10"
+) -> NDArray[np.float64]:
     """The metric of each query, in the same order for every model, so that scores can be paired."""
     return RetrievalProbe(table, metric).per_query(encode)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from leanmatch.metrics.encoding import SideVectors
 from leanmatch.metrics.ranking.candidates import Identities, distinct_in_order
 from leanmatch.metrics.ranking.retrieval import Judgements
 from leanmatch.metrics.ranking.search import Exclusions, Neighbours, top_k
-from leanmatch.types import Vectors
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,10 @@ class RetrievalTask:
     self_pairs: int
     lost: int
 
-    def search(self, vectors: Vectors, depth: int) -> Neighbours:
+    def search(self, vectors: SideVectors, depth: int) -> Neighbours:
         """The best ``depth`` candidates of each query; ``vectors``: one row a distinct text of the table."""
-        return top_k(vectors[self.query_texts], vectors[self.candidate_texts], depth, exclude=self.exclude)
+        queries, candidates = vectors.queries[self.query_texts], vectors.documents[self.candidate_texts]
+        return top_k(queries, candidates, depth, exclude=self.exclude)
 
 
 def make_task(

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from leanmatch.data import normalized_text
 from leanmatch.errors import FormatError
 from leanmatch.index import Catalogue
+from leanmatch.models import RoleEncoder
 from leanmatch.serve.monitoring.languages import RULE, gathered, identifier, why_not_compared
 from leanmatch.types import JsonValue
 
@@ -264,6 +265,7 @@ def build_reference(
     At most 5,000 texts are encoded and searched; the vocabulary is that of all.
     """
     counter = TokenCounter(getattr(encoder, "tokenizer", None))
+    encode = RoleEncoder(encoder).encode_query
     column = category_column(catalogue)
     step = max(1, len(texts) // MOST_TEXTS)
     sample = list(texts[::step])[:MOST_TEXTS]
@@ -271,7 +273,7 @@ def build_reference(
     for start in range(0, len(sample), batch):
         part = sample[start : start + batch]
         found = catalogue.search(
-            np.asarray(encoder(part), np.float32), 1, exclude=[catalogue.same_as(t) for t in part]
+            np.asarray(encode(part), np.float32), 1, exclude=[catalogue.same_as(t) for t in part]
         )
         best = [
             (float(one.scores[0]), catalogue.metadata(int(one.rows[0]))) if len(one.rows) else None

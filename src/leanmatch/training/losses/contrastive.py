@@ -10,7 +10,16 @@ from torch import nn
 
 from leanmatch.errors import UsageError
 from leanmatch.interventions.edits import is_bag
-from leanmatch.training.features import Features, encode_columns, join
+from leanmatch.models import DOCUMENT, QUERY, Prompts
+from leanmatch.models.tokens import prompt_tokens
+from leanmatch.training.features import (
+    Features,
+    by_prompt_length,
+    encode_columns,
+    for_model,
+    join,
+    prompt_length,
+)
 from leanmatch.training.gradient_cache import encode_cached
 from leanmatch.training.parallel import unwrapped
 
@@ -83,28 +92,47 @@ class PlainLoss(nn.Module):
 
     def encode(self, columns: Sequence[Features]) -> list[Tensor]:
         """Embeddings of every column, sharing forward passes; with gradient caching where asked."""
+        columns = for_model(columns, unwrapped(self.model))
         if self.mini_batch_size is None or is_bag(columns[0]):
             return encode_columns(
                 self._encode, columns, device_type=self._device.type, encode_last=self._encode_last
             )
-        counts = [len(column["input_ids"]) for column in columns]
-        embeddings = encode_cached(
-            self._encode, join(columns), self.mini_batch_size, encode_last=self._encode_last
-        )
-        return list(torch.split(embeddings, counts))
+        made: dict[int, Tensor] = {}
+        groups = by_prompt_length(columns)
+        for group in groups:
+            some = [columns[number] for number in group]
+            last = self._encode_last if group is groups[-1] else None
+            embeddings = encode_cached(self._encode, join(some), self.mini_batch_size, encode_last=last)
+            counts = [len(column["input_ids"]) for column in some]
+            made.update(zip(group, torch.split(embeddings, counts), strict=True))
+        return [made[number] for number in range(len(columns))]
 
     def _encode(self, features: Features) -> Tensor:
-        embeddings: Tensor = unwrapped(self.model)(features)["sentence_embedding"]
-        return embeddings
+        return self._kept(unwrapped(self.model)(features)["sentence_embedding"])
 
     def _encode_last(self, features: Features) -> Tensor:
-        embeddings: Tensor = self.model(features)["sentence_embedding"]
-        return embeddings
+        return self._kept(self.model(features)["sentence_embedding"])
+
+    def _kept(self, embeddings: Tensor) -> Tensor:
+        """The dimensions that the model keeps (``truncate_dim``)."""
+        return embeddings[:, : getattr(unwrapped(self.model), "truncate_dim", None)]
 
     @property
     def _device(self) -> torch.device:
         device: torch.device = next(self.model.parameters()).device
         return device
+
+    def protected(self, column: Features, side: int, prompts: Prompts) -> int:
+        """Tokens at the beginning of a column's texts that belong to its prompt.
+
+        Args:
+            column: tokenized texts, which say it themselves with transformers of recent versions.
+            side: 0 for anchors, which are queries; all others are documents.
+            prompts: what the trainer puts before queries and documents.
+        """
+        said = prompt_length(column)
+        prompt = prompts.of_role(DOCUMENT if side else QUERY)
+        return said or prompt_tokens(unwrapped(self.model).tokenizer, prompt)
 
     def get_config_dict(self) -> dict[str, Any]:
         """Settings for the model card."""

@@ -13,6 +13,7 @@ from leanmatch.errors import UsageError
 from leanmatch.interventions.edits import Edited, check_edit, edit_texts
 from leanmatch.interventions.effects import DRIFTS, drift, effects, relative_drift
 from leanmatch.interventions.vocabulary import TokenVocabulary
+from leanmatch.models import Prompts
 from leanmatch.training.features import Features
 from leanmatch.training.losses.contrastive import CONTRASTIVE_CITATION
 from leanmatch.training.losses.outreg import RegularizedLoss, anchors_and_documents
@@ -47,6 +48,8 @@ class ITVReg(RegularizedLoss):
         pairs: ``all`` or ``diagonal``.
         sides: ``anchor``, ``positive``, ``both``, or ``alternate``: one of the two, drawn for each step.
         contrastive, mini_batch_size: see :class:`~leanmatch.training.losses.PlainLoss`.
+        prompts: what the trainer puts before anchors (queries) and positives (documents), None for nothing.
+            Their tokens are never intervened on.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class ITVReg(RegularizedLoss):
         sides: str = RegularizerOptions.sides,
         contrastive: nn.Module | Callable[[Any], nn.Module] | None = None,
         mini_batch_size: int | None = None,
+        prompts: Prompts | None = None,
     ) -> None:
         super().__init__(
             model, base, weight=weight, pairs=pairs, contrastive=contrastive, mini_batch_size=mini_batch_size
@@ -78,6 +82,7 @@ class ITVReg(RegularizedLoss):
         check_edit(self.interventions, per_text, unit)
         if self.interventions == "mask" and self.vocabulary.mask_id is None:
             raise UsageError("the intervention 'mask' needs a mask token", remedy="use 'delete' or 'replace'")
+        self.prompts = prompts or Prompts()
         self.per_text, self.unit, self.matching, self.sides = per_text, unit, matching, sides
 
     def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Tensor:
@@ -91,6 +96,7 @@ class ITVReg(RegularizedLoss):
                 kind=self.interventions,
                 per_text=self.per_text,
                 unit=self.unit,
+                protected=self.protected(columns[side], side, self.prompts),
             )
             for side in sides
         ]

@@ -9,6 +9,7 @@ from torch import nn
 
 from leanmatch.interventions.edits import check_edit, edit_texts
 from leanmatch.interventions.vocabulary import TokenVocabulary
+from leanmatch.models import Prompts
 from leanmatch.training.features import Features
 from leanmatch.training.losses.contrastive import PlainLoss
 from leanmatch.training.losses.itvreg import default_intervention
@@ -25,6 +26,7 @@ class MaskingLoss(PlainLoss):
         interventions: ``mask``, ``delete``, ``replace`` or ``auto``, as in :class:`ITVReg`.
         unit: ``token`` or ``word``.
         contrastive, mini_batch_size: see :class:`PlainLoss`.
+        prompts: as in :class:`ITVReg`.
     """
 
     def __init__(
@@ -35,20 +37,27 @@ class MaskingLoss(PlainLoss):
         unit: str = "token",
         contrastive: nn.Module | Callable[[Any], nn.Module] | None = None,
         mini_batch_size: int | None = None,
+        prompts: Prompts | None = None,
     ) -> None:
         super().__init__(model, contrastive=contrastive, mini_batch_size=mini_batch_size)
         self.vocabulary = TokenVocabulary.from_model(model)
         self.interventions = default_intervention(model) if interventions == "auto" else interventions
         check_edit(self.interventions, 1, unit)
-        self.unit = unit
+        self.unit, self.prompts = unit, prompts or Prompts()
 
     def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Tensor:
         """The loss of one batch; while the model evaluates (``model.eval()``), of the unedited texts."""
         columns = list(sentence_features)
         if self.training:
             columns = [
-                edit_texts(column, self.vocabulary, kind=self.interventions, unit=self.unit).features
-                for column in columns
+                edit_texts(
+                    column,
+                    self.vocabulary,
+                    kind=self.interventions,
+                    unit=self.unit,
+                    protected=self.protected(column, side, self.prompts),
+                ).features
+                for side, column in enumerate(columns)
             ]
         return super().forward(columns, labels)
 

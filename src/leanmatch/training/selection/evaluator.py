@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from leanmatch.metrics import RetrievalProbe
+from leanmatch.models import RoleEncoder
 from leanmatch.training.stock import Evaluator
 
 if TYPE_CHECKING:
     from leanmatch.data import PairTable
-    from leanmatch.types import EncodeFunction, Vectors
+    from leanmatch.types import EncodeFunction
 
 
 class PairTableEvaluator(Evaluator):  # type: ignore[misc]
@@ -49,21 +50,6 @@ class PairTableEvaluator(Evaluator):  # type: ignore[misc]
         return {self.primary_metric: self.probe(self.encoder_of(model))}
 
 
-def encode_function(model: Any, batch_size: int = 64) -> EncodeFunction:
-    """Texts to L2-normalized vectors with a ``SentenceTransformer``; each distinct text is encoded once."""
-
-    def encode(texts: Sequence[str]) -> Vectors:
-        distinct = list(dict.fromkeys(texts))
-        vectors = model.encode(
-            distinct,
-            batch_size=batch_size,
-            normalize_embeddings=True,
-            show_progress_bar=False,
-            convert_to_numpy=True,
-        )
-        if len(distinct) == len(texts):
-            return vectors  # type: ignore[no-any-return]
-        row_of = {text: row for row, text in enumerate(distinct)}
-        return vectors[[row_of[text] for text in texts]]  # type: ignore[no-any-return]
-
-    return encode
+def encode_function(model: Any, batch_size: int = 64) -> RoleEncoder:
+    """A ``SentenceTransformer`` as evaluation takes it: by role, each distinct text encoded once."""
+    return RoleEncoder(model, batch_size=batch_size)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from leanmatch.models import RoleEncoder
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -104,7 +106,7 @@ def _smallest_group(train: PairTable, relevant: NDArray[np.bool_], column: str) 
 def _remote_clusters(train: PairTable, encode: EncodeFunction, seed: int) -> tuple[NDArray[np.bool_], int]:
     import faiss
 
-    vectors = np.ascontiguousarray(encode(train.anchors), dtype=np.float32)
+    vectors = np.ascontiguousarray(RoleEncoder(encode).encode_query(train.anchors), dtype=np.float32)
     kmeans = faiss.Kmeans(vectors.shape[1], CLUSTERS, niter=20, seed=seed + 1, spherical=True)
     kmeans.train(vectors)
     nearest = kmeans.index.search(vectors, 1)[1][:, 0]

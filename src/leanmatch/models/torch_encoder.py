@@ -9,15 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from leanmatch.errors import DataError, ModelError, UsageError
-from leanmatch.models import (
-    DOCUMENT,
-    QUERY,
-    PromptOptions,
-    Prompts,
-    TokenCounts,
-    TokenTally,
-    count_model_tokens,
-)
+from leanmatch.models.prompts import DOCUMENT, QUERY, PromptOptions, Prompts
+from leanmatch.models.roles import roles_differ
+from leanmatch.models.tokens import TokenCounts, TokenTally, count_model_tokens
 from leanmatch.types import JsonValue, Vectors
 
 if TYPE_CHECKING:
@@ -26,7 +20,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 
-class Encoder:
+class TorchEncoder:
     """A loaded matcher as a function from texts to L2-normalized float32 vectors.
 
     An instance is a :data:`leanmatch.types.EncodeFunction`. Make one with
@@ -74,8 +68,13 @@ class Encoder:
         """
         set_model_prompts(self._model, options)
 
+    @property
+    def roles_differ(self) -> bool:
+        """Whether a text has another vector as a query than as a document."""
+        return roles_differ(self._model)
+
     @classmethod
-    def from_model(cls, model: SentenceTransformer, *, name: str) -> Encoder:
+    def from_model(cls, model: SentenceTransformer, *, name: str) -> TorchEncoder:
         """Wrap a model that is in memory already. It is put in evaluation mode only while it encodes."""
         return cls(model, name=name)
 
@@ -180,7 +179,7 @@ class Encoder:
         return self.encode(texts)
 
     def __repr__(self) -> str:
-        return f"Encoder({self.name!r}, dimension={self.dimension})"
+        return f"TorchEncoder({self.name!r}, dimension={self.dimension})"
 
 
 @contextmanager

@@ -1,0 +1,147 @@
+"""Queries and documents: which function gives a text its vector on which side of a pair.
+
+Anchors are queries; positives, negatives and items are documents. Most models treat both alike; those with
+prompts for one of them do not, and then a text that stands on both sides has two vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from leanmatch.models.prompts import DOCUMENT, QUERY, PromptOptions, Prompts
+from leanmatch.models.tokens import TokenCounts, TokenTally
+from leanmatch.types import EncodeFunction, Vectors
+
+
+class ByRole(Protocol):
+    """Two functions from texts to vectors of length 1 (or 0, for a text without a known token)."""
+
+    @property
+    def roles_differ(self) -> bool:
+        """Whether a text has another vector as a query than as a document."""
+
+    def encode_query(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of queries, float32 ``(texts, dimension)``."""
+
+    def encode_document(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of documents, likewise."""
+
+
+class Encoder(ByRole, Protocol):
+    """What a loaded model is to everything that encodes with it.
+
+    Attributes:
+        name: the folder or name it was loaded from.
+        folder: where its files lie, None for a model that is only in memory.
+        dimension: length of the vectors.
+        weights: precision in which it computes.
+    """
+
+    name: str
+    folder: Path | None
+    dimension: int
+    weights: str
+
+    @property
+    def prompts(self) -> Prompts:
+        """What goes before queries, documents and other texts."""
+
+    def set_prompts(self, options: PromptOptions) -> None:
+        """Use other prompts for queries and documents than the model's own."""
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        batch_size: int = ...,
+        normalize: bool = ...,
+        show_progress: bool = ...,
+        prompt_name: str | None = ...,
+        prompt: str | None = ...,
+        tally: TokenTally | None = ...,
+    ) -> Vectors:
+        """Vectors of texts, with the default prompt where no other is asked for."""
+
+    def encode_query(self, texts: Sequence[str], **options: Any) -> Vectors:
+        """:meth:`encode` with the prompt of queries, where no other is asked for."""
+
+    def encode_document(self, texts: Sequence[str], **options: Any) -> Vectors:
+        """:meth:`encode` with the prompt of documents, where no other is asked for."""
+
+    def count_tokens(
+        self, texts: Sequence[str], *, prompt_name: str | None = ..., prompt: str | None = ...
+    ) -> TokenCounts:
+        """How many tokens the model reads of the texts, and how many are cut off."""
+
+    def __call__(self, texts: Sequence[str]) -> Vectors:
+        """:meth:`encode` with its defaults."""
+
+
+class RoleEncoder:
+    """An encoder, or any function from texts to vectors, with fixed options and one vector a distinct text.
+
+    Args:
+        encode: an :class:`Encoder`, a ``SentenceTransformer``, or a function from texts to vectors, which
+            treats queries and documents alike.
+        options: of each call of the encoder's methods.
+    """
+
+    def __init__(self, encode: Any, **options: Any) -> None:
+        self._encode, self._options = encode, options
+        if isinstance(encode, RoleEncoder):
+            self._encode, self._options = encode._encode, {**encode._options, **options}
+        self._has_roles = hasattr(self._encode, "encode_query") and hasattr(self._encode, "encode_document")
+        if is_sentence_transformer(self._encode):
+            self._options = {"normalize_embeddings": True, "show_progress_bar": False, **self._options}
+
+    @property
+    def roles_differ(self) -> bool:
+        """Whether a text has another vector as a query than as a document."""
+        return self._has_roles and roles_differ(self._encode)
+
+    def __call__(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of texts that are neither queries nor documents."""
+        return self._run(getattr(self._encode, "encode", None) if self._has_roles else self._encode, texts)
+
+    def encode_query(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of queries."""
+        return self._run(self._encode.encode_query if self._has_roles else self._encode, texts)
+
+    def encode_document(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of documents."""
+        return self._run(self._encode.encode_document if self._has_roles else self._encode, texts)
+
+    def of_role(self, role: str) -> EncodeFunction:
+        """The function of one role."""
+        return {QUERY: self.encode_query, DOCUMENT: self.encode_document}[role]
+
+    def _run(self, method: Any, texts: Sequence[str]) -> Vectors:
+        rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+        vectors: Vectors = np.asarray(method(list(rows), **self._options))
+        return vectors if len(rows) == len(texts) else vectors[[rows[text] for text in texts]]
+
+
+def is_sentence_transformer(model: Any) -> bool:
+    """Whether this is a live ``SentenceTransformer`` (asked without loading torch)."""
+    return hasattr(model, "modules") and hasattr(model, "encode") and hasattr(model, "tokenizer")
+
+
+def roles_differ(model: Any) -> bool:
+    """Whether a model gives a text another vector as a query than as a document.
+
+    Args:
+        model: an :class:`Encoder`, a ``SentenceTransformer``, or any other object: one with ``encode_query``
+            that does not say is taken to differ, a plain function is not.
+    """
+    if not is_sentence_transformer(model):
+        return bool(getattr(model, "roles_differ", hasattr(model, "encode_query")))
+    prompts = Prompts.from_model(model)
+    lengths = [
+        getattr(model[0], name, None) for name in ("query_length", "document_length", "query_expansion")
+    ]
+    routed = any(type(module).__name__ in ("Router", "Asym") for module in model)
+    return prompts.query != prompts.document or routed or any(length is not None for length in lengths)
