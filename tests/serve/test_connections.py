@@ -287,6 +287,35 @@ def test_sigterm_waits_for_no_half_sent_request(folder):
                 process.kill()
 
 
+def test_large_filters_hold_nobody_up(run):
+    """Each took two seconds of the event loop when tokens were found in quadratic time."""
+    server = run()
+    values = ", ".join(f'"\N{GRINNING FACE} item {n}"' for n in range(9_990))
+    mixed = f"category in ({values}, 1)"
+    endless = 'a = "\N{GRINNING FACE}" or ' * 12_000
+    assert 100_000 < len(mixed) < 200_000 and 100_000 < len(endless) < 200_000
+    filters = [mixed, endless] * 4
+    statuses = []
+
+    def ask(filter_):
+        body = {"texts": ["a"], "filter": filter_}
+        statuses.append(httpx.post(f"{server.url}/v1/recommend", json=body, timeout=30).status_code)
+
+    threads = [threading.Thread(target=ask, args=(one,)) for one in filters]
+    for thread in threads:
+        thread.start()
+    slowest = 0.0
+    with httpx.Client(base_url=server.url) as client:
+        while any(thread.is_alive() for thread in threads):
+            begin = time.perf_counter()
+            assert client.get("/health").status_code == 200
+            slowest = max(slowest, time.perf_counter() - begin)
+    for thread in threads:
+        thread.join()
+    assert statuses == [400] * 8  # a text column has no numbers; too many parts
+    assert slowest < 1.5
+
+
 def test_memory_stays_flat(run, caplog):
     """The small form of benchmarks/overload.py: varied requests leave nothing behind that grows."""
     import gc

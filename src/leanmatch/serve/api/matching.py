@@ -118,7 +118,7 @@ async def recommend(service: Service, request: RecommendRequest, http: Request) 
     if len(request.exclude) > limits.excluded:
         raise RefusedError(
             400,
-            f"{len(request.exclude):,} identifiers to leave out; at most {limits.excluded:,}: filter by a column",
+            f"{len(request.exclude):,} identifiers to leave out; at most {limits.excluded:,}; use a filter",
             param="exclude",
         )
     if request.explain and len(texts) > EXPLAINED_TEXTS:
