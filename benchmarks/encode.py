@@ -202,8 +202,9 @@ def encode_texts(encode: Any, tokenizer: Any, texts: list[str]) -> np.ndarray:
 
 
 def machine(threads: int) -> dict[str, Any]:
+    from bench_kernels import cpu_name
+
     from leanmatch import native
-    from leanmatch.runtime.path_choice import cpu_name
 
     level = next(name for name, variant in reversed(native.variants().items()) if variant.runs)
     return {
