@@ -70,3 +70,11 @@ def test_training_mode_is_put_back(build_bert, tmp_path):
     encoder = TorchEncoder.from_model(model, name="tiny")
     np.testing.assert_array_equal(encoder(["usb dock"]), encoder(["usb dock"]))  # no dropout
     assert model.training and all(module.training for module in model.modules())
+
+
+def test_the_bar_counts_texts_and_says_what_they_are_for(encoder, capsys):
+    encoder.encode(["one", "two", "one"], batch_size=1, show_progress=True)
+    shown = capsys.readouterr().err
+    assert "encoding" in shown and "2/2" in shown and "Batches" not in shown
+    encoder.encode(["one"])
+    assert not capsys.readouterr().err

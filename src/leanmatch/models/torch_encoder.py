@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from leanmatch.errors import DataError, ModelError, UsageError
+from leanmatch.models.encoding_bar import encoding_bar
 from leanmatch.models.prompts import DOCUMENT, QUERY, PromptOptions, Prompts
 from leanmatch.models.roles import roles_differ
 from leanmatch.models.tokens import TokenCounts, TokenTally, count_model_tokens
@@ -141,13 +142,13 @@ class TorchEncoder:
             tally.add(count_model_tokens(self._model, [prompt + text for text in rows]))
         # The model's own methods batch by length; a Router and lengths by task see the role.
         encode = getattr(self._model, f"encode_{role}" if role else "encode", self._model.encode)
-        with evaluation_mode(self._model):
+        with evaluation_mode(self._model), encoding_bar(self._model, len(rows), shown=show_progress):
             distinct = encode(
                 list(rows),
                 prompt=prompt,
                 batch_size=batch_size,
                 convert_to_numpy=True,
-                show_progress_bar=show_progress,
+                show_progress_bar=False,
             )
         vectors = _checked(np.asarray(distinct, dtype=np.float32), list(rows), self.name, normalize)
         if len(rows) == len(texts):
