@@ -49,7 +49,7 @@ class KeptVectors:
         def blocks(texts: Sequence[str]) -> Vectors:
             order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
             parts: list[Vectors] = []
-            with tqdm(total=len(texts), desc=progress, unit="text", disable=progress is None) as bar:
+            with tqdm(total=len(texts), desc=progress, unit=" texts", disable=progress is None) as bar:
                 for start in range(0, len(texts), BLOCK):
                     block = [texts[row] for row in order[start : start + BLOCK]]
                     parts.append(self._vectors(model, role, block, partial(encode, block)))
