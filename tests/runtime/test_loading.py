@@ -225,6 +225,14 @@ def test_a_wrong_path_is_never_chosen(monkeypatch) -> None:
         Chooser("stored", best_level())("layer", factors("sparse"), None)
 
 
+def test_a_compressed_model_is_rounded_without_tables_only_on_request() -> None:
+    indices = np.tile(np.arange(4, dtype=np.uint8), (96, 6, 1))
+    wide = DenseSparse(np.ones((6, 64, 16), np.float32), indices, np.ones((96, 6, 4), np.float32)).quantize()
+    assert [path.name for path in paths(wide, "stored", "avx2")] == ["dense_sparse_f32", "dense_i8"]
+    assert [path.name for path in paths(wide, "int8", "avx2")] == ["dense_i8", "dense_sparse_f32"]
+    assert paths(wide, "stored", "avx512_vbmi_vnni")[0].name == "dense_sparse_i8"
+
+
 def test_the_table_of_choices(tiny) -> None:
     encoder = load(tiny("bert")[0])
     rows = runtime_choices(encoder)
