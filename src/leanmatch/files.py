@@ -10,12 +10,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from leanmatch.errors import LeanmatchError
 
 if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
     from leanmatch.types import JsonValue  # loads numpy
+
+_POLL_SECONDS = 0.02
 
 
 def fsync_path(path: Path) -> None:
@@ -125,23 +129,19 @@ def why_unwritable(folder: Path) -> str | None:
     return None if os.access(existing, os.W_OK | os.X_OK) else f"{existing} is not writable"
 
 
-def try_lock(path: Path) -> IO[bytes] | None:
-    """An open file with an exclusive lock, which the system drops when it is closed or its process ends.
+def locked(path: Path, *, wait_seconds: float = 0.0) -> BaseFileLock | None:
+    """An exclusive lock of a file, until ``release()``; the system drops it when its holder dies.
 
-    None where another process holds it.
+    None where another holds it and does not let go within ``wait_seconds``.
     """
-    import fcntl
+    from filelock import FileLock, Timeout
 
-    handle = path.open("ab")
+    lock = FileLock(path, thread_local=False)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
+        lock.acquire(timeout=wait_seconds, poll_interval=_POLL_SECONDS)
+    except Timeout:
         return None
-    except BaseException:
-        handle.close()
-        raise
-    return handle
+    return lock
 
 
 def _umask() -> int:

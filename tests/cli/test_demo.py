@@ -234,7 +234,7 @@ def test_commands_run_in_processes_of_their_own(capfd):
     assert run_leanmatch(["--version"]).startswith("leanmatch ")
     with pytest.raises(LeanmatchError, match="leanmatch recommend ended with exit code 2"):
         run_leanmatch(["recommend", "nowhere", "nothing"])
-    assert "no TEXT is given" in capfd.readouterr().err
+    assert "is no catalogue" in capfd.readouterr().err
 
 
 def test_a_server_that_does_not_start_is_an_error(tmp_path):

@@ -29,6 +29,7 @@ class Package:
 
 PACKAGES: dict[str, Package] = {
     "faiss-cpu": Package("faiss"),
+    "filelock": Package("filelock"),
     "lazy-loader": Package("lazy_loader"),
     "numpy": Package("numpy"),
     "pyyaml": Package("yaml"),

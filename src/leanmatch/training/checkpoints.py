@@ -14,12 +14,13 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from leanmatch.errors import LeanmatchError
-from leanmatch.files import atomic_file, try_lock, write_json
+from leanmatch.files import atomic_file, locked, write_json
 
 if TYPE_CHECKING:
+    from filelock import BaseFileLock
     from torch import Tensor
 
 MARKER = "complete"
@@ -86,7 +87,7 @@ class WorkFolder:
     def __exit__(self, *_: object) -> None:
         """Let the next process in."""
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
             self._lock = None
 
     def stage(self, name: str) -> Path:
@@ -127,15 +128,15 @@ class WorkFolder:
         return [entry for entry in self.path.glob("*") if entry.name != LOCK]
 
 
-def _locked(path: Path) -> IO[bytes]:
+def _locked(path: Path) -> BaseFileLock:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = try_lock(path)
-    if handle is None:
+    lock = locked(path)
+    if lock is None:
         raise LeanmatchError(
             f"another process is training in {path.parent}",
             remedy="wait for it, or name another output",
         )
-    return handle
+    return lock
 
 
 def last_checkpoint(stage: Path) -> Path | None:

@@ -191,13 +191,15 @@ def cpu_seconds() -> float:
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
     """Let no second process use the folder."""
-    from leanmatch.files import try_lock
+    from leanmatch.files import locked
 
     folder.mkdir(parents=True, exist_ok=True)
-    handle = try_lock(folder / "lock")
-    if handle is None:
+    lock = locked(folder / "lock")
+    if lock is None:
         raise LeanmatchError(
             f"another demo is running in {folder.parent}", remedy="wait for it, or name another --output"
         )
-    with handle:
+    try:
         yield
+    finally:
+        lock.release()

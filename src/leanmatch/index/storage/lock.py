@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from leanmatch.errors import LeanmatchError
-from leanmatch.files import try_lock
+from leanmatch.files import locked
 from leanmatch.index.storage.manifest import LOCK
-
-_POLL_SECONDS = 0.02
 
 
 @contextmanager
@@ -21,13 +18,13 @@ def writer_lock(folder: Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
     Raises:
         LeanmatchError: another process holds it and did not let go within ``wait_seconds``.
     """
-    deadline = time.monotonic() + wait_seconds
-    while (handle := try_lock(folder / LOCK)) is None:
-        if time.monotonic() >= deadline:
-            raise LeanmatchError(
-                f"another process is writing to the catalogue {folder}",
-                remedy="wait until it is done, then run this again",
-            )
-        time.sleep(_POLL_SECONDS)
-    with handle:
+    lock = locked(folder / LOCK, wait_seconds=wait_seconds)
+    if lock is None:
+        raise LeanmatchError(
+            f"another process is writing to the catalogue {folder}",
+            remedy="wait until it is done, then run this again",
+        )
+    try:
         yield
+    finally:
+        lock.release()
