@@ -137,3 +137,28 @@ def test_precisions_of_old_and_other_encoders(tmp_path):
     assert read_manifest(tmp_path / "c").model.precision == "float32"
     Precise.weights = "float32"  # the same arithmetic
     assert upsert_items(tmp_path / "c", items_of_shop(1, start=8), Precise()).added == 1
+
+
+def test_texts_that_the_model_cuts_are_counted(model, folder):
+    encoder = leanmatch.load(model, weights="int8")
+    long = "the " * 200
+    counts = encoder.count_tokens([long, "usb dock"])
+    assert counts.truncated == 1 and counts.lost > 100  # else nothing could be told from this test
+    client = served(folder)
+
+    def metric(name):
+        lines = client.get("/metrics").text.splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(name + " "))
+
+    before = metric("leanmatch_truncated_texts_total"), metric("leanmatch_tokens_total")
+    body = {"input": [long, "usb dock"], "model": "model"}
+    usage = client.post("/v1/embeddings", json=body).json()["usage"]
+    assert usage == {
+        "prompt_tokens": counts.tokens,
+        "total_tokens": counts.tokens,
+        "truncated_texts": 1,
+    }
+    assert client.post("/v1/recommend", json={"texts": [long, "red lamp"]}).status_code == 200
+    assert metric("leanmatch_truncated_texts_total") - before[0] == 2
+    assert metric("leanmatch_tokens_total") - before[1] > counts.tokens
+    client.__exit__(None, None, None)

@@ -14,7 +14,7 @@ from leanmatch.index import Catalogue
 from leanmatch.index.catalogue import Found
 from leanmatch.index.filters.expression import Filter
 from leanmatch.index.search.scan import Selection
-from leanmatch.models import DOCUMENT, QUERY
+from leanmatch.models import DOCUMENT, QUERY, TokenTally
 from leanmatch.serve.explaining import Effects, Explainer
 from leanmatch.types import Vectors
 
@@ -119,14 +119,16 @@ class Engine:
         catalogue: Catalogue,
         threads: int | None = None,
         explainer: Explainer | None = None,
+        tally: TokenTally | None = None,
     ) -> None:
+        """``tally`` gets the token counts of what is encoded, where the encoder counts them."""
         self.encoder, self.catalogue = encoder, catalogue
         self.explainer = explainer  # made at the first use: most servers are never asked
-        self._threads = threads
+        self._threads, self._tally = threads, tally
 
     def with_catalogue(self, catalogue: Catalogue) -> Engine:
         """The same encoder, and what is kept for it, with another generation."""
-        return Engine(self.encoder, catalogue, self._threads, self.explainer)
+        return Engine(self.encoder, catalogue, self._threads, self.explainer, self._tally)
 
     def encode(self, texts: Sequence[str], role: str | None = None) -> Vectors:
         """Vectors, with the number of threads that was asked for where the encoder takes one.
@@ -136,7 +138,9 @@ class Engine:
             role: ``query`` or ``document``; None for texts of which that is not known.
         """
         threads = self._threads is not None and hasattr(self.encoder, "choices")  # leanmatch's runtime
-        options = {"threads": self._threads} if threads else {}
+        options: dict[str, Any] = {"threads": self._threads} if threads else {}
+        if self._tally is not None and hasattr(self.encoder, "count_tokens"):
+            options["tally"] = self._tally
         encode = getattr(self.encoder, f"encode_{role}" if role else "encode", self.encoder)
         return np.asarray(encode(texts, **options), dtype=np.float32)
 

@@ -312,9 +312,13 @@ class Service:
         encoder = self._given
         if encoder is None:
             encoder = self._open(manifest, options.model)
-        engine = Engine(encoder, Catalogue.open(options.catalogue), options.threads)
+        engine = self._engine_of(encoder)
         engine.run([Recommend(["warm-up"], 1)])
         return engine
+
+    def _engine_of(self, encoder: Any) -> Engine:
+        catalogue = Catalogue.open(self.options.catalogue)
+        return Engine(encoder, catalogue, self.options.threads, tally=self.metrics.tally)
 
     def _open(self, manifest: Manifest, model: str | None) -> Any:
         """The encoder of queries.
@@ -382,7 +386,7 @@ class Service:
             fresh = engine.with_catalogue(Catalogue.open(folder))
         else:
             moved = self.options.model if manifest.model.fingerprint == old.model.fingerprint else None
-            fresh = Engine(self._open(manifest, moved), Catalogue.open(folder), self.options.threads)
+            fresh = self._engine_of(self._open(manifest, moved))
         fresh.catalogue.same_as("")  # made now, so that no request waits for them
         _warm_columns(fresh.catalogue)
         fresh.run([Recommend(["warm-up"], 1)])

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from leanmatch.errors import MissingExtraError
+from leanmatch.models import TokenCounts, TokenTally
 
 try:
     from prometheus_client import (
@@ -25,6 +26,20 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class TokenMetrics(TokenTally):
+    """A tally that is also two metrics."""
+
+    def __init__(self, tokens: Counter, truncated: Counter) -> None:
+        super().__init__()
+        self._tokens, self._truncated = tokens, truncated
+
+    def add(self, counts: TokenCounts) -> None:
+        """Add the counts of one batch."""
+        super().add(counts)
+        self._tokens.inc(counts.tokens)
+        self._truncated.inc(counts.truncated)
 
 
 class Metrics:
@@ -51,6 +66,14 @@ class Metrics:
             "leanmatch_batch_wait_seconds", "Wait of a batch's first request.", buckets=_SECONDS, **every
         )
         self.texts = Counter("leanmatch_texts_total", "Texts taken, by what for.", ["use"], **every)
+        self.tally = TokenMetrics(
+            Counter("leanmatch_tokens_total", "Tokens that the model read, of distinct texts.", **every),
+            Counter(
+                "leanmatch_truncated_texts_total",
+                "Distinct texts of a batch that are longer than the model reads, so that they were cut.",
+                **every,
+            ),
+        )
         self.searches = Counter(
             "leanmatch_searches_total", "Searches, by how they were done.", ["path"], **every
         )
