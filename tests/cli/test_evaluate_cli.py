@@ -75,6 +75,30 @@ def test_json_goes_to_stdout_alone(run):
     assert "slices: site" in result.stderr
 
 
+def test_a_stock_model_is_evaluated_without_torch(tmp_path):
+    """In a process of its own: nothing that it imports is torch."""
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+    import training_models as models
+
+    models.static_model().save_pretrained(str(tmp_path / "static"), create_model_card=False)
+    anchors, positives = models.pair_lists()
+    rows = zip(anchors, positives, strict=True)
+    lines = [json.dumps({"anchor": one, "positive": other}) for one, other in rows]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(lines))
+    script = (
+        "import sys; from leanmatch.cli.app import app\n"
+        f"app(['evaluate', {str(tmp_path / 'static')!r}, {str(tmp_path / 'pairs.jsonl')!r}, '--json'], "
+        "standalone_mode=False)\nassert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout)["slices"][0]["metrics"]["MRR@10"]["value"] > 0
+
+
 def test_tables_then_sentences(run):
     result = run("--against", "poor", "--hold-out", "site=toys", "--slices", "none")
     assert result.exit_code == 0, result.output

@@ -282,6 +282,15 @@ def test_it_ends_with_the_test_rows_against_the_base_and_the_next_command(base, 
     assert told == f"next: leanmatch diagnose {tmp_path / 'model'} {pairs} -o report.html"
 
 
+def test_the_verdict_takes_a_sample_of_many_rows(base, pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr("leanmatch.cli.train.verdict.MOST_ROWS", 20)
+    result = train(base, pairs, tmp_path / "model", "--hold-out", "category=toys", "--json")
+    assert result.exit_code == 0, result.output
+    rows = {part["kind"]: part["n_rows"] for part in json.loads(result.stdout)["test"]["slices"]}
+    assert rows["overall"] == 20 and rows["in distribution"] + rows["out of distribution"] == 20
+    assert "testing on 20 held-out rows (a random sample of " in result.stderr
+
+
 def test_time_is_told_before_training(base, pairs, tmp_path):
     result = train(base, pairs, tmp_path / "model", "--hold-out", "category=toys")
     assert result.exit_code == 0, result.output

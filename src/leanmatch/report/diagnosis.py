@@ -24,7 +24,7 @@ from leanmatch.report.explorer import ShownPair, shown_pairs
 from leanmatch.report.kept import KeptVectors
 from leanmatch.report.options import DiagnoseOptions
 from leanmatch.report.pairs import Remembering, is_symmetric, ranks_of, scores_of, worth_looking_at
-from leanmatch.report.sampling import PairSample, sample_pairs, sample_rows, strata_of
+from leanmatch.report.sampling import PairSample, occurring, sample_pairs, sample_rows, strata_of
 from leanmatch.report.timing import Pace, measure_pace, timed_budget, timed_shown
 from leanmatch.types import JsonValue
 
@@ -141,7 +141,7 @@ def diagnose(
     evaluation = evaluation or EvaluationOptions()
     rows, split = choose_rows(table, evaluation.split)
     table, sentences = _evaluated(rows, rows_in_words or split, evaluation, options)
-    evaluation = replace(evaluation, split="all", hold_out=_occurring(evaluation.hold_out, table))
+    evaluation = replace(evaluation, split="all", hold_out=occurring(evaluation.hold_out, table))
     kept = kept or KeptVectors()
     encoders = [
         Remembering(
@@ -285,16 +285,6 @@ def _evaluated(
         )
         table = PairTable(table.to_arrow(), source=table.source)
     return table, sentences
-
-
-def _occurring(conditions: tuple[str, ...], table: PairTable) -> tuple[str, ...]:
-    """Conditions that some row meets: a sample may have lost a rare value."""
-    kept = []
-    for condition in conditions:
-        column, _, value = condition.partition("=")
-        if any(str(found) == value for found in table.column(column)):
-            kept.append(condition)
-    return tuple(kept)
 
 
 def _by_part(

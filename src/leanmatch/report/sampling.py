@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from leanmatch.data import PairTable
 from leanmatch.interventions.readers import SidedReaders
 from leanmatch.metrics.slices import COLUMN_VALUE, OVERALL, Slice
 
@@ -128,3 +129,13 @@ def _sentence(
             "the whole is represented"
         )
     return text + (f" (the budget of {budget:,} tokens a model was reached)" if stopped else "")
+
+
+def occurring(conditions: tuple[str, ...], table: PairTable) -> tuple[str, ...]:
+    """Conditions that some row meets: a sample may have lost a rare value."""
+    kept = []
+    for condition in conditions:
+        column, _, value = condition.partition("=")
+        if any(str(found) == value for found in table.column(column)):
+            kept.append(condition)
+    return tuple(kept)

@@ -13,9 +13,11 @@ from leanmatch.errors import DataError
 
 if TYPE_CHECKING:
     from leanmatch.data import PairTable
-    from leanmatch.metrics import Evaluation
+    from leanmatch.metrics import Evaluation, EvaluationOptions
 
 VERDICT_METRICS = ("MRR@10", "P@1")
+MOST_ROWS = 4000
+"""Rows of the verdict; ``leanmatch evaluate`` takes all."""
 
 
 def held_out_verdict(
@@ -35,6 +37,7 @@ def held_out_verdict(
     from leanmatch.metrics import evaluate
     from leanmatch.metrics.pace import in_words, text_seconds
     from leanmatch.models import PromptOptions
+    from leanmatch.report.sampling import occurring
 
     try:
         plan = plan_evaluation(
@@ -47,14 +50,17 @@ def held_out_verdict(
             symmetric="auto",
             propensity=propensity_constants("default"),
         )
+        rows, sample = _at_most(plan.table, plan.options)
         encoders = [load_any(str(name), device, PromptOptions()) for name in (output, base)]
-        texts = [*plan.table.anchors, *plan.table.positives]
+        texts = [*rows.anchors, *rows.positives]
         seconds = text_seconds(encoders[0], texts) * len({*texts}) * len(encoders)
-        say(f"testing on {len(plan.table):,} held-out rows takes about {in_words(seconds)}")
+        say(f"testing on {len(rows):,} held-out rows{sample} takes about {in_words(seconds)}")
         return evaluate(
             encoders[0],
-            plan.table,
-            options=replace(plan.options, metrics=VERDICT_METRICS),
+            rows,
+            options=replace(
+                plan.options, metrics=VERDICT_METRICS, hold_out=occurring(plan.options.hold_out, rows)
+            ),
             against=encoders[1],
             name=output.name,
             against_name="base",
@@ -62,6 +68,17 @@ def held_out_verdict(
     except DataError as error:
         say(f"no test against the base: {error.problem}")
         return None
+
+
+def _at_most(table: PairTable, options: EvaluationOptions) -> tuple[PairTable, str]:
+    """The rows, or as many from each slice as its share of them allows, and a remark on that."""
+    if len(table) <= MOST_ROWS:
+        return table, ""
+    from leanmatch.metrics.slices import make_slices
+    from leanmatch.report.sampling import sample_rows, strata_of
+
+    chosen = sample_rows(strata_of(make_slices(table, options), len(table)), MOST_ROWS, seed=0)
+    return table.take(chosen), f" (a random sample of {len(table):,}; leanmatch evaluate takes all)"
 
 
 def show_verdict(evaluation: Evaluation, result: Any, say: Callable[[str], None]) -> None:
