@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -98,6 +100,19 @@ def test_stdin_with_bom_crlf_and_blank_lines(catalogue):
 def test_texts_that_are_none(catalogue, texts, stdin, code, message):
     result = run(catalogue, *texts, stdin=stdin)
     assert result.exit_code == code and message in result.stderr and result.stdout == ""
+
+
+def test_a_model_that_has_moved(catalogue, model, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(model, moved)
+    copy = tmp_path / "c"
+    shutil.copytree(catalogue, copy)
+    manifest = copy / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(str(Path(model).resolve()), str(tmp_path / "gone")))
+    result = run(copy, "usb", "--json")
+    assert result.exit_code == 1 and "name its folder with --model" in result.stderr
+    result = run(copy, "usb", "-k", 1, "--json", "--model", moved)
+    assert result.exit_code == 0, result.stderr
 
 
 def test_usage_errors(catalogue):

@@ -199,6 +199,15 @@ def test_torch_does_not_follow_paths_out_of_the_folder(place: Path, path: str) -
         load_matcher(place, "cpu")
 
 
+@pytest.mark.parametrize(
+    "name", ["config.json", "modules.json", "tokenizer_config.json", "config_sentence_transformers.json"]
+)
+def test_deep_json_is_an_error_on_torch_too(place: Path, name: str) -> None:
+    (place / name).write_text(DEEP)
+    with pytest.raises(ModelError):
+        load_matcher(place, "cpu")
+
+
 def test_half_a_surrogate_pair_is_named(place: Path) -> None:
     encoder = load_native(place, name="whole")
     for texts in (["a\ud800"], ["a", "b\udfff"]):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leanmatch.cli.common import print_json, reported_errors, stdout_console
+from leanmatch.cli.index.options import ModelOption
 from leanmatch.cli.prompts import PromptNameOption, QueryPromptOption, prompt_options
 from leanmatch.cli.terminal import visible
 from leanmatch.errors import DataError, UsageError
@@ -28,6 +29,7 @@ def recommend(
         str | None, typer.Option("--where", help="A filter, such as 'price < 20 and shop = \"A\"'.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    model: ModelOption = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     include_self: Annotated[
         bool, typer.Option("--include-self", help="Also recommend items whose text is the query itself.")
@@ -52,7 +54,7 @@ def recommend(
         opened = Catalogue.open(catalogue)
         if expression is not None:
             opened.select(expression)  # a bad filter is refused before the model is loaded
-        encoder = encoder_for(opened.manifest, None, device=device, queries=prompts)
+        encoder = encoder_for(opened.manifest, model, device=device, queries=prompts)
         answers = opened.recommend(encoder, queries, k, filter=expression, exclude_self=not include_self)
         if as_json:
             print_json(

@@ -131,7 +131,7 @@ def read_settings(folder: Path) -> SentenceSettings:
         return SentenceSettings()
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ModelError(f"{file} cannot be read: {error}", remedy="save or copy it again") from error
     return SentenceSettings.from_config(config, file)
 

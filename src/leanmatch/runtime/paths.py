@@ -186,18 +186,23 @@ def paths(factors: Factors, precision: str, level: str, inputs: Inputs = UNKNOWN
         rounded = Path("dense_bf16", dense16, 1e-2, {"dense_bf16": shape[0] * shape[1]})
         return [rounded] * has_bf16(level) + _exact(factors)
     if isinstance(factors, QuantizedDenseSparse):
-        exact = _sparse_float_path(factors.dequantize, _sparse_macs(factors))
-        dense8 = _smoothed_path(partial(decoded, factors), shape, inputs)
-        if level in TABLE_LEVELS and factors.atom_count <= MOST_INT8_ATOMS:
-            return [_sparse_int8_path(factors, inputs), exact, dense8]
-        # Without tables rounding to 7 bits is the user's choice: it halves the time of short texts.
-        return [dense8, exact] if precision == "int8" else [exact, dense8]
+        return _coded(factors, precision, level, inputs)
     if isinstance(factors, LowRank):
         return [_low_rank_path(factors), _float_path(factors.dense, shape)]
     if isinstance(factors, IntMatrix):
         return [_int8_path(lambda: one_scale(factors), shape), _float_path(factors.dense, shape)]
     smoothed = [_smoothed_path(factors.dense, shape, inputs)] if precision == "int8" else []
     return [*smoothed, *_exact(factors)]
+
+
+def _coded(factors: QuantizedDenseSparse, precision: str, level: str, inputs: Inputs) -> list[Path]:
+    """Ways to run dense-sparse codes at ``stored`` and ``int8``."""
+    exact = _sparse_float_path(factors.dequantize, _sparse_macs(factors))
+    dense8 = _smoothed_path(partial(decoded, factors), factors.shape, inputs)
+    if level in TABLE_LEVELS and factors.atom_count <= MOST_INT8_ATOMS:
+        return [_sparse_int8_path(factors, inputs), exact, dense8]
+    # Without tables rounding to 7 bits is the user's choice: it halves the time of short texts.
+    return [dense8, exact] if precision == "int8" else [exact, dense8]
 
 
 def _exact(factors: Factors) -> list[Path]:
