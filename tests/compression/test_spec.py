@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
+import yaml
 
 from leanmatch.compression.layer_specs import (
     LAYER_SPECS,
@@ -128,3 +132,23 @@ def test_wrong_layer_options_are_refused(options, message):
 def test_wrong_specification_files_are_refused(text, message):
     with pytest.raises(UsageError, match=message):
         CompressionSpec.from_text(text)
+
+
+def test_the_page_on_specification_files_shows_one_that_is_read_and_every_option_with_its_default():
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "compression.md").read_text()
+    example = re.search(r"```yaml\n(.*?)```", page, re.DOTALL)
+    spec = CompressionSpec.from_json(yaml.safe_load(example[1]))
+    assert spec.layer("bert.encoder.layer.0.output.dense") == DenseSpec()
+    assert spec.layer("bert.encoder.layer.1.output.dense") == DenseSparseSpec()
+    assert spec.stack("bert.encoder.layer.1.attention.self.key") is not None
+    rows = {
+        cells[1].strip(" `"): cells
+        for cells in (line.split("|") for line in page.splitlines())
+        if len(cells) > 3
+    }
+    for method, kind in LAYER_SPECS.items():
+        assert kind.__name__ in rows[method][2]
+        shown = dict(re.findall(r"`(\w+)` (\w[\w.]*)", rows[method][3]))
+        shown.pop("saves", None)
+        for option in fields(kind):
+            assert yaml.safe_load(shown[option.name]) == option.default, (method, option.name)

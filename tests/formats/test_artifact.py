@@ -17,6 +17,7 @@ from compressed_models import SMALL, SPEC, compressed
 from leanmatch.compression import CompressionSpec, DenseSparseSpec, RoundingSpec, Rule, compressed_layers
 from leanmatch.errors import FormatError, LeanmatchError, ModelError, UsageError
 from leanmatch.factorization import DenseSparse, IntMatrix, LowRank, QuantizedDenseSparse
+from leanmatch.factorization.cost import STORED_FLOAT_BITS
 from leanmatch.formats import (
     is_artifact,
     load_compressed,
@@ -133,7 +134,7 @@ def test_layers_take_the_bytes_and_multiply_adds_that_their_cost_says(saved):
     for name, layer in read_artifact(saved.folder).layers.items():
         shared = {"shared_atoms": True} if layer.stack in stacks else {}
         stacks |= {layer.stack} - {None}
-        cost = layer.factors.cost(16, **shared)
+        cost = layer.factors.cost(STORED_FLOAT_BITS, **shared)
         bias = 0 if layer.bias is None else 2 * len(layer.bias)
         assert 0 <= layer.report["bytes"] - bias - cost.bits / 8 < 3, name
         if layer.kind == "linear":

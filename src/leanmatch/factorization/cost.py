@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 FLOAT_BITS = 32
-"""Bits of a value that is kept as float32; artifacts store it in 16 where that loses next to nothing."""
+"""Bits of a float32 value."""
+STORED_FLOAT_BITS = 16
+"""Bits of a float in an artifact, where rounding it to float16 loses next to nothing."""
 SCALE_BITS = 16
 """Bits of a scale of integer codes. An artifact falls back to 32 for scales that float16 cannot hold."""
 

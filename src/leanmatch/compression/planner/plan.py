@@ -46,6 +46,7 @@ from leanmatch.compression.planner.training import TrainingOptions, save_state, 
 from leanmatch.compression.spec import CompressionSpec
 from leanmatch.compression.stf.factorizer import STF
 from leanmatch.errors import ModelError, UsageError
+from leanmatch.factorization.cost import STORED_FLOAT_BITS, dense_cost
 from leanmatch.files import write_json
 from leanmatch.metrics.pace import in_words
 
@@ -382,13 +383,13 @@ class Planner:
         model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
 
     def _other_bytes(self, groups: Sequence[Group]) -> int:
-        """float16 bytes of what no group holds."""
+        """Bytes in an artifact of the parameters that no group holds."""
         inside = {f"{name}.weight" for group in groups for name in group.names}
         seen: set[int] = set()
         total = 0
         for name, value in self.model.named_parameters():
             if name not in inside and ".pooler." not in f".{name}" and id(value) not in seen:
-                total += 2 * value.numel()
+                total += dense_cost(1, value.numel(), float_bits=STORED_FLOAT_BITS).bytes
                 seen.add(id(value))
         return total
 
