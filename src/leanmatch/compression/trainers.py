@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import TrainerCallback
 
+from leanmatch.compression.checkpoints import load_state, save_state
 from leanmatch.errors import FormatError
-from leanmatch.files import atomic_file
 
 STATE_FILE = "compressed.pt"
 
@@ -56,8 +55,7 @@ class CompressedCheckpoints:
         folder = Path(str(output_dir or self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         model = self.accelerator.unwrap_model(self.model)
-        with atomic_file(folder / STATE_FILE) as temporary:
-            torch.save(model.state_dict(), temporary)
+        save_state(folder / STATE_FILE, model.state_dict())
 
     def _load_from_checkpoint(self, checkpoint_path: str, model: Any = None) -> None:
         file = Path(checkpoint_path) / STATE_FILE
@@ -67,7 +65,7 @@ class CompressedCheckpoints:
                 remedy="resume from a checkpoint that the same trainer class wrote",
             )
         plain = self.accelerator.unwrap_model(model if model is not None else self.model)
-        plain.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        plain.load_state_dict(load_state(file))
 
     def _load_best_model(self) -> None:
         if self.state.best_model_checkpoint is not None:

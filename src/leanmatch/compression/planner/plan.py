@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 from leanmatch.compression.calibration import Calibration
+from leanmatch.compression.checkpoints import load_state, save_state
 from leanmatch.compression.convert import Factored, compressed_layers, factorize, finalize
 from leanmatch.compression.layer_specs import RoundingSpec
 from leanmatch.compression.matrices import FactoredMatrix
@@ -42,7 +43,7 @@ from leanmatch.compression.planner.sensitivity import (
     group_spec,
 )
 from leanmatch.compression.planner.tasks import Task
-from leanmatch.compression.planner.training import TrainingOptions, save_state, train_factors
+from leanmatch.compression.planner.training import TrainingOptions, train_factors
 from leanmatch.compression.spec import CompressionSpec
 from leanmatch.compression.stf.factorizer import STF
 from leanmatch.errors import ModelError, UsageError
@@ -380,7 +381,7 @@ class Planner:
     @staticmethod
     def _load(model: Any, file: Path) -> None:
         finalize(model)
-        model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        model.load_state_dict(load_state(file))
 
     def _other_bytes(self, groups: Sequence[Group]) -> int:
         """Bytes in an artifact of the parameters that no group holds."""

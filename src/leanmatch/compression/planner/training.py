@@ -6,7 +6,6 @@ run makes as many steps as an unbroken one.
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -20,10 +19,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from leanmatch import native
+from leanmatch.compression.checkpoints import load_state, save_state
 from leanmatch.compression.matrices import FactoredMatrix
 from leanmatch.compression.planner.tasks import Task
 from leanmatch.errors import ModelError, UsageError
-from leanmatch.files import atomic_file, write_json
+from leanmatch.files import write_json
 
 CHECKPOINT = "checkpoint.pt"
 STEPS = "steps.json"
@@ -257,18 +257,10 @@ def _save(
     )
 
 
-def save_state(path: Path, state: Any) -> None:
-    """``torch.save``, atomically; a full disk is an ``OSError``."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
-
-
 def _resume(path: Path, model: Any, optimizer: Any, scheduler: Any, task: Task) -> tuple[int, list[float]]:
     if not path.exists():
         return 0, []
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = load_state(path)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     scheduler.load_state_dict(state["scheduler"])
