@@ -252,11 +252,15 @@ def test_semicolons_are_found_and_told(models, tmp_path):
 
 
 def test_delete_takes_ids_as_they_are(models, tmp_path):
-    odd = [{"id": " a ", "text": "usb dock"}, {"id": "a", "text": "red camera"}]
+    odd = [
+        {"id": " a ", "text": "usb dock"},
+        {"id": "a", "text": "red camera"},
+        {"id": "b\u2028\x85c", "text": "usb cable"},
+    ]
     index("build", models[0], lines(tmp_path / "items.jsonl", odd), "-o", tmp_path / "c")
-    (tmp_path / "gone.txt").write_bytes(b" a \r\n\r\n")
+    (tmp_path / "gone.txt").write_bytes(" a \r\n\r\nb\u2028\x85c".encode())
     made = index("delete", tmp_path / "c", tmp_path / "gone.txt")
-    assert (made["deleted"], made["unknown"], made["items"]) == (1, 0, 1)
+    assert (made["deleted"], made["unknown"], made["items"]) == (2, 0, 1)
     assert recommended(tmp_path / "c", "usb") == [["a"]]
 
 

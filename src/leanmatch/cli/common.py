@@ -138,6 +138,19 @@ def delimiter_for(file: Path, option: str | None) -> str | None:
     return chosen
 
 
+def text_lines(content: bytes) -> list[str]:
+    r"""The lines of UTF-8 text, by line feeds alone: texts may hold what ``str.splitlines`` cuts at.
+
+    Raises:
+        UnicodeDecodeError: it is something else.
+
+    >>> text_lines("a\u2028b\r\nc\n".encode())
+    ['a\u2028b', 'c']
+    """
+    lines = content.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+    return lines[:-1] if not lines[-1] else lines
+
+
 def print_json(value: JsonValue) -> None:
     """Write one JSON document to stdout. NaN is refused: it is not JSON."""
     sys.stdout.write(visible_json(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)) + "\n")

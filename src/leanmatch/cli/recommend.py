@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leanmatch.cli.common import print_json, reported_errors, stdout_console
+from leanmatch.cli.common import print_json, reported_errors, stdout_console, text_lines
 from leanmatch.cli.index.options import ModelOption
 from leanmatch.cli.prompts import PromptNameOption, QueryPromptOption, prompt_options
 from leanmatch.cli.terminal import visible
@@ -79,7 +79,7 @@ def _queries(texts: list[str]) -> list[str]:
             queries.append(text)
             continue
         try:
-            lines = sys.stdin.buffer.read().decode("utf-8-sig").splitlines()
+            lines = text_lines(sys.stdin.buffer.read())
         except UnicodeDecodeError as error:
             raise DataError(f"stdin is not UTF-8: {error}", remedy="convert it to UTF-8") from error
         queries.extend(line for line in lines if line.strip())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leanmatch.cli.common import delimiter_for, say_item_columns, say_skipped
+from leanmatch.cli.common import delimiter_for, say_item_columns, say_skipped, text_lines
 from leanmatch.errors import DataError
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def read_named(file: Path, reading: Reading) -> list[str]:
     """Identifiers: the lines of a .txt file, or the column of a table."""
     if file.suffix in {".txt", ""}:
         try:
-            lines = file.read_text(encoding="utf-8-sig").splitlines()
+            lines = text_lines(file.read_bytes())
         except UnicodeDecodeError as error:
             raise DataError(f"it is not UTF-8: {error}", path=file, remedy="convert it") from error
         ids = [line for line in lines if line.strip()]
