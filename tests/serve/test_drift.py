@@ -11,14 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "index"))
+from catalogue_models import HashEncoder
+
 from leanmatch.errors import FormatError
-from leanmatch.index import Catalogue
+from leanmatch.index import Catalogue, Item, create_catalogue
 from leanmatch.serve.monitoring import languages
 from leanmatch.serve.monitoring.drift import (
     Monitor,
     Reference,
     TokenCounter,
     build_reference,
+    category_column,
     observe,
     score_index,
     script_of,
@@ -241,3 +245,11 @@ def test_a_reference_from_before_languages(catalogue, encoder, reference, tmp_pa
     (tmp_path / "r.json").write_text(json.dumps(document))
     report, found = measures(Monitor(Reference.read(tmp_path / "r.json")))
     assert "languages" not in found and "leanmatch index reference" in report["languages_note"]
+
+
+def test_texts_of_numbers_are_no_category(tmp_path):
+    items = [Item(str(n), f"thing {n}", {"price": f"{n % 3}.90", "shop": "AB"[n % 2]}) for n in range(9)]
+    create_catalogue(tmp_path / "c", items, HashEncoder())
+    catalogue = Catalogue.open(tmp_path / "c")
+    assert catalogue.manifest.columns == {"price": "text", "shop": "text"}
+    assert category_column(catalogue) == "shop"

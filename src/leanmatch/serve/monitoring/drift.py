@@ -227,9 +227,12 @@ def _unknown_id(tokenizer: Any) -> int | None:
 
 
 def category_column(catalogue: Catalogue) -> str | None:
-    """The first text column of few values: what is compared as the category."""
+    """The first text column of few values that are no numbers: what is compared as the category."""
     for name, kind in catalogue.manifest.columns.items():
-        if kind == "text" and 2 <= len(catalogue.column(name).values) <= MOST_CATEGORIES:
+        if kind != "text":
+            continue
+        coded = catalogue.column(name)
+        if 2 <= len(coded.values) <= MOST_CATEGORIES and coded.numeric is None:
             return name
     return None
 
