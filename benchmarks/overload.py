@@ -5,7 +5,7 @@
 1. *Slow clients.* A thousand connections leave their headers or bodies unfinished, send them byte by byte, or
    leave their answer unread; one that the server closes is opened anew. Others ask at a steady rate.
 2. *Overload.* Ten times as many connections as the server lets wait ask again as soon as they are answered,
-   by 429 in most cases. Others ask at a steady rate, and are refused as often.
+   by 429 in most cases. Others ask at a steady rate, and may be refused as well.
 3. *Varied requests.* 20,000 requests, no two alike in texts, filters, k and length, some of them wrong;
    memory is read after each tenth.
 
@@ -39,7 +39,7 @@ OVERLOAD = 10
 VARIED = 20_000
 BAR_MS = 50.0
 GROWTH_MB = 20.0
-"""What Python's allocator and the bounded caches may take between the second and the last tenth."""
+"""Between the fourth tenth, when the bounded caches have filled, and the last."""
 
 
 async def slow_clients(port, count, seconds):
@@ -115,7 +115,7 @@ def others(port, rate, seconds, bad=None):
     waiting = None if bad is None else apart(*bad)
     if waiting is not None:
         time.sleep(3)  # until it is under way
-    good = asyncio.run(steady(port, rate, seconds))
+    good = asyncio.run(steady(port, rate, seconds, clients=2 * rate))  # each comes every two seconds
     return good | ({} if waiting is None else {"bad": waiting()})
 
 
@@ -189,7 +189,7 @@ def missed(found):
         "others beside overload": found["beside overload"]["p99_ms"] < BAR_MS,
         "every other was answered 200 beside slow clients": set(found["beside slow clients"]["statuses"])
         == {"200"},
-        "flat memory": memory[-1] - memory[1] < GROWTH_MB,
+        "flat memory": memory[-1] - memory[3] < GROWTH_MB,
         "no answer was a 500": not any(
             status.startswith("500")
             for one in found.values()

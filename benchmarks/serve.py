@@ -26,7 +26,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections import Counter
+from collections import Counter, deque
 from pathlib import Path
 
 import numpy as np
@@ -117,13 +117,16 @@ async def closed_loop(port, connections, seconds):
     return summary(statuses, taken, time.perf_counter() - begin) | {"broken_connections": dict(broken)}
 
 
-async def steady(port, rate, seconds):
-    """Requests at fixed times, whatever becomes of them: latency counts from when each was due."""
+async def steady(port, rate, seconds, clients=32):
+    """Requests at fixed times, whatever becomes of them: latency counts from when each was due.
+
+    They come from so many clients in turn.
+    """
     statuses, taken, texts = Counter(), [], phrases(10_000)
-    free = [await Connection(port).__aenter__() for _ in range(32)]
+    free = deque([await Connection(port).__aenter__() for _ in range(clients)])
 
     async def one(due):
-        connection = free.pop() if free else await Connection(port).__aenter__()
+        connection = free.popleft() if free else await Connection(port).__aenter__()
         statuses[await connection.ask(next(texts))] += 1
         taken.append(time.perf_counter() - due)
         free.append(connection)

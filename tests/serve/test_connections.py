@@ -25,6 +25,7 @@ from leanmatch.serve import Limits, ServeOptions, create_app
 
 uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed (extra serve)")
 from leanmatch.serve.api.connections import STOP_SECONDS, BoundedProtocol  # noqa: E402
+from leanmatch.serve.api.middleware import RETRY_SECONDS  # noqa: E402
 
 BODY = b'{"texts": ["number 7"], "k": 3}'
 HEAD = b"POST /v1/recommend HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
@@ -222,6 +223,35 @@ def _closed(one):
         return False
     except OSError:
         return True
+
+
+def test_a_refused_connection_waits_as_it_was_told(folder):
+    """Else a few clients that ask again at once would keep the server busy with refusals."""
+
+    class Blocked(WordEncoder):
+        go = threading.Event()
+
+        def __call__(self, texts):
+            if any("number" in text for text in texts):
+                self.go.wait(20)
+            return super().__call__(texts)
+
+    with Running(folder, Blocked(dimension=24), waiting=1) as server:
+        held = server.send(request())
+        time.sleep(0.3)
+        flooding = server.send(request())
+        assert flooding.recv(65536).startswith(b"HTTP/1.1 429 ")
+        begin = time.monotonic()
+        flooding.sendall(request())
+        other = server.send(request())  # another client is refused at once
+        assert other.recv(65536).startswith(b"HTTP/1.1 429 ") and time.monotonic() - begin < RETRY_SECONDS
+        assert flooding.recv(65536).startswith(b"HTTP/1.1 429 ")
+        assert time.monotonic() - begin > 0.8 * RETRY_SECONDS
+        Blocked.go.set()
+        assert held.recv(65536).startswith(b"HTTP/1.1 200 ")
+        time.sleep(RETRY_SECONDS + 0.1)
+        flooding.sendall(request())
+        assert flooding.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
 def test_many_slow_clients_do_not_slow_others_down(run):

@@ -4,7 +4,8 @@ uvicorn closes connections that are idle between requests. It waits for ever for
 their end, for bodies (:class:`leanmatch.serve.api.middleware.Gate` bounds those) and for clients that do not
 read their answers. :class:`BoundedProtocol` adds these bounds: a sweep over all connections four times a
 second, and nothing per request but the time it began. Where there are too many connections, the one that has
-waited longest for its client is closed.
+waited longest for its client is closed. A connection whose request was answered 429 is not read again before
+the time that its Retry-After names.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from weakref import WeakKeyDictionary
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from leanmatch.serve.api.middleware import REFUSED, RETRY_SECONDS
 from leanmatch.serve.api.problems import plain_response
 from leanmatch.serve.options import Limits
 
@@ -115,9 +117,18 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Wait for the next request; or for the rest of a body that was refused before it was read."""
+        refused = self.scope["state"].get(REFUSED)
         super().on_response_complete()
         if self._phase == ANSWER and not self.pipeline:
             self._enter(IDLE)
+            if refused and not self.transport.is_closing():
+                # it was told when to come again; to refuse it over and over would cost more than answering
+                self.flow.pause_reading()
+                self.loop.call_later(RETRY_SECONDS, self._read_again)
+
+    def _read_again(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     def pause_writing(self) -> None:
         """The client reads more slowly than we write."""

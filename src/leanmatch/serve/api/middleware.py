@@ -36,6 +36,10 @@ KNOWN_PATHS = frozenset(
 SMALL_BODY = 65_536
 """Bodies up to this size are always taken; larger ones share ``Limits.large_bodies_bytes``."""
 
+RETRY_SECONDS = 1
+REFUSED = "refused"
+"""After so many seconds a client that was answered 429 may come again; the mark in such a request's state."""
+
 CLIENT_GONE = 499
 """The status in log and metrics of a request whose client went away (nginx's)."""
 
@@ -92,6 +96,7 @@ class Gate:
             refusal = self._refusal(path, headers, bounded) or await body.read() or self._full(bounded)
             if refusal is not None:
                 status = refusal.status
+                state[REFUSED] = status == 429
                 await _refuse(refusal, name, send)
                 return
             self._under_way += bounded
@@ -155,7 +160,9 @@ class Gate:
         if bounded and self._under_way >= self._options.limits.waiting:
             self._metrics.refused.inc()
             return Refusal(
-                429, "too many requests are under way; try again in a moment", {"retry-after": "1"}
+                429,
+                "too many requests are under way; try again in a moment",
+                {"retry-after": str(RETRY_SECONDS)},
             )
         return None
 
