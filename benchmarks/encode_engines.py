@@ -63,7 +63,7 @@ def _lean(name: str, compressed: Path | None, threads: int) -> tuple[Encode, Pat
     folder = compressed if name == "lean-sparse" else model_folder()
     if folder is None:
         raise SystemExit("--compressed FOLDER is needed for lean-sparse")
-    encoder = load(folder, weights=weights, fallback=False)
+    encoder = load(folder, precision=weights, runtime="native")
 
     def encode(ids: np.ndarray) -> np.ndarray:
         offsets = np.arange(ids.shape[0] + 1, dtype=np.int64) * ids.shape[1]

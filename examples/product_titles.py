@@ -12,6 +12,8 @@ import argparse
 import tempfile
 
 import leanmatch
+from leanmatch.formats import load_matcher
+from leanmatch.training import ScheduleOptions
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -30,9 +32,9 @@ def main(arguments: list[str] | None = None) -> None:
     split = leanmatch.split_pairs(table, leanmatch.SplitOptions(hold_out=held_out))
 
     # Once plain, once with ITVReg; the weights that do best on validation pairs, the shifted ones included.
-    model = leanmatch.load_matcher(options.base)
+    model = load_matcher(options.base)
     training = leanmatch.TrainOptions(
-        base=options.base, schedule=leanmatch.ScheduleOptions(max_steps=options.steps, max_length=64)
+        base=options.base, schedule=ScheduleOptions(max_steps=options.steps, max_length=64)
     )
     with tempfile.TemporaryDirectory() as work:  # a folder of your own, and a killed run goes on where it was
         result = leanmatch.fit(

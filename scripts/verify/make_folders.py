@@ -13,9 +13,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "training"))
 import training_models as models
-from leanmatch import load_encoder, load_matcher, save_matcher
 from leanmatch.compression import DenseSparseSpec, RoundingSpec, default_spec, factorize, finalize
-from leanmatch.formats import save_compressed
+from leanmatch.formats import load_encoder, load_matcher, save_compressed, save_matcher
 from leanmatch.formats.exports import export_model
 
 TEXTS = [

@@ -61,8 +61,8 @@ def kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def worst_cosine(sentences: list[str], weights: str) -> float:
-    exact = load(MODEL, weights="float32", fallback=False).encode(sentences)
-    found = load(MODEL, weights=weights, fallback=False).encode(sentences)
+    exact = load(MODEL, precision="float32", runtime="native").encode(sentences)
+    found = load(MODEL, precision=weights, runtime="native").encode(sentences)
     assert np.abs(found - exact).max() > 1e-4, "nothing was rounded"
     return float((exact * found).sum(axis=1).min())
 
@@ -76,21 +76,21 @@ def bar(encoder: Encoder, path: str) -> float:
 
 
 def test_dense_in_8_bits(sentences: list[str]) -> None:
-    least = bar(load(MODEL, weights="int8", fallback=False), "dense_i8")
+    least = bar(load(MODEL, precision="int8", runtime="native"), "dense_i8")
     assert worst_cosine(sentences, "int8") > least
 
 
 def test_dense_sparse_in_8_bits(sentences: list[str], dense_sparse: None) -> None:
-    least = bar(load(MODEL, fallback=False), "dense_sparse_i8")
+    least = bar(load(MODEL, runtime="native"), "dense_sparse_i8")
     assert worst_cosine(sentences, "stored") > least
 
 
 def test_ranges_are_kept_and_used_again(sentences: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    first = load(MODEL, weights="int8", fallback=False)
+    first = load(MODEL, precision="int8", runtime="native")
 
     def not_again(*_: object) -> None:
         raise AssertionError("the inputs were measured again")
 
     monkeypatch.setattr(loading, "_probe", not_again)
-    again = load(MODEL, weights="int8", fallback=False)
+    again = load(MODEL, precision="int8", runtime="native")
     np.testing.assert_array_equal(first.encode(sentences[:9]), again.encode(sentences[:9]))

@@ -29,7 +29,9 @@ def made(level: str, monkeypatch: pytest.MonkeyPatch):
             let_the_runtime_find_them(monkeypatch)
         try:
             return load(
-                MODEL, weights=precision or ("stored" if sparse == "dense-sparse" else kind), fallback=False
+                MODEL,
+                precision=precision or ("stored" if sparse == "dense-sparse" else kind),
+                runtime="native",
             )
         except UsageError as error:
             pytest.skip(str(error))

@@ -40,8 +40,8 @@ def test_after_whatever_was_done_with_the_model(
 ) -> None:
     manifest = read_manifest(catalogue)
     for precision in ("int8", "float32", "stored"):
-        load(model, weights=precision)
-        encoder_for(manifest, None, weights="int8" if precision == "int8" else None)
+        load(model, precision=precision)
+        encoder_for(manifest, None, precision="int8" if precision == "int8" else None)
     for name in ("README.md", "notes.txt", "scores.json", "runtime-choices.json"):
         (model / name).write_text("{}")
     for level in (name for name, variant in native.variants().items() if variant.runs):

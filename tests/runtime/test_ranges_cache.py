@@ -31,7 +31,7 @@ def test_a_model_folder_is_left_as_it_was(tiny, tmp_path: Path, kind: str) -> No
     )  # once the runtime wrote into folders that have one
     before = {path: path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))}
     for precision in ("stored", "float32", "int8"):
-        load(folder, weights=precision)
+        load(folder, precision=precision)
     assert {path: path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))} == before
 
 
@@ -47,7 +47,7 @@ def empty_cache(tmp_path: Path, monkeypatch) -> Path:
 
 def test_ranges_are_kept_by_model_precision_and_level(tiny, tmp_path: Path, empty_cache: Path) -> None:
     folder = copied(tiny, tmp_path)
-    first = load(folder, weights="int8")
+    first = load(folder, precision="int8")
     if not any(choice.path == "dense_i8" for choice in first.choices):
         pytest.skip("8 bits are slower than float32 at this level")
     (file,) = kept_files()
@@ -55,9 +55,9 @@ def test_ranges_are_kept_by_model_precision_and_level(tiny, tmp_path: Path, empt
     copy = tmp_path / "second"
     shutil.copytree(folder, copy)
     stamp = file.stat().st_mtime_ns
-    np.testing.assert_array_equal(load(copy, weights="int8").encode(TEXTS), first.encode(TEXTS))
+    np.testing.assert_array_equal(load(copy, precision="int8").encode(TEXTS), first.encode(TEXTS))
     assert kept_files() == [file] and file.stat().st_mtime_ns == stamp, "the copy's were not those kept"
-    load(copied(tiny, tmp_path / "other", "roberta"), weights="int8")
+    load(copied(tiny, tmp_path / "other", "roberta"), precision="int8")
     assert len(kept_files()) == 2
 
 
@@ -66,7 +66,7 @@ def test_ranges_are_kept_by_model_precision_and_level(tiny, tmp_path: Path, empt
 )
 def test_damaged_ranges_are_measured_anew(tiny, empty_cache: Path, damage: str) -> None:
     folder = tiny("bert")[0]
-    wanted = load(folder, weights="int8").encode(TEXTS)
+    wanted = load(folder, precision="int8").encode(TEXTS)
     if not kept_files():
         pytest.skip("8 bits are slower than float32 at this level")
     (file,) = kept_files()
@@ -83,26 +83,26 @@ def test_damaged_ranges_are_measured_anew(tiny, empty_cache: Path, damage: str) 
         written = {**tensors, name: changed}
         version = {"leanmatch": "0"} if damage == "another version" else {}
         save_file(written, file, ranges._metadata(written) | version)
-    np.testing.assert_array_equal(load(folder, weights="int8").encode(TEXTS), wanted)
+    np.testing.assert_array_equal(load(folder, precision="int8").encode(TEXTS), wanted)
     assert load_file(file).keys() == tensors.keys(), "it was not written anew"
 
 
 def test_a_cache_that_cannot_be_written_changes_nothing(tiny, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "good"))
-    wanted = load(tiny("bert")[0], weights="int8").encode(TEXTS)
+    wanted = load(tiny("bert")[0], precision="int8").encode(TEXTS)
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    np.testing.assert_array_equal(load(tiny("bert")[0], weights="int8").encode(TEXTS), wanted)
+    np.testing.assert_array_equal(load(tiny("bert")[0], precision="int8").encode(TEXTS), wanted)
     assert examine()["cache"] == {
         "folder": str(tmp_path / "file" / "leanmatch"),
         "why_unwritable": f"{tmp_path / 'file'} is no folder",
     }
     monkeypatch.setattr(ranges, "user_cache", lambda: None)
-    np.testing.assert_array_equal(load(tiny("bert")[0], weights="int8").encode(TEXTS), wanted)
+    np.testing.assert_array_equal(load(tiny("bert")[0], precision="int8").encode(TEXTS), wanted)
 
 
 def test_times_are_measured_on_request_and_choose_nothing(tiny) -> None:
-    timed, plain = load_timed(tiny("bert")[0], weights="int8"), load(tiny("bert")[0], weights="int8")
+    timed, plain = load_timed(tiny("bert")[0], precision="int8"), load(tiny("bert")[0], precision="int8")
     assert [choice.path for choice in timed.choices] == [choice.path for choice in plain.choices]
     assert all(min(times) > 0 for row in runtime_choices(timed) for times in row["microseconds"].values())
     assert {path for row in runtime_choices(timed) for path in row["microseconds"]} >= {

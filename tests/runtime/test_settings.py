@@ -198,12 +198,12 @@ def test_a_setting_gives_the_vectors_of_torch_or_is_refused(name: str, plain, tm
     assert same(wanted, base) != setting.bites, "the setting changes torch's vectors, or is said not to"
     if setting.outcome == "torch":
         with pytest.raises(UnsupportedError):
-            load(folder, fallback=False)
+            load(folder, runtime="native")
         with pytest.warns(FallbackWarning):
             encoder: Any = load(folder)
         assert isinstance(encoder, FallbackEncoder)
     else:
-        encoder = load(folder, fallback=False)
+        encoder = load(folder, runtime="native")
     assert same({role: getattr(encoder, role)(TEXTS) for role in ROLES}, wanted)
     if setting.outcome == "native":
         assert encoder.dimension == wanted["encode"].shape[1]

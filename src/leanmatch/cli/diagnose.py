@@ -184,10 +184,10 @@ def _identity(encoder: Any, name: str) -> str:
     """What tells a model's vectors from another's."""
     from leanmatch.formats import model_fingerprint
 
-    folder, weights = getattr(encoder, "folder", None), getattr(encoder, "weights", "")
+    folder, precision = getattr(encoder, "folder", None), getattr(encoder, "precision", "")
     prompts = getattr(encoder, "prompts", None)
     texts = (prompts.query, prompts.document) if prompts else ()
-    return " ".join([name if folder is None else model_fingerprint(folder), weights, *map(repr, texts)])
+    return " ".join([name if folder is None else model_fingerprint(folder), precision, *map(repr, texts)])
 
 
 def _show(found: Diagnosis) -> None:

@@ -15,7 +15,7 @@ PANELS: dict[str, tuple[str, ...]] = {
         "full",
     ),
     "Model": (
-        *("base", "model", "against", "task", "device", "weights", "runtime", "batch_size"),
+        *("base", "model", "against", "task", "device", "precision", "runtime", "batch_size"),
         *("query_prompt", "document_prompt", "prompt_name"),
     ),
     "Data": ("data", "column", "id_column", "text_columns", "delimiter", "on_error"),
@@ -100,7 +100,7 @@ DEFAULTS = {
 }
 """Defaults that apply where an option is not given, because a configuration file or the data may set it."""
 
-OLD_SPELLINGS = {"interventions": "intervention", "catalogue": "output"}
+OLD_SPELLINGS = {"interventions": "intervention", "catalogue": "output", "weights": "precision"}
 """Options that had another name once; both are taken, the new one is shown."""
 
 _PANEL_OF = {name: panel for panel, names in PANELS.items() for name in names}

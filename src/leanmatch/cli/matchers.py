@@ -81,7 +81,7 @@ def load_any(model: str, device: str, prompts: PromptOptions) -> Any:
         from leanmatch.runtime import load
 
         try:
-            return with_prompts(load(model, weights="float32", fallback=False), prompts)
+            return with_prompts(load(model, precision="float32", runtime="native"), prompts)
         except (UnsupportedError, NativeError) as error:
             reason = error.problem
     else:

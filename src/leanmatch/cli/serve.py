@@ -31,10 +31,10 @@ def serve(
     threads: Annotated[
         int | None, typer.Option("--threads", help="Threads of encoding a process.", min=1)
     ] = None,
-    weights: Annotated[
+    precision: Annotated[
         str | None,
         typer.Option(
-            "--weights",
+            "--precision",
             help="Precision of queries: stored, float32, bfloat16 or int8; by default that of the items.",
         ),
     ] = None,
@@ -89,7 +89,7 @@ def serve(
             port=port,
             workers=workers,
             threads=threads,
-            weights=weights,
+            precision=precision,
             query_prompt=query_prompt,
             prompt_name=prompt_name,
             api_keys=tuple(api_key or _keys_of(API_KEYS)),

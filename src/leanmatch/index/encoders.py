@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from leanmatch.errors import MissingExtraError, ModelError, UsageError
+from leanmatch.errors import MissingExtraError, ModelError
 from leanmatch.index.identity import identity_of, known_as
 from leanmatch.index.storage.manifest import Manifest, ModelIdentity
 from leanmatch.models import PromptOptions
 
 
-def open_encoder(name_or_folder: str | Path, *, device: str = "auto", weights: str = "stored") -> Any:
+def open_encoder(name_or_folder: str | Path, *, device: str = "auto", precision: str = "stored") -> Any:
     """An encoder: leanmatch's own runtime, which needs no torch, or sentence-transformers on request.
 
     What the runtime cannot run goes to sentence-transformers too, with a warning (:func:`leanmatch.load`).
@@ -19,25 +19,17 @@ def open_encoder(name_or_folder: str | Path, *, device: str = "auto", weights: s
     Args:
         name_or_folder: a folder, a packaged model or a name on the hub.
         device: ``auto`` for the runtime, on the CPU; ``cpu`` or ``cuda`` for sentence-transformers there.
-        weights: precision of the runtime's layers, see :func:`leanmatch.load`.
+        precision: precision of the runtime's layers, see :func:`leanmatch.load`.
 
     Raises:
         UsageError: no such precision, or one for sentence-transformers.
         ModelError: no such model, or a damaged one.
         MissingExtraError: it needs sentence-transformers, which is not installed.
     """
-    if device != "auto":
-        if weights != "stored":
-            raise UsageError(
-                f"weights {weights!r} with device {device!r}: only the runtime has a choice of precision",
-                remedy="leave one of --weights and --device out",
-            )
-        from leanmatch.formats import load_encoder
-
-        return load_encoder(name_or_folder, device)
     from leanmatch.runtime import load
 
-    return load(name_or_folder, weights=weights)
+    runtime = "auto" if device == "auto" else "torch"
+    return load(name_or_folder, precision=precision, runtime=runtime, device=device)
 
 
 def with_catalogue_prompts(encoder: Any, model: ModelIdentity, queries: PromptOptions | None = None) -> Any:
@@ -65,8 +57,8 @@ def with_catalogue_prompts(encoder: Any, model: ModelIdentity, queries: PromptOp
     return encoder
 
 
-def own_weights(manifest: Manifest, device: str) -> str:
-    """The ``weights`` that a catalogue's items were encoded with; sentence-transformers has no choice."""
+def own_precision(manifest: Manifest, device: str) -> str:
+    """The ``precision`` that a catalogue's items were encoded with; sentence-transformers has no choice."""
     return manifest.model.precision if device == "auto" else "stored"
 
 
@@ -75,7 +67,7 @@ def encoder_for(
     model: str | None,
     *,
     device: str = "auto",
-    weights: str | None = None,
+    precision: str | None = None,
     queries: PromptOptions | None = None,
 ) -> Any:
     """The encoder that a catalogue was made with, from where it lay then or from ``model``.
@@ -84,7 +76,7 @@ def encoder_for(
         manifest: the catalogue's.
         model: the model's folder, where it has moved.
         device: see :func:`open_encoder`.
-        weights: another precision than the items were encoded in, which is None. Its queries are compared
+        precision: another precision than the items were encoded in, which is None. Its queries are compared
             with those items all the same; what is written to the catalogue must have the items' own.
         queries: another prompt for queries than the catalogue's; items keep theirs.
 
@@ -92,10 +84,10 @@ def encoder_for(
         ModelError: it is not there any more, or is another model now.
     """
     named = model or manifest.model.name
-    if weights is None:
-        weights = own_weights(manifest, device)
+    if precision is None:
+        precision = own_precision(manifest, device)
     try:
-        encoder = open_encoder(named, device=device, weights=weights)
+        encoder = open_encoder(named, device=device, precision=precision)
     except MissingExtraError:
         raise
     except ModelError as error:

@@ -19,21 +19,21 @@ def identity_of(encoder: Any) -> ModelIdentity:
     """Name, fingerprints, dimension, precision and prompts of an encoder.
 
     It comes from the encoder's ``folder``, or from its attributes ``fingerprint`` and, where there is one,
-    ``tokenizer_fingerprint``; the precision from its attribute ``weights``.
+    ``tokenizer_fingerprint``; the precision from its attribute ``precision``.
 
     Raises:
         ModelError: the encoder has neither, or makes vectors of an odd shape.
     """
     name = str(getattr(encoder, "name", type(encoder).__name__))
     prompts = getattr(encoder, "prompts", None) or Prompts()
-    folder, weights = getattr(encoder, "folder", None), str(getattr(encoder, "weights", ""))
+    folder, precision = getattr(encoder, "folder", None), str(getattr(encoder, "precision", ""))
     if folder is not None:
         return ModelIdentity(
             str(Path(folder).resolve()) if Path(name).exists() else name,
             model_fingerprint(folder),
             tokenizer_fingerprint(folder),
             dimension_of(encoder),
-            weights,
+            precision,
             prompts.query,
             prompts.document,
         )
@@ -45,7 +45,7 @@ def identity_of(encoder: Any) -> ModelIdentity:
         )
     tokenizer = str(getattr(encoder, "tokenizer_fingerprint", ""))
     return ModelIdentity(
-        name, fingerprint, tokenizer, dimension_of(encoder), weights, prompts.query, prompts.document
+        name, fingerprint, tokenizer, dimension_of(encoder), precision, prompts.query, prompts.document
     )
 
 

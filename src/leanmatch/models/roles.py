@@ -38,13 +38,16 @@ class Encoder(ByRole, Protocol):
         name: the folder or name it was loaded from.
         folder: where its files lie, None for a model that is only in memory.
         dimension: length of the vectors.
-        weights: precision in which it computes.
+        precision: in which it computes.
     """
 
     name: str
-    folder: Path | None
     dimension: int
-    weights: str
+    precision: str
+
+    @property
+    def folder(self) -> Path | None:
+        """Where its files lie."""
 
     @property
     def prompts(self) -> Prompts:

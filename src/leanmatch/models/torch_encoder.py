@@ -32,10 +32,10 @@ class TorchEncoder:
         dimension: length of the vectors.
         provenance: what ``leanmatch.json`` says, None where there is none.
         folder: where its files lie, None for a model that is only in memory.
-        weights: ``torch``: sentence-transformers computes in float32.
+        precision: ``torch``: sentence-transformers computes in float32.
     """
 
-    weights = "torch"
+    precision = "torch"
 
     def __init__(
         self,

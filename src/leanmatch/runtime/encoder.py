@@ -33,7 +33,7 @@ class Encoder:
         folder: where its files lie.
         dimension: length of the vectors.
         max_tokens: longest text in tokens, special ones included; longer texts are cut. None for no limit.
-        weights: precision of the layers: float32, bfloat16, int8, or compressed.
+        precision: of the layers: float32, bfloat16, int8, or compressed.
         provenance: what ``leanmatch.json`` says, None where there is none.
         choices: how each linear layer runs.
         prompts: what goes before queries, documents and other texts.
@@ -48,7 +48,7 @@ class Encoder:
         pools_prompt: bool,
         name: str,
         folder: Path,
-        weights: str,
+        precision: str,
         provenance: dict[str, JsonValue] | None,
         choices: Sequence[LayerChoice],
         vocabulary: int,
@@ -58,7 +58,7 @@ class Encoder:
         self._vocabulary = vocabulary
         self.name = name
         self.folder = folder
-        self.weights = weights
+        self.precision = precision
         self.provenance = provenance
         self.choices = tuple(choices)
         self.prompts = settings.prompts
@@ -218,7 +218,7 @@ class Encoder:
         return self.encode(texts)
 
     def __repr__(self) -> str:
-        return f"Encoder({self.name!r}, dimension={self.dimension}, weights={self.weights!r})"
+        return f"Encoder({self.name!r}, dimension={self.dimension}, precision={self.precision!r})"
 
     def _checked_prompt(self, prompt: str) -> str:
         """The prompt, unless it should be left out of pooling."""
@@ -226,7 +226,7 @@ class Encoder:
             raise UsageError(
                 f"the prompt {prompt!r} goes to a model with include_prompt = false in its pooling, and "
                 "the native runtime cannot leave the prompt out",
-                remedy="encode with sentence-transformers: leanmatch.load_encoder, or --device cpu",
+                remedy='encode with sentence-transformers: load(..., runtime="torch"), or --device cpu',
             )
         return prompt
 

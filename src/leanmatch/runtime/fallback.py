@@ -28,7 +28,7 @@ class FallbackEncoder:
         reason: why the native runtime did not take it.
     """
 
-    weights = "torch"
+    precision = "torch"
     choices = ()
 
     def __init__(self, encoder: TorchEncoder, reason: str) -> None:

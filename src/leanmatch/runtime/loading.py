@@ -5,15 +5,16 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any
 
 import numpy as np
 
 from leanmatch import native
-from leanmatch.errors import ModelError
+from leanmatch.errors import ModelError, UsageError
 from leanmatch.formats.artifact import is_artifact, read_artifact
 from leanmatch.formats.provenance import read_provenance
-from leanmatch.formats.reader import find_model
+from leanmatch.formats.reader import find_model, load_encoder
+from leanmatch.models import Encoder
 from leanmatch.runtime.architectures import UnsupportedError, read_sizes
 from leanmatch.runtime.build import (
     Knowledge,
@@ -23,8 +24,8 @@ from leanmatch.runtime.build import (
     range_shapes,
     split_ranges,
 )
-from leanmatch.runtime.encoder import Encoder
-from leanmatch.runtime.fallback import FallbackEncoder, fall_back
+from leanmatch.runtime.encoder import Encoder as NativeEncoder
+from leanmatch.runtime.fallback import fall_back
 from leanmatch.runtime.heads import build_heads
 from leanmatch.runtime.modules import Layout, read_config, read_layout
 from leanmatch.runtime.path_choice import Chooser
@@ -39,58 +40,68 @@ from leanmatch.runtime.weights import (
     open_safetensors,
 )
 
+RUNTIMES = ("auto", "native", "torch")
 
-@overload
-def load(name_or_folder: str | Path, *, weights: str = ..., fallback: Literal[False]) -> Encoder: ...
-@overload
-def load(
-    name_or_folder: str | Path, *, weights: str = ..., fallback: bool = ...
-) -> Encoder | FallbackEncoder: ...
-def load(
-    name_or_folder: str | Path, *, weights: str = "stored", fallback: bool = True
-) -> Encoder | FallbackEncoder:
-    """Load a model for encoding without torch.
 
-    Runs folders of ``leanmatch compress`` and ``leanmatch train`` and stock sentence-transformers folders:
-    BERT, DistilBERT, RoBERTa, XLM-R, CamemBERT, MPNet, ELECTRA and ALBERT encoders with any pooling,
+def load(
+    name_or_folder: str | Path, *, precision: str = "stored", runtime: str = "auto", device: str = "auto"
+) -> Encoder:
+    """Load a model for encoding; without torch, where the native runtime knows the model.
+
+    The runtime runs folders of ``leanmatch compress`` and ``leanmatch train`` and stock sentence-transformers
+    folders: BERT, DistilBERT, RoBERTa, XLM-R, CamemBERT, MPNet, ELECTRA and ALBERT encoders with any pooling,
     Dense, LayerNorm and Normalize modules behind it, and static embeddings.
 
     Args:
-        name_or_folder: a folder, or a name that :func:`leanmatch.load_matcher` knows.
-        weights: a key of :data:`leanmatch.runtime.PRECISIONS`.
-        fallback: give what the native runtime cannot run to sentence-transformers, with a warning that says
-            why; without it, or without sentence-transformers, that is an error.
+        name_or_folder: a folder, the name of a packaged model, or a name on the Hugging Face hub.
+        precision: of the native runtime, a key of :data:`leanmatch.runtime.PRECISIONS`.
+        runtime: ``native`` for the native runtime or an error, ``torch`` for sentence-transformers, ``auto``
+            for the native runtime, and sentence-transformers with a warning that says why for what it cannot
+            run.
+        device: where torch encodes: ``auto``, ``cpu`` or ``cuda``. The native runtime is for CPUs.
 
     Raises:
         ModelError: no such model, damaged, or one that the runtime cannot run and nothing else can.
         FormatError: a compressed model that is damaged.
-        UsageError: no such precision, or one that this CPU cannot run.
+        UsageError: no such runtime, precision or device; a precision with ``torch``; one this CPU lacks.
         NativeError: the compiled extension does not load.
+        MissingExtraError: sentence-transformers is needed and not installed.
     """
-    check_precision(weights)
+    if runtime not in RUNTIMES:
+        raise UsageError(f"there is no runtime {runtime!r}", remedy=f"one of {', '.join(RUNTIMES)}")
+    check_precision(precision)
+    if runtime == "torch":
+        if precision != "stored":
+            raise UsageError(
+                f"precision {precision!r} with sentence-transformers, which has no choice of it",
+                remedy="leave out the precision, or the runtime and the device",
+            )
+        return load_encoder(name_or_folder, device)
+    if runtime == "native" and device not in ("auto", "cpu"):
+        raise UsageError(f"the native runtime on device {device!r}", remedy="it runs on CPUs only")
     folder = _folder_of(name_or_folder)
     try:
-        return load_native(folder, name=str(name_or_folder), weights=weights)
+        return load_native(folder, name=str(name_or_folder), precision=precision)
     except UnsupportedError as error:
-        if not fallback:
+        if runtime == "native":
             raise
         return fall_back(name_or_folder, error)
 
 
-def load_timed(name_or_folder: str | Path, *, weights: str = "stored") -> Encoder:
+def load_timed(name_or_folder: str | Path, *, precision: str = "stored") -> NativeEncoder:
     """:func:`load` without a fallback, with the times of every path in ``choices``: takes longer."""
     return load_native(
-        _folder_of(name_or_folder), name=str(name_or_folder), weights=check_precision(weights), timed=True
+        _folder_of(name_or_folder), name=str(name_or_folder), precision=check_precision(precision), timed=True
     )
 
 
-def load_native(folder: Path, *, name: str, weights: str = "stored", timed: bool = False) -> Encoder:
+def load_native(folder: Path, *, name: str, precision: str = "stored", timed: bool = False) -> NativeEncoder:
     """Load a folder on the native runtime or not at all.
 
     Args:
         folder: the model's.
         name: what the encoder is called.
-        weights: as :func:`load`.
+        precision: as :func:`load`.
         timed: time every path that could run each layer, for ``choices``; it changes none of them.
 
     Raises:
@@ -99,7 +110,7 @@ def load_native(folder: Path, *, name: str, weights: str = "stored", timed: bool
     """
     module = native.load()
     level = best_level()
-    chooser = Chooser(check_precision(weights), level, timed=timed)
+    chooser = Chooser(check_precision(precision), level, timed=timed)
     cache: Path | None = None
     config: dict[str, Any] = {}
     compressed = is_artifact(folder)
@@ -117,12 +128,12 @@ def load_native(folder: Path, *, name: str, weights: str = "stored", timed: bool
             else:
                 config = read_config(layout.transformer / "config.json")
                 architecture, sizes = read_sizes(config)
-                if compressed or weights == "int8":  # layers that may round by the ranges of their inputs
-                    cache = cache_file(folder, weights, level)
+                if compressed or precision == "int8":  # layers that may round by the ranges of their inputs
+                    cache = cache_file(folder, precision, level)
                     chooser.ranges = read_ranges(cache, range_shapes(architecture, sizes))
-                known = Knowledge(layout.max_tokens, weights == "int8", chooser.ranges)
+                known = Knowledge(layout.max_tokens, precision == "int8", chooser.ranges)
                 fields = build_transformer(source, architecture, sizes, chooser, level, known)
-            if weights == "int8" and not compressed:
+            if precision == "int8" and not compressed:
                 fields["words"] = _int8_words(source, layout, fields["words"])
             fields["rounds_attention"] = chooser.rounds
             fields["pooling"] = list(layout.pooling)
@@ -144,14 +155,14 @@ def load_native(folder: Path, *, name: str, weights: str = "stored", timed: bool
             f"{folder}: {error if isinstance(error, ValueError) else f'{type(error).__name__}: {error}'}",
             remedy="the folder's files do not belong together: save or copy it again",
         ) from error
-    return Encoder(
+    return NativeEncoder(
         graph,
         tokenizer,
         settings=layout.settings,
         pools_prompt=layout.pools_prompt,
         name=name,
         folder=folder,
-        weights="compressed" if compressed and weights == "stored" else _said(weights),
+        precision="compressed" if compressed and precision == "stored" else _named(precision),
         provenance=provenance,
         choices=chooser.choices,
         vocabulary=int(fields["words"].rows),
@@ -165,8 +176,8 @@ def _probe(tokenizer: TextTokenizer, vocabulary: int) -> tuple[Any, Any]:
     return pack([tokenizer.with_special(rng.integers(first, vocabulary, 22).tolist()) for _ in range(16)])
 
 
-def _said(weights: str) -> str:
-    return "float32" if weights == "stored" else weights
+def _named(precision: str) -> str:
+    return "float32" if precision == "stored" else precision
 
 
 def _static_name(source: Weights) -> str:

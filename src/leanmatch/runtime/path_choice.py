@@ -134,7 +134,7 @@ class Chooser:
                 return path.name
         raise ModelError(
             f"no path runs a layer of the form {form} correctly: relative errors {errors}",
-            remedy="load it with weights='float32', and report this",
+            remedy="load it with precision='float32', and report this",
         )
 
 

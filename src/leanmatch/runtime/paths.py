@@ -32,7 +32,7 @@ PRECISIONS: Mapping[str, str] = MappingProxyType(
         "embeddings too",
     }
 )
-"""What ``weights=`` of :func:`leanmatch.load` may say."""
+"""What ``precision=`` of :func:`leanmatch.load` may say."""
 
 TABLE_LEVELS = ("avx512_vbmi_vnni", "avx512_amx", "neon_dotprod")
 """Levels at which the integer dense-sparse kernel looks up tables; others would decode the factors."""
@@ -100,12 +100,10 @@ def check_precision(precision: str) -> str:
         UsageError: no such precision, or no bfloat16 here.
     """
     if precision not in PRECISIONS:
-        raise UsageError(
-            f"weights={precision!r} is no precision", remedy=f"use one of {', '.join(PRECISIONS)}"
-        )
+        raise UsageError(f"there is no precision {precision!r}", remedy=f"use one of {', '.join(PRECISIONS)}")
     if precision == "bfloat16" and not (has_bf16(best_level())):
         raise UsageError(
-            "weights='bfloat16': this CPU has no bfloat16 products", remedy="use float32 or int8"
+            "precision='bfloat16': this CPU has no bfloat16 products", remedy="use float32 or int8"
         )
     return precision
 

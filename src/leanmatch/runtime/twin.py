@@ -90,4 +90,4 @@ def native_twin(model: Any) -> Encoder:
         with quiet_bars():
             model.save_pretrained(str(folder), create_model_card=False)
         rewrite_to_legacy(folder, list(model))
-        return load_native(folder, name="model in memory", weights="float32")
+        return load_native(folder, name="model in memory", precision="float32")

@@ -220,7 +220,7 @@ class Identified:
         model = engine.catalogue.manifest.model
         self.name, self.fingerprint = model.name, model.fingerprint
         self.tokenizer_fingerprint, self.dimension = model.tokenizer, model.dimension
-        self.weights = str(getattr(engine.encoder, "weights", ""))
+        self.precision = str(getattr(engine.encoder, "precision", ""))
         self.prompts = getattr(engine.encoder, "prompts", None)
         self.roles_differ = True  # only documents are asked for
         self._engine = engine

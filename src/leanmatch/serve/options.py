@@ -65,7 +65,7 @@ class ServeOptions:
         host, port: where it listens.
         workers: processes; each holds the model and the catalogue, so one is best for batching.
         threads: of encoding in each process; None for the runtime's own choice.
-        weights: precision in which the runtime encodes queries, see :func:`leanmatch.load`; None for the one
+        precision: in which the runtime encodes queries, see :func:`leanmatch.load`; None for the one
             that the items were encoded in. Another one goes with no ``write_keys``.
         query_prompt: what goes before queries; None for the prompt that the catalogue recorded.
         prompt_name: one of the model's named prompts for queries, in place of ``query_prompt``.
@@ -82,7 +82,7 @@ class ServeOptions:
     port: int = 8080
     workers: int = 1
     threads: int | None = None
-    weights: str | None = None
+    precision: str | None = None
     query_prompt: str | None = None
     prompt_name: str | None = None
     api_keys: tuple[str, ...] = ()
@@ -97,8 +97,8 @@ class ServeOptions:
             raise UsageError(f"port is {self.port}", remedy="give 0 to 65535")
         if self.workers < 1 or (self.threads is not None and self.threads < 1):
             raise UsageError(f"workers {self.workers}, threads {self.threads}", remedy="give 1 or more")
-        if self.weights is not None and self.weights not in PRECISIONS:
-            raise UsageError(f"weights is {self.weights!r}", remedy=f"one of: {', '.join(PRECISIONS)}")
+        if self.precision is not None and self.precision not in PRECISIONS:
+            raise UsageError(f"precision is {self.precision!r}", remedy=f"one of: {', '.join(PRECISIONS)}")
         if not 0.01 <= self.poll_seconds < math.inf:
             raise UsageError(f"poll_seconds is {self.poll_seconds}", remedy="give 0.01 or more")
         for key in (*self.api_keys, *self.write_keys):

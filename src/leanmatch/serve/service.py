@@ -327,14 +327,14 @@ class Service:
             ModelError: see :func:`encoder_for`; or another precision than the items', with a write key.
         """
         queries = PromptOptions(query=self.options.query_prompt, name=self.options.prompt_name)
-        encoder = encoder_for(manifest, model, weights=self.options.weights, queries=queries)
-        found, items = str(getattr(encoder, "weights", "")), manifest.model
+        encoder = encoder_for(manifest, model, precision=self.options.precision, queries=queries)
+        found, items = str(getattr(encoder, "precision", "")), manifest.model
         if not items.goes_with(replace(items, weights=found)):
             said = f"queries are encoded in {found}, the catalogue's items were in {items.weights}"
             if self.options.write_keys:
                 raise ModelError(
                     f"{said}: items that come over HTTP would not match the others",
-                    remedy="leave out --weights, or --write-key",
+                    remedy="leave out --precision, or --write-key",
                 )
             log.warning(json.dumps({"event": "precision", "message": said}))
         return encoder

@@ -51,7 +51,7 @@ def _stock(model: str) -> Callable[[Sequence[str]], Any]:
 def _own(model: str) -> Callable[[Sequence[str]], Any]:
     from leanmatch.runtime import load
 
-    return load(model, fallback=False).encode
+    return load(model, runtime="native").encode
 
 
 ENGINES = {STOCK: _stock, OWN: _own}

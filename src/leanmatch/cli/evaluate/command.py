@@ -139,7 +139,7 @@ def _load(
         from leanmatch.runtime import load
 
         say(f"loading {model}")
-        encoder = with_prompts(load(model, fallback=False), prompts)
+        encoder = with_prompts(load(model, runtime="native"), prompts)
     else:
         encoder = load_any(model, device, prompts)
     if words := prompts_in_words(encoder):

@@ -23,7 +23,7 @@ from leanmatch.cli.index.options import (
     ModelOption,
     OutputOption,
     OverwriteOption,
-    WeightsOption,
+    PrecisionOption,
 )
 from leanmatch.cli.index.reading import Reading
 from leanmatch.cli.prompts import DocumentPromptOption, PromptNameOption, QueryPromptOption, prompt_options
@@ -64,7 +64,7 @@ def build(
     delimiter: DelimiterOption = None,
     on_error: OnErrorOption = "raise",
     overwrite: OverwriteOption = False,
-    weights: WeightsOption = None,
+    precision: PrecisionOption = None,
     device: DeviceOption = "auto",
     query_prompt: QueryPromptOption = None,
     document_prompt: DocumentPromptOption = None,
@@ -75,7 +75,7 @@ def build(
     with reported_errors(), write_options(kind) as options:
         reading = Reading(id_column, text_columns, on_error, delimiter)
         prompts = prompt_options(query_prompt, document_prompt, prompt_name)
-        encoding = Encoding(model, device, weights, prompts)
+        encoding = Encoding(model, device, precision, prompts)
         change = operations.build(items, output, encoding, reading, options, overwrite=overwrite)
         show(change, output, reading, as_json)
 
@@ -89,14 +89,14 @@ def add(
     text_columns: TextColumnsOption = None,
     delimiter: DelimiterOption = None,
     on_error: OnErrorOption = "raise",
-    weights: WeightsOption = None,
+    precision: PrecisionOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Add items, and replace those whose id is there. Only new texts are encoded."""
     with reported_errors(), write_options() as options:
         reading = Reading(id_column, text_columns, on_error, delimiter)
-        encoding = Encoding(model, device, weights)
+        encoding = Encoding(model, device, precision)
         change = operations.change(items, catalogue, encoding, reading, options, patch=False)
         show(change, catalogue, reading, as_json)
 
@@ -110,14 +110,14 @@ def update(
     text_columns: TextColumnsOption = None,
     delimiter: DelimiterOption = None,
     on_error: OnErrorOption = "raise",
-    weights: WeightsOption = None,
+    precision: PrecisionOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Change items that are there. Columns that the file lacks keep their values, the text included."""
     with reported_errors(), write_options() as options:
         reading = Reading(id_column, text_columns, on_error, delimiter)
-        encoding = Encoding(model, device, weights)
+        encoding = Encoding(model, device, precision)
         change = operations.change(items, catalogue, encoding, reading, options, patch=True)
         show(change, catalogue, reading, as_json)
 
@@ -144,7 +144,7 @@ def rebuild(
         str | None, typer.Argument(help="Model folder or name; the catalogue's own by default.")
     ] = None,
     kind: KindOption = None,
-    weights: WeightsOption = None,
+    precision: PrecisionOption = None,
     device: DeviceOption = "auto",
     query_prompt: QueryPromptOption = None,
     document_prompt: DocumentPromptOption = None,
@@ -154,7 +154,7 @@ def rebuild(
     """Encode the catalogue's own items with MODEL, and make its search index anew."""
     with reported_errors(), write_options(kind) as options:
         prompts = prompt_options(query_prompt, document_prompt, prompt_name)
-        change = operations.rebuild(catalogue, Encoding(model, device, weights, prompts), options)
+        change = operations.rebuild(catalogue, Encoding(model, device, precision, prompts), options)
         show(change, catalogue, Reading(None, None, "raise"), as_json)
 
 
@@ -165,14 +165,14 @@ def reference(
     model: ModelOption = None,
     delimiter: DelimiterOption = None,
     on_error: OnErrorOption = "raise",
-    weights: WeightsOption = None,
+    precision: PrecisionOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Give the drift monitor the texts that live queries are compared with."""
     with reported_errors():
         reading = Reading(None, None, on_error, delimiter)
-        made = operations.reference(pairs, catalogue, Encoding(model, device, weights), reading)
+        made = operations.reference(pairs, catalogue, Encoding(model, device, precision), reading)
         show(made, catalogue, reading, as_json)
 
 

@@ -11,7 +11,7 @@ from leanmatch.cli.common import reported_errors, say
 from leanmatch.cli.data.command import DelimiterOption, IdColumnOption, OnErrorOption, TextColumnsOption
 from leanmatch.cli.index import operations
 from leanmatch.cli.index.operations import Encoding, show, write_options
-from leanmatch.cli.index.options import DeviceOption, JsonOption, KindOption, OverwriteOption, WeightsOption
+from leanmatch.cli.index.options import DeviceOption, JsonOption, KindOption, OverwriteOption, PrecisionOption
 from leanmatch.cli.index.reading import Reading
 from leanmatch.errors import UsageError
 
@@ -54,7 +54,7 @@ def old_spelling(
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
     device: DeviceOption = "auto",
-    weights: WeightsOption = None,
+    precision: PrecisionOption = None,
 ) -> None:
     """The spelling of versions before 0.2: one command with a flag a mode."""
     with reported_errors():
@@ -70,7 +70,7 @@ def old_spelling(
         file = add or update or delete or reference
         _notice(mode, output, model, items or file)
         reading = Reading(id_column, text_columns, on_error, delimiter)
-        encoding = Encoding(model, device, weights)
+        encoding = Encoding(model, device, precision)
         with write_options(kind) as options:
             if mode == "check":
                 show(operations.check(output), output, reading, as_json)

@@ -25,18 +25,18 @@ class Encoding:
 
     model: str | None
     device: str = "auto"
-    weights: str | None = None
+    precision: str | None = None
     prompts: PromptOptions | None = None
 
     def open(self, manifest: Manifest) -> Any:
         """The encoder that a catalogue was made with, from ``model`` where that names another place."""
         from leanmatch.index import open_encoder
-        from leanmatch.index.encoders import encoder_for, own_weights, with_catalogue_prompts
+        from leanmatch.index.encoders import encoder_for, own_precision, with_catalogue_prompts
 
         if self.model is None:
-            return encoder_for(manifest, None, device=self.device, weights=self.weights)
-        weights = self.weights or own_weights(manifest, self.device)
-        encoder = open_encoder(self.model, device=self.device, weights=weights)
+            return encoder_for(manifest, None, device=self.device, precision=self.precision)
+        precision = self.precision or own_precision(manifest, self.device)
+        encoder = open_encoder(self.model, device=self.device, precision=precision)
         return with_catalogue_prompts(encoder, manifest.model)
 
     def open_anew(self, manifest: Manifest | None = None) -> Any:
@@ -45,16 +45,16 @@ class Encoding:
         Without a choice, the same model keeps the prompts that the catalogue recorded.
         """
         from leanmatch.index import open_encoder
-        from leanmatch.index.encoders import own_weights, with_catalogue_prompts
+        from leanmatch.index.encoders import own_precision, with_catalogue_prompts
         from leanmatch.index.identity import identity_of, known_as
 
         recorded = manifest is not None and manifest.model.document_prompt is not None
-        own = "stored" if manifest is None else own_weights(manifest, self.device)
+        own = "stored" if manifest is None else own_precision(manifest, self.device)
         if self.model is None and manifest is not None and recorded:
             encoder = self.open(manifest)
         else:
             name = manifest.model.name if self.model is None and manifest is not None else str(self.model)
-            encoder = open_encoder(name, device=self.device, weights=self.weights or own)
+            encoder = open_encoder(name, device=self.device, precision=self.precision or own)
         if self.prompts:
             return with_prompts(encoder, self.prompts)
         if manifest is None or not recorded:
@@ -124,7 +124,7 @@ def reference(file: Path, folder: Path, encoding: Encoding, reading: Reading) ->
     from leanmatch.index.encoders import encoder_for
 
     encoder = encoder_for(
-        read_manifest(folder), encoding.model, device=encoding.device, weights=encoding.weights
+        read_manifest(folder), encoding.model, device=encoding.device, precision=encoding.precision
     )
     return _referenced(folder, file, reading, encoder)
 

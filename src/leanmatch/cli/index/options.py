@@ -22,10 +22,10 @@ ModelOption = Annotated[
     str | None, typer.Option("--model", help="The model's folder, where it has moved.", show_default=False)
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda, where torch encodes.")]
-WeightsOption = Annotated[
+PrecisionOption = Annotated[
     str | None,
     typer.Option(
-        "--weights",
+        "--precision",
         help="Precision of encoding: stored (a new catalogue's default), float32, bfloat16 or int8; "
         "changes keep the catalogue's.",
     ),

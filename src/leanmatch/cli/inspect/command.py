@@ -61,7 +61,7 @@ def _show_runtime(model: Path, as_json: bool) -> None:
         print_json(
             {
                 "model": str(model),
-                "weights": encoder.weights,
+                "precision": encoder.precision,
                 "bytes": encoder.bytes,
                 "layers": runtime_choices(encoder),
             }

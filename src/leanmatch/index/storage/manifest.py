@@ -54,7 +54,7 @@ class ModelIdentity:
 
     @property
     def precision(self) -> str:
-        """What ``weights=`` of :func:`leanmatch.load` gives these vectors again."""
+        """What ``precision=`` of :func:`leanmatch.load` gives these vectors again."""
         return {"": "stored", "compressed": "stored", "torch": "float32"}.get(self.weights, self.weights)
 
     def same_vectors(self, other: ModelIdentity) -> bool:

@@ -133,8 +133,8 @@ class Transaction:
             raise ModelError(
                 f"the catalogue's items were encoded in {manifest.model.weights}, not in {identity.weights}: "
                 "their vectors do not mix",
-                remedy="leave --weights and --device out to use the catalogue's own, or encode all items "
-                "anew: leanmatch index rebuild CATALOGUE --weights PRECISION",
+                remedy="leave --precision and --device out to use the catalogue's own, or encode all items "
+                "anew: leanmatch index rebuild CATALOGUE --precision PRECISION",
             )
         return manifest
 
