@@ -94,7 +94,7 @@ def test_changes_keep_the_precision_and_others_are_refused(model, folder, tmp_pa
     for more in ([], [model]):
         refused = run(*more, "--add", tmp_path / "more.jsonl", "-o", folder, "--weights", "float32")
         assert refused.exit_code == 1 and "encoded in int8, not in float32" in refused.stderr
-        assert "leave --weights" in " ".join(refused.stderr.split())
+        assert "leave --precision" in " ".join(refused.stderr.split())
     for more in ([], [model]):
         done = run(*more, "--add", tmp_path / "more.jsonl", "-o", folder)
         assert done.exit_code == 0, done.output
@@ -109,11 +109,11 @@ def test_changes_keep_the_precision_and_others_are_refused(model, folder, tmp_pa
 
 def test_another_precision_of_queries_is_said_and_goes_with_no_writing(folder, caplog):
     with caplog.at_level(logging.WARNING, "leanmatch.serve"):
-        client = served(folder, weights="float32")
+        client = served(folder, precision="float32")
     assert "queries are encoded in float32, the catalogue's items were in int8" in caplog.text
     assert client.get("/health").status_code == 200
     client.__exit__(None, None, None)
-    client = served(folder, weights="float32", write_keys=("write-key-1",))
+    client = served(folder, precision="float32", write_keys=("write-key-1",))
     assert client.get("/health").status_code == 503
     assert "items that come over HTTP would not match" in client.get("/health").text
     client.__exit__(None, None, None)
@@ -123,24 +123,24 @@ def test_precisions_of_old_and_other_encoders(tmp_path):
     """Not recorded goes with anything, but is never taken for a known one."""
 
     class Precise(HashEncoder):
-        weights = "int8"
+        precision = "int8"
 
     create_catalogue(tmp_path / "c", items_of_shop(3), HashEncoder())
     assert read_manifest(tmp_path / "c").model.precision == "stored"
     assert upsert_items(tmp_path / "c", items_of_shop(1, start=7), Precise()).added == 1
     assert rebuild_catalogue(tmp_path / "c", Precise()).encoded == 4
     assert read_manifest(tmp_path / "c").model.weights == "int8"
-    Precise.weights = "torch"
+    Precise.precision = "torch"
     with pytest.raises(ModelError, match="encoded in int8, not in torch"):
         upsert_items(tmp_path / "c", items_of_shop(1, start=8), Precise())
     rebuild_catalogue(tmp_path / "c", Precise())
     assert read_manifest(tmp_path / "c").model.precision == "float32"
-    Precise.weights = "float32"  # the same arithmetic
+    Precise.precision = "float32"  # the same arithmetic
     assert upsert_items(tmp_path / "c", items_of_shop(1, start=8), Precise()).added == 1
 
 
 def test_texts_that_the_model_cuts_are_counted(model, folder):
-    encoder = leanmatch.load(model, weights="int8")
+    encoder = leanmatch.load(model, precision="int8")
     long = "the " * 200
     counts = encoder.count_tokens([long, "usb dock"])
     assert counts.truncated == 1 and counts.lost > 100  # else nothing could be told from this test

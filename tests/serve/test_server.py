@@ -411,7 +411,7 @@ def test_the_page_asks_nobody_else(client):
     [
         ({"port": 70000}, "port is 70000"),
         ({"workers": 0}, "workers 0"),
-        ({"weights": "int3"}, "weights is 'int3'"),
+        ({"precision": "int3"}, "precision is 'int3'"),
         ({"api_keys": ("short",)}, "fewer than 8"),
         ({"api_keys": (" long enough",)}, "white space"),
         ({"write_keys": ("long\nenough",)}, "no header can carry"),
