@@ -96,7 +96,7 @@ def test_lower_precisions(tiny, weights: str, bar: float) -> None:
         assert weights == "bfloat16" and "no bfloat16" in str(error)
         pytest.skip("no bfloat16 on this CPU")
     found, wanted = encoder.encode(TEXTS, normalize=False), expected(model, TEXTS)
-    assert encoder.weights == weights
+    assert encoder.precision == weights
     # where float32 is faster than bfloat16 (a tiny model; CPUs whose bfloat16 products are slow) it runs
     lower = any(choice.path in ROUNDED for choice in encoder.choices)
     lower |= weights == "int8"  # its embeddings are rounded whatever the layers do
