@@ -291,6 +291,18 @@ def test_the_verdict_takes_a_sample_of_many_rows(base, pairs, tmp_path, monkeypa
     assert "testing on 20 held-out rows (a random sample of " in result.stderr
 
 
+def test_a_test_that_cannot_be_done_leaves_the_saved_model(base, pairs, tmp_path):
+    result = train(base, pairs, tmp_path / "model", "--test-fraction", "0", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["test"] is None and (tmp_path / "model").is_dir()
+    assert "no test against the base: " in result.stderr and "has no test rows" in result.stderr
+    command = result.stderr.rstrip().splitlines()[-1].removeprefix("next: leanmatch ").split()
+    assert command[:2] == ["diagnose", str(tmp_path / "model")]
+    command[-1] = str(tmp_path / "report.html")
+    again = CliRunner().invoke(app, [*command, "--minutes", "0.02", "--device", "cpu"])
+    assert again.exit_code == 0, again.output
+
+
 def test_time_is_told_before_training(base, pairs, tmp_path):
     result = train(base, pairs, tmp_path / "model", "--hold-out", "category=toys")
     assert result.exit_code == 0, result.output

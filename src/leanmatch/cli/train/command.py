@@ -190,7 +190,7 @@ def run(request: TrainRequest) -> dict[str, Any] | None:
     if not first:
         return None
     summary = _save(result, matcher, options, split, table, output, request.overwrite, say)
-    say(next_command(output, request.data))
+    say(next_command(output, request.data, tested=summary["test"] is not None))
     return summary
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leanmatch.cli.matchers import load_any
-from leanmatch.errors import DataError
+from leanmatch.errors import LeanmatchError
 
 if TYPE_CHECKING:
     from leanmatch.data import PairTable
@@ -65,7 +65,7 @@ def held_out_verdict(
             name=output.name,
             against_name="base",
         )
-    except DataError as error:
+    except LeanmatchError as error:  # the model is saved: that it could not be tested does not undo it
         say(f"no test against the base: {error.problem}")
         return None
 
@@ -93,6 +93,8 @@ def show_verdict(evaluation: Evaluation, result: Any, say: Callable[[str], None]
         say(line)
 
 
-def next_command(output: Path, data: Path) -> str:
-    """What to type next: the diagnosis of the model, or making a page of it."""
-    return f"next: {shlex.join(['leanmatch', 'diagnose', str(output), str(data), '-o', 'report.html'])}"
+def next_command(output: Path, data: Path, *, tested: bool) -> str:
+    """What to type next: the diagnosis, on validation rows where there are no test rows."""
+    rows = [] if tested else ["--split", "valid"]
+    words = ["leanmatch", "diagnose", str(output), str(data), *rows, "-o", "report.html"]
+    return f"next: {shlex.join(words)}"
