@@ -75,7 +75,7 @@ def test_folder_refuses_to_overwrite_unless_told(tmp_path: Path) -> None:
     target.mkdir()
     with atomic_folder(target) as partial:  # an empty folder is no loss
         (partial / "a").write_text("1")
-    with pytest.raises(LeanmatchError, match=r"model exists already\n.*--overwrite"), atomic_folder(target):
+    with pytest.raises(LeanmatchError, match=r"exists already\n.*overwrite=True"), atomic_folder(target):
         pass
     with atomic_folder(target, overwrite=True) as partial:
         (partial / "b").write_text("2")

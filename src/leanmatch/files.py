@@ -67,7 +67,11 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
     """
     target = Path(path)
     if target.exists() and not overwrite and (not target.is_dir() or any(target.iterdir())):
-        raise LeanmatchError(f"{target} exists already", remedy="name another folder or pass --overwrite")
+        raise LeanmatchError(
+            f"{target} exists already",
+            remedy="name another folder or pass overwrite=True",
+            command="name another folder or pass --overwrite",
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".partial-", suffix="-" + target.name, dir=target.parent))
     try:

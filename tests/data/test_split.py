@@ -197,7 +197,7 @@ def test_positives_of_a_catalogue_may_be_shared() -> None:
     table = PairTable.from_columns(columns)
     with pytest.raises(DataError, match="all 10 training rows share texts"):
         split_pairs(table, SplitOptions(shared_positives=False, valid_fraction=0.1))
-    with pytest.raises(DataError, match="--shared-positives"):
+    with pytest.raises(DataError, match="shared_positives=True"):
         split_pairs(table, SplitOptions(valid_fraction=0.0))
     assert len(split_pairs(table, SplitOptions(shared_positives=True, valid_fraction=0.0)).train) == 10
     corpus = ItemTable.from_columns(["1"], ["item"])

@@ -142,7 +142,7 @@ def test_another_model_is_refused_and_rebuild_takes_it(folder, encoder):
     before = state_of(Catalogue.open(folder))
     with pytest.raises(ModelError, match="their vectors do not mix") as caught:
         upsert_items(folder, items_of_shop(1), other)
-    assert "index rebuild" in caught.value.remedy and state_of(Catalogue.open(folder)) == before
+    assert "index rebuild" in caught.value.command and state_of(Catalogue.open(folder)) == before
     delete_items(folder, ["i0"])
     change = rebuild_catalogue(folder, other)
     assert change.encoded == 19 and change.items == 19

@@ -160,7 +160,7 @@ def test_an_older_catalogue_does_not_say_and_is_refused(encoders, folder, tmp_pa
     (target / "manifest.json").write_text(json.dumps(content))
     with pytest.raises(ModelError, match="does not say with which prompt") as refused:
         encoder_for(read_manifest(target), str(folder / "prompted"))
-    assert "--rebuild" in refused.value.remedy
+    assert "index rebuild" in refused.value.command
 
 
 def test_the_server_encodes_and_explains_by_role(encoders, tmp_path):

@@ -376,7 +376,7 @@ class TestWorkFolder:
     def test_a_spoilt_record(self, tmp_path):
         WorkFolder(tmp_path / "w", {})
         (tmp_path / "w" / "run.json").write_text("{")
-        with pytest.raises(LeanmatchError, match="--no-resume"):
+        with pytest.raises(LeanmatchError, match="resume=False"):
             WorkFolder(tmp_path / "w", {})
 
     def test_half_written_checkpoints_are_dropped(self, tmp_path):

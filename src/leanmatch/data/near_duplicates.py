@@ -74,7 +74,8 @@ def near_pairs(texts: Sequence[str], threshold: float = THRESHOLD) -> NDArray[np
         if total > MAX_PAIRS:
             raise DataError(
                 f"more than {MAX_PAIRS:,} pairs of the {len(texts):,} distinct texts are near-duplicates",
-                remedy="the texts come from a template; compare whole texts only: --no-near-duplicates",
+                remedy="the texts come from a template; compare whole texts only: near_duplicates=False",
+                command="the texts come from a template; compare whole texts only: --no-near-duplicates",
             )
     pairs = np.concatenate(found)
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]

@@ -65,9 +65,7 @@ class Problems:
 
     def __init__(self, path: object, on_error: OnError) -> None:
         if on_error not in get_args(OnError):
-            raise UsageError(
-                f"on_error is {on_error!r}", remedy=f"one of: {', '.join(get_args(OnError))} (--on-error)"
-            )
+            raise UsageError(f"on_error is {on_error!r}", remedy=f"one of: {', '.join(get_args(OnError))}")
         self.path, self.on_error = path, on_error
         self.skipped: list[SkippedRow] = []
 

@@ -124,7 +124,11 @@ def check_target(folder: str | Path, *, overwrite: bool = False) -> None:
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not overwrite:
-        raise LeanmatchError(f"{target} exists already", remedy="name another folder or pass --overwrite")
+        raise LeanmatchError(
+            f"{target} exists already",
+            remedy="name another folder or pass overwrite=True",
+            command="name another folder or pass --overwrite",
+        )
     if not is_model_folder(target):
         raise ModelError(f"{target} exists and is not a saved model", remedy="name another folder")
 

@@ -50,7 +50,8 @@ def with_catalogue_prompts(encoder: Any, model: ModelIdentity, queries: PromptOp
         raise ModelError(
             f"the catalogue does not say with which prompt its items were encoded, and {encoder.name} has "
             f"prompts: {', '.join(name for name, text in encoder.prompts.named.items() if text)}",
-            remedy="encode all items anew: leanmatch index MODEL -o CATALOGUE --rebuild",
+            remedy="encode all items anew: rebuild_catalogue",
+            command="encode all items anew: leanmatch index rebuild CATALOGUE MODEL",
         )
     query = encoder.prompts.overridden(queries).query if queries else model.query_prompt
     encoder.set_prompts(PromptOptions(query=query, document=model.document_prompt))
@@ -93,14 +94,16 @@ def encoder_for(
     except ModelError as error:
         raise ModelError(
             f"the catalogue's model cannot be opened: {error.problem}",
-            remedy="name its folder with --model" if model is None else error.remedy,
+            remedy="name its folder" if model is None else error.remedy,
+            command="name its folder with --model" if model is None else error.command,
         ) from error
     found = known_as(identity_of(encoder), encoder, manifest.model)
     if found.fingerprint != manifest.model.fingerprint:
         raise ModelError(
             f"the catalogue was made with the model {manifest.model.name} "
             f"({manifest.model.fingerprint[:12]}...), and {named} is not it ({found.fingerprint[:12]}...)",
-            remedy="name the right folder with --model, or encode all items anew: "
+            remedy="name the right folder, or encode all items anew: rebuild_catalogue",
+            command="name the right folder with --model, or encode all items anew: "
             "leanmatch index rebuild CATALOGUE MODEL",
         )
     return with_catalogue_prompts(encoder, manifest.model, queries)

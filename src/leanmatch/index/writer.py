@@ -183,7 +183,8 @@ def _check_target(folder: Path, overwrite: bool) -> None:
         if not overwrite:
             raise UsageError(
                 f"{folder} holds a catalogue already",
-                remedy="change it with leanmatch index add, update, delete or rebuild, or pass --overwrite",
+                remedy="change it (upsert_items, delete_items, rebuild_catalogue), or pass overwrite=True",
+                command="change it with leanmatch index add, update, delete or rebuild, or pass --overwrite",
             )
     elif not all(name in {STAGING, LOCK} or is_ours(name) for name in names):
         raise UsageError(f"{folder} holds other files", remedy="name a new folder")

@@ -163,7 +163,8 @@ class _Worker:
                 raise DataError(
                     problem,
                     path=self.source or None,
-                    remedy="give rows with label 1, or choose other rows (--split) or another --hold-out",
+                    remedy="give rows with label 1, or choose other rows (split) or another hold_out",
+                    command="give rows with label 1, or choose other rows (--split) or another --hold-out",
                 )
             notes.append(f"{problem}; left out")
             return SliceResult(part.name, part.kind, len(part.rows), 0, 0, 0, {})

@@ -39,7 +39,8 @@ class PromptOptions:
         if self.name is not None and (self.query is not None or self.document is not None):
             raise UsageError(
                 f"the prompt name {self.name!r} and the text of a prompt exclude one another",
-                remedy="give --prompt-name, or --query-prompt and --document-prompt",
+                remedy="give name, or query and document",
+                command="give --prompt-name, or --query-prompt and --document-prompt",
             )
 
     def __bool__(self) -> bool:

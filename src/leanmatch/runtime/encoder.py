@@ -226,7 +226,8 @@ class Encoder:
             raise UsageError(
                 f"the prompt {prompt!r} goes to a model with include_prompt = false in its pooling, and "
                 "the native runtime cannot leave the prompt out",
-                remedy='encode with sentence-transformers: load(..., runtime="torch"), or --device cpu',
+                remedy='encode with sentence-transformers: load(..., runtime="torch")',
+                command="encode with sentence-transformers: --device cpu",
             )
         return prompt
 

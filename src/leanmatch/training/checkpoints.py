@@ -66,7 +66,9 @@ class WorkFolder:
                 known, before = there["fingerprint"], there["identity"]
             except (ValueError, KeyError, TypeError) as error:
                 raise LeanmatchError(
-                    f"{record} cannot be read ({error})", remedy="start anew with --no-resume"
+                    f"{record} cannot be read ({error})",
+                    remedy="start anew with resume=False",
+                    command="start anew with --no-resume",
                 ) from error
             if known != fingerprint and not self._holds_work():
                 self._clear()  # it failed or was stopped before there was anything to lose
@@ -74,7 +76,8 @@ class WorkFolder:
                 raise LeanmatchError(
                     f"{self.path} holds an unfinished run with other settings: "
                     f"{_difference(before, identity)}",
-                    remedy="repeat that command to finish it, name another output, or use --no-resume",
+                    remedy="repeat that run to finish it, name another folder, or pass resume=False",
+                    command="repeat that command to finish it, name another output, or use --no-resume",
                 )
             else:
                 self.resumed = True

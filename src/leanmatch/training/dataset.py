@@ -31,7 +31,8 @@ def training_dataset(table: PairTable, options: TrainOptions, base_model: Any) -
         raise DataError(
             f"{len(relevant)} training pairs with label 1 are too few",
             path=table.source,
-            remedy="check the split, --hold-out and the label column",
+            remedy="check the split, hold_out and the label column",
+            command="check the split, --hold-out and the label column",
         )
     anchors, positives = relevant.anchors, relevant.positives
     columns = {"anchor": anchors, "positive": positives}

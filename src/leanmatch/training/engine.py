@@ -166,7 +166,8 @@ def total_steps(rows: int, schedule: ScheduleOptions, processes: int = 1, repeat
         raise UsageError(
             f"{rows} training pairs are fewer than a batch of {schedule.batch_size} for each of {processes} "
             "processes",
-            remedy=f"use one process, or batches of at most {rows // processes} (--batch-size)",
+            remedy=f"use one process, or a batch_size of at most {rows // processes}",
+            command=f"use one process, or a --batch-size of at most {rows // processes}",
         )
     if schedule.max_steps is not None:
         return schedule.max_steps
@@ -180,7 +181,8 @@ def _check_full_batches(dataset: Dataset, batch_size: int, processes: int) -> No
         raise DataError(
             f"column {column!r} of the training pairs has {distinct:,} distinct texts, and each of "
             f"{processes} processes needs full batches of {batch_size} pairs without a repeated text",
-            remedy=f"use one process, or batches of at most {max(2, distinct // 2)} (--batch-size)",
+            remedy=f"use one process, or a batch_size of at most {max(2, distinct // 2)}",
+            command=f"use one process, or a --batch-size of at most {max(2, distinct // 2)}",
         )
 
 
@@ -190,7 +192,8 @@ def _check_steps(made: int, promised: int, *, stopped_early: bool) -> None:
         raise ModelError(
             f"training made {made:,} of {promised:,} steps: the pairs give too few batches without a "
             "repeated text",
-            remedy="use smaller batches (--batch-size), or one process in place of torchrun",
+            remedy="use smaller batches (batch_size), or one process in place of torchrun",
+            command="use smaller batches (--batch-size), or one process in place of torchrun",
         )
 
 

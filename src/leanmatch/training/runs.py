@@ -116,7 +116,8 @@ class Runs:
             if schedule.minutes is not None:
                 raise UsageError(
                     "minutes needs one process: several would measure different steps",
-                    remedy="give --max-steps under torchrun",
+                    remedy="give max_steps under torchrun",
+                    command="give --max-steps under torchrun",
                 )
             return options
         steps = total_steps(len(self.dataset), schedule, 1, most_repeated(self.dataset))
@@ -172,7 +173,8 @@ def _check_finite(state: dict[str, Tensor], stage: str) -> None:
         if value.is_floating_point() and not bool(value.isfinite().all()):
             raise ModelError(
                 f"training {stage} diverged: {name} holds values that are not finite",
-                remedy="lower the learning rate (--lr) and start anew with --no-resume",
+                remedy="lower the learning rate (lr) and start anew with resume=False",
+                command="lower the learning rate (--lr) and start anew with --no-resume",
             )
 
 

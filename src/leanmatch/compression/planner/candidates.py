@@ -142,7 +142,8 @@ def groups_of(model: Any, spec: CompressionSpec, method: str) -> list[Group]:
         if not candidates:
             raise ModelError(
                 f"no way to compress {name} ({shape[0]} x {shape[1]}) fits it",
-                remedy="leave it out with --spec",
+                remedy="leave it out of the specification (spec)",
+                command="leave it out with --spec",
             )
         groups.append(Group(names, shape, table, tuple(candidates)))
     return groups

@@ -26,7 +26,11 @@ def raw_batches(path: Path, batch_rows: int = BATCH_ROWS, delimiter: str | None 
     kind = format_of(path)
     require_file(path)
     if delimiter is not None and kind not in {"csv", "tsv"}:
-        raise UsageError(f"a delimiter is named for {path}, which is {kind}", remedy="leave --delimiter out")
+        raise UsageError(
+            f"a delimiter is named for {path}, which is {kind}",
+            remedy="leave delimiter out",
+            command="leave --delimiter out",
+        )
     if kind == "parquet":
         from leanmatch.data.readers.parquet import read_parquet  # needs the extra data
 

@@ -112,7 +112,11 @@ def _batches(path: Path, delimiter: str | None) -> Iterator[RawBatch]:
     if format_of(path) != "jsonl":
         return raw_batches(path, delimiter=delimiter)
     if delimiter is not None:
-        raise UsageError(f"a delimiter is named for {path}, which is jsonl", remedy="leave --delimiter out")
+        raise UsageError(
+            f"a delimiter is named for {path}, which is jsonl",
+            remedy="leave delimiter out",
+            command="leave --delimiter out",
+        )
     require_file(path)
     return read_jsonl(path, batch_rows=BATCH_ROWS, absent=ABSENT)
 

@@ -68,7 +68,8 @@ def split_from_json(table: PairTable, document: JsonValue, *, name: str = "the m
             f"fingerprint "
             f"{str(document.get('fingerprint'))[:12]}...), not for {table.source or 'this table'!r} "
             f"({len(table)} rows, fingerprint {fingerprint[:12]}...)",
-            remedy="give the same data with the same --column names, or split again",
+            remedy="give the same data, read with the same columns, or split again",
+            command="give the same data with the same --column names, or split again",
         )
     try:
         options = SplitOptions(**document["options"])

@@ -47,7 +47,8 @@ class SplitOptions:
             except ValueError as error:
                 raise UsageError(
                     f"after is {self.after!r}: {error}",
-                    remedy="an ISO 8601 date such as 2021-06-01 (--after)",
+                    remedy="an ISO 8601 date, e.g. after='2021-06-01'",
+                    command="an ISO 8601 date, e.g. --after 2021-06-01",
                 ) from None
         for name in ("valid_fraction", "test_fraction"):
             value = getattr(self, name)
@@ -61,11 +62,13 @@ class SplitOptions:
                 remedy="their sum must be below 1",
             )
         if self.leakage not in get_args(Leakage):
-            raise UsageError(
-                f"leakage is {self.leakage!r}", remedy=f"one of: {', '.join(get_args(Leakage))} (--leakage)"
-            )
+            raise UsageError(f"leakage is {self.leakage!r}", remedy=f"one of: {', '.join(get_args(Leakage))}")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise UsageError(f"seed is {self.seed!r}", remedy="a whole number from 0 (--seed)")
+            raise UsageError(
+                f"seed is {self.seed!r}",
+                remedy="a whole number from 0",
+                command="a whole number from 0: --seed 0",
+            )
 
     def to_json(self) -> JsonValue:
         """As a JSON object."""
@@ -86,7 +89,9 @@ def parse_hold_out(conditions: Iterable[str]) -> dict[str, list[str]]:
         column, equals, value = condition.partition("=")
         if not equals or not column or not value:
             raise UsageError(
-                f"hold_out is {condition!r}", remedy="COLUMN=VALUE, e.g. --hold-out category=Toys"
+                f"hold_out is {condition!r}",
+                remedy="COLUMN=VALUE, e.g. hold_out=('category=Toys',)",
+                command="COLUMN=VALUE, e.g. --hold-out category=Toys",
             )
         values.setdefault(column, []).append(value)
     return values

@@ -65,7 +65,8 @@ def split_pairs(table: PairTable, options: SplitOptions | None = None) -> Split:
         raise DataError(
             f"all {before:,} training rows share texts with the tests, so that removing them leaves nothing "
             f"to train on",
-            remedy="let parts share positives (--shared-positives) or report leakage only (--leakage report)",
+            remedy="shared_positives=True lets parts share positives, leakage='report' only reports leakage",
+            command="--shared-positives lets parts share positives, --leakage report only reports leakage",
         )
     if len(rows["train"]) < before / 2:
         notes.append(
@@ -122,7 +123,7 @@ def _held_out(table: PairTable, options: SplitOptions) -> NDArray[np.bool_]:
         if not late.any():
             raise DataError(
                 f"no row has a timestamp at or after {limit.isoformat()}",
-                remedy=f"a date up to {max(times).isoformat() if times else 'nothing'} (--after)",
+                remedy=f"a date up to {max(times).isoformat() if times else 'nothing'}",
             )
         held |= late
     return held

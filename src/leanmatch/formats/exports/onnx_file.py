@@ -46,7 +46,8 @@ def export_onnx(
     if not artifact.config:
         raise UsageError(
             "a static encoder is a table of rows and has no ONNX form here",
-            remedy="use --to sentence-transformers",
+            remedy="export to sentence-transformers instead",
+            command="use --to sentence-transformers",
         )
     model = build(artifact, "cpu")
     tokenizer = model.tokenizer if artifact.task == "matcher" else tokenizer_of(artifact)

@@ -71,7 +71,8 @@ def export_model(
         raise UsageError(
             f"{found.folder} holds a {found.architecture} ({found.task}), which sentence-transformers does "
             "not read",
-            remedy="use --to transformers or --to onnx",
+            remedy="export to transformers or to ONNX instead",
+            command="use --to transformers or --to onnx",
         )
     export: Callable[..., SavedExport] = TARGETS[target]
     return export(found, Path(folder), overwrite=overwrite, sample=sample)
@@ -96,7 +97,9 @@ def _transformers(artifact: Artifact, folder: Path, *, overwrite: bool, sample: 
     if artifact.task == "matcher":
         if not artifact.config:
             raise UsageError(
-                "a static encoder has no transformers form", remedy="use --to sentence-transformers"
+                "a static encoder has no transformers form",
+                remedy="export to sentence-transformers instead",
+                command="use --to sentence-transformers",
             )
         behind = [module.type for module in artifact.modules[1:]]
         notes = (*notes, f"transformers has no place for what follows the encoder: {', '.join(behind)}")

@@ -119,21 +119,24 @@ class Transaction:
                 f"the catalogue was made with the model {manifest.model.name} "
                 f"({manifest.model.fingerprint[:12]}...), not with {identity.name} "
                 f"({identity.fingerprint[:12]}...): their vectors do not mix",
-                remedy="name that model, or encode all items anew: leanmatch index rebuild CATALOGUE MODEL",
+                remedy="name that model, or encode all items anew: rebuild_catalogue",
+                command="name that model, or encode all items anew: leanmatch index rebuild CATALOGUE MODEL",
             )
         if not manifest.model.same_texts(identity):
             raise ModelError(
                 "the catalogue's items were encoded with the prompt "
                 f"{manifest.model.document_prompt or ''!r}, not with {identity.document_prompt or ''!r}: "
                 "their vectors do not mix",
-                remedy="leave --document-prompt and --prompt-name out to use the catalogue's own, or encode "
-                "all items anew: leanmatch index MODEL -o FOLDER --rebuild",
+                remedy="use the catalogue's own prompt, or encode all items anew: rebuild_catalogue",
+                command="leave --document-prompt and --prompt-name out to use the catalogue's own, or encode "
+                "all items anew: leanmatch index rebuild CATALOGUE MODEL",
             )
         if not manifest.model.goes_with(identity):
             raise ModelError(
                 f"the catalogue's items were encoded in {manifest.model.weights}, not in {identity.weights}: "
                 "their vectors do not mix",
-                remedy="leave --precision and --device out to use the catalogue's own, or encode all items "
+                remedy="use the catalogue's own precision, or encode all items anew: rebuild_catalogue",
+                command="leave --precision and --device out to use the catalogue's own, or encode all items "
                 "anew: leanmatch index rebuild CATALOGUE --precision PRECISION",
             )
         return manifest
