@@ -31,7 +31,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     "Size and method": ("keep", "size", "macs", "method", "spec", "allow_lower"),
     "Training": (
         *("minutes", "epochs", "max_steps", "lr", "seed", "early_stopping", "freeze_layers", "lora_rank"),
-        *("precision", "mini_batch_size", "max_length", "resume"),
+        *("mini_batch_size", "max_length", "resume"),
     ),
     "Samples": ("max_rows", "max_pairs", "budget", "shown"),
     "Changes": ("add", "update", "delete", "rebuild", "reference", "check"),
@@ -55,6 +55,7 @@ PANELS: dict[str, tuple[str, ...]] = {
 
 OTHER_PANELS = {
     ("train", "batch_size"): "Training",
+    ("train", "precision"): "Training",
     ("compress", "batch_size"): "Training",
     ("diagnose", "seed"): "Samples",
     ("diagnose", "intervention"): "Samples",
