@@ -101,6 +101,16 @@ def test_evaluate_counts_what_is_cut_off_and_takes_prompts(model, tmp_path, runt
     assert "exclude" in run(*common, "--prompt-name", "sts", "--query-prompt", "a", code=2).output
 
 
+def test_data_check_counts_what_a_model_cuts_off(model, tmp_path):
+    pairs = written(tmp_path / "pairs.csv", {"anchor": QUERIES, "positive": [*ITEMS[:4], "usb " * 20]})
+    assert "tokens" not in json.loads(run("data", "check", pairs, "--json").stdout)
+    found = json.loads(run("data", "check", pairs, "--json", "--model", model).stdout)["tokens"]
+    assert found["anchor"]["texts"] == 5 and found["anchor"]["truncated"] == 0
+    assert (found["positive"]["truncated"], found["positive"]["lost"]) == (1, 8)
+    shown = run("data", "check", pairs, "--model", model).stdout
+    assert "positive texts: 1 of 5 texts is longer than the model reads" in " ".join(shown.split())
+
+
 def test_explain_takes_prompts(model):
     scores = set()
     for options in ((), ("--query-prompt", "red ", "--document-prompt", "usb "), ("--prompt-name", "sts")):

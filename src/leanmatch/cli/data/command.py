@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leanmatch.cli.checks import check_writable
+from leanmatch.cli.checks import check_models, check_writable
 from leanmatch.cli.common import Commands, print_json, reported_errors, stdout_console
 from leanmatch.cli.help import example
 from leanmatch.cli.pairs import read_table
 from leanmatch.errors import LeanmatchError
 
 if TYPE_CHECKING:
-    from leanmatch.data import Split
+    from leanmatch.data import PairTable, Split
+    from leanmatch.models import TokenCounts
 
 app = Commands(help="Look at pairs, split them, make example data.", no_args_is_help=True)
 
@@ -60,20 +61,47 @@ def check(
     on_error: OnErrorOption = "skip",
     delimiter: DelimiterOption = None,
     near_duplicates: NearOption = True,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", help="Also count the tokens that this model would cut off.", show_default=False
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Print what is in a file of pairs: counts, duplicates, bad rows, lengths, overlap between splits."""
     with reported_errors():
         from leanmatch.data import check_pairs
 
+        check_models(model)
         table = read_table(file, column=column, on_error=on_error, delimiter=delimiter, list_skipped=False)
         report = check_pairs(table, near_duplicates=near_duplicates)
+        counts = {} if model is None else _token_counts(model, table)
         if json:
-            print_json(report.to_json())
+            tokens = {column: count.to_json() for column, count in counts.items()}
+            print_json(report.to_json() | ({"tokens": tokens} if counts else {}))
         else:
             from leanmatch.cli.data.tables import report_tables
 
             stdout_console().print(*report_tables(report), sep="\n")
+            for column, count in counts.items():
+                cut_off = count.sentence() or f"{count.tokens:,} tokens, none of them cut off"
+                stdout_console().print(f"{column} texts: {cut_off}", highlight=False, soft_wrap=True)
+
+
+def _token_counts(model: str, table: PairTable) -> dict[str, TokenCounts]:
+    """Token counts of the distinct texts of both sides, each with the model's prompt."""
+    from leanmatch.runtime import load
+
+    encoder = load(model)
+    sides = {
+        "anchor": (table.anchors, encoder.prompts.query),
+        "positive": (table.positives, encoder.prompts.document),
+    }
+    return {
+        column: encoder.count_tokens(list(dict.fromkeys(texts)), prompt=prompt)
+        for column, (texts, prompt) in sides.items()
+    }
 
 
 @app.command(epilog=example("data split pairs.csv --hold-out category=Toys -o split.json"))
