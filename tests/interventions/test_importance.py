@@ -195,12 +195,12 @@ def test_an_encoder_that_shows_its_tokens():
 
 @pytest.mark.parametrize("kind", ["bert", "static"])
 def test_the_torch_free_encoder_agrees(request, kind, tmp_path):
-    from leanmatch.runtime import Encoder, load
+    from leanmatch.runtime import NativeEncoder, load
 
     model = request.getfixturevalue(kind)
     model.save(str(tmp_path / "model"))
     native = load(tmp_path / "model")
-    assert isinstance(native, Encoder)
+    assert isinstance(native, NativeEncoder)
     pairs = ["Caf\u00e9 \U0001f680 usb cabled", "", " ".join(["dock"] * 30)], ["the usb", "red", "usb"]
     for intervention in ("delete", "mask"):
         own = importance(model, *pairs, intervention=intervention)

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from dense_sparse_layers import MODEL, let_the_runtime_find_them
 
-from leanmatch.runtime import Encoder, load, loading
+from leanmatch.runtime import NativeEncoder, load, loading
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def worst_cosine(sentences: list[str], weights: str) -> float:
     return float((exact * found).sum(axis=1).min())
 
 
-def bar(encoder: Encoder, path: str) -> float:
+def bar(encoder: NativeEncoder, path: str) -> float:
     """What the worst text may have where layers run on an integer path; skips where none does."""
     levels = {choice.level for choice in encoder.choices if choice.path == path}
     if not levels:

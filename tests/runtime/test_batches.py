@@ -9,7 +9,7 @@ from dense_sparse_layers import MODEL, let_the_runtime_find_them
 from leanmatch import native
 from leanmatch.errors import UsageError
 from leanmatch.factorization import Dense
-from leanmatch.runtime import Encoder, load
+from leanmatch.runtime import NativeEncoder, load
 from leanmatch.runtime.path_choice import Chooser
 from leanmatch.runtime.path_costs import PICOSECONDS, cost
 from leanmatch.runtime.paths import best_level, paths, prepared
@@ -23,7 +23,7 @@ KINDS = ("float32", "bfloat16", "int8", "dense-sparse", "dense-sparse bfloat16",
 
 @pytest.fixture
 def made(level: str, monkeypatch: pytest.MonkeyPatch):
-    def encoder(kind: str) -> Encoder:
+    def encoder(kind: str) -> NativeEncoder:
         sparse, _, precision = kind.partition(" ")
         if sparse == "dense-sparse":
             let_the_runtime_find_them(monkeypatch)
@@ -45,7 +45,7 @@ def count_of(level: str, kind: str) -> int:
     return MOST if kind in PLAIN and level in ("avx2", best_level()) else MOST // 10
 
 
-def texts_of(encoder: Encoder, count: int) -> list[str]:
+def texts_of(encoder: NativeEncoder, count: int) -> list[str]:
     """Texts of 1 to 4 words, as queries have; every twentieth has up to 70."""
     rng = np.random.default_rng(0)
     words = sorted(word for word in encoder.tokenizer.get_vocab() if word.isalpha())

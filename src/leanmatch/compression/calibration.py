@@ -17,6 +17,7 @@ from torch import nn
 from leanmatch.compression.decode import as_array
 from leanmatch.errors import UsageError
 from leanmatch.factorization import ErrorMetric
+from leanmatch.models.adapter import tokenize
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -153,15 +154,4 @@ def text_batches(
     ordered = sorted(texts, key=len)
     for start in range(0, len(ordered), batch_size):
         part = list(ordered[start : start + batch_size])
-        if tokenizer is not None:
-            yield dict(
-                tokenizer(part, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
-            )
-        elif hasattr(model, "encode"):
-            tokenize = model.preprocess if hasattr(model, "preprocess") else model.tokenize
-            yield dict(tokenize(part))
-        else:
-            raise UsageError(
-                f"calibration texts for a {type(model).__name__} need its tokenizer",
-                remedy="factorize(..., calibration_texts=texts, tokenizer=tokenizer)",
-            )
+        yield tokenize(model, part, tokenizer=tokenizer, max_length=max_length)

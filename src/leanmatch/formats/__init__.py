@@ -13,7 +13,6 @@ from leanmatch.formats.artifact import (
     read_artifact,
     save_compressed,
 )
-from leanmatch.formats.devices import DEVICES, resolve_device
 from leanmatch.formats.fingerprint import model_fingerprint
 from leanmatch.formats.hashing import weights_sha256
 from leanmatch.formats.model_card import model_card, rewrite_model_card
@@ -21,6 +20,7 @@ from leanmatch.formats.parity import MIN_COSINE, Parity
 from leanmatch.formats.provenance import read_provenance
 from leanmatch.formats.reader import PACKAGED_MODELS, find_model, is_model_folder, load_encoder, load_matcher
 from leanmatch.formats.writer import SavedMatcher, check_target, save_matcher
+from leanmatch.models.devices import DEVICES, resolve_device
 
 __all__ = [
     "DEVICES",

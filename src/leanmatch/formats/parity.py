@@ -85,7 +85,7 @@ def check_parity(model: SentenceTransformer, other: SentenceTransformer, texts: 
     Raises:
         FormatError: a cosine under :data:`MIN_COSINE`, or vectors that are not finite.
     """
-    from leanmatch.models.torch_encoder import evaluation_mode
+    from leanmatch.models.adapter import evaluation_mode
 
     probes = list(dict.fromkeys((*ODD_TEXTS, *texts)))
     vectors = []

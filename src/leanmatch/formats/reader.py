@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from leanmatch.errors import MissingExtraError, ModelError
 from leanmatch.formats.artifact.reader import is_artifact, read_artifact
-from leanmatch.formats.devices import resolve_device
 from leanmatch.formats.layout import check_modules
 from leanmatch.formats.provenance import read_provenance
 from leanmatch.formats.quiet import quiet_bars
 from leanmatch.models import SentenceSettings, TorchEncoder
+from leanmatch.models.devices import resolve_device
 from leanmatch.models.prompts import CONFIG_FILE
 
 if TYPE_CHECKING:

@@ -41,7 +41,7 @@ except ModuleNotFoundError as error:
     raise MissingExtraError("langchain-core", "langchain", "the LangChain integration") from error
 
 if TYPE_CHECKING:
-    from leanmatch.runtime import Encoder
+    from leanmatch.models import Encoder
 
 METADATA_COLUMN = "langchain_metadata"
 """Column of a catalogue that holds a document's metadata as JSON, so that it comes back as it was given."""

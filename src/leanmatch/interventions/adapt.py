@@ -47,7 +47,7 @@ def as_reader(
     """Make a reader of a model.
 
     - A ``SentenceTransformer`` or a :class:`leanmatch.models.TorchEncoder` is read by tokens.
-    - A :class:`leanmatch.runtime.Encoder` as well, without torch; and so is every object with its
+    - A :class:`leanmatch.runtime.NativeEncoder` as well, without torch; and so is every object with its
       ``tokenize(texts, prompt)``, ``encode_tokens`` and ``tokenizer``.
     - Any other function from texts to vectors, or object with ``encode``, is read by text; where it has a
       ``tokenizer``, that one names the mask token and counts the pieces of words.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from leanmatch.errors import ModelError
 from leanmatch.interventions.readers import Ids, Tokenized, TokenReader, tokenized
 from leanmatch.models import Prompts
+from leanmatch.models.adapter import evaluation_mode, on_device, pools_prompt, tokenize
 from leanmatch.types import Vectors
 
 if TYPE_CHECKING:
@@ -52,31 +52,24 @@ class _Model:
     """What both layouts share."""
 
     def __init__(self, model: Any, role: str | None) -> None:
-        self.model, self.task = model, {} if role is None else {"task": role}
+        self.model, self.role = model, role
         self.prompt = Prompts.from_model(model).of_role(role)
         self.extras: dict[str, Any] = {}
 
     def preprocess(self, texts: list[str]) -> dict[str, Any]:
         """The model's own features of texts; the method has another name since sentence-transformers 5.4."""
-        if hasattr(self.model, "preprocess"):
-            return dict(self.model.preprocess(texts, prompt=self.prompt or None, **self.task))
-        features = dict(self.model.tokenize([self.prompt + text for text in texts]))
-        if self.prompt and not all(getattr(module, "include_prompt", True) for module in self.model):
+        if self.prompt and not hasattr(self.model, "preprocess") and not pools_prompt(self.model):
             raise ModelError(
                 "a model that leaves its prompt out of the pooling needs sentence-transformers 5.4 or newer",
                 remedy='pip install -U "sentence-transformers>=5.4", or use level="text"',
             )
-        return features
+        return tokenize(self.model, texts, prompt=self.prompt, role=self.role)
 
     def forward(self, features: dict[str, Any]) -> Vectors:
         import torch
 
-        with torch.inference_mode(), _evaluation(self.model):
-            on_device = {
-                key: value.to(self.model.device) if isinstance(value, torch.Tensor) else value
-                for key, value in features.items()
-            }
-            out: Tensor = self.model(on_device)["sentence_embedding"]
+        with torch.inference_mode(), evaluation_mode(self.model):
+            out: Tensor = self.model(on_device(features, self.model))["sentence_embedding"]
             vectors: Vectors = out.float().cpu().numpy()
             dimension = getattr(self.model, "truncate_dim", None)
             return vectors if dimension is None else vectors[:, :dimension]
@@ -208,15 +201,3 @@ def _passes(lengths: Any, budget: int) -> Iterator[slice]:
         if end == len(lengths) or max(1, lengths[end]) * (end + 1 - start) > budget:
             yield slice(start, end)
             start = end
-
-
-@contextmanager
-def _evaluation(model: Any) -> Iterator[None]:
-    """Evaluation mode (no dropout); afterwards every submodule has the mode that it had before."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from leanmatch.errors import DataError, ModelError, UsageError
+from leanmatch.models.adapter import evaluation_mode
 from leanmatch.models.encoding_bar import encoding_bar
 from leanmatch.models.prompts import DOCUMENT, QUERY, PromptOptions, Prompts
 from leanmatch.models.roles import roles_differ
@@ -181,18 +181,6 @@ class TorchEncoder:
 
     def __repr__(self) -> str:
         return f"TorchEncoder({self.name!r}, dimension={self.dimension})"
-
-
-@contextmanager
-def evaluation_mode(model: SentenceTransformer) -> Iterator[None]:
-    """Switch a model to evaluation mode; afterwards every submodule has the mode that it had before."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def set_model_prompts(model: SentenceTransformer, options: PromptOptions) -> None:

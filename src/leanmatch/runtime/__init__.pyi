@@ -1,6 +1,6 @@
 """Public names and the modules that define them; see :mod:`leanmatch.lazy`."""
 
-from .encoder import Encoder as Encoder
+from .encoder import NativeEncoder as NativeEncoder
 from .fallback import FallbackEncoder as FallbackEncoder
 from .fallback import FallbackWarning as FallbackWarning
 from .loading import load as load

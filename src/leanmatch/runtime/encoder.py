@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 BATCH_TEXTS = 64
 
 
-class Encoder:
+class NativeEncoder:
     """A loaded model as a function from texts to float32 vectors. Make one with :func:`leanmatch.load`.
 
     Safe to call from several threads at once and after a fork. A call holds memory for one batch of token
@@ -218,7 +218,7 @@ class Encoder:
         return self.encode(texts)
 
     def __repr__(self) -> str:
-        return f"Encoder({self.name!r}, dimension={self.dimension}, precision={self.precision!r})"
+        return f"NativeEncoder({self.name!r}, dimension={self.dimension}, precision={self.precision!r})"
 
     def _checked_prompt(self, prompt: str) -> str:
         """The prompt, unless it should be left out of pooling."""

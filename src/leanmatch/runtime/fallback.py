@@ -6,23 +6,20 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from leanmatch.errors import MissingExtraError, ModelError
-from leanmatch.models import PromptOptions, Prompts, TokenCounts
+from leanmatch.models import TorchEncoder
 from leanmatch.runtime.encoder import BATCH_TEXTS, usable_threads
 from leanmatch.types import Vectors
-
-if TYPE_CHECKING:
-    from leanmatch.models import TorchEncoder
 
 
 class FallbackWarning(RuntimeWarning):
     """A model runs on sentence-transformers instead of the native runtime."""
 
 
-class FallbackEncoder:
-    """A model on sentence-transformers, with the interface of :class:`leanmatch.runtime.Encoder`.
+class FallbackEncoder(TorchEncoder):
+    """A model on sentence-transformers, called as :class:`leanmatch.runtime.NativeEncoder` is.
 
     Attributes:
         reason: why the native runtime did not take it.
@@ -32,36 +29,15 @@ class FallbackEncoder:
     choices = ()
 
     def __init__(self, encoder: TorchEncoder, reason: str) -> None:
-        self._encoder = encoder
+        super().__init__(
+            encoder.model, name=encoder.name, provenance=encoder.provenance, folder=encoder.folder
+        )
         self.reason = reason
-        self.name = encoder.name
-        self.folder = encoder.folder
-        self.dimension = encoder.dimension
-        self.provenance = encoder.provenance
 
     @property
     def tokenizer(self) -> Any:
         """The tokenizer of the sentence-transformers model."""
-        return self._encoder.model.tokenizer
-
-    @property
-    def model(self) -> Any:
-        """The sentence-transformers model."""
-        return self._encoder.model
-
-    @property
-    def prompts(self) -> Prompts:
-        """What goes before queries, documents and other texts."""
-        return self._encoder.prompts
-
-    @property
-    def roles_differ(self) -> bool:
-        """Whether a text has another vector as a query than as a document."""
-        return self._encoder.roles_differ
-
-    def set_prompts(self, options: PromptOptions) -> None:
-        """As :meth:`leanmatch.formats.Encoder.set_prompts`."""
-        self._encoder.set_prompts(options)
+        return self.model.tokenizer
 
     def encode(
         self,
@@ -72,29 +48,21 @@ class FallbackEncoder:
         show_progress: bool = False,
         **options: Any,
     ) -> Vectors:
-        """As :meth:`leanmatch.runtime.Encoder.encode`; ``threads`` sets torch's for the time of the call."""
+        """As :meth:`leanmatch.runtime.NativeEncoder.encode`; ``threads`` sets torch's during the call."""
         with _torch_threads(threads):
-            return self._encoder.encode(
+            return super().encode(
                 texts, batch_size=batch_size, normalize=normalize, show_progress=show_progress, **options
             )
 
     def encode_query(self, texts: Sequence[str], threads: int | None = None, **options: Any) -> Vectors:
         """:meth:`encode` for queries: with their prompt, where no other is given."""
         with _torch_threads(threads):
-            return self._encoder.encode_query(texts, **options)
+            return super().encode_query(texts, **options)
 
     def encode_document(self, texts: Sequence[str], threads: int | None = None, **options: Any) -> Vectors:
         """:meth:`encode` for documents: with their prompt, where no other is given."""
         with _torch_threads(threads):
-            return self._encoder.encode_document(texts, **options)
-
-    def count_tokens(self, texts: Sequence[str], **options: Any) -> TokenCounts:
-        """As :meth:`leanmatch.runtime.Encoder.count_tokens`."""
-        return self._encoder.count_tokens(texts, **options)
-
-    def __call__(self, texts: Sequence[str]) -> Vectors:
-        """:meth:`encode` with its defaults."""
-        return self.encode(texts)
+            return super().encode_document(texts, **options)
 
     def __repr__(self) -> str:
         return f"FallbackEncoder({self.name!r}, dimension={self.dimension})"

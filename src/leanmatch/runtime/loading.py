@@ -1,4 +1,4 @@
-"""``leanmatch.load``: a model folder to an :class:`Encoder` on the native runtime."""
+"""``leanmatch.load``: a model folder to a :class:`NativeEncoder` on the native runtime."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from leanmatch.runtime.build import (
     range_shapes,
     split_ranges,
 )
-from leanmatch.runtime.encoder import Encoder as NativeEncoder
+from leanmatch.runtime.encoder import NativeEncoder
 from leanmatch.runtime.fallback import fall_back
 from leanmatch.runtime.heads import build_heads
 from leanmatch.runtime.modules import Layout, read_config, read_layout

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from leanmatch.runtime.encoder import Encoder
+from leanmatch.runtime.encoder import NativeEncoder
 from leanmatch.runtime.fallback import FallbackEncoder
 from leanmatch.runtime.path_choice import TOKENS
 
 COLUMNS = ("form", "layers", "path", "level", "bytes", "microseconds a token")
 
 
-def runtime_choices(encoder: Encoder | FallbackEncoder) -> list[dict[str, Any]]:
+def runtime_choices(encoder: NativeEncoder | FallbackEncoder) -> list[dict[str, Any]]:
     """One row for each form of linear layer in the order of first use; none for a model without layers.
 
     Keys: ``form`` (shape and kind of the weight), ``layers`` (names), ``path`` (what runs), ``level``,
@@ -37,7 +37,7 @@ def runtime_choices(encoder: Encoder | FallbackEncoder) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def runtime_rows(encoder: Encoder | FallbackEncoder) -> list[tuple[str, ...]]:
+def runtime_rows(encoder: NativeEncoder | FallbackEncoder) -> list[tuple[str, ...]]:
     """:func:`runtime_choices` as text, in the order of :data:`COLUMNS`."""
     out: list[tuple[str, ...]] = []
     for row in runtime_choices(encoder):

@@ -17,7 +17,7 @@ import numpy as np
 from leanmatch.errors import LeanmatchError
 from leanmatch.formats.parity import ODD_TEXTS
 from leanmatch.models import RoleEncoder
-from leanmatch.runtime.encoder import Encoder
+from leanmatch.runtime.encoder import NativeEncoder
 from leanmatch.types import EncodeFunction
 
 MOST_DIFFERENCE = 1e-5
@@ -61,7 +61,7 @@ class TwinEncoders:
             self._compare(twin, through_torch)
         return through_torch if self._refused else RoleEncoder(twin)
 
-    def _compare(self, twin: Encoder, through_torch: EncodeFunction) -> None:
+    def _compare(self, twin: NativeEncoder, through_torch: EncodeFunction) -> None:
         self._checked = True
         for texts in COMPARED:
             difference = float(np.abs(twin.encode(texts) - through_torch(texts)).max())
@@ -74,7 +74,7 @@ class TwinEncoders:
         self._report(f"sentence-transformers encodes validation texts, not the native runtime: {reason}")
 
 
-def native_twin(model: Any) -> Encoder:
+def native_twin(model: Any) -> NativeEncoder:
     """A native encoder with the current weights of a ``SentenceTransformer``, in float32.
 
     Raises:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from leanmatch.errors import MissingExtraError, UsageError
+from leanmatch.models.adapter import transformer_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +90,7 @@ def _linear_names(encoder: nn.Module) -> list[str]:
 
 
 def _transformer(model: Any, option: str) -> Any:
-    encoder = getattr(model[0], "auto_model", None)
+    encoder = transformer_of(model)
     if encoder is None:
         raise UsageError(
             f"{option} needs a transformer, and the first module is a {type(model[0]).__name__}",

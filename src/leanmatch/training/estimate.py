@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from leanmatch.metrics.pace import in_words
+from leanmatch.models.adapter import on_device, tokenize
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -31,7 +32,6 @@ def step_seconds(model: Any, loss: nn.Module, dataset: Dataset, batch_size: int)
         dataset: text columns.
         batch_size: pairs of the step.
     """
-    tokenize = model.preprocess if hasattr(model, "preprocess") else model.tokenize
     rows = np.random.default_rng(0).permutation(len(dataset))[:batch_size].tolist()
     training = model.training
     model.train()
@@ -39,8 +39,7 @@ def step_seconds(model: Any, loss: nn.Module, dataset: Dataset, batch_size: int)
     def step(some: list[int]) -> float:
         begun = time.perf_counter()
         texts = dataset[some]
-        features = [tokenize(texts[name]) for name in dataset.column_names]
-        features = [{key: _on(value, model.device) for key, value in one.items()} for one in features]
+        features = [on_device(tokenize(model, texts[name]), model) for name in dataset.column_names]
         loss(features, torch.arange(len(some), device=model.device)).backward()
         model.zero_grad(set_to_none=True)
         return time.perf_counter() - begun
@@ -80,7 +79,3 @@ def training_in_words(steps: int, seconds: Mapping[str, float], choice: float, t
         text += f", then {in_words(choice)} for the choice on {texts:,} validation texts"
     total = steps * sum(seconds.values()) + choice
     return f"training takes about {in_words(total)}: {text}"
-
-
-def _on(value: Any, device: torch.device) -> Any:
-    return value.to(device) if hasattr(value, "to") else value

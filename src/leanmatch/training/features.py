@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional
 
 from leanmatch.interventions.edits import is_bag
+from leanmatch.models.adapter import pools_prompt
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,12 +84,12 @@ def for_model(columns: Sequence[Features], model: Any) -> list[Features]:
 
     Columns whose prompts differ in length can then still be encoded together.
     """
-    pools_prompt = all(getattr(module, "include_prompt", True) for module in model)
+    pooled = pools_prompt(model)
     prepared = []
     for column in columns:
         length = prompt_length(column)
         rest = {name: value for name, value in column.items() if name != "prompt_length"}
-        prepared.append(rest if pools_prompt or not length else {**rest, "prompt_length": length})
+        prepared.append(rest if pooled or not length else {**rest, "prompt_length": length})
     return prepared
 
 

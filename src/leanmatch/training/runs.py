@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from leanmatch.errors import DataError, ModelError, UsageError
 from leanmatch.files import write_json
 from leanmatch.models import Prompts
+from leanmatch.models.adapter import transformer_of
 from leanmatch.training.adapters import add_lora, freeze_layers, merge_lora
 from leanmatch.training.base_scores import FrozenBase
 from leanmatch.training.checkpoints import WorkFolder, load_weights, save_weights
@@ -221,7 +222,7 @@ def build_loss(model: Any, base: FrozenBase, options: TrainOptions, weight: floa
 
 def default_lr(model: Any) -> float:
     """Peak learning rate where the user names none."""
-    return TRANSFORMER_LR if hasattr(model[0], "auto_model") else STATIC_LR
+    return STATIC_LR if transformer_of(model) is None else TRANSFORMER_LR
 
 
 def _run_name(options: TrainOptions, weight: float) -> str:

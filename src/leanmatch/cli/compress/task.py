@@ -135,11 +135,11 @@ def _prompted(model: Any, train: PairTable) -> list[str]:
         ModelError: the model leaves prompts out of its pooling, which the compressed model's runtime cannot.
     """
     from leanmatch.models import Prompts
+    from leanmatch.models.adapter import pools_prompt
 
     prompts = Prompts.from_model(model)
     used = {"query": prompts.query, "document": prompts.document}
-    pooled = all(getattr(module, "include_prompt", True) for module in model)
-    if any(used.values()) and not pooled:
+    if any(used.values()) and not pools_prompt(model):
         raise ModelError(
             f"the model has prompts ({used}) and leaves them out of its pooling (include_prompt), which a "
             "compressed model cannot",
@@ -152,7 +152,9 @@ def _prompted(model: Any, train: PairTable) -> list[str]:
 
 
 def _refuse_static(model: Any, name: str) -> None:
-    if not hasattr(model[0], "auto_model"):
+    from leanmatch.models.adapter import transformer_of
+
+    if transformer_of(model) is None:
         kind = type(model[0]).__name__
         raise ModelError(
             f"{name} is a static encoder ({kind}): one table of rows, without layers to factor",

@@ -84,9 +84,9 @@ def check(
             from leanmatch.cli.data.tables import report_tables
 
             stdout_console().print(*report_tables(report), sep="\n")
-            for column, count in counts.items():
+            for side, count in counts.items():
                 cut_off = count.sentence() or f"{count.tokens:,} tokens, none of them cut off"
-                stdout_console().print(f"{column} texts: {cut_off}", highlight=False, soft_wrap=True)
+                stdout_console().print(f"{side} texts: {cut_off}", highlight=False, soft_wrap=True)
 
 
 def _token_counts(model: str, table: PairTable) -> dict[str, TokenCounts]:

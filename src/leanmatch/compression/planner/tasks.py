@@ -14,6 +14,7 @@ from leanmatch.compression.distillation import embedding_loss, logit_loss, simil
 from leanmatch.errors import DataError
 from leanmatch.metrics import RetrievalProbe
 from leanmatch.models import RoleEncoder
+from leanmatch.models.adapter import on_device, tokenize
 from leanmatch.types import EncodeFunction
 
 MOST_PAIRS = 3000
@@ -111,10 +112,7 @@ class Matching:
         return vectors[:, : model.truncate_dim]
 
     def _features(self, model: Any, rows: NDArray[np.int64]) -> dict[str, Any]:
-        tokenize = model.preprocess if hasattr(model, "preprocess") else model.tokenize
-        device = next(iter((*model.parameters(), *model.buffers()))).device
-        features = tokenize([self.texts[row] for row in rows])
-        return {name: value.to(device) if hasattr(value, "to") else value for name, value in features.items()}
+        return on_device(tokenize(model, [self.texts[row] for row in rows]), model)
 
     @torch.no_grad()
     def _targets(self, teacher: Any, rows: NDArray[np.int64]) -> torch.Tensor:

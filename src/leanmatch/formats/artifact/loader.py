@@ -17,9 +17,9 @@ from leanmatch.formats.artifact.gather import parts_of
 from leanmatch.formats.artifact.modules import compressed_layer, replace_modules, share_stacks
 from leanmatch.formats.artifact.reader import read_artifact
 from leanmatch.formats.artifact.skeleton import check_against_skeleton
-from leanmatch.formats.devices import resolve_device
 from leanmatch.formats.provenance import FILE_NAME
 from leanmatch.formats.quiet import quiet_loading
+from leanmatch.models.devices import resolve_device
 
 _REMEDY = "the folder is incomplete or damaged: compress the model again"
 

@@ -25,6 +25,7 @@ from leanmatch.formats.exports.origin import provenance_of, tokenizer_of
 from leanmatch.formats.parity import MIN_COSINE, ODD_TEXTS, Parity, compare_vectors
 from leanmatch.formats.provenance import FILE_NAME
 from leanmatch.formats.writer import common_fields, same_mode
+from leanmatch.models.adapter import tokenize
 
 OPSET = 18
 MODEL_FILE = "model.onnx"
@@ -104,12 +105,9 @@ def _features(model: Any, tokenizer: Any, texts: list[str]) -> dict[str, Any]:
     """Tensors that the model takes, by name."""
     import torch
 
-    if hasattr(model, "encode"):
-        found = (model.preprocess if hasattr(model, "preprocess") else model.tokenize)(texts)
-    else:
-        limit = most_tokens(model, tokenizer)
-        found = tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="pt")
-    return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
+    limit = None if hasattr(model, "encode") else most_tokens(model, tokenizer)
+    features = tokenize(model, texts, tokenizer=tokenizer, max_length=limit)
+    return {name: value for name, value in features.items() if isinstance(value, torch.Tensor)}
 
 
 def _write(graph: Any, features: dict[str, Any], path: Path) -> list[str]:

@@ -14,6 +14,7 @@ from leanmatch.interventions.edits import Edited, check_edit, edit_texts
 from leanmatch.interventions.effects import DRIFTS, drift, effects, relative_drift
 from leanmatch.interventions.vocabulary import TokenVocabulary
 from leanmatch.models import Prompts
+from leanmatch.models.adapter import transformer_of
 from leanmatch.training.features import Features
 from leanmatch.training.losses.contrastive import CONTRASTIVE_CITATION
 from leanmatch.training.losses.outreg import RegularizedLoss, anchors_and_documents
@@ -166,5 +167,5 @@ class ITVReg(RegularizedLoss):
 
 def default_intervention(model: Any) -> str:
     """``mask`` for contextual encoders with a mask token, ``delete`` for all others."""
-    contextual = hasattr(model[0], "auto_model")
+    contextual = transformer_of(model) is not None
     return "mask" if contextual and TokenVocabulary.from_model(model).mask_id is not None else "delete"
