@@ -6,84 +6,12 @@ can add them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from leanmatch.compression.layer_specs import DenseSparseSpec, LayerSpec
 from leanmatch.compression.spec import CompressionSpec, Rule, Stack
 from leanmatch.errors import ModelError
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """Globs over module names, ``*`` in front standing for whatever holds the encoder.
-
-    Attributes:
-        linear: the encoder's linear layers.
-        words: the word embeddings.
-        positions: other embeddings that are indexed by place, of the model's width.
-        parent: what holds Q, K and V.
-        stacked: Q, K and V in it.
-    """
-
-    linear: tuple[str, ...]
-    words: str
-    positions: tuple[str, ...]
-    parent: str
-    stacked: tuple[str, str, str]
-
-
-_BERT = Architecture(
-    ("*encoder.layer.*.attention.*", "*encoder.layer.*.intermediate.dense", "*encoder.layer.*.output.dense"),
-    "*embeddings.word_embeddings",
-    ("*embeddings.position_embeddings",),
-    "*encoder.layer.*.attention.self",
-    ("query", "key", "value"),
-)
-ARCHITECTURES: dict[str, Architecture] = {
-    "bert": _BERT,
-    "roberta": _BERT,
-    "xlm-roberta": _BERT,
-    "camembert": _BERT,
-    "electra": _BERT,
-    "distilbert": Architecture(
-        ("*transformer.layer.*.attention.*_lin", "*transformer.layer.*.ffn.lin?"),
-        "*embeddings.word_embeddings",
-        ("*embeddings.position_embeddings",),
-        "*transformer.layer.*.attention",
-        ("q_lin", "k_lin", "v_lin"),
-    ),
-    "albert": Architecture(
-        (
-            "*encoder.albert_layer_groups.*.attention.*",
-            "*encoder.albert_layer_groups.*.ffn",
-            "*encoder.albert_layer_groups.*.ffn_output",
-        ),
-        "*embeddings.word_embeddings",
-        ("*embeddings.position_embeddings",),
-        "*encoder.albert_layer_groups.*.attention",
-        ("query", "key", "value"),
-    ),
-    "mpnet": Architecture(
-        (
-            "*encoder.layer.*.attention.*",
-            "*encoder.layer.*.intermediate.dense",
-            "*encoder.layer.*.output.dense",
-        ),
-        "*embeddings.word_embeddings",
-        ("*embeddings.position_embeddings",),
-        "*encoder.layer.*.attention.attn",
-        ("q", "k", "v"),
-    ),
-    "t5": Architecture(
-        ("*encoder.block.*.SelfAttention.[qkvo]", "*encoder.block.*.DenseReluDense.w*"),
-        "*shared",
-        (),
-        "*encoder.block.*.SelfAttention",
-        ("q", "k", "v"),
-    ),
-}
-"""Model type, as a Hugging Face configuration names it, to its patterns."""
+from leanmatch.models.architectures import ARCHITECTURES
 
 
 def model_type(model: Any) -> str:
@@ -129,12 +57,9 @@ def default_spec(
     """
     layer = layer or DenseSparseSpec()
     architecture = ARCHITECTURES[model_type(model)]
-    rules = [Rule(pattern, layer) for pattern in architecture.linear]
-    rules += [Rule(architecture.words, embeddings)] if embeddings else []
-    rules += [Rule(pattern, positions) for pattern in architecture.positions] if positions else []
-    stacks = (
-        (Stack(architecture.parent, architecture.stacked),)
-        if stack and isinstance(layer, DenseSparseSpec)
-        else ()
-    )
-    return CompressionSpec(tuple(rules), stacks)
+    rules = [Rule(pattern, layer) for pattern in architecture.linear_layers]
+    rules += [Rule(f"*{architecture.words}", embeddings)] if embeddings else []
+    if positions and architecture.positions is not None:
+        rules.append(Rule(f"*{architecture.positions}", positions))
+    stacked = stack and isinstance(layer, DenseSparseSpec)
+    return CompressionSpec(tuple(rules), (Stack(*architecture.attention),) if stacked else ())

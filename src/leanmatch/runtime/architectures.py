@@ -1,19 +1,16 @@
-"""The transformer encoders that the runtime knows: where weights lie, what configurations call things.
-
-All are post-norm encoders of one shape (csrc/encoder/encoder.h); they differ in names, in how positions are
-counted, and in whether layers share weights. One table, :data:`ARCHITECTURES`, says how.
-"""
+"""What the native runtime reads of a transformer's ``config.json``: sizes, activation, attention biases."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from leanmatch.errors import ModelError
+from leanmatch.models.architectures import ARCHITECTURES, Architecture
 
 ACTIVATIONS: Mapping[str, str] = MappingProxyType(
     {
@@ -36,111 +33,8 @@ MOST_SIZE = 1 << 24
 """No width, inner size or padding id is larger."""
 
 
-@dataclass(frozen=True)
-class BlockNames:
-    """Module names inside one layer."""
-
-    query: str = "attention.self.query"
-    key: str = "attention.self.key"
-    value: str = "attention.self.value"
-    out: str = "attention.output.dense"
-    attention_norm: str = "attention.output.LayerNorm"
-    up: str = "intermediate.dense"
-    down: str = "output.dense"
-    output_norm: str = "output.LayerNorm"
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """One family of encoders.
-
-    Attributes:
-        block: prefix of layer ``i``'s modules; ``{i}`` is filled in.
-        names: module names below that prefix.
-        types: the token type table, None where there is none.
-        projection: linear layer between embeddings and layers, None where there is none.
-        counts_from_pad: positions start at the padding id plus one and pass over padding ids (RoBERTa).
-        pad_id: the padding id where the family fixes it, None to read it from ``config.json``.
-        relative_bias: table of T5-style relative attention biases, None where there is none.
-        keys: names of the five sizes in ``config.json``: width, heads, inner, layers, activation.
-        eps: LayerNorm's epsilon where the configuration has none.
-    """
-
-    block: str = "encoder.layer.{i}."
-    names: BlockNames = field(default_factory=BlockNames)
-    types: str | None = "embeddings.token_type_embeddings"
-    projection: str | None = None
-    counts_from_pad: bool = False
-    pad_id: int | None = None
-    relative_bias: str | None = None
-    keys: tuple[str, str, str, str, str] = (
-        "hidden_size",
-        "num_attention_heads",
-        "intermediate_size",
-        "num_hidden_layers",
-        "hidden_act",
-    )
-    eps: float = 1e-12
-
-    words: str = "embeddings.word_embeddings"
-    positions: str = "embeddings.position_embeddings"
-    embedding_norm: str = "embeddings.LayerNorm"
-
-
-_ROBERTA = Architecture(counts_from_pad=True)
-
-ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
-    {
-        "bert": Architecture(),
-        "electra": Architecture(projection="embeddings_project"),
-        "roberta": _ROBERTA,
-        "xlm-roberta": _ROBERTA,
-        "camembert": _ROBERTA,
-        "mpnet": Architecture(
-            counts_from_pad=True,
-            pad_id=1,
-            types=None,
-            relative_bias="encoder.relative_attention_bias",
-            names=BlockNames(
-                query="attention.attn.q",
-                key="attention.attn.k",
-                value="attention.attn.v",
-                out="attention.attn.o",
-                attention_norm="attention.LayerNorm",
-            ),
-        ),
-        "distilbert": Architecture(
-            block="transformer.layer.{i}.",
-            types=None,
-            names=BlockNames(
-                query="attention.q_lin",
-                key="attention.k_lin",
-                value="attention.v_lin",
-                out="attention.out_lin",
-                attention_norm="sa_layer_norm",
-                up="ffn.lin1",
-                down="ffn.lin2",
-                output_norm="output_layer_norm",
-            ),
-            keys=("dim", "n_heads", "hidden_dim", "n_layers", "activation"),
-        ),
-        "albert": Architecture(
-            block="encoder.albert_layer_groups.{i}.albert_layers.0.",
-            projection="encoder.embedding_hidden_mapping_in",
-            names=BlockNames(
-                query="attention.query",
-                key="attention.key",
-                value="attention.value",
-                out="attention.dense",
-                attention_norm="attention.LayerNorm",
-                up="ffn",
-                down="ffn_output",
-                output_norm="full_layer_layer_norm",
-            ),
-        ),
-    }
-)
-"""``model_type`` of ``config.json`` to how it is built."""
+NATIVE = tuple(name for name, architecture in ARCHITECTURES.items() if architecture.runs_natively)
+"""Model types that the runtime runs."""
 
 
 class UnsupportedError(ModelError):
@@ -170,10 +64,10 @@ def read_sizes(config: Mapping[str, Any]) -> tuple[Architecture, Sizes]:
     """
     model_type = config.get("model_type")
     architecture = ARCHITECTURES.get(str(model_type))
-    if architecture is None:
+    if architecture is None or not architecture.runs_natively:
         raise UnsupportedError(
             f"the native runtime does not run the model type {model_type!r}",
-            remedy=f"it runs {', '.join(ARCHITECTURES)} and static embeddings",
+            remedy=f"it runs {', '.join(NATIVE)} and static embeddings",
         )
     for key, plain in (
         ("position_embedding_type", "absolute"),

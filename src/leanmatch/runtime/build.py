@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from leanmatch import native
 from leanmatch.errors import ModelError
 from leanmatch.factorization import Dense, DenseSparse, Factors, IntMatrix, LowRank, QuantizedDenseSparse
-from leanmatch.runtime.architectures import Architecture, Sizes, relative_bias
+from leanmatch.models.architectures import Architecture
+from leanmatch.runtime.architectures import Sizes, relative_bias
 from leanmatch.runtime.paths import UNKNOWN, Inputs
 from leanmatch.runtime.weights import Floats, Weights, expect_vector
 
@@ -276,6 +277,7 @@ def _norm(weights: Weights, module: str, width: int, eps: float) -> tuple[Floats
 
 def _positions(weights: Weights, architecture: Architecture, width: int) -> Floats:
     """Position embeddings with those of token type 0 added: a text is always type 0."""
+    assert architecture.positions is not None, "every native architecture has a table of positions"
     positions = weights.matrix(architecture.positions).dense()
     if positions.shape[1] != width:
         raise ModelError(f"{architecture.positions} has {positions.shape[1]} columns, the words have {width}")

@@ -9,6 +9,7 @@ import numpy as np
 
 from leanmatch.errors import FormatError
 from leanmatch.formats.parity import MIN_COSINE, ODD_TEXTS, Parity, check_parity, compare_vectors
+from leanmatch.models.architectures import ARCHITECTURES
 from leanmatch.types import Vectors
 
 MOST_DIFFERENCE = 0.02
@@ -69,6 +70,7 @@ def _outputs(model: Any, tokenizer: Any, texts: list[str]) -> list[Vectors]:
 def most_tokens(model: Any, tokenizer: Any) -> int:
     """Tokens that both the model and its tokenizer allow."""
     places = getattr(model.config, "max_position_embeddings", None) or 512
-    if model.config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
+    architecture = ARCHITECTURES.get(model.config.model_type)
+    if architecture is not None and architecture.counts_from_pad:
         places -= 2  # their places start behind the padding's
     return int(min(places, tokenizer.model_max_length, 512))
