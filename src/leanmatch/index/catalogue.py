@@ -54,7 +54,9 @@ class Catalogue:
     def __init__(self, folder: Path, manifest: Manifest, segments: Sequence[SegmentRows]) -> None:
         """Use :meth:`open`."""
         self.folder, self.manifest = folder, manifest
-        self._items = joined_items([one.items.where(one.alive) for one in segments], manifest.columns)
+        self._items = joined_items(
+            [segment.items.where(segment.alive) for segment in segments], manifest.columns
+        )
         self._vectors = _joined_vectors(segments, manifest)
         self.ids = [str(name) for name in self._items.ids.tolist()]
         self._row = {name: row for row, name in enumerate(self.ids)}
@@ -77,18 +79,18 @@ class Catalogue:
         Raises:
             FormatError: no catalogue, or a damaged one.
         """
-        place = Path(folder)
+        path = Path(folder)
         for _ in range(_ATTEMPTS):
-            manifest = read_manifest(place)
+            manifest = read_manifest(path)
             try:
-                return cls(place, manifest, read_segments(place, manifest))
+                return cls(path, manifest, read_segments(path, manifest))
             except (FileNotFoundError, FormatError) as error:
                 failure = error
-                if read_manifest(place).version == manifest.version:
+                if read_manifest(path).version == manifest.version:
                     break
         if isinstance(failure, FormatError):
             raise failure
-        raise missing_file(place, failure) from failure
+        raise missing_file(path, failure) from failure
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -140,13 +142,13 @@ class Catalogue:
 
     def document(self, row: int) -> bytes:
         """A row's ``"id":..,"text":..,"metadata":{..}`` as JSON, without braces; kept once it was made."""
-        found = self._documents.get(row)
-        if found is None:
+        document = self._documents.get(row)
+        if document is None:
             whole = {"id": self.ids[row], "text": self.text(row), "metadata": self.metadata(row)}
-            found = json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()[1:-1]
+            document = json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()[1:-1]
             if len(self._documents) < _KEPT_DOCUMENTS:
-                self._documents[row] = found
-        return found
+                self._documents[row] = document
+        return document
 
     def column(self, name: str) -> CodedColumn:
         """A metadata column in coded form; made when it is first asked for.
@@ -158,9 +160,9 @@ class Catalogue:
         if coded is None:
             kind = self.manifest.columns.get(name)
             if kind is None:
-                known = ", ".join(self.manifest.columns) or "none"
+                names = ", ".join(self.manifest.columns) or "none"
                 raise UsageError(
-                    f"the catalogue has no column {name[:80]!r}", remedy=f"the columns are: {known}"
+                    f"the catalogue has no column {name[:80]!r}", remedy=f"the columns are: {names}"
                 )
             coded = self._columns[name] = CodedColumn.build(self._items.columns[name], kind)
         return coded
@@ -205,27 +207,27 @@ class Catalogue:
         """
         matrix = checked_matrix(queries, "queries", self.dimension)
         wanted = [k] * len(matrix) if isinstance(k, int) else list(k)
-        for one in wanted:
-            if one < 1:
-                raise UsageError(f"k is {one}", remedy="ask for 1 item or more")
+        for count in wanted:
+            if count < 1:
+                raise UsageError(f"k is {count}", remedy="ask for 1 item or more")
         banned = [set(rows) for rows in exclude] if exclude is not None else [set()] * len(matrix)
-        widths = [one + len(out) for one, out in zip(wanted, banned, strict=True)]
+        widths = [count + len(out) for count, out in zip(wanted, banned, strict=True)]
         chosen = [
-            one if one is None or isinstance(one, Selection) else self.select(one)
-            for one in (filters or [None] * len(matrix))
+            condition if condition is None or isinstance(condition, Selection) else self.select(condition)
+            for condition in (filters or [None] * len(matrix))
         ]
-        plans = [choose(self._approximate, len(self), one) for one in chosen]
-        found: list[tuple[NDArray[np.float64], Rows]] = [(np.zeros(0), np.zeros(0, np.int64))] * len(matrix)
+        plans = [choose(self._approximate, len(self), selection) for selection in chosen]
+        ranked: list[tuple[NDArray[np.float64], Rows]] = [(np.zeros(0), np.zeros(0, np.int64))] * len(matrix)
         exact = [i for i, plan in enumerate(plans) if plan.exact] if len(self) else []
         if exact:
             results = self._scan.search(matrix[exact], [widths[i] for i in exact], [chosen[i] for i in exact])
             for i, result in zip(exact, results, strict=True):
-                found[i] = result
+                ranked[i] = result
         rest = [i for i, plan in enumerate(plans) if not plan.exact] if len(self) else []
         for i, result in zip(rest, self._search_index(matrix[rest], [widths[i] for i in rest]), strict=True):
-            found[i] = result
+            ranked[i] = result
         out = []
-        for i, (scores, rows) in enumerate(found):
+        for i, (scores, rows) in enumerate(ranked):
             keep = [at for at, row in enumerate(rows.tolist()) if row not in banned[i]][: wanted[i]]
             out.append(Found(scores[keep], rows[keep], plans[i]))
         return out
@@ -269,7 +271,7 @@ class Catalogue:
             return []
         out = {row for row in map(self.row, exclude) if row is not None}
         banned = [out | set(self.same_as(text) if exclude_self else ()) for text in texts]
-        found = self.search(
+        results = self.search(
             np.asarray(RoleEncoder(encoder).encode_query(texts), dtype=np.float32),
             k,
             filters=[filter] * len(texts),
@@ -278,9 +280,9 @@ class Catalogue:
         return [
             [
                 Recommendation(self.ids[row], self.text(row), float(score), rank, self.metadata(row))
-                for rank, (row, score) in enumerate(zip(one.rows, one.scores, strict=True), start=1)
+                for rank, (row, score) in enumerate(zip(result.rows, result.scores, strict=True), start=1)
             ]
-            for one in found
+            for result in results
         ]
 
     def same_as(self, text: str) -> Sequence[int]:
@@ -330,7 +332,10 @@ def is_catalogue(folder: str | Path) -> bool:
 def _joined_vectors(segments: Sequence[SegmentRows], manifest: Manifest) -> Vectors:
     if len(segments) == 1 and segments[0].alive.all():
         return segments[0].vectors
-    parts = [np.asarray(one.vectors if one.alive.all() else one.vectors[one.alive]) for one in segments]
+    parts = [
+        np.asarray(segment.vectors if segment.alive.all() else segment.vectors[segment.alive])
+        for segment in segments
+    ]
     return np.concatenate([*parts, np.zeros((0, manifest.model.dimension), np.float32)])
 
 
@@ -342,10 +347,12 @@ def _approximate(
     if stored is None:
         return None, None
     covered = segments[: stored.segments]
-    alive = np.concatenate([one.alive for one in covered])
-    place = np.where(alive, np.cumsum(alive) - 1, -1).astype(np.int64)
-    vectors = covered[0].vectors if len(covered) == 1 else np.concatenate([one.vectors for one in covered])
+    alive = np.concatenate([segment.alive for segment in covered])
+    position_of = np.where(alive, np.cumsum(alive) - 1, -1).astype(np.int64)
+    vectors = (
+        covered[0].vectors if len(covered) == 1 else np.concatenate([segment.vectors for segment in covered])
+    )
     path = folder / stored.file.name
     VERIFIED.check(path, stored.file)
     index = read_index(path, stored.kind, len(alive), manifest.model.dimension)
-    return ApproximateSearch(index, stored.kind, stored.effort, vectors), place
+    return ApproximateSearch(index, stored.kind, stored.effort, vectors), position_of

@@ -97,11 +97,11 @@ def encoder_for(
             remedy="name its folder" if model is None else error.remedy,
             command="name its folder with --model" if model is None else error.command,
         ) from error
-    found = known_as(identity_of(encoder), encoder, manifest.model)
-    if found.fingerprint != manifest.model.fingerprint:
+    actual = known_as(identity_of(encoder), encoder, manifest.model)
+    if actual.fingerprint != manifest.model.fingerprint:
         raise ModelError(
             f"the catalogue was made with the model {manifest.model.name} "
-            f"({manifest.model.fingerprint[:12]}...), and {named} is not it ({found.fingerprint[:12]}...)",
+            f"({manifest.model.fingerprint[:12]}...), and {named} is not it ({actual.fingerprint[:12]}...)",
             remedy="name the right folder, or encode all items anew: rebuild_catalogue",
             command="name the right folder with --model, or encode all items anew: "
             "leanmatch index rebuild CATALOGUE MODEL",

@@ -64,9 +64,9 @@ def known_as(identity: ModelIdentity, encoder: Any, catalogue: ModelIdentity) ->
 
 def dimension_of(encoder: EncodeFunction) -> int:
     """Length of an encoder's vectors; it is asked for one where it does not say."""
-    said = getattr(encoder, "dimension", None)
-    if isinstance(said, int) and said > 0:
-        return said
+    dimension = getattr(encoder, "dimension", None)
+    if isinstance(dimension, int) and dimension > 0:
+        return dimension
     vectors = np.asarray(encoder(["dimension"]))
     if vectors.ndim != 2 or not vectors.shape[1]:
         raise ModelError(f"one text gives vectors of shape {vectors.shape}", remedy="(texts, dimension)")

@@ -57,10 +57,10 @@ def create_catalogue(
         old = writer.manifest
         identity = identity if old is None else known_as(identity, encoder, old.model)
         same = old is not None and old.model.same_vectors(identity)
-        known = writer.vectors_by_key() if same else {}
+        stored_vectors = writer.vectors_by_key() if same else {}
         columns = _inferred(incoming)
         table, keys = _as_table(incoming, columns)
-        vectors, encoded = writer.encode(table, keys, encoder, identity, known.get)
+        vectors, encoded = writer.encode(table, keys, encoder, identity, stored_vectors.get)
         change = Change(added=len(incoming), encoded=encoded, reused=len(incoming) - encoded)
         return writer.rewrite(table, vectors, identity, columns, change, anew=True)
 
@@ -107,10 +107,10 @@ def upsert_items(
         change = Change()
         changed: list[Item] = []
         for item in incoming:
-            place = places.get(item.id)
-            if place is None:
+            position = places.get(item.id)
+            if position is None:
                 change.added += 1
-            elif writer.is_same(item, place, columns):
+            elif writer.is_same(item, position, columns):
                 change.unchanged += 1
                 continue
             else:
@@ -119,8 +119,8 @@ def upsert_items(
         if not changed:
             return writer.nothing_to_do(change)
         table, keys = _as_table(changed, columns)
-        known = writer.vectors_by_key(set(keys))
-        vectors, change.encoded = writer.encode(table, keys, encoder, identity, known.get)
+        stored_vectors = writer.vectors_by_key(set(keys))
+        vectors, change.encoded = writer.encode(table, keys, encoder, identity, stored_vectors.get)
         change.reused = len(changed) - change.encoded
         gone = [places[item.id] for item in changed if item.id in places]
         return writer.append(table, vectors, gone, columns, change)
@@ -153,8 +153,8 @@ def rebuild_catalogue(
         keys = table.key_list()
         identity = known_as(identity, encoder, manifest.model)
         same = manifest.model.same_vectors(identity)
-        known = writer.vectors_by_key() if same else {}
-        vectors, encoded = writer.encode(table, keys, encoder, identity, known.get)
+        stored_vectors = writer.vectors_by_key() if same else {}
+        vectors, encoded = writer.encode(table, keys, encoder, identity, stored_vectors.get)
         change = Change(updated=len(keys), encoded=encoded, reused=len(keys) - encoded)
         return writer.rewrite(table, vectors, identity, dict(manifest.columns), change)
 
@@ -177,7 +177,7 @@ def _check_target(folder: Path, overwrite: bool) -> None:
         return
     if not folder.is_dir():
         raise UsageError(f"{folder} is a file", remedy="name a folder")
-    names = {one.name for one in folder.iterdir() if not one.name.startswith(".partial-")}
+    names = {entry.name for entry in folder.iterdir() if not entry.name.startswith(".partial-")}
     if MANIFEST in names:
         read_manifest(folder)  # a manifest of something else is refused here
         if not overwrite:
@@ -213,8 +213,8 @@ def _joined(columns: Mapping[str, str], items: Sequence[Item], say: Callable[[st
 def _as_table(items: Sequence[Item], columns: dict[str, str]) -> tuple[Items, list[bytes]]:
     texts = [str(item.text) for item in items]
     keys = [text_key(text) for text in texts]
-    found = {
+    metadata = {
         name: column_of(name, [item.metadata.get(name) for item in items], kind)
         for name, kind in columns.items()
     }
-    return Items.of([item.id for item in items], texts, keys, found), keys
+    return Items.of([item.id for item in items], texts, keys, metadata), keys

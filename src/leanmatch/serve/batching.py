@@ -119,20 +119,22 @@ class Batcher:
                 continue
             together = len(batch) > 1
             now = time.perf_counter()
-            self._watch(sum(one.job.weight for one in batch), now - batch[0].since)
+            self._watch(sum(waiting.job.weight for waiting in batch), now - batch[0].since)
             try:
-                answers = await loop.run_in_executor(self._thread, self._work, [one.job for one in batch])
+                answers = await loop.run_in_executor(
+                    self._thread, self._work, [waiting.job for waiting in batch]
+                )
             except BaseException as error:  # whatever it is, those who wait must hear of it
                 answers = [error] * len(batch)
             while self._open and self._open[0].answer.done():
                 self._open.popleft()
-            for one, answer in zip(batch, answers, strict=True):
-                if one.answer.done():
+            for waiting, answer in zip(batch, answers, strict=True):
+                if waiting.answer.done():
                     continue
                 if isinstance(answer, BaseException):
-                    one.answer.set_exception(answer)
+                    waiting.answer.set_exception(answer)
                 else:
-                    one.answer.set_result(answer)
+                    waiting.answer.set_result(answer)
 
     def _expire(self) -> None:
         """Give up on what is too old, and come back when the next one will be."""
@@ -147,17 +149,17 @@ class Batcher:
             self._timer = asyncio.get_running_loop().call_later(wait, self._expire)
 
     def _texts(self) -> int:
-        return sum(one.job.weight for one in self._queue)
+        return sum(waiting.job.weight for waiting in self._queue)
 
     def _take(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
         texts = 0
         while self._queue:
-            one = self._queue[0]
-            if batch and texts + one.job.weight > self._most:
+            first = self._queue[0]
+            if batch and texts + first.job.weight > self._most:
                 break
             self._queue.popleft()
-            if not one.answer.done():  # cancelled: nobody waits for it
-                batch.append(one)
-                texts += one.job.weight
+            if not first.answer.done():  # cancelled: nobody waits for it
+                batch.append(first)
+                texts += first.job.weight
         return batch

@@ -145,8 +145,8 @@ class Client:
             "exclude_self": exclude_self,
             "explain": explain,
         }
-        found = self._ask("POST", "/v1/recommend", body)
-        return [[_hit(one) for one in result["recommendations"]] for result in found["results"]]
+        answer = self._ask("POST", "/v1/recommend", body)
+        return [[_hit(entry) for entry in result["recommendations"]] for result in answer["results"]]
 
     def embed(self, texts: Sequence[str], model: str | None = None) -> Vectors:
         """Vectors of texts, float32 ``(texts, dimension)``, to the bit as the server has them.
@@ -156,36 +156,36 @@ class Client:
         """
         named = model or self.models()[0]
         body = {"input": list(texts), "model": named, "encoding_format": "base64"}
-        found = self._ask("POST", "/v1/embeddings", body)
+        answer = self._ask("POST", "/v1/embeddings", body)
         import base64
 
-        rows = [np.frombuffer(base64.b64decode(one["embedding"]), "<f4") for one in found["data"]]
+        rows = [np.frombuffer(base64.b64decode(entry["embedding"]), "<f4") for entry in answer["data"]]
         return np.array(rows, dtype=np.float32)
 
     def upsert(self, items: Sequence[ClientItem]) -> dict[str, Any]:
         """Add or replace items; when it returns they are on the server's disk."""
         body = {"items": [{"id": i.id, "text": i.text, "metadata": dict(i.metadata)} for i in items]}
-        found: dict[str, Any] = self._ask("POST", "/v1/items", body)
-        return found
+        answer: dict[str, Any] = self._ask("POST", "/v1/items", body)
+        return answer
 
     def delete(self, ids: Sequence[str]) -> dict[str, Any]:
         """Delete items; those that are not there are counted as unknown."""
-        found: dict[str, Any] = self._ask("POST", "/v1/items/delete", {"ids": list(ids)})
-        return found
+        answer: dict[str, Any] = self._ask("POST", "/v1/items/delete", {"ids": list(ids)})
+        return answer
 
     def models(self) -> list[str]:
         """The names of the server's models."""
-        return [str(one["id"]) for one in self._ask("GET", "/v1/models")["data"]]
+        return [str(model["id"]) for model in self._ask("GET", "/v1/models")["data"]]
 
     def catalogue(self) -> dict[str, Any]:
         """Number of items, columns, and their values or ranges."""
-        found: dict[str, Any] = self._ask("GET", "/v1/catalogue")
-        return found
+        description: dict[str, Any] = self._ask("GET", "/v1/catalogue")
+        return description
 
     def status(self) -> dict[str, Any]:
         """The drift monitor's document."""
-        found: dict[str, Any] = self._ask("GET", "/v1/status")
-        return found
+        document: dict[str, Any] = self._ask("GET", "/v1/status")
+        return document
 
     def _ask(self, method: str, path: str, body: Any = None) -> Any:
         def attempt() -> Any:
@@ -234,9 +234,9 @@ _growing = tenacity.wait_random_exponential(multiplier=0.2, max=5.0)
 def _wait(state: tenacity.RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome is not None else None
     if isinstance(error, _RefusedError):
-        said = error.response.headers.get("retry-after", "")
-        if said.isdigit():
-            return min(float(said), LONGEST_WAIT_SECONDS)
+        retry_after = error.response.headers.get("retry-after", "")
+        if retry_after.isdigit():
+            return min(float(retry_after), LONGEST_WAIT_SECONDS)
     return float(_growing(state))
 
 

@@ -39,8 +39,8 @@ def demo_catalogue(
     from leanmatch.serve.monitoring.drift import REFERENCE, build_reference
 
     say(f"making the demo catalogue in {target}: once, a minute or two")
-    with tempfile.TemporaryDirectory() as place:
-        source = Path(place, "see-also")
+    with tempfile.TemporaryDirectory() as work_folder:
+        source = Path(work_folder, "see-also")
         write_see_also(source, show_progress=True)
         items, pairs = read_items(source / ITEMS_FILE), read_pairs(source / PAIRS_FILE)
     encoder = open_encoder(model)

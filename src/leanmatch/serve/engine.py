@@ -96,17 +96,17 @@ class Answer:
             [
                 b'"rank":%d,"score":%.6f,%b' % (rank, score, document(row))
                 for rank, (row, score) in enumerate(
-                    zip(one.rows.tolist(), one.scores.tolist(), strict=True), start=1
+                    zip(result.rows.tolist(), result.scores.tolist(), strict=True), start=1
                 )
             ]
-            for one in self.found
+            for result in self.found
         ]
 
     def pairs(self, texts: Sequence[str]) -> list[tuple[str, list[str]]]:
         """Each text with its first items, as they are explained."""
         return [
-            (text, [self.catalogue.text(row) for row in one.rows[:EXPLAINED_RESULTS].tolist()])
-            for text, one in zip(texts, self.found, strict=True)
+            (text, [self.catalogue.text(row) for row in result.rows[:EXPLAINED_RESULTS].tolist()])
+            for text, result in zip(texts, self.found, strict=True)
         ]
 
 
@@ -175,9 +175,9 @@ class Engine:
                 wanted.append((at, job, selection, _excluded(catalogue, job)))
             except Exception as error:
                 out[at] = error
-        found = iter(self._search(catalogue, vectors, rows, wanted) if wanted else ())
+        results = iter(self._search(catalogue, vectors, rows, wanted) if wanted else ())
         for at, job, _, _ in wanted:
-            out[at] = Answer(catalogue, [next(found) for _ in job.texts])
+            out[at] = Answer(catalogue, [next(results) for _ in job.texts])
         return out
 
     def explain(self, jobs: Sequence[Explain]) -> list[list[list[tuple[Effects, Effects]]] | None]:

@@ -121,8 +121,8 @@ class Explainer:
         for side, reader in enumerate(self._readers):
             own = [text for of, text in texts if of == side]
             if own:
-                made = self._edited_by(reader, own)
-                out |= {(side, text): made[text] for text in own}
+                edited = self._edited_by(reader, own)
+                out |= {(side, text): edited[text] for text in own}
         return out
 
     @staticmethod

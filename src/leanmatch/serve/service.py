@@ -261,17 +261,17 @@ class Service:
         """The monitor's document, for the page; its figures also become metrics."""
         catalogue = self.catalogue
         monitor = self.monitor
-        found: dict[str, Any] = {
+        document: dict[str, Any] = {
             "model": self.model,
             "items": len(catalogue),
             "generation": catalogue.manifest.generation,
             "drift": None,
         }
         if monitor is not None:
-            found["drift"] = await self.aside(monitor.report)
-            for measure in found["drift"]["measures"]:
+            document["drift"] = await self.aside(monitor.report)
+            for measure in document["drift"]["measures"]:
                 self.metrics.drift.labels(measure["name"]).set(measure["live"])
-        return found
+        return document
 
     async def _load_and_follow(self) -> None:
         try:
@@ -279,12 +279,12 @@ class Service:
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # also the panics of native libraries, which are no Exception
-            known = isinstance(error, LeanmatchError)
+            anticipated = isinstance(error, LeanmatchError)
             problem = (
                 error.problem if isinstance(error, LeanmatchError) else f"{type(error).__name__}: {error}"
             )
             self.failed, self.status = error, f"failed: {problem}"
-            log.error(str(error), exc_info=None if known else error)
+            log.error(str(error), exc_info=None if anticipated else error)
             return
         self._engine, self.status = engine, "ready"
         self._settled.set()
@@ -328,15 +328,15 @@ class Service:
         """
         queries = PromptOptions(query=self.options.query_prompt, name=self.options.prompt_name)
         encoder = encoder_for(manifest, model, precision=self.options.precision, queries=queries)
-        found, items = str(getattr(encoder, "precision", "")), manifest.model
-        if not items.goes_with(replace(items, weights=found)):
-            said = f"queries are encoded in {found}, the catalogue's items were in {items.weights}"
+        precision, items = str(getattr(encoder, "precision", "")), manifest.model
+        if not items.goes_with(replace(items, weights=precision)):
+            message = f"queries are encoded in {precision}, the catalogue's items were in {items.weights}"
             if self.options.write_keys:
                 raise ModelError(
-                    f"{said}: items that come over HTTP would not match the others",
+                    f"{message}: items that come over HTTP would not match the others",
                     remedy="leave out --precision, or --write-key",
                 )
-            log.warning(json.dumps({"event": "precision", "message": said}))
+            log.warning(json.dumps({"event": "precision", "message": message}))
         return encoder
 
     def _warm(self, engine: Engine) -> None:
@@ -416,14 +416,17 @@ class Service:
         paths: Counter[str] = Counter()
         for job, answer in zip(jobs, answers, strict=True):
             if isinstance(answer, Answer) and isinstance(job, Recommend):
-                paths.update(one.plan.path for one in answer.found)
+                paths.update(result.plan.path for result in answer.found)
                 self._note(job, answer)
         for path, count in paths.items():
             self.metrics.searches.labels(path).inc(count)
         return answers
 
     def _explain(self, jobs: Sequence[Explain]) -> list[Any]:
-        return [TimeoutError() if one is None else one for one in self.engine.explain(jobs)]
+        return [
+            TimeoutError() if explanation is None else explanation
+            for explanation in self.engine.explain(jobs)
+        ]
 
     def _note(self, job: Recommend, answer: Answer) -> None:
         """Queries without a filter tell about drift; a filter would change what the best item is."""
@@ -431,8 +434,10 @@ class Service:
         if monitor is None or job.filter is not None or not monitor.wants(len(job.texts)):
             return
         best = [
-            (float(one.scores[0]), answer.catalogue.metadata(int(one.rows[0]))) if len(one.rows) else None
-            for one in answer.found
+            (float(result.scores[0]), answer.catalogue.metadata(int(result.rows[0])))
+            if len(result.rows)
+            else None
+            for result in answer.found
         ]
         monitor.add(observe(answer.catalogue, self._counter, job.texts, monitor.reference.column, best))
 

@@ -32,15 +32,15 @@ class Suggester:
         wanted = " ".join(typed.split()).casefold()
         if not wanted or _BETWEEN in wanted:
             return []
-        found: list[tuple[bool, int, int]] = []  # ranked: does it stand at the beginning, length, row
+        matches: list[tuple[bool, int, int]] = []  # ranked: does it stand at the beginning, length, row
         at = self._all.find(wanted)
-        while at >= 0 and len(found) < _MOST_ROWS:
+        while at >= 0 and len(matches) < _MOST_ROWS:
             row = int(np.searchsorted(self._ends, at, side="right"))
             begin = int(self._ends[row - 1]) if row else 0
             end = int(self._ends[row])
-            found.append((at > begin, end - begin, row))
+            matches.append((at > begin, end - begin, row))
             at = self._all.find(wanted, end)
-        texts = (self.catalogue.text(row) for _, _, row in sorted(found)[: 2 * SUGGESTIONS])
+        texts = (self.catalogue.text(row) for _, _, row in sorted(matches)[: 2 * SUGGESTIONS])
         return list(dict.fromkeys(texts))[:SUGGESTIONS]
 
 

@@ -202,7 +202,7 @@ def _test(column: str, name: str, value: Any, budget: Budget) -> Filter:
                 f"'in' needs a list, found {shortened(value)}", remedy='{"column": ..., "in": [...]}'
             )
         budget.take_values(len(value))
-        return IsIn(column, tuple(checked_value(one, budget) for one in value))
+        return IsIn(column, tuple(checked_value(element, budget) for element in value))
     if name == "missing" and isinstance(value, bool):
         return Missing(column) if value else Not(Missing(column))
     raise UsageError(

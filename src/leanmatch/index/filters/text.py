@@ -69,10 +69,10 @@ def parse_filter(text: str) -> Filter:
             remedy=f"give at most {MAX_CHARACTERS:,}: fewer values, or a column that groups them",
         )
     parser = _Parser(text)
-    found = parser.either(0)
+    expression = parser.either(0)
     if parser.peek().kind != "end":
         raise parser.wrong("'and', 'or' or the end")
-    return found
+    return expression
 
 
 def filter_to_text(expression: Filter) -> str:
@@ -147,9 +147,9 @@ class _Parser:
 
     def wrong(self, wanted: str) -> UsageError:
         token = self.peek()
-        found = repr(self._text[token.at : token.at + 20]) if token.kind != "end" else "the end"
+        actual = repr(self._text[token.at : token.at + 20]) if token.kind != "end" else "the end"
         return UsageError(
-            f"the filter needs {wanted} at character {token.at + 1}, found {found}", remedy=_REMEDY
+            f"the filter needs {wanted} at character {token.at + 1}, found {actual}", remedy=_REMEDY
         )
 
     def either(self, depth: int) -> Filter:
@@ -190,8 +190,8 @@ class _Parser:
         negated = self.take("keyword", "not")
         if not self.take("keyword", "in"):
             raise self.wrong(f"{', '.join(OPERATORS.values())}, 'in' or 'is missing'")
-        found = self.listed(column)
-        return Not(found) if negated else found
+        membership = self.listed(column)
+        return Not(membership) if negated else membership
 
     def listed(self, column: str) -> IsIn:
         if not self.take("sign", "("):

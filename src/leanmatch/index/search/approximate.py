@@ -108,10 +108,10 @@ def _tuned(
     name = "nprobe" if kind == "ivf" else "efSearch"
     searcher = ApproximateSearch(index, kind, effort, vectors)
     while True:
-        found = searcher.search(queries, width, effort=effort)
+        results = searcher.search(queries, width, effort=effort)
         got = [
             [row for row in rows.tolist() if row != out][:k]
-            for (_, rows), out in zip(found, picked, strict=True)
+            for (_, rows), out in zip(results, picked, strict=True)
         ]
         recall = float(
             np.mean([len(set(a) & set(b)) / max(1, len(b)) for a, b in zip(got, truth, strict=True)])
@@ -130,8 +130,8 @@ def _true_neighbours(
     best = [(np.zeros(0), np.zeros(0, np.int64))] * len(queries)
     for start in range(0, len(vectors), 100_000):
         part = np.ascontiguousarray(vectors[start : start + 100_000])
-        found = Scan.build(part).search(queries, [width] * len(queries))
-        for i, (scores, rows) in enumerate(found):
+        results = Scan.build(part).search(queries, [width] * len(queries))
+        for i, (scores, rows) in enumerate(results):
             all_scores = np.concatenate([best[i][0], scores])
             all_rows = np.concatenate([best[i][1], rows + start])
             order = np.argsort(-all_scores, kind="stable")[:width]
@@ -158,8 +158,8 @@ class ApproximateSearch:
         out = []
         fetch = min(len(self), max(_OVERFETCH * width, 64))
         labels = self._labels(queries, fetch, effort or self.effort, alive)
-        for query, found in zip(queries, labels, strict=True):
-            rows = np.sort(found[found >= 0])
+        for query, candidates in zip(queries, labels, strict=True):
+            rows = np.sort(candidates[candidates >= 0])
             scores = self._vectors[rows].astype(np.float64) @ query.astype(np.float64)
             order = np.lexsort((rows, -np.round(scores, 9)))[:width]
             out.append((scores[order], rows[order]))

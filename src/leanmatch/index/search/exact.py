@@ -105,9 +105,9 @@ class ExactIndex:
                 for names in (exclude[start : start + len(block)] if exclude is not None else ())
             ] or [set() for _ in block]
             wanted = [min(len(self), width + len(out)) for out in banned]
-            for offset, (found, rows) in enumerate(self._scan.search(block, wanted)):
+            for offset, (row_scores, rows) in enumerate(self._scan.search(block, wanted)):
                 kept = [i for i, row in enumerate(rows.tolist()) if row not in banned[offset]][:width]
-                scores[start + offset, : len(kept)] = found[kept]
+                scores[start + offset, : len(kept)] = row_scores[kept]
                 ids[start + offset, : len(kept)] = [self._ids[rows[i]] for i in kept]
         return scores, ids
 

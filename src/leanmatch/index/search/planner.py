@@ -64,7 +64,7 @@ def alive_rows(covered: Rows) -> Selection | None:
 
 def merged(parts: Sequence[tuple[NDArray[np.float64], Rows]], width: int) -> tuple[NDArray[np.float64], Rows]:
     """The best ``width`` of several results, ties in row order."""
-    scores = np.concatenate([one[0] for one in parts])
-    rows = np.concatenate([one[1] for one in parts])
+    scores = np.concatenate([part[0] for part in parts])
+    rows = np.concatenate([part[1] for part in parts])
     order = np.lexsort((rows, -np.round(scores, SCORE_DECIMALS)))[:width]
     return scores[order], rows[order]

@@ -147,8 +147,10 @@ class FaissCodes:
         selection: Selection | None,
     ) -> Iterator[tuple[NDArray[np.float64], Rows, float]]:
         """See :class:`Codes`."""
-        found = self._codes.search(codes.astype(np.float32), max(fetch), params=_parameters(selection))
-        for query, sums, labels in zip(queries, *found, strict=True):
+        sums_and_labels = self._codes.search(
+            codes.astype(np.float32), max(fetch), params=_parameters(selection)
+        )
+        for query, sums, labels in zip(queries, *sums_and_labels, strict=True):
             rows = labels[labels >= 0]
             scores = exact_scores(query, rows, vectors)
             least = float(sums[len(rows) - 1]) if len(rows) else -np.inf
@@ -211,10 +213,10 @@ class Scan:
             else:
                 (out[i],) = self._scan(queries[i : i + 1], [width], selection)
         if whole:
-            found = self._scan(queries[whole], [widths[i] for i in whole], None)
-            for i, result in zip(whole, found, strict=True):
+            results = self._scan(queries[whole], [widths[i] for i in whole], None)
+            for i, result in zip(whole, results, strict=True):
                 out[i] = result
-        return [one for one in out if one is not None]
+        return [result for result in out if result is not None]
 
     def best(self, query: Vectors, rows: Rows, width: int) -> tuple[NDArray[np.float64], Rows]:
         """The best ``width`` of the rows given: a float32 pass over a copy of them, then float64."""
@@ -241,9 +243,9 @@ class Scan:
         fetch = [min(total, width + _MARGIN) for width in widths]
         while open_:
             wanted = [fetch[i] for i in open_]
-            found = self._codes.best(queries[open_], codes[open_], wanted, self.vectors, selection)
+            candidates = self._codes.best(queries[open_], codes[open_], wanted, self.vectors, selection)
             left = []
-            for i, (scores, rows, least) in zip(open_, found, strict=True):
+            for i, (scores, rows, least) in zip(open_, candidates, strict=True):
                 width = min(widths[i], total)
                 if fetch[i] >= total or least * units[i] + bounds[i] < scores[width - 1] - _TIE_SLACK:
                     out[i] = scores[:width], rows[:width]

@@ -99,8 +99,8 @@ def converted(name: str, row: int, value: Any, kind: str) -> Any:
     meant = value
     if isinstance(value, str):
         meant = _BOOLEANS.get(value) if kind == "boolean" else canonical_number(value)
-    found = _kind(meant)
-    if found == kind or (kind == "number" and found == "integer"):
+    actual_kind = _kind(meant)
+    if actual_kind == kind or (kind == "number" and actual_kind == "integer"):
         return meant
     raise DataError(
         f"the column holds values of type {kind} in this catalogue",

@@ -248,7 +248,7 @@ def _from_json(document: dict[str, Any]) -> Manifest:
     unknown = {kind for kind in columns.values() if kind not in TYPES}
     if unknown:
         raise ValueError(f"column types {sorted(unknown)}")
-    segments = tuple(_segment(one) for one in document["segments"])
+    segments = tuple(_segment(entry) for entry in document["segments"])
     manifest = Manifest(
         generation=_count(document["generation"], 1),
         model=_model(document["model"]),
@@ -256,7 +256,7 @@ def _from_json(document: dict[str, Any]) -> Manifest:
         segments=segments,
         kind=_text(document["kind"]),
         approximate=_approximate(document["approximate"], segments),
-        extras={_text(name): _file(one) for name, one in document["extras"].items()},
+        extras={_text(name): _file(entry) for name, entry in document["extras"].items()},
         identity=_text(document.get("identity", "")),
         source=_source(document.get("source")),
     )
@@ -293,7 +293,7 @@ def _approximate(document: dict[str, Any] | None, segments: tuple[Segment, ...])
         raise ValueError(f"a search index of the kind {stored.kind!r:.40}")
     if not 1 <= _count(stored.segments) <= len(segments):
         raise ValueError(f"a search index over {stored.segments} of {len(segments)} segments")
-    rows = sum(one.rows for one in segments[: stored.segments])
+    rows = sum(segment.rows for segment in segments[: stored.segments])
     if not 1 <= _count(stored.effort) <= max(rows, 4_096) or not rows:
         raise ValueError(f"an effort of {stored.effort:,} over {rows:,} rows")
     if not isinstance(stored.recall, int | float) or not 0 <= stored.recall <= 1:

@@ -155,13 +155,13 @@ def _read_parquet(path: Path) -> Items:
         raise MissingExtraError("pyarrow", "data", "a catalogue of a development version") from error
     with pq.ParquetFile(path) as file:
         table = file.read()
-    found = {name: table.column(name).to_pylist() for name in table.column_names}
+    lists = {name: table.column(name).to_pylist() for name in table.column_names}
     columns = {
         name[len(_META) :]: column_of(name[len(_META) :], values, infer_type(values))
-        for name, values in found.items()
+        for name, values in lists.items()
         if name.startswith(_META)
     }
-    return Items.of(found["id"], found["text"], found["key"], columns)
+    return Items.of(lists["id"], lists["text"], lists["key"], columns)
 
 
 def write_dead(folder: Path, name: str, rows: NDArray[np.int64]) -> StoredFile:

@@ -269,8 +269,8 @@ class Items:
 
     def metadata(self, row: int) -> dict[str, Any]:
         """The metadata of a row, without missing values."""
-        found = ((name, column[row]) for name, column in self.columns.items())
-        return {name: value for name, value in found if value is not None}
+        cells = ((name, column[row]) for name, column in self.columns.items())
+        return {name: value for name, value in cells if value is not None}
 
     def where(self, mask: Mask) -> Items:
         """The rows where ``mask`` is true."""

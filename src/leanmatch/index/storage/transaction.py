@@ -192,10 +192,10 @@ class Transaction:
     def live_items(self, columns: dict[str, str] | None = None) -> Items:
         """The items that are alive, in their order."""
         wanted = columns if columns is not None else dict(self.required().columns)
-        return joined_items([one.items.where(one.alive) for one in self._segments], wanted)
+        return joined_items([segment.items.where(segment.alive) for segment in self._segments], wanted)
 
     def live_vectors(self) -> Vectors:
-        parts = [np.asarray(one.vectors[one.alive]) for one in self._segments]
+        parts = [np.asarray(segment.vectors[segment.alive]) for segment in self._segments]
         return np.concatenate([*parts, np.zeros((0, self.required().model.dimension), np.float32)])
 
     def encode(
@@ -229,8 +229,8 @@ class Transaction:
         if self._scattered(alive, 0 if table is None else len(table)):
             self._options.say("rewriting the catalogue as one segment")
             self._segments = [
-                SegmentRows(one.segment, one.items, one.vectors, mask)
-                for one, mask in zip(self._segments, alive, strict=True)
+                SegmentRows(current.segment, current.items, current.vectors, mask)
+                for current, mask in zip(self._segments, alive, strict=True)
             ]
             whole, stored = self.live_items(columns), self.live_vectors()
             if table is not None and vectors is not None:
@@ -238,9 +238,9 @@ class Transaction:
                 stored = np.concatenate([stored, vectors])
             return self.rewrite(whole, stored, manifest.model, columns, change)
         segments = []
-        for number, (one, mask) in enumerate(zip(self._segments, alive, strict=True)):
-            segment = one.segment
-            if not np.array_equal(mask, one.alive):
+        for number, (current, mask) in enumerate(zip(self._segments, alive, strict=True)):
+            segment = current.segment
+            if not np.array_equal(mask, current.alive):
                 dead = np.flatnonzero(~mask)
                 file = write_dead(self._folder, f"{self._name}-{number}", dead)
                 segment = replace(segment, dead=file, dead_rows=len(dead))
@@ -320,8 +320,10 @@ class Transaction:
         if counts.truncated:
             self._options.say(counts.sentence())
         if manifest.approximate is not None:
-            found = manifest.approximate
-            change.search = f"{found.kind} at effort {found.effort}, recall@10 {found.recall:.4f}"
+            approximate = manifest.approximate
+            change.search = (
+                f"{approximate.kind} at effort {approximate.effort}, recall@10 {approximate.recall:.4f}"
+            )
         return change
 
 

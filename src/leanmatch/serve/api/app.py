@@ -116,7 +116,7 @@ def _add_items(app: FastAPI, service: Service) -> None:
         for item in body.items:
             if len(item.text) > limits.text_characters:
                 raise RefusedError(400, f"a text is longer than {limits.text_characters}", param="items")
-        items = [Item(one.id, one.text, one.metadata) for one in body.items]
+        items = [Item(entry.id, entry.text, entry.metadata) for entry in body.items]
         return (await service.change(items, ())).to_json()
 
     @app.post("/v1/items/delete", response_model=schemas.ChangeResponse, responses=common, tags=["items"])

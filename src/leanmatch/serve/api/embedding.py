@@ -71,7 +71,7 @@ def _inputs(value: Any) -> tuple[list[str], list[list[int]]]:
         return [value], []
     if isinstance(value[0], str):
         return list(value), []
-    return [], [list(value)] if isinstance(value[0], int) else [list(one) for one in value]
+    return [], [list(value)] if isinstance(value[0], int) else [list(tokens) for tokens in value]
 
 
 def _encoded(vector: Any, form: str) -> Any:

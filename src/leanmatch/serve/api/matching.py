@@ -154,8 +154,8 @@ async def unless_gone(receive: Callable[[], Awaitable[Any]], work: Awaitable[Any
             raise ClientGoneError
         return task.result()
     finally:
-        for one in (task, gone):
-            one.cancel()
+        for future in (task, gone):
+            future.cancel()
 
 
 async def _closed(receive: Callable[[], Awaitable[Any]]) -> None:
@@ -175,7 +175,8 @@ def _document(
             for at, (query, item) in enumerate(effects):
                 items[at] += b',"explanation":{"query":%b,"item":%b}' % (_words(query), _words(item))
     results = b",".join(
-        b'{"text":%b,"recommendations":[%b]}' % (_text(text), b",".join([b"{%b}" % one for one in items]))
+        b'{"text":%b,"recommendations":[%b]}'
+        % (_text(text), b",".join([b"{%b}" % fields for fields in items]))
         for text, items in zip(texts, documents, strict=True)
     )
     generation = answer.catalogue.manifest.generation

@@ -41,8 +41,8 @@ async def encode_tokens(service: Service, tokens: Sequence[Sequence[int]]) -> Ve
     direct = getattr(encoder, "encode_tokens", None)
     if direct is not None:
         try:
-            found: Vectors = await service.aside(direct, tokens)
-            return found
+            result: Vectors = await service.aside(direct, tokens)
+            return result
         except DataError as error:
             raise RefusedError(400, error.problem, param="input") from error
     tokenizer = getattr(encoder, "tokenizer", None)

@@ -136,27 +136,27 @@ class Reference:
             FormatError: it is damaged.
         """
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if found["format"] != _FORMAT:
-                raise ValueError(f"format {found['format']!r}")
+            document = json.loads(path.read_text(encoding="utf-8"))
+            if document["format"] != _FORMAT:
+                raise ValueError(f"format {document['format']!r}")
             profile = Profile(
-                queries=int(found["queries"]),
-                tokens=int(found["tokens"]),
-                unknown=int(found["unknown"]),
-                scripts=Counter(found["scripts"]),
-                languages=Counter(found["languages"] if found.get("languages_by") == RULE else {}),
-                categories=Counter(found["categories"]),
-                scores=[float(score) for score in found["scores"]],
+                queries=int(document["queries"]),
+                tokens=int(document["tokens"]),
+                unknown=int(document["unknown"]),
+                scripts=Counter(document["scripts"]),
+                languages=Counter(document["languages"] if document.get("languages_by") == RULE else {}),
+                categories=Counter(document["categories"]),
+                scores=[float(score) for score in document["scores"]],
             )
             counts = [*profile.scripts.values(), *profile.languages.values(), *profile.categories.values()]
-            numbers = [*counts, *profile.scores, float(found["held_out"])]
+            numbers = [*counts, *profile.scores, float(document["held_out"])]
             if not all(isinstance(count, int) for count in counts) or not np.isfinite(numbers).all():
                 raise ValueError("a count is no number")
-            column = found["column"]
-            if not isinstance(column, str | None) or not isinstance(found["source"], str):
+            column = document["column"]
+            if not isinstance(column, str | None) or not isinstance(document["source"], str):
                 raise ValueError(f"column {column!r:.80}")
-            vocabulary = np.frombuffer(base64.b64decode(found["vocabulary"]), "<i8").astype(np.int64)
-            return cls(found["source"], profile, column, vocabulary, float(found["held_out"]))
+            vocabulary = np.frombuffer(base64.b64decode(document["vocabulary"]), "<i8").astype(np.int64)
+            return cls(document["source"], profile, column, vocabulary, float(document["held_out"]))
         except _DAMAGED as error:
             raise FormatError(
                 f"{path} is no reference ({type(error).__name__}: {error})"[:400],
@@ -184,7 +184,7 @@ def script_of(text: str) -> str:
         elif letter.isalpha():
             name = unicodedata.name(letter, "OTHER").split()[0].title()
             counts["Han" if name == "Cjk" else name] += 1
-    return max(counts, key=lambda one: (counts[one], one)) if counts else "none"
+    return max(counts, key=lambda script: (counts[script], script)) if counts else "none"
 
 
 class TokenCounter:
@@ -206,13 +206,13 @@ class TokenCounter:
         """``(tokens, unknown)`` of each text."""
         if self._tokenizer is None:
             return [(0, 0)] * len(texts)
-        found = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [
             (
                 sum(mask),
-                sum(1 for one, real in zip(e.ids, mask, strict=True) if real and one == self._unknown),
+                sum(1 for token, real in zip(e.ids, mask, strict=True) if real and token == self._unknown),
             )
-            for e in found
+            for e in encodings
             for mask in [e.attention_mask]
         ]
 
@@ -220,9 +220,9 @@ class TokenCounter:
 def _unknown_id(tokenizer: Any) -> int | None:
     name = getattr(tokenizer.model, "unk_token", None) or "[UNK]"
     for candidate in (name, "[UNK]", "<unk>"):
-        found = tokenizer.token_to_id(candidate)
-        if found is not None:
-            return int(found)
+        number = tokenizer.token_to_id(candidate)
+        if number is not None:
+            return int(number)
     return None
 
 
@@ -275,12 +275,12 @@ def build_reference(
     queries: list[Query] = []
     for start in range(0, len(sample), batch):
         part = sample[start : start + batch]
-        found = catalogue.search(
+        results = catalogue.search(
             np.asarray(encode(part), np.float32), 1, exclude=[catalogue.same_as(t) for t in part]
         )
         best = [
-            (float(one.scores[0]), catalogue.metadata(int(one.rows[0]))) if len(one.rows) else None
-            for one in found
+            (float(result.scores[0]), catalogue.metadata(int(result.rows[0]))) if len(result.rows) else None
+            for result in results
         ]
         queries += observe(catalogue, counter, part, column, best)
     return _reference(texts, queries, column, source)
@@ -294,12 +294,12 @@ def catalogue_reference(catalogue: Catalogue, counter: TokenCounter) -> Referenc
     queries: list[Query] = []
     for start in range(0, len(rows), 64):
         part = rows[start : start + 64]
-        found = catalogue.search(
+        results = catalogue.search(
             catalogue.vectors(part), 1, exclude=[catalogue.same_as(texts[r]) for r in part]
         )
         best = [
-            (float(one.scores[0]), catalogue.metadata(int(one.rows[0]))) if len(one.rows) else None
-            for one in found
+            (float(result.scores[0]), catalogue.metadata(int(result.rows[0]))) if len(result.rows) else None
+            for result in results
         ]
         queries += observe(catalogue, counter, [texts[row] for row in part], column, best)
     return _reference(texts, queries, column, "the catalogue's items (no training texts were given)")
@@ -345,8 +345,8 @@ def stability_index(reference: Mapping[Any, float], live: Mapping[Any, float]) -
     bins = sorted({*reference, *live}, key=str)
     if len(bins) < 2:
         return 0.0
-    p = np.array([reference.get(one, 0) + 0.5 for one in bins])
-    q = np.array([live.get(one, 0) + 0.5 for one in bins])
+    p = np.array([reference.get(label, 0) + 0.5 for label in bins])
+    q = np.array([live.get(label, 0) + 0.5 for label in bins])
     p, q = p / p.sum(), q / q.sum()
     return float(np.sum((q - p) * np.log(q / p)))
 
@@ -357,7 +357,8 @@ def score_index(reference: Sequence[float], live: Sequence[float]) -> float:
         return 0.0
     edges = np.unique(np.quantile(np.asarray(reference), np.linspace(0, 1, _SCORE_BINS + 1)[1:-1]))
     counts = [
-        Counter(np.searchsorted(edges, np.asarray(one), side="right").tolist()) for one in (reference, live)
+        Counter(np.searchsorted(edges, np.asarray(scores), side="right").tolist())
+        for scores in (reference, live)
     ]
     return stability_index(counts[0], counts[1])
 
@@ -467,7 +468,7 @@ def _mix(reference: Mapping[str, int], live: Mapping[str, int]) -> list[dict[str
     totals = max(1, sum(reference.values())), max(1, sum(live.values()))
     names = sorted(
         {*reference, *live},
-        key=lambda one: -(reference.get(one, 0) / totals[0] + live.get(one, 0) / totals[1]),
+        key=lambda name: -(reference.get(name, 0) / totals[0] + live.get(name, 0) / totals[1]),
     )
     return [
         {

@@ -79,9 +79,9 @@ def why_not_compared(reference: Mapping[str, int], live: Mapping[str, int]) -> s
         return ABSENT
     if not reference:
         return OLD
-    told = sum(reference.values()), sum(live.values())
-    if min(told) < ENOUGH_TOLD:
-        return FEW.format(reference=f"{told[0]:,}", live=f"{told[1]:,}")
+    totals = sum(reference.values()), sum(live.values())
+    if min(totals) < ENOUGH_TOLD:
+        return FEW.format(reference=f"{totals[0]:,}", live=f"{totals[1]:,}")
     return None
 
 
