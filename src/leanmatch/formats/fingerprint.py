@@ -45,30 +45,30 @@ def model_fingerprint(folder: str | Path) -> str:
     Raises:
         ModelError: the folder holds no weights.
     """
-    place = Path(folder)
-    files = deciding_files(place)
+    root = Path(folder)
+    files = deciding_files(root)
     if not any(_is_weights(path.name) for path in files.values()):
         raise ModelError(f"{folder} holds no weights of a model", remedy="name a saved model's folder")
     total = hashlib.sha256(b"leanmatch model 2\n")
     for name in sorted(files):
         total.update(_line(name, files[name]))
-    total.update(_artifact_layers(place))
+    total.update(_artifact_layers(root))
     return total.hexdigest()
 
 
 def deciding_files(folder: Path) -> dict[str, Path]:
     """The files that decide a model's vectors, by their names relative to its folder."""
     files = [folder / name for name in MODEL_FILES]
-    for home, known in _module_folders(folder):
+    for home, is_known in _module_folders(folder):
         if not home.is_dir():
             continue
         names = sorted(path for path in home.iterdir() if path.is_file())
-        if not known and home != folder:  # a module that leanmatch does not know: whatever its folder holds
+        if not is_known and home != folder:  # a module that leanmatch does not know: all of its files
             files += (path for path in home.rglob("*") if path.is_file() and path.suffix != ".md")
             continue
         safe = any(SAFE_WEIGHTS.fullmatch(path.name) for path in names)
         patterns = (CONFIGURATION, VOCABULARY, SAFE_WEIGHTS if safe else OTHER_WEIGHTS)
-        files += (path for path in names if any(one.fullmatch(path.name) for one in patterns))
+        files += (path for path in names if any(pattern.fullmatch(path.name) for pattern in patterns))
     return {path.relative_to(folder).as_posix(): path for path in files if path.is_file()}
 
 
@@ -100,12 +100,12 @@ def earlier_fingerprints(folder: str | Path) -> frozenset[str]:
             lines[name] = _line(name, path)
             if _EARLIER_CACHE.fullmatch(name):
                 caches.append(name)
-    found = set()
+    hashes = set()
     for count in range(len(caches[:_MOST_EARLIER_CACHES]) + 1):
         for absent in itertools.combinations(caches[:_MOST_EARLIER_CACHES], count):
             text = b"".join(lines[name] for name in sorted(lines) if name not in absent)
-            found.add(hashlib.sha256(text).hexdigest())
-    return frozenset(found)
+            hashes.add(hashlib.sha256(text).hexdigest())
+    return frozenset(hashes)
 
 
 def _module_folders(folder: Path) -> list[tuple[Path, bool]]:
@@ -116,8 +116,8 @@ def _module_folders(folder: Path) -> list[tuple[Path, bool]]:
         return [(folder, True)]
     homes = {folder: True}
     for kind, home in modules:
-        known = kind == "CompressedTransformer" or any(kind == module.name for module in LEGACY_MODULES)
-        homes[home] = homes.get(home, True) and known
+        is_known = kind == "CompressedTransformer" or any(kind == module.name for module in LEGACY_MODULES)
+        homes[home] = homes.get(home, True) and is_known
     return list(homes.items())
 
 

@@ -54,7 +54,9 @@ def module_folders(folder: Path, entries: object) -> list[tuple[str, Path]]:
         ModelError: no list of modules, or a path that leads out of the model's folder.
     """
     file = folder / "modules.json"
-    if not isinstance(entries, list) or not all(isinstance(one, dict) and "type" in one for one in entries):
+    if not isinstance(entries, list) or not all(
+        isinstance(item, dict) and "type" in item for item in entries
+    ):
         raise ModelError(
             f"{file} is no list of modules", remedy="the folder is damaged: save or copy it again"
         )
@@ -63,7 +65,7 @@ def module_folders(folder: Path, entries: object) -> list[tuple[str, Path]]:
             f"{file} lists {len(entries):,} modules, more than {MOST_MODULES}",
             remedy="the folder is damaged: save or copy it again",
         )
-    found = []
+    named_folders = []
     for entry in entries:
         path = entry.get("path", "")
         inside = PurePosixPath(path) if isinstance(path, str) else None
@@ -72,8 +74,8 @@ def module_folders(folder: Path, entries: object) -> list[tuple[str, Path]]:
                 f"{file} names the module folder {path!r:.80}, which is not inside the model's folder",
                 remedy="do not use a model that you do not trust; else save it again",
             )
-        found.append((str(entry["type"]).rpartition(".")[2], folder / inside))
-    return found
+        named_folders.append((str(entry["type"]).rpartition(".")[2], folder / inside))
+    return named_folders
 
 
 def check_modules(folder: Path) -> None:
@@ -195,23 +197,23 @@ def rewrite_to_legacy(folder: Path, modules: list[Any]) -> list[str]:
     notes = []
     entries = _read(folder / "modules.json")
     for entry, module in zip(entries, modules, strict=True):
-        known = next((one for one in LEGACY_MODULES if one.matches(entry["type"])), None)
+        legacy = next((kind for kind in LEGACY_MODULES if kind.matches(entry["type"])), None)
         where = f"module {entry['idx']}"
-        if known is None:
+        if legacy is None:
             notes.append(f"{where}: type {entry['type']} is kept as it is; old versions may not read it")
             continue
         try:
-            if known.config_file is not None:
-                file = folder / entry["path"] / known.config_file
+            if legacy.config_file is not None:
+                file = folder / entry["path"] / legacy.config_file
                 file.parent.mkdir(exist_ok=True)
-                write_json(file, known.rewrite(module, _read(file) if file.exists() else {}))
+                write_json(file, legacy.rewrite(module, _read(file) if file.exists() else {}))
         except NotExpressibleError as error:
             notes.append(
-                f"{where} ({known.name}): {error} has no form in the older layout and is kept as it is; "
+                f"{where} ({legacy.name}): {error} has no form in the older layout and is kept as it is; "
                 "old versions will not read it"
             )
             continue
-        entry["type"] = known.legacy_type
+        entry["type"] = legacy.legacy_type
     write_json(folder / "modules.json", entries)
     _rewrite_model_config(folder / "config_sentence_transformers.json")
     for file in sorted(folder.rglob("tokenizer_config.json")):

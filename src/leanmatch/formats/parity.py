@@ -71,10 +71,10 @@ def compare_vectors(first: Vectors, second: Vectors, texts: Sequence[str]) -> Pa
                 f"the first being {texts[bad[0]]!r:.80}",
                 remedy="training has diverged: lower the learning rate",
             )
-    one, other = first.astype(np.float64), second.astype(np.float64)
-    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    both_zero = ~one.any(axis=1) & ~other.any(axis=1)
-    cosines = np.where(both_zero, 1.0, (one * other).sum(axis=1) / np.where(norms > 0, norms, 1.0))
+    left, right = first.astype(np.float64), second.astype(np.float64)
+    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    both_zero = ~left.any(axis=1) & ~right.any(axis=1)
+    cosines = np.where(both_zero, 1.0, (left * right).sum(axis=1) / np.where(norms > 0, norms, 1.0))
     worst = int(np.argmin(cosines))
     return Parity(min(1.0, float(cosines[worst])), len(texts), texts[worst])
 
@@ -89,9 +89,9 @@ def check_parity(model: SentenceTransformer, other: SentenceTransformer, texts: 
 
     probes = list(dict.fromkeys((*ODD_TEXTS, *texts)))
     vectors = []
-    for one in (model, other):
-        with evaluation_mode(one):
-            encoded = one.encode(probes, batch_size=32, convert_to_numpy=True, show_progress_bar=False)
+    for matcher in (model, other):
+        with evaluation_mode(matcher):
+            encoded = matcher.encode(probes, batch_size=32, convert_to_numpy=True, show_progress_bar=False)
         vectors.append(np.asarray(encoded, dtype=np.float32))
     parity = compare_vectors(vectors[0], vectors[1], probes)
     if parity.min_cosine < MIN_COSINE:

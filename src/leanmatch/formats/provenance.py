@@ -108,7 +108,7 @@ _REMEDY = "save the model again, or remove the file to use the folder without pr
 
 def _named(kind: type | tuple[type, ...]) -> str:
     names = {str: "text", int: "a whole number", dict: "an object", list: "a list", type(None): "null"}
-    return " or ".join(names[one] for one in (kind if isinstance(kind, tuple) else (kind,)))
+    return " or ".join(names[accepted] for accepted in (kind if isinstance(kind, tuple) else (kind,)))
 
 
 def _plain(value: Any, where: str, notes: list[str]) -> JsonValue:
@@ -122,9 +122,9 @@ def _plain(value: Any, where: str, notes: list[str]) -> JsonValue:
         notes.append(f"{where} was {value}, stored as null")
         return None
     if isinstance(value, Mapping):
-        return {str(key): _plain(one, f"{where}.{key}", notes) for key, one in value.items()}
+        return {str(key): _plain(entry, f"{where}.{key}", notes) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one, f"{where}[{index}]", notes) for index, one in enumerate(value)]
+        return [_plain(entry, f"{where}[{index}]", notes) for index, entry in enumerate(value)]
     if isinstance(value, Path | datetime.date):
         return str(value)
     raise FormatError(

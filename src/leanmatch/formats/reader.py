@@ -65,7 +65,7 @@ def find_model(name_or_folder: str | Path) -> Path | None:
         if not path.is_dir():
             raise ModelError(f"{path} is a file, not a model folder", remedy="name the folder that holds it")
         if not is_model_folder(path):
-            held = ", ".join(sorted(one.name for one in path.iterdir())[:6]) or "nothing"
+            held = ", ".join(sorted(entry.name for entry in path.iterdir())[:6]) or "nothing"
             raise ModelError(
                 f"{path} is no model folder: it holds {held}, but none of {', '.join(MARKERS)}",
                 remedy="name a folder written by leanmatch train or SentenceTransformer.save_pretrained",
@@ -109,12 +109,12 @@ def load_matcher(name_or_folder: str | Path, device: str = "auto") -> SentenceTr
         UsageError: no such device.
     """
     folder = find_model(name_or_folder)
-    place = resolve_device(device)
+    torch_device = resolve_device(device)
     if folder is None:
-        return with_settings(_from_hub(str(name_or_folder), place), name_or_folder)
+        return with_settings(_from_hub(str(name_or_folder), torch_device), name_or_folder)
     check_modules(folder)
     settings = read_settings(folder)
-    model = _open_artifact(folder, place) if is_artifact(folder) else open_folder(folder, place)
+    model = _open_artifact(folder, torch_device) if is_artifact(folder) else open_folder(folder, torch_device)
     if model.truncate_dim is None:  # older versions of sentence-transformers do not read it
         model.truncate_dim = settings.truncate_dim
     return with_settings(model, name_or_folder)

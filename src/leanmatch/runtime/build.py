@@ -145,7 +145,12 @@ def make_table(factors: Factors) -> Any:
 
 
 def _block(
-    weights: Weights, architecture: Architecture, sizes: Sizes, index: int, pack: PackLayer, known: Knowledge
+    weights: Weights,
+    architecture: Architecture,
+    sizes: Sizes,
+    index: int,
+    pack: PackLayer,
+    knowledge: Knowledge,
 ) -> dict[str, Any]:
     prefix = architecture.block.format(i=index)
     names = architecture.names
@@ -153,18 +158,18 @@ def _block(
     if index > 0 and sizes.order == tuple(range(sizes.blocks)):
         before = architecture.block.format(i=index - 1) + names.output_norm
     attention_norm = _norm(weights, prefix + names.attention_norm, sizes.width, sizes.eps)
-    inputs = [prefix + one for one in (names.query, names.key, names.value)]
-    out, up, down = (prefix + one for one in (names.out, names.up, names.down))
+    inputs = [prefix + module for module in (names.query, names.key, names.value)]
+    out, up, down = (prefix + module for module in (names.out, names.up, names.down))
 
     def seen(name: str, guess: Inputs) -> Inputs:
-        ends = known.ranges.get(name)
+        ends = knowledge.ranges.get(name)
         if ends is None:
             return guess
         return replace(guess, ranges=np.abs(ends).max(axis=0), middle=ends.mean(axis=0), measured=True)
 
     guess = Inputs(_range(weights, before, sizes))
     return {
-        "qkv": _attention_inputs(weights, inputs, pack, seen(inputs[0], guess), known.apart),
+        "qkv": _attention_inputs(weights, inputs, pack, seen(inputs[0], guess), knowledge.apart),
         "out": _linear(weights, out, pack, seen(out, UNKNOWN)),
         "up": _linear(weights, up, pack, seen(up, Inputs(_norm_range(*attention_norm[:2])))),
         "down": _linear(weights, down, pack, seen(down, Inputs(zero=ZEROS.get(sizes.activation, 128)))),
@@ -189,16 +194,16 @@ def _norm_range(gamma: Floats, beta: Floats) -> Floats:
 
 
 def _attention_inputs(
-    weights: Weights, modules: list[str], pack: PackLayer, known: Inputs, apart: bool
+    weights: Weights, modules: list[str], pack: PackLayer, inputs: Inputs, apart: bool
 ) -> list[Layer]:
     """q, k and v as one layer where their forms allow it, else as three."""
     parts = [weights.matrix(module) for module in modules]
     biases = [_bias(weights, module, part.shape[0]) for module, part in zip(modules, parts, strict=True)]
     stacked = None if apart and isinstance(parts[0], Dense) else stack(parts)
     if stacked is None:
-        return [pack(*layer, known) for layer in zip(modules, parts, biases, strict=True)]
+        return [pack(*layer, inputs) for layer in zip(modules, parts, biases, strict=True)]
     bias = _joined(biases, [part.shape[0] for part in parts])
-    return [pack(f"{modules[0]}+key+value", stacked, bias, known)]
+    return [pack(f"{modules[0]}+key+value", stacked, bias, inputs)]
 
 
 def stack(parts: list[Factors]) -> Factors | None:

@@ -202,9 +202,9 @@ class NativeEncoder:
         """
         lists = checked_ids(token_ids, self._vocabulary)
         if add_special_tokens:
-            lists = [self._tokenizer.with_special(one) for one in lists]
+            lists = [self._tokenizer.with_special(ids) for ids in lists]
         else:
-            lists = [list(self._tokenizer.cut(one)) for one in lists]
+            lists = [list(self._tokenizer.cut(ids)) for ids in lists]
         vectors = np.empty((len(lists), self.dimension), dtype=np.float32)
         order = sorted(range(len(lists)), key=lambda row: len(lists[row]), reverse=True)
         count = usable_threads(threads)

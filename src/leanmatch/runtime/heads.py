@@ -47,13 +47,13 @@ def _build(head: HeadFolder, compressed: Weights | None, level: str) -> dict[str
 
 def _tensor(head: HeadFolder, compressed: Weights | None, name: str) -> Floats:
     if compressed is not None:
-        module, _, last = f"module{head.place}.{name}".rpartition(".")
+        module, _, last = f"module{head.number}.{name}".rpartition(".")
         if last == "weight" and compressed.has(f"{module}.weight") and module.endswith("linear"):
             return np.ascontiguousarray(compressed.matrix(module).dense())
-        found = compressed.vector(f"{module}.{last}")
-        if found is None:
+        tensor = compressed.vector(f"{module}.{last}")
+        if tensor is None:
             raise ModelError(f"the compressed model lacks {module}.{last}", remedy="compress the model again")
-        return found
+        return tensor
     path = head.folder / STOCK_FILE
     with open_safetensors(path) as file:
         if name not in file.keys():  # noqa: SIM118  (no mapping: a file that lists its tensors)

@@ -131,8 +131,8 @@ def load_native(folder: Path, *, name: str, precision: str = "stored", timed: bo
                 if compressed or precision == "int8":  # layers that may round by the ranges of their inputs
                     cache = cache_file(folder, precision, level)
                     chooser.ranges = read_ranges(cache, range_shapes(architecture, sizes))
-                known = Knowledge(layout.max_tokens, precision == "int8", chooser.ranges)
-                fields = build_transformer(source, architecture, sizes, chooser, level, known)
+                knowledge = Knowledge(layout.max_tokens, precision == "int8", chooser.ranges)
+                fields = build_transformer(source, architecture, sizes, chooser, level, knowledge)
             if precision == "int8" and not compressed:
                 fields["words"] = _int8_words(source, layout, fields["words"])
             fields["rounds_attention"] = chooser.rounds
@@ -145,8 +145,8 @@ def load_native(folder: Path, *, name: str, precision: str = "stored", timed: bo
                 ranges = short(split_ranges(measured, architecture, sizes))
                 write_ranges(cache, ranges)
                 chooser.use_ranges(ranges)
-                known = replace(known, ranges=chooser.ranges)
-                again = build_transformer(source, architecture, sizes, chooser, level, known)
+                knowledge = replace(knowledge, ranges=chooser.ranges)
+                again = build_transformer(source, architecture, sizes, chooser, level, knowledge)
                 graph = module.Encoder(fields | {"blocks": again["blocks"]})
         provenance = read_provenance(folder)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RuntimeError) as error:
@@ -182,7 +182,7 @@ def _named(precision: str) -> str:
 
 def _static_name(source: Weights) -> str:
     names = ("embedding", "module0.embedding")
-    return next((one for one in names if source.has(one)), names[0])
+    return next((name for name in names if source.has(name)), names[0])
 
 
 def _int8_words(source: Weights, layout: Layout, words: Any) -> Any:

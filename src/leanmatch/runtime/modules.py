@@ -37,7 +37,7 @@ class HeadFolder:
 
     kind: str
     folder: Path
-    place: int
+    number: int
     activation: str = "none"
     bias: bool = True
 
@@ -92,7 +92,7 @@ def read_layout(folder: Path) -> Layout:
     pooling: tuple[str, ...] = ("mean",) if first == "StaticEmbedding" else ()
     pools_prompt = True
     heads: list[HeadFolder] = []
-    for place, (name, path) in enumerate(modules[1:], 1):
+    for number, (name, path) in enumerate(modules[1:], 1):
         if name == "Pooling" and not pooling:
             pooling, pools_prompt = _pooling(path)
             if settings.prompts and not pools_prompt:
@@ -100,7 +100,7 @@ def read_layout(folder: Path) -> Layout:
         elif name == "Dropout":
             continue
         elif name in _HEADS and pooling:
-            heads.append(_HEADS[name](path, place))
+            heads.append(_HEADS[name](path, number))
         else:
             raise UnsupportedError(f"the native runtime has no module {name!r} in this place")
     if not pooling:
@@ -152,15 +152,15 @@ def _layout(
     is_static: bool = False,
     pools_prompt: bool = True,
 ) -> Layout:
-    file = next((one for one in (home / name for name in _TRANSFORMER_FILES) if one.is_file()), None)
+    file = next((path for path in (home / name for name in _TRANSFORMER_FILES) if path.is_file()), None)
     options = read_config(file) if file is not None and not is_static else {}
     for key, value in options.items():
         if key not in _PLAIN_OPTIONS:
             if value not in (None, {}, []):
                 raise UnsupportedError(f"the native runtime has no {key} = {value!r:.80} ({file})")
             continue
-        known = _PLAIN_OPTIONS[key]
-        if known is not None and value not in (None, *known):
+        accepted = _PLAIN_OPTIONS[key]
+        if accepted is not None and value not in (None, *accepted):
             raise UnsupportedError(f"the native runtime has no {key} = {value!r:.80} ({file})")
     length = options.get("max_seq_length")
     if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 1):
@@ -222,7 +222,7 @@ def _pooling(folder: Path) -> tuple[tuple[str, ...], bool]:
     return chosen, config.get("include_prompt", True) is not False
 
 
-def _dense(folder: Path, place: int) -> HeadFolder:
+def _dense(folder: Path, number: int) -> HeadFolder:
     config = read_config(folder / "config.json")
     name = str(config.get("activation_function", "torch.nn.modules.activation.Tanh")).rpartition(".")[2]
     plain = (
@@ -232,10 +232,10 @@ def _dense(folder: Path, place: int) -> HeadFolder:
     )
     if name not in DENSE_ACTIVATIONS or not plain:
         raise UnsupportedError(f"the native runtime has no Dense module with {config}")
-    return HeadFolder("dense", folder, place, DENSE_ACTIVATIONS[name], bool(config.get("bias", True)))
+    return HeadFolder("dense", folder, number, DENSE_ACTIVATIONS[name], bool(config.get("bias", True)))
 
 
-def _normalize(folder: Path, place: int) -> HeadFolder:
+def _normalize(folder: Path, number: int) -> HeadFolder:
     file = folder / "config.json"
     config = read_json(file) if file.is_file() else {}
     if any(
@@ -243,7 +243,7 @@ def _normalize(folder: Path, place: int) -> HeadFolder:
         for name in ("module_input_name", "module_output_name")
     ):
         raise UnsupportedError(f"the native runtime has no Normalize module with {config}")
-    return HeadFolder("normalize", folder, place)
+    return HeadFolder("normalize", folder, number)
 
 
 _HEADS: Mapping[str, Callable[[Path, int], HeadFolder]] = MappingProxyType(

@@ -55,6 +55,6 @@ def ranked(candidates: Sequence[Path], level: str) -> list[Path]:
     time that counts.
     """
     costs = [cost(path, level) for path in candidates]
-    best = next(at for at, one in enumerate(costs) if one <= WORTH * min(costs))
+    best = next(at for at, estimate in enumerate(costs) if estimate <= WORTH * min(costs))
     rest = sorted((at for at in range(len(costs)) if at != best), key=costs.__getitem__)
     return [candidates[at] for at in (best, *rest)]

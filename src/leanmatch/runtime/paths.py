@@ -121,14 +121,14 @@ def has_bf16(level: str) -> bool:
 def kernel_levels() -> dict[str, str]:
     """Which instruction set each family of kernels runs on here, found by packing a layer of each."""
     level, module = best_level(), native.load().linear
-    one, code, index = np.ones((1, 1), np.float32), np.ones((1, 1), np.int8), np.zeros((1, 1, 1), np.uint16)
+    unit, code, index = np.ones((1, 1), np.float32), np.ones((1, 1), np.int8), np.zeros((1, 1, 1), np.uint16)
     sparse = np.ones((1, 1, 1), np.float32), index, np.ones((1, 1, 1), np.float32)
-    coded = code[None], one, index, code[None], one[0]
+    coded = code[None], unit, index, code[None], unit[0]
     bf16 = has_bf16(level)
     return {
-        "dense float32": str(module.dense_f32(level, one, None).level),
+        "dense float32": str(module.dense_f32(level, unit, None).level),
         "dense bfloat16": _bf16_level(level) if bf16 else "none: dense float32 runs",
-        "dense int8": str(module.dense_i8_codes(level, code, one[0], None).level),
+        "dense int8": str(module.dense_i8_codes(level, code, unit[0], None).level),
         "dense-sparse float32": str(module.dense_sparse_f32(level, *sparse, None).level),
         "dense-sparse int8": _table_level(module.dense_sparse_i8(level, *coded, None, 128, None, 0, False)),
         "attention": "avx512, bfloat16 products where layers round" if bf16 else level,

@@ -60,9 +60,9 @@ def read_ranges(file: Path | None, shapes: Mapping[str, tuple[int, int]]) -> Ran
         if file.stat().st_size > MOST_BYTES:
             return {}
         with safe_open(str(file), framework="np") as stored:
-            said = stored.metadata() or {}
+            metadata = stored.metadata() or {}
             ranges = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-        if said != _metadata(ranges):
+        if metadata != _metadata(ranges):
             return {}
     except (SafetensorError, OSError, ValueError):
         return {}

@@ -42,7 +42,7 @@ def runtime_rows(encoder: NativeEncoder | FallbackEncoder) -> list[tuple[str, ..
     out: list[tuple[str, ...]] = []
     for row in runtime_choices(encoder):
         timed = "; ".join(
-            f"{path} {' / '.join(f'{one:.2f}' for one in times)}"
+            f"{path} {' / '.join(f'{duration:.2f}' for duration in times)}"
             for path, times in row["microseconds"].items()
         )
         measured = f"{timed} (at {' / '.join(map(str, row['tokens']))})" if timed else "not timed"

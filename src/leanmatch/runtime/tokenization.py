@@ -99,7 +99,7 @@ def pack(lists: Sequence[Sequence[int]]) -> tuple[Ids, Offsets]:
     [0, 3, 3, 4]
     """
     offsets = np.zeros(len(lists) + 1, dtype=np.int64)
-    np.cumsum([len(one) for one in lists], out=offsets[1:])
+    np.cumsum([len(ids) for ids in lists], out=offsets[1:])
     try:
         return np.fromiter(chain.from_iterable(lists), dtype=np.int32, count=int(offsets[-1])), offsets
     except OverflowError as error:
@@ -116,8 +116,8 @@ def checked_ids(lists: Sequence[Sequence[int]], vocabulary: int) -> list[list[in
         DataError: an entry that is no list of whole numbers in ``[0, vocabulary)``.
     """
     out: list[list[int]] = []
-    for row, one in enumerate(lists):
-        values = np.asarray(one)
+    for row, ids in enumerate(lists):
+        values = np.asarray(ids)
         if values.size == 0 and values.ndim == 1:
             out.append([])
             continue
@@ -126,7 +126,7 @@ def checked_ids(lists: Sequence[Sequence[int]], vocabulary: int) -> list[list[in
             raise DataError(
                 f"token ids must be whole numbers from 0 to {vocabulary - 1}",
                 line=row + 1,
-                value=one,
+                value=ids,
                 remedy="give lists of ids of this model's own tokenizer",
             )
         out.append(values.tolist())
@@ -177,8 +177,8 @@ def read_tokenizer(layout: Layout, config: dict[str, Any], most_tokens: int | No
                 f"{layout.transformer}: the longest text is {limit!r:.40}, not a number of tokens",
                 remedy="correct model_max_length in tokenizer_config.json, or max_position_embeddings",
             )
-    known = [int(one) for one in limits if one is not None and one < MAX_TOKENIZER_LENGTH]
-    longest = min(known) if known else None
+    bounds = [int(bound) for bound in limits if bound is not None and bound < MAX_TOKENIZER_LENGTH]
+    longest = min(bounds) if bounds else None
     special = tokenizer.num_special_tokens_to_add(False)
     if longest is not None and longest <= special:
         raise UsageError(
@@ -217,7 +217,7 @@ def _from_vocabulary(layout: Layout, vocabulary: Path) -> Tokenizer:
     file = layout.transformer / "tokenizer_config.json"
     options = read_config(file) if file.is_file() else {}
     try:
-        made = BertWordPieceTokenizer(
+        tokenizer = BertWordPieceTokenizer(
             str(vocabulary),
             lowercase=bool(options.get("do_lower_case", True)),
             strip_accents=options.get("strip_accents"),
@@ -227,7 +227,7 @@ def _from_vocabulary(layout: Layout, vocabulary: Path) -> Tokenizer:
         raise ModelError(
             f"{vocabulary} cannot be read: {error}", remedy="save or copy the folder again"
         ) from error
-    return made._tokenizer
+    return tokenizer._tokenizer
 
 
 def check_unknown(tokenizer: Tokenizer, folder: Path) -> None:
@@ -252,6 +252,6 @@ def _lower(tokenizer: Tokenizer) -> None:
     current = tokenizer.normalizer
     parts: list[Any] = [] if current is None else [current]
     if isinstance(current, normalizers.Sequence):
-        parts = [current[place] for place in range(len(current))]
+        parts = [current[index] for index in range(len(current))]
     if not any(isinstance(part, normalizers.Lowercase) for part in parts):
         tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *parts])

@@ -46,7 +46,12 @@ class StockWeights:
         self._file = file
         self._names = set(file.keys())
         self._prefix = next(
-            (one for one in PREFIXES if any(name.startswith(f"{one}embeddings.") for name in self._names)), ""
+            (
+                prefix
+                for prefix in PREFIXES
+                if any(name.startswith(f"{prefix}embeddings.") for name in self._names)
+            ),
+            "",
         )
 
     def has(self, name: str) -> bool:
@@ -62,9 +67,9 @@ class StockWeights:
         """
         weight = self.vector(f"{module}.weight")
         if weight is None or weight.ndim != 2 or not weight.size:
-            found = "nothing" if weight is None else f"shape {weight.shape}"
+            actual = "nothing" if weight is None else f"shape {weight.shape}"
             raise ModelError(
-                f"{self._path}: {module}.weight should be a matrix (found {found})",
+                f"{self._path}: {module}.weight should be a matrix (found {actual})",
                 remedy="the folder is incomplete or damaged: save or copy it again",
             )
         return Dense(weight)
@@ -181,9 +186,9 @@ def expect_vector(weights: Weights, tensor: str, length: int) -> Floats:
     """
     values = weights.vector(tensor)
     if values is None or values.shape != (length,):
-        found = "nothing" if values is None else f"shape {values.shape}"
+        actual = "nothing" if values is None else f"shape {values.shape}"
         raise ModelError(
-            f"{tensor} should have {length} numbers (found {found})",
+            f"{tensor} should have {length} numbers (found {actual})",
             remedy="the folder is incomplete or damaged: save or copy it again",
         )
     return values

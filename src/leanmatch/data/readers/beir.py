@@ -62,19 +62,19 @@ def read_beir(folder: Path, problems: Problems) -> PairTable:
                     line=1,
                     remedy=f"the header is {' '.join(QREL_COLUMNS)}, with tabs between",
                 )
-            found = list(raw.problems)
+            line_problems = list(raw.problems)
             judgements = zip(raw.lines, *(raw.columns[name] for name in QREL_COLUMNS), strict=True)
             for line, query, document, score in judgements:
                 problem = _fault(line, query, document, score, asked, positions)
                 if problem is not None:
-                    found.append(problem)
+                    line_problems.append(problem)
                     continue
                 grade = float(score)
                 text = corpus.texts[positions[document]]
                 row = (asked[query], text, int(grade > 0), split, query, document, grade)
                 for name, value in zip(COLUMNS, row, strict=True):
                     values[name].append(value)
-            judged.report(found)
+            judged.report(line_problems)
         problems.skipped.extend(judged.skipped)
     rows, _ = canonical_rows(values, range(len(values["anchor"])))
     rows = rows if rows.num_rows else empty_rows(COLUMNS)
@@ -102,10 +102,10 @@ def _fault(
 
 
 def _items(path: Path, problems: Problems) -> ItemTable:
-    found = _either(path)
-    if found is None:
+    file = _either(path)
+    if file is None:
         raise DataError("the file is missing", path=path, remedy="a BEIR folder needs it, as it is or as .gz")
-    items = read_items(found, id_column="_id", on_error=problems.on_error)
+    items = read_items(file, id_column="_id", on_error=problems.on_error)
     problems.skipped.extend(items.skipped)
     return items
 

@@ -75,11 +75,11 @@ def read_items(
             chosen = _choose(path, raw.columns, id_column, text_columns, partly)
         identifier, parts = chosen
         columns, lines, bad = plain_columns(raw.columns, raw.lines)
-        good, named, found = _good_rows(columns, lines, identifier, parts)
+        good, named, rejected = _good_rows(columns, lines, identifier, parts)
         texts.extend(text for _, text in named)
         ids.extend(name for name, _ in named if identifier is not None)
         rows.extend(lines[i] for i in good)
-        problems.report([*raw.problems, *bad, *found])
+        problems.report([*raw.problems, *bad, *rejected])
         if identifier is None:
             ids.extend([str(len(ids) + k) for k in range(len(good))])
         before = len(ids) - len(good)

@@ -26,8 +26,8 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any] | None, Probl
             except (ValueError, RecursionError) as error:
                 where = getattr(error, "pos", 0)
                 remedy = "write one JSON object a line: {...} and a line end, no commas between"
-                found = line[max(0, where - 40) : where + 40]
-                yield number, None, Problem(number, "", found, f"not JSON: {error}", remedy)
+                excerpt = line[max(0, where - 40) : where + 40]
+                yield number, None, Problem(number, "", excerpt, f"not JSON: {error}", remedy)
                 continue
             if isinstance(value, dict):
                 yield number, value, None
@@ -41,11 +41,11 @@ def read_jsonl(path: Path, *, batch_rows: int, absent: Any = None) -> Iterator[R
     objects: list[dict[str, Any]] = []
     lines: list[int] = []
     problems: list[Problem] = []
-    for number, found, problem in read_objects(path):
-        if problem is not None or found is None:
+    for number, row, problem in read_objects(path):
+        if problem is not None or row is None:
             problems.extend([problem] if problem is not None else [])
         else:
-            objects.append(_spread(found))
+            objects.append(_spread(row))
             lines.append(number)
         if len(objects) + len(problems) >= batch_rows:
             yield RawBatch(_columns(objects, absent), lines, problems)
@@ -54,23 +54,23 @@ def read_jsonl(path: Path, *, batch_rows: int, absent: Any = None) -> Iterator[R
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    record = dict(pairs)
+    if len(record) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"the key {twice!r} stands {names.count(twice)} times")
-    return found
+    return record
 
 
 def _columns(objects: list[dict[str, Any]], absent: Any) -> dict[str, list[Any]]:
-    names = dict.fromkeys(name for found in objects for name in found)
-    return {name: [found.get(name, absent) for found in objects] for name in names}
+    names = dict.fromkeys(name for row in objects for name in row)
+    return {name: [row.get(name, absent) for row in objects] for name in names}
 
 
-def _spread(found: dict[str, Any]) -> dict[str, Any]:
+def _spread(row: dict[str, Any]) -> dict[str, Any]:
     """``{"negative": ["x", "y"]}`` becomes ``{"negative_1": "x", "negative_2": "y"}``."""
     for key in ("negative", "negatives"):
-        if isinstance(found.get(key), list):
-            texts = found.pop(key)
-            found.update({f"negative_{i}": text for i, text in enumerate(texts, start=1)})
-    return found
+        if isinstance(row.get(key), list):
+            texts = row.pop(key)
+            row.update({f"negative_{i}": text for i, text in enumerate(texts, start=1)})
+    return row

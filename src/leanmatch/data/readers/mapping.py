@@ -117,13 +117,13 @@ def map_columns(
     missing = [name for name in REQUIRED if name not in present and name not in recognized.columns]
     if missing:
         _refuse_missing(missing, columns, given, path)
-    found = {ours: theirs for ours, theirs in recognized.columns.items() if ours in wanted}
-    unlabelled = "label" not in present and "label" not in found
-    grades = found.get("relevance") or given.get("relevance") or "relevance"
+    matched = {ours: theirs for ours, theirs in recognized.columns.items() if ours in wanted}
+    unlabelled = "label" not in present and "label" not in matched
+    grades = matched.get("relevance") or given.get("relevance") or "relevance"
     return ColumnMapping(
-        {**given, **found},
-        found,
-        _suspects(columns, {*used, *found.values()}) if unlabelled else (),
+        {**given, **matched},
+        matched,
+        _suspects(columns, {*used, *matched.values()}) if unlabelled else (),
         unlabelled and any(str(value) in ("0", "0.0") for value in columns.get(grades, ())),
     )
 
@@ -214,13 +214,13 @@ def _corrected(
     if name is None:
         return None
     if not is_known(ours) and ours != theirs:
-        free = [known for known in KNOWN if known not in given and known not in columns]
+        free = [role for role in KNOWN if role not in given and role not in columns]
         ours = _near(ours, free, cutoff=0.75) or ours
     return ours, name
 
 
 def _near(name: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:
-    plain = {plain_name(one): one for one in names}
+    plain = {plain_name(candidate): candidate for candidate in names}
     close = difflib.get_close_matches(plain_name(name), list(plain), n=1, cutoff=cutoff)
     return plain[close[0]] if close else None
 

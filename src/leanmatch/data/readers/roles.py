@@ -112,13 +112,15 @@ def recognize(
                 for ours, name in zip(("anchor", "positive"), both, strict=True):
                     candidates[ours] = [*candidates[ours], name]
                 candidates["label"] = [n for n in candidates.get("label", ()) if n not in both]
-    found = {ours: names[0] for ours, names in candidates.items() if len(names) == 1}
+    recognized = {ours: names[0] for ours, names in candidates.items() if len(names) == 1}
     for ours, texts in (("anchor_id", "anchor"), ("positive_id", "positive")):
-        text = found.get(texts) or given.get(texts, texts)
-        if ours in found and not (text in columns and _names_one_text(columns[found[ours]], columns[text])):
-            del found[ours]
+        text = recognized.get(texts) or given.get(texts, texts)
+        if ours in recognized and not (
+            text in columns and _names_one_text(columns[recognized[ours]], columns[text])
+        ):
+            del recognized[ours]
     ambiguous = {ours: tuple(names) for ours, names in candidates.items() if len(names) > 1}
-    return Recognized(found, ambiguous)
+    return Recognized(recognized, ambiguous)
 
 
 def is_zero_or_one(values: Sequence[Any]) -> bool:

@@ -52,15 +52,15 @@ def format_of(path: Path) -> str:
     'tsv'
     """
     stem = path.with_suffix("") if path.suffix.lower() == ".gz" else path
-    known = FORMATS.get(stem.suffix.lower())
-    if known is None:
+    file_format = FORMATS.get(stem.suffix.lower())
+    if file_format is None:
         raise DataError(
             "the file's format is not known by its name",
             path=path,
             value=path.name,
             remedy=f"use one of the endings {', '.join(FORMATS)}, each also with .gz",
         )
-    return known
+    return file_format
 
 
 def require_file(path: Path) -> None:

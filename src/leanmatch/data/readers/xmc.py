@@ -44,12 +44,12 @@ def read_xmc(folder: Path, problems: Problems) -> PairTable:
             continue
         left_out = _filter_pairs(folder / filters)
         part = Problems(path, problems.on_error)
-        for row, (line, found, bad) in enumerate(read_objects(path)):
-            anchor = joined_text(found.get("title"), found.get("content")) if found is not None else ""
-            if bad is not None or found is None:
+        for row, (line, entry, bad) in enumerate(read_objects(path)):
+            anchor = joined_text(entry.get("title"), entry.get("content")) if entry is not None else ""
+            if bad is not None or entry is None:
                 part.report([bad] if bad is not None else [])
                 continue
-            targets, grades = found.get("target_ind"), found.get("target_rel")
+            targets, grades = entry.get("target_ind"), entry.get("target_rel")
             problem = _fault(line, anchor, targets, grades, labels)
             if problem is not None:
                 part.report([problem])
@@ -58,7 +58,7 @@ def read_xmc(folder: Path, problems: Problems) -> PairTable:
                 label = labels[target]
                 if label is None or (row, target) in left_out:
                     continue
-                new = (anchor, label[1], split, found.get("uid"), label[0], grades[i] if grades else None)
+                new = (anchor, label[1], split, entry.get("uid"), label[0], grades[i] if grades else None)
                 for column, value in zip(COLUMNS, new, strict=True):
                     values[column].append(value)
         problems.skipped.extend(part.skipped)
@@ -76,16 +76,16 @@ def _labels(folder: Path, problems: Problems) -> tuple[ItemTable, list[tuple[str
     own = Problems(path, problems.on_error)
     labels: list[tuple[str, str] | None] = []
     lines: list[int] = []
-    for line, found, unreadable in read_objects(path):
-        text = joined_text(found.get("title"), found.get("content")) if found is not None else ""
+    for line, entry, unreadable in read_objects(path):
+        text = joined_text(entry.get("title"), entry.get("content")) if entry is not None else ""
         bad = unreadable
         if bad is None and not text:
             bad = Problem(line, "title", text, "the label has no text", "give it a title")
-        if bad is not None or found is None:
+        if bad is not None or entry is None:
             own.report([bad] if bad is not None else [])
             labels.append(None)
         else:
-            labels.append((str(found.get("uid", len(labels))), text))
+            labels.append((str(entry.get("uid", len(labels))), text))
             lines.append(line)
     problems.skipped.extend(own.skipped)
     good = [label for label in labels if label is not None]

@@ -55,8 +55,10 @@ def encode(factors: Factors) -> Encoded:
         if type(factors) is form.factors:
             fields, tensors = form.encode(factors)
             return {"form": name, "shape": list(factors.shape), **fields}, tensors
-    known = ", ".join(form.factors.__name__ for form in FORMS.values())
-    raise FormatError(f"a {type(factors).__name__} has no form in the artifact", remedy=f"use one of {known}")
+    storable = ", ".join(form.factors.__name__ for form in FORMS.values())
+    raise FormatError(
+        f"a {type(factors).__name__} has no form in the artifact", remedy=f"use one of {storable}"
+    )
 
 
 def decode(fields: Fields, tensors: Tensors, names: Names) -> Factors:

@@ -74,12 +74,12 @@ def parts_of(model: Any) -> list[Part]:
     if not is_matcher(model):
         return [Part(model, "")]
     parts = []
-    known = {module.name for module in LEGACY_MODULES}
+    allowed = {module.name for module in LEGACY_MODULES}
     for number, module in enumerate(model):
-        if type(module).__name__ not in known:
+        if type(module).__name__ not in allowed:
             raise ModelError(
                 f"module {number} of the model is a {type(module).__name__}, which an artifact cannot hold",
-                remedy=f"it holds {', '.join(sorted(known))}",
+                remedy=f"it holds {', '.join(sorted(allowed))}",
             )
         inner = getattr(module, "auto_model", None)
         if inner is None:
@@ -136,11 +136,11 @@ def _add_layer(gathered: Gathered, name: str, layer: Any, error: float | None) -
     first = True
     for last, array in arrays.items():
         full = names(last)
-        known = gathered.tensors.get(full)
-        if known is None:
+        earlier = gathered.tensors.get(full)
+        if earlier is None:
             gathered.tensors[full] = array
             size += array.nbytes
-        elif stack is None or last not in SHARED or not np.array_equal(known, array):
+        elif stack is None or last not in SHARED or not np.array_equal(earlier, array):
             raise FormatError(f"{name}: its {last} are not those of its stack {stack!r}")
         else:
             first = False

@@ -139,12 +139,12 @@ def _fill(model: Any, artifact: Artifact) -> None:
             remedy=_REMEDY,
         )
     for part in parts:
-        replaced, made = {}, []
+        replaced, layer_modules = {}, []
         for name, layer in _inside(artifact.layers, part.prefix, parts):
             old = part.module.get_submodule(name)
             replaced[id(old)] = compressed_layer(layer, old)
-            made.append((layer, replaced[id(old)]))
-        share_stacks(made)
+            layer_modules.append((layer, replaced[id(old)]))
+        share_stacks(layer_modules)
         replace_modules(part.module, replaced)
         inside = {id(value) for new in replaced.values() for value in (*new.parameters(), *new.buffers())}
         filled: set[int] = set()

@@ -33,13 +33,13 @@ def compressed_layer(layer: LayerTensors, old: Any) -> CompressedLayer:
     if kind is None:
         raise FormatError(f"a {type(layer.factors).__name__} cannot stand in for a {layer.kind} layer")
     if layer.kind == "embedding":
-        made = kind.from_factors(layer.factors, padding_idx=old.padding_idx)
+        module = kind.from_factors(layer.factors, padding_idx=old.padding_idx)
     elif layer.stack is not None:
-        made = kind.from_factors(layer.factors, layer.bias, stack=layer.stack)
+        module = kind.from_factors(layer.factors, layer.bias, stack=layer.stack)
     else:
-        made = kind.from_factors(layer.factors, layer.bias)
-    made.finalize_()
-    compressed: CompressedLayer = made
+        module = kind.from_factors(layer.factors, layer.bias)
+    module.finalize_()
+    compressed: CompressedLayer = module
     return compressed
 
 
@@ -48,11 +48,11 @@ def share_stacks(layers: list[tuple[LayerTensors, Any]]) -> None:
     from leanmatch.compression.convert import share_atoms
 
     first: dict[str, Any] = {}
-    for layer, made in layers:
+    for layer, module in layers:
         if layer.stack is not None:
-            known = first.setdefault(layer.stack, made)
-            if known is not made:
-                share_atoms(known.factors, made.factors)
+            owner = first.setdefault(layer.stack, module)
+            if owner is not module:
+                share_atoms(owner.factors, module.factors)
 
 
 def replace_modules(model: Any, replaced: dict[int, Any]) -> None:

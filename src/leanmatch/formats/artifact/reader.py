@@ -109,10 +109,12 @@ def _check_report(fields: Fields, weights: Path) -> None:
     sizes = fields.section("bytes")
     for name in ("layers", "tensors", "header", "files", "total"):
         sizes.whole(name, 0, 1 << 60)
-    told = sizes.whole("weights", 0, 1 << 60)
+    stated_bytes = sizes.whole("weights", 0, 1 << 60)
     sizes.end()
-    if told != weights.stat().st_size:
-        raise FormatError(f"{weights} has {weights.stat().st_size:,} bytes, not {told:,} as {FILE_NAME} says")
+    if stated_bytes != weights.stat().st_size:
+        raise FormatError(
+            f"{weights} has {weights.stat().st_size:,} bytes, not {stated_bytes:,} as {FILE_NAME} says"
+        )
     dense = fields.section("dense")
     for name in ("bytes", "layer_bytes", "layer_macs"):
         dense.whole(name, 0, 1 << 60)
@@ -199,11 +201,11 @@ def _module(folder: Path, entry: object, number: int) -> ModuleConfig:
     path = fields.text("path")
     if not _MODULE_PATH.fullmatch(path):
         raise FormatError(f"{fields.where}: its path {path!r:.80} is no plain name of a folder")
-    known = known_module(fields.text("type"))
-    if known.config_file is None or not (folder / path / known.config_file).is_file():
-        return ModuleConfig(known.name, path, {})
+    module = known_module(fields.text("type"))
+    if module.config_file is None or not (folder / path / module.config_file).is_file():
+        return ModuleConfig(module.name, path, {})
     return ModuleConfig(
-        known.name, path, read_object(folder / path / known.config_file, MOST_CONFIG_BYTES, _REMEDY)
+        module.name, path, read_object(folder / path / module.config_file, MOST_CONFIG_BYTES, _REMEDY)
     )
 
 

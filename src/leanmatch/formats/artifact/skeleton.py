@@ -23,26 +23,26 @@ def check_against_skeleton(artifact: Artifact) -> None:
     skeleton = _skeleton(artifact)
     modules = dict(skeleton.named_modules(remove_duplicate=False))
     state = skeleton.state_dict(keep_vars=True)
-    known: set[int] = set()
+    covered: set[int] = set()
     for name, layer in artifact.layers.items():
         if name.startswith("module"):
             continue
-        known |= _check_layer(name, layer, modules.get(name))
+        covered |= _check_layer(name, layer, modules.get(name))
     for name, array in artifact.tensors.items():
         if name.startswith("module"):
             continue
         value = state.get(name)
         if value is None or tuple(value.shape) != array.shape:
-            found = "has none of that name" if value is None else f"has shape {tuple(value.shape)}"
+            expected = "has none of that name" if value is None else f"has shape {tuple(value.shape)}"
             raise FormatError(
-                f"the tensor {name!r:.120} has shape {array.shape}; {artifact.architecture} {found}",
+                f"the tensor {name!r:.120} has shape {array.shape}; {artifact.architecture} {expected}",
                 remedy=_REMEDY,
             )
-        if id(value) in known:
+        if id(value) in covered:
             raise FormatError(f"the tensor {name!r:.120} is that of a compressed layer", remedy=_REMEDY)
-        known.add(id(value))
+        covered.add(id(value))
     for name, value in state.items():
-        if id(value) not in known and name not in artifact.dropped:
+        if id(value) not in covered and name not in artifact.dropped:
             raise FormatError(f"there are no values for {name}, {tuple(value.shape)}", remedy=_REMEDY)
 
 
@@ -84,10 +84,10 @@ def _check_layer(name: str, layer: LayerTensors, module: Any) -> set[int]:
         else None
     )
     if weight is None or kind != layer.kind or tuple(weight.shape) != layer.factors.shape:
-        found = "nothing" if weight is None else f"a {type(module).__name__} of {tuple(weight.shape)}"
+        expected = "nothing" if weight is None else f"a {type(module).__name__} of {tuple(weight.shape)}"
         raise FormatError(
             f"layer {name!r:.120} is a {layer.kind} layer of {layer.factors.shape}; "
-            f"the architecture has {found} there",
+            f"the architecture has {expected} there",
             remedy=_REMEDY,
         )
     bias = getattr(module, "bias", None)

@@ -89,7 +89,7 @@ def save_compressed(
     if reserved:
         raise FormatError(f"provenance fields {reserved} are filled in by the writer")
     given, notes = checked_provenance({**provenance, "quality": quality or {}})
-    told = given.pop("quality")
+    stored_quality = given.pop("quality")
     if not is_matcher(model) and tokenizer is None:
         raise UsageError(f"a {type(model).__name__} is saved with its tokenizer", remedy="pass tokenizer=")
     check_target(target, overwrite=overwrite)
@@ -105,7 +105,7 @@ def save_compressed(
             "task": task_of(model),
             "architecture": type(parts_of(model)[0].module).__name__,
             **_sizes(gathered, temporary),
-            "quality": told,
+            "quality": stored_quality,
             "dropped": sorted(gathered.dropped),
             "spec": None if spec is None else spec.to_json(),
             "layers": gathered.layers,

@@ -117,9 +117,9 @@ def _write(graph: Any, features: dict[str, Any], path: Path) -> list[str]:
 
     graph.names = tuple(features)
     with torch.no_grad():
-        made = graph(*features.values())
-    if isinstance(made, tuple):
-        outputs = [f"output_{place}" for place in range(len(made))]
+        computed = graph(*features.values())
+    if isinstance(computed, tuple):
+        outputs = [f"output_{index}" for index in range(len(computed))]
     else:
         outputs = ["sentence_embedding"]
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
@@ -156,13 +156,13 @@ def _compare(model: Any, tokenizer: Any, path: Path, texts: list[str]) -> Parity
     worst = Parity(1.0, len(texts), texts[0])
     for batch in [texts[start : start + 8] for start in range(0, len(texts), 8)] + [texts[:1]]:
         features = _features(model, tokenizer, batch)
-        found = session.run(None, {name: value.numpy() for name, value in features.items()})
+        graph_outputs = session.run(None, {name: value.numpy() for name, value in features.items()})
         with torch.no_grad():
             wanted = _outputs(model, features)
-        for one, two in zip(wanted, found, strict=True):
-            rows = one.reshape(len(batch), -1)
-            parity = compare_vectors(rows, two.reshape(len(batch), -1).astype(np.float32), batch)
-            gap = float(np.linalg.norm(one - two)) / max(float(np.linalg.norm(one)), 1e-30)
+        for expected, computed in zip(wanted, graph_outputs, strict=True):
+            rows = expected.reshape(len(batch), -1)
+            parity = compare_vectors(rows, computed.reshape(len(batch), -1).astype(np.float32), batch)
+            gap = float(np.linalg.norm(expected - computed)) / max(float(np.linalg.norm(expected)), 1e-30)
             if parity.min_cosine < MIN_COSINE or gap > MOST_DIFFERENCE:
                 raise FormatError(
                     f"the ONNX graph gives other outputs for {parity.worst_text!r:.80}: cosine "

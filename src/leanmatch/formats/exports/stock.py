@@ -66,16 +66,16 @@ def export_model(
     if target not in TARGETS:
         raise UsageError(f"there is no export {target!r}", remedy=f"one of {', '.join(TARGETS)}")
     check_target(folder, overwrite=overwrite)
-    found = read_artifact(artifact)
-    if target == "sentence-transformers" and found.task != "matcher":
+    contents = read_artifact(artifact)
+    if target == "sentence-transformers" and contents.task != "matcher":
         raise UsageError(
-            f"{found.folder} holds a {found.architecture} ({found.task}), which sentence-transformers does "
-            "not read",
+            f"{contents.folder} holds a {contents.architecture} ({contents.task}), which "
+            "sentence-transformers does not read",
             remedy="export to transformers or to ONNX instead",
             command="use --to transformers or --to onnx",
         )
     export: Callable[..., SavedExport] = TARGETS[target]
-    return export(found, Path(folder), overwrite=overwrite, sample=sample)
+    return export(contents, Path(folder), overwrite=overwrite, sample=sample)
 
 
 def _sentence_transformers(
