@@ -125,7 +125,7 @@ def run(model: nn.Module, features: Mapping[str, Any]) -> Any:
 
 
 def output_tensors(outputs: Any) -> list[Tensor]:
-    """The tensors that a model is there for: embeddings or logits, hidden states where there is neither."""
+    """A model's main outputs: embeddings or logits, or hidden states where it has neither."""
     tensors = [outputs[name] for name in OUTPUTS if name in outputs and outputs[name] is not None]
     return tensors[: 2 if "start_logits" in outputs else 1]
 

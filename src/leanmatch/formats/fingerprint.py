@@ -87,10 +87,10 @@ def tokenizer_fingerprint(folder: str | Path) -> str:
 
 
 def earlier_fingerprints(folder: str | Path) -> frozenset[str]:
-    """What earlier versions may have called this model.
+    """The fingerprints that earlier versions may have given this model.
 
-    They hashed every file with one of five suffixes, caches that the runtime wrote into the folder among
-    them. Which of those were there when a catalogue was made is not known: every selection of them counts.
+    They hashed every file with one of five suffixes, including caches that the runtime wrote into the folder.
+    A catalogue does not say which caches were there when it was made, so every subset of them counts.
     """
     lines: dict[str, bytes] = {}
     caches: list[str] = []

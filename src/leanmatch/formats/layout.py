@@ -79,7 +79,7 @@ def module_folders(folder: Path, entries: object) -> list[tuple[str, Path]]:
 
 
 def check_modules(folder: Path) -> None:
-    """Refuse a model folder whose ``modules.json`` is damaged or leads out of it; without one, nothing.
+    """Refuse a model folder whose ``modules.json`` is damaged or leads out of it; none at all is fine.
 
     Raises:
         ModelError: see :func:`module_folders`.

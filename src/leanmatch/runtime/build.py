@@ -30,12 +30,12 @@ zero where the largest is about 2.5."""
 
 @dataclass(frozen=True)
 class Knowledge:
-    """What a build is told of the model.
+    """What is known of a model when its graph is built.
 
     Attributes:
-        max_tokens: longest text that will come (for relative attention biases).
-        apart: keep plain q, k and v apart: in 8 bits each balances its own columns against its inputs, which
-            halves the error (1 - cosine of 9e-4 against 5.6e-4 on MiniLM).
+        max_tokens: length of the longest text, in tokens; it sizes relative attention biases.
+        apart: keep dense q, k and v as three layers. In 8 bits each then balances its own columns against its
+            inputs, which halves the error (1 - cosine of 9e-4 against 5.6e-4 on MiniLM).
         ranges: least and largest value of each input of a layer ``(2, n)``, as measured before; empty: not
             measured.
     """
@@ -61,7 +61,7 @@ def build_transformer(
         sizes: sizes.
         pack: packs one linear layer.
         level: instruction-set level of the kernels beside the linear layers.
-        known: more of it.
+        known: what is known of the model beside its weights.
 
     Raises:
         ModelError: weights that are missing or do not fit.
@@ -96,7 +96,7 @@ def build_transformer(
 
 
 def split_ranges(measured: Floats, architecture: Architecture, sizes: Sizes) -> dict[str, Floats]:
-    """``Encoder.input_ranges`` by the names of the layers (of the query for q, k and v)."""
+    """``Encoder.input_ranges`` by layer name; q, k and v share an input, which has the query's name."""
     names, ranges = architecture.names, {}
     for index in range(measured.shape[1]):
         parts = np.split(measured[:, index], np.arange(1, 4) * sizes.width, axis=1)
@@ -106,7 +106,7 @@ def split_ranges(measured: Floats, architecture: Architecture, sizes: Sizes) -> 
 
 
 def range_shapes(architecture: Architecture, sizes: Sizes) -> dict[str, tuple[int, int]]:
-    """The shapes of what :func:`split_ranges` gives."""
+    """The shapes of the arrays that :func:`split_ranges` returns."""
     columns = 3 * sizes.width + sizes.inner
     nothing = np.zeros((2, sizes.blocks, columns), np.float32)
     return {name: (2, part.shape[1]) for name, part in split_ranges(nothing, architecture, sizes).items()}
@@ -179,7 +179,7 @@ def _block(
 
 
 def _range(weights: Weights, module: str, sizes: Sizes) -> Floats | None:
-    """How far the outputs of a LayerNorm go; None where they are projected on, or layers share weights."""
+    """The range of a LayerNorm's outputs; None where they are projected or layers share weights."""
     gamma, beta = weights.vector(f"{module}.weight"), weights.vector(f"{module}.bias")
     shared = len(set(sizes.order)) < len(sizes.order)
     if shared or gamma is None or beta is None or gamma.shape != (sizes.width,):
@@ -188,7 +188,7 @@ def _range(weights: Weights, module: str, sizes: Sizes) -> Floats | None:
 
 
 def _norm_range(gamma: Floats, beta: Floats) -> Floats:
-    """About the largest size of each output of a LayerNorm: ``|beta| + 4 |gamma|``."""
+    """Approximate largest magnitude of each output of a LayerNorm: ``|beta| + 4 |gamma|``."""
     reach: Floats = np.abs(beta) + 4 * np.abs(gamma)
     return reach
 
@@ -207,7 +207,7 @@ def _attention_inputs(
 
 
 def stack(parts: list[Factors]) -> Factors | None:
-    """Several matrices with the same input as one, where that changes no number; None where it would.
+    """Stack matrices that read the same input into one; None where that would change a number.
 
     >>> stack([Dense(np.ones((2, 3), np.float32)), Dense(np.zeros((1, 3), np.float32))]).shape
     (3, 3)

@@ -131,7 +131,7 @@ class NativeEncoder:
         prompt: str | None = None,
         tally: TokenTally | None = None,
     ) -> Vectors:
-        """Encode texts; each distinct text once, in the order of length, without padding.
+        """Encode texts: each distinct text once, in order of length, without padding.
 
         Args:
             texts: any number of texts, none included.

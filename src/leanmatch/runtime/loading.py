@@ -55,15 +55,16 @@ def load(
     Args:
         name_or_folder: a folder, the name of a packaged model, or a name on the Hugging Face hub.
         precision: of the native runtime, a key of :data:`leanmatch.runtime.PRECISIONS`.
-        runtime: ``native`` for the native runtime or an error, ``torch`` for sentence-transformers, ``auto``
-            for the native runtime, and sentence-transformers with a warning that says why for what it cannot
-            run.
+        runtime: ``native`` takes the native runtime or raises; ``torch`` takes sentence-transformers.
+            ``auto`` takes the native runtime; a model that it cannot run goes to sentence-transformers, and a
+            warning says why.
         device: where torch encodes: ``auto``, ``cpu`` or ``cuda``. The native runtime is for CPUs.
 
     Raises:
-        ModelError: no such model, damaged, or one that the runtime cannot run and nothing else can.
+        ModelError: the model does not exist, is damaged, or runs on neither runtime.
         FormatError: a compressed model that is damaged.
-        UsageError: no such runtime, precision or device; a precision with ``torch``; one this CPU lacks.
+        UsageError: no such runtime, precision or device; a precision together with ``torch``; a precision
+            that this CPU lacks.
         NativeError: the compiled extension does not load.
         MissingExtraError: sentence-transformers is needed and not installed.
     """
@@ -170,7 +171,7 @@ def load_native(folder: Path, *, name: str, precision: str = "stored", timed: bo
 
 
 def _probe(tokenizer: TextTokenizer, vocabulary: int) -> tuple[Any, Any]:
-    """Texts of random words, whose far-off inputs are in the same places as those of real ones."""
+    """Texts of random words: outliers among a layer's inputs lie where those of real texts lie."""
     rng = np.random.default_rng(0)
     first = min(2000, vocabulary // 4)  # what comes before are marks and single letters
     return pack([tokenizer.with_special(rng.integers(first, vocabulary, 22).tolist()) for _ in range(16)])

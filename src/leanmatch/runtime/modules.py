@@ -51,7 +51,7 @@ class Layout:
         transformer: the folder of the transformer or of the static embedding.
         is_static: a StaticEmbedding.
         pooling: modes in the order in which they are concatenated.
-        heads: what follows.
+        heads: the modules after pooling.
         max_tokens: ``max_seq_length``, None where the folder sets none.
         lower: the folder asks for lower-casing beyond the tokenizer's own.
         settings: prompts, truncated dimensions, similarity.

@@ -95,7 +95,7 @@ class Chooser:
 
     @property
     def wants_ranges(self) -> bool:
-        """Would measured ranges of the inputs make a layer's rounding better, and are they not known yet?"""
+        """Whether some layer would round better with measured input ranges that are not known yet."""
         smoothed = ("dense", "dense-sparse") if self._precision == "int8" else ("dense-sparse",)
         return not self.ranges and any(
             choice.path in ("dense_sparse_i8", "dense_i8") and choice.form.split()[0] in smoothed
@@ -113,9 +113,9 @@ class Chooser:
         return any(choice.path in ROUNDED for choice in self.choices)
 
     def _correct_path(self, form: str, factors: Factors) -> str:
-        """The path that ranks first of those that are correct; nothing is checked where there is only one.
+        """The first path, by rank, that computes the right numbers; a single path is taken unchecked.
 
-        What is known of the inputs must not matter here: it is a guess at the first load and measured later.
+        Input ranges must not affect the choice: they are a guess at the first load and measured later.
         """
         candidates = ranked(paths(factors, self._precision, self._level), self._level)
         if self._timed:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from leanmatch.runtime.paths import Path
 
 WORTH = 1.5
-"""A later path of a list replaces an earlier one where it is more than so many times as fast."""
+"""A later path replaces an earlier one only where it is more than this many times as fast."""
 
 
 def _table(**picoseconds: float) -> Mapping[str, float]:
@@ -49,10 +49,10 @@ def cost(path: Path, level: str) -> float:
 
 
 def ranked(candidates: Sequence[Path], level: str) -> list[Path]:
-    """The paths in the order in which they are taken: the first of those that are near the cheapest leads.
+    """The paths in order of preference: the first that is nearly as cheap as the cheapest leads.
 
-    Candidates come with the most exact for their precision first, so that accuracy is only given up for
-    time that counts.
+    Candidates must come with the most exact one first, so that accuracy is given up only where it saves real
+    time.
     """
     costs = [cost(path, level) for path in candidates]
     best = next(at for at, estimate in enumerate(costs) if estimate <= WORTH * min(costs))

@@ -54,10 +54,10 @@ class Inputs:
     """What is known of a layer's inputs.
 
     Attributes:
-        ranges: about the largest size of each ``(n,)``; None: unknown.
-        measured: were they seen (else they are a guess from the LayerNorm in front)?
-        middle: between the least and the largest value of each ``(n,)``; None: unknown.
-        zero: about which zero point 8 bits are taken: 128, or lower where the inputs are mostly positive.
+        ranges: approximate largest magnitude of each input, ``(n,)``; None where unknown.
+        measured: whether ``ranges`` were measured; else they are guessed from the LayerNorm before the layer.
+        middle: midpoint between each input's least and largest value, ``(n,)``; None where unknown.
+        zero: zero point of the inputs in 8 bits: 128, or lower where the inputs are mostly positive.
     """
 
     ranges: Floats | None = None
@@ -173,8 +173,9 @@ def paths(factors: Factors, precision: str, level: str, inputs: Inputs = UNKNOWN
         factors: the weight, as :func:`prepared` gives it.
         precision: a key of :data:`PRECISIONS`.
         level: instruction-set level.
-        inputs: what is known of the inputs: 8-bit layers of a stock model share the burden of far-off ones
-            with the weights (:func:`smoothing`), dense-sparse ones give their blocks scales of their own.
+        inputs: what is known of the inputs. With it, 8-bit layers of a stock model shift outliers from the
+            inputs into the weights (:func:`smoothing`), and dense-sparse layers give blocks with outliers
+            scales of their own.
     """
     shape = factors.shape
     if precision == "float32":
@@ -258,12 +259,12 @@ def decoded(factors: QuantizedDenseSparse) -> Floats:
 
 
 def one_scale(factors: IntMatrix) -> IntMatrix:
-    """With one scale a row, which the integer kernel takes: groups are quantized again."""
+    """The matrix with one scale a row, as the integer kernel needs it; grouped codes are quantized again."""
     return factors if factors.scale.shape[1] == 1 else quantize_rows(factors.dense())
 
 
 def _sparse_macs(factors: DenseSparse | QuantizedDenseSparse) -> int:
-    """Products with all atoms, and one for each coefficient; the kernels do them for identities as well."""
+    """Products with all atoms, identity atoms included, and one multiply-add for each coefficient."""
     return int(factors.shape[1] * factors.atom_count + factors.indices.size)
 
 
@@ -300,7 +301,7 @@ def _sparse_float_path(make: Callable[[], DenseSparse], macs: int) -> Path:
 
 
 def find_head(ranges: Floats, blocks: int) -> tuple[NDArray[np.int32], int]:
-    """Blocks by their largest input, falling, and how many of them get scales of their own (the head).
+    """The blocks, largest input first, and how many of them (the head) get scales of their own.
 
     >>> order, head = find_head(np.float32([1] * 9 + [5, 1, 0]), 12)
     >>> order[:2].tolist(), head
@@ -316,10 +317,10 @@ def find_head(ranges: Floats, blocks: int) -> tuple[NDArray[np.int32], int]:
 
 
 def turned(factors: QuantizedDenseSparse, middle: Floats) -> QuantizedDenseSparse:
-    """The same matrix, atoms and their values negated where the atom's product with ``middle`` is negative.
+    """The same matrix; atoms whose product with ``middle`` is negative are negated, and so are their values.
 
-    Products ``z = D_i x_i`` then lie more on one side of zero, and fewer of their 8 bits are spent on the
-    side where none is.
+    Products ``z = D_i x_i`` then lie mostly on one side of zero, and fewer of their 8 bits are spent on the
+    empty side.
     """
     blocks = middle.reshape(factors.block_count, factors.block, 1)
     products = (factors.atoms_q.astype(np.float32) @ blocks)[..., 0]

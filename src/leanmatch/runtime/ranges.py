@@ -26,7 +26,7 @@ MOST_BYTES = 64 * 2**20
 
 
 def cache_file(folder: Path, precision: str, level: str) -> Path | None:
-    """Where the ranges of a model at a precision and an instruction-set level are kept; None for nowhere.
+    """The cache file for a model's ranges at a precision and an instruction-set level; None without a cache.
 
     The name holds the model's fingerprint: copies of one model share the file, another model never finds it.
     """
@@ -41,7 +41,7 @@ def cache_file(folder: Path, precision: str, level: str) -> Path | None:
 
 
 def short(ranges: Mapping[str, Floats]) -> Ranges:
-    """With three digits, so that the last bits of a measurement decide nothing."""
+    """The ranges rounded to three digits, so that the last bits of a measurement decide nothing."""
     return {
         name: np.array([float(f"{value:.3g}") for value in ends.ravel().tolist()], np.float32).reshape(
             ends.shape
@@ -51,7 +51,7 @@ def short(ranges: Mapping[str, Floats]) -> Ranges:
 
 
 def read_ranges(file: Path | None, shapes: Mapping[str, tuple[int, int]]) -> Ranges:
-    """The ranges in a file; none where it is not there, of another version or damaged."""
+    """The ranges in a file; empty where the file is missing, damaged or of another version."""
     from safetensors import SafetensorError, safe_open
 
     if file is None or not file.is_file():
@@ -87,7 +87,7 @@ def write_ranges(file: Path | None, ranges: Ranges) -> None:
 
 
 def _metadata(ranges: Ranges) -> dict[str, str]:
-    """The version that measures like this, and a hash: one wrong bit would change vectors unseen."""
+    """leanmatch's version and a hash of the ranges: a flipped bit would change vectors unnoticed."""
     total = hashlib.sha256()
     for name in sorted(ranges):
         total.update(f"{name}\0{ranges[name].dtype}\0{ranges[name].shape}\0".encode())

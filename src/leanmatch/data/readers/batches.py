@@ -12,7 +12,7 @@ from leanmatch.errors import UsageError
 
 
 def raw_batches(path: Path, batch_rows: int = BATCH_ROWS, delimiter: str | None = None) -> Iterator[RawBatch]:
-    """The rows of a file as they stand, by the format that its name tells.
+    """The raw rows of a file, whose name tells the format.
 
     Args:
         path: the file.

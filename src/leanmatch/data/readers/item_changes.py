@@ -48,7 +48,7 @@ def read_changes(
     on_error: OnError = "raise",
     delimiter: str | None = None,
 ) -> ItemChanges:
-    """Read what changes of items: identifiers and any columns, with the text or without it.
+    """Read changes of items: identifiers and any other columns, with or without the text.
 
     Args:
         path: the file, in any format of :func:`leanmatch.data.read_items`.

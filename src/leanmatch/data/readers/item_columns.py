@@ -91,7 +91,7 @@ def need_id(path: Path, columns: Mapping[str, Sequence[Any]], named: str | None,
 
 
 def usual_text(names: Iterable[str]) -> tuple[str, ...]:
-    """The columns that make the text, by their usual names; none where none has one, or several may be it."""
+    """The columns that make the text, by their usual names; none where it is not clear which."""
     names = list(names)
     for choice in TEXT_COLUMNS:
         if all(name in names for name in choice):
@@ -126,7 +126,7 @@ def choose_text(path: Path, names: Sequence[str], identifier: str | None) -> tup
 
 
 def item_remark(identifier: str | None, text: Sequence[str]) -> str | None:
-    """How a file of items was read, for the command line; None where it is what everybody expects."""
+    """How a file of items was read, for the command line; None where both have their standard names."""
     if identifier in ID_COLUMNS and tuple(text) in TEXT_COLUMNS:
         return None
     name = "row numbers" if identifier is None else identifier

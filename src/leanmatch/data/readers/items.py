@@ -108,7 +108,7 @@ def read_items(
 def _good_rows(
     columns: Mapping[str, list[Any]], lines: Sequence[int], identifier: str | None, parts: Sequence[str]
 ) -> tuple[list[int], list[tuple[str, str]], list[Problem]]:
-    """The rows with a text and, where there is a column of them, an identifier; both; what is wrong."""
+    """Numbers of the good rows, their identifiers and texts, and the problems of all other rows."""
     good: list[int] = []
     named: list[tuple[str, str]] = []
     wrong: list[Problem] = []

@@ -12,7 +12,7 @@ from leanmatch.data.readers.sources import RawBatch, not_utf8, opened, text_line
 
 
 def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any] | None, Problem | None]]:
-    """The objects of a file with their lines; a problem in place of an object where a line has none."""
+    """Each line's number with its object, or with the problem where the line holds no object."""
     with opened(path) as handle:
         undecodable: dict[int, bytes] = {}
         for number, line in enumerate(text_lines(path, handle, undecodable), start=1):
@@ -37,7 +37,7 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any] | None, Probl
 
 
 def read_jsonl(path: Path, *, batch_rows: int, absent: Any = None) -> Iterator[RawBatch]:
-    """Batches of a file. Lists under ``negative`` become columns; ``absent`` stands where a key lacks."""
+    """Batches of a file. Lists under ``negative`` become columns; ``absent`` replaces missing keys."""
     objects: list[dict[str, Any]] = []
     lines: list[int] = []
     problems: list[Problem] = []

@@ -204,7 +204,7 @@ def _fault(ours: str, theirs: str, columns: Mapping[str, Any]) -> str:
 def _corrected(
     ours: str, theirs: str, columns: Mapping[str, Any], given: Mapping[str, str]
 ) -> tuple[str, str] | None:
-    """What was probably meant by ``ours=theirs``; None where nothing is near."""
+    """The mapping that was probably meant by ``ours=theirs``; None where no name is similar."""
     hidden = theirs in columns and theirs not in given and not is_known(ours)  # nothing else takes its place
     if theirs in KNOWN and (theirs not in columns or hidden):  # the wrong way round
         turned = ours if ours in columns else _near(ours, [name for name in columns if name != theirs])
@@ -226,7 +226,7 @@ def _near(name: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:
 
 
 def _completed(columns: Mapping[str, Sequence[Any]], given: Mapping[str, str]) -> dict[str, str] | None:
-    """A mapping that can be typed and works: with every required column; None where there are too few."""
+    """A complete mapping to suggest, with every required column; None where the file has too few columns."""
     full = dict(given)
     for ours in given:
         if ours in columns and ours not in given.values():

@@ -1,7 +1,7 @@
 """Values of item tables as they are kept: text, numbers and booleans, with no digit lost.
 
-JSON and Parquet say which of the three a value is. CSV and TSV hold text only: a column of theirs becomes
-numbers or booleans when every value comes back from that as it was written, and stays text otherwise. So
+JSON and Parquet say which of the three a value is. CSV and TSV hold text only: their column becomes
+numbers or booleans when every value would be written back unchanged, and stays text otherwise. So
 ``12`` and ``2.5`` are numbers; ``007``, ``1.10`` and ``1e5`` keep their whole column text.
 """
 
@@ -25,7 +25,7 @@ _BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
 
 
 def as_list(name: str, values: Any, lines: Sequence[int], problems: list[Problem]) -> list[Any]:
-    """The values of a column as Python's; one that Python has no room for becomes None and a problem.
+    """A column as Python values; a value that Python cannot represent becomes None and a problem.
 
     Args:
         name: the column, for messages.
@@ -131,7 +131,7 @@ def as_text(value: Any) -> str | None:
 
 
 def typed_column(values: Sequence[str | None]) -> list[Any]:
-    """A column of texts as numbers or booleans where every value comes back from that as it was written.
+    """A column of texts as numbers or booleans, where every value would be written back unchanged.
 
     >>> typed_column(["1", None, "2.5"]), typed_column(["1", "1.10"]), typed_column(["true", "False"])
     ([1, None, 2.5], ['1', '1.10'], [True, False])

@@ -1,4 +1,4 @@
-"""Which column of a file is likely which of ours: one table of usual names, and what the values must be.
+"""Recognizes a file's columns by a table of usual names and by what their values must be.
 
 A name decides only where it is the only candidate, and only where the values fit: an anchor holds words, a
 label zeros and ones, a timestamp times. What is ambiguous is left to the user.

@@ -11,7 +11,7 @@ from leanmatch.data.problems import Problem
 
 
 def one_text(name: str, value: Any, line: int, problems: list[Problem], required: bool) -> str | None:
-    """A value as text; None where there is none or where it cannot be one, which becomes a problem."""
+    """A value as text; None where it is missing or cannot be text, which is recorded as a problem."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, str):

@@ -99,7 +99,7 @@ class Fields:
         return Fields(f"{self.where}: {name}", self._take(name))
 
     def end(self) -> None:
-        """Everything was taken."""
+        """Refuse entries that nobody took."""
         if self._left:
             names = ", ".join(map(repr, sorted(self._left)))
             raise FormatError(f"{self.where}: unknown fields {names:.200}")
@@ -144,7 +144,7 @@ class Tensors:
         return array
 
     def packed(self, name: str, count: int, bits: int) -> NDArray[np.uint16]:
-        """So many numbers of so many bits each; see :mod:`leanmatch.formats.artifact.bit_packing`."""
+        """``count`` numbers of ``bits`` bits each; see :mod:`leanmatch.formats.artifact.bit_packing`."""
         array = self.take(name, ("uint8",), (packed_size(count, bits),))
         try:
             return unpack(array, count, bits)
@@ -152,6 +152,6 @@ class Tensors:
             raise FormatError(f"the tensor {name!r}: {error.problem}") from error
 
     def end(self) -> None:
-        """Everything was read."""
+        """Refuse tensors that nobody read."""
         if self._left:
             raise FormatError(f"{len(self._left)} unknown tensors, the first being {min(self._left)!r:.120}")

@@ -105,7 +105,7 @@ def _read(folder: Path) -> Artifact:
 
 
 def _check_report(fields: Fields, weights: Path) -> None:
-    """What is there to be shown. Only the size of the weights can be checked here."""
+    """Check the report, which is only shown to people. Only the size of the weights can be verified here."""
     sizes = fields.section("bytes")
     for name in ("layers", "tensors", "header", "files", "total"):
         sizes.whole(name, 0, 1 << 60)
