@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -35,6 +36,8 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 LIGHT_LAYERS = frozenset({"data", "models", "metrics", "runtime", "index", "serve", "cli"})
 HEAVY_LIBRARIES = frozenset({"torch", "transformers", "sentence_transformers"})
 MOST_LINES = 500
+MOST_FILES = 15
+"""Modules of one folder, without its ``__init__.py``."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,12 @@ def names_from_the_root(module: str, path: Path) -> list[str]:
         for alias in node.names
         if alias.name != "__version__" and alias.name not in RANK
     ]
+
+
+def test_no_folder_is_crowded(repository: Path) -> None:
+    folders = Counter(path.parent for path in (repository / "src" / PACKAGE).rglob("*.py"))
+    assert folders.total() > 100
+    assert {str(folder): count for folder, count in folders.items() if count - 1 > MOST_FILES} == {}
 
 
 def test_the_package_keeps_its_shape(repository: Path) -> None:

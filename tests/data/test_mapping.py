@@ -11,7 +11,7 @@ import pytest
 
 from leanmatch.cli.pairs import parse_columns
 from leanmatch.data import iter_pairs, read_pairs
-from leanmatch.data.readers.mapping import columns_for
+from leanmatch.data.columns.mapping import columns_for
 from leanmatch.errors import DataError, UsageError
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from leanmatch.errors import UsageError
 from leanmatch.interventions import importance
-from leanmatch.interventions.word_drift import Bootstrap, align, part_drift, top_effects, word_drift
+from leanmatch.interventions.words.drift import Bootstrap, align, part_drift, top_effects, word_drift
 
 QUICK = Bootstrap(resamples=200)
 WORDS = ["apple", "beet", "Corn", "corn", "date", "egg"]

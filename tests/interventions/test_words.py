@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leanmatch.interventions import split_words
-from leanmatch.interventions.words import _split_unicode, token_units
+from leanmatch.interventions.words.splitting import _split_unicode, token_units
 
 
 @pytest.mark.parametrize(

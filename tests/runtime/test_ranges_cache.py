@@ -14,9 +14,10 @@ from safetensors.numpy import load_file, save_file
 from leanmatch.cli.doctor import examine
 from leanmatch.files import user_cache
 from leanmatch.formats import model_fingerprint
-from leanmatch.runtime import load, ranges, runtime_choices
+from leanmatch.runtime import load, runtime_choices
+from leanmatch.runtime.kernels import ranges
+from leanmatch.runtime.kernels.paths import best_level
 from leanmatch.runtime.loading import load_timed
-from leanmatch.runtime.paths import best_level
 
 
 def copied(tiny, target: Path, kind: str = "bert") -> Path:

@@ -107,7 +107,7 @@ def skipped_lines(skipped: Sequence[SkippedRow]) -> list[str]:
 
 def say_item_columns(table: ItemTable, *, named: bool) -> None:
     """Tell which columns were read as the id and the text, unless they were named or are what all expect."""
-    from leanmatch.data.readers.item_columns import item_remark
+    from leanmatch.data.columns.items import item_remark
 
     remark = item_remark(table.id_column, table.text_columns)
     if remark is not None and not named:

@@ -152,7 +152,7 @@ def _native(problems: list[dict[str, str]]) -> Report:
 
 
 def _kernels() -> dict[str, str]:
-    from leanmatch.runtime.paths import kernel_levels
+    from leanmatch.runtime.kernels.paths import kernel_levels
 
     return kernel_levels()
 

@@ -12,7 +12,7 @@ from leanmatch.errors import UsageError
 
 if TYPE_CHECKING:
     from leanmatch.data import PairTable
-    from leanmatch.data.readers.mapping import ColumnMapping
+    from leanmatch.data.columns.mapping import ColumnMapping
 
 
 def parse_columns(options: list[str] | None) -> dict[str, str]:
@@ -64,7 +64,7 @@ def read_table(
     mark = delimiter_for(file, delimiter)
     remembered = remembered_columns(provenance)
     if remembered and not file.is_dir():
-        from leanmatch.data.readers.mapping import columns_for
+        from leanmatch.data.columns.mapping import columns_for
         from leanmatch.data.readers.pairs import column_names
 
         names = column_names(file, mark)

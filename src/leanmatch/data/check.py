@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from leanmatch.data.columns import SPLITS
+from leanmatch.data.columns.names import SPLITS
 from leanmatch.data.near_duplicates import near_pairs
 from leanmatch.data.problems import SkippedRow
 from leanmatch.data.table import PairTable

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from leanmatch.data.arrow import pa, pc
-from leanmatch.data.columns import SPLIT_NAMES, SPLITS, is_known, negative_columns, require
+from leanmatch.data.columns.mapping import ROWS_LOOKED_AT, ColumnMapping, map_columns, warn_python
+from leanmatch.data.columns.names import SPLIT_NAMES, SPLITS, is_known, negative_columns, require
 from leanmatch.data.fingerprints import table_fingerprint
 from leanmatch.data.items import ItemTable
 from leanmatch.data.problems import OnError, Problems, SkippedRow
 from leanmatch.data.readers.canonical import canonical_rows, column_type
-from leanmatch.data.readers.mapping import ROWS_LOOKED_AT, ColumnMapping, map_columns, warn_python
 from leanmatch.data.readers.plain_values import as_list
 from leanmatch.errors import DataError, MissingExtraError
 

@@ -16,5 +16,5 @@ from .names import INTERVENTIONS as INTERVENTIONS
 from .names import SIDES as SIDES
 from .names import UNITS as UNITS
 from .results import TokenImportance as TokenImportance
-from .vocabulary import TokenVocabulary as TokenVocabulary
-from .words import split_words as split_words
+from .words.splitting import split_words as split_words
+from .words.vocabulary import TokenVocabulary as TokenVocabulary

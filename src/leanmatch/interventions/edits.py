@@ -20,7 +20,7 @@ from leanmatch.interventions.names import INTERVENTIONS, UNITS, check_choice
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from leanmatch.interventions.vocabulary import TokenVocabulary
+    from leanmatch.interventions.words.vocabulary import TokenVocabulary
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from leanmatch.errors import ModelError, UsageError
 from leanmatch.interventions.names import INTERVENTIONS, UNITS, check_choice
-from leanmatch.interventions.words import Unit, split_words, token_units
+from leanmatch.interventions.words.splitting import Unit, split_words, token_units
 from leanmatch.types import EncodeFunction, Vectors
 
 Ids: TypeAlias = NDArray[np.int64]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from leanmatch.interventions.names import side_numbers
-from leanmatch.interventions.words import token_units
+from leanmatch.interventions.words.splitting import token_units
 
 
 def slow_importance(

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from leanmatch.interventions.word_drift import PartDrift, WordDrift
+from leanmatch.interventions.words.drift import PartDrift, WordDrift
 from leanmatch.metrics import Evaluation
 
 MARGIN = 0.04

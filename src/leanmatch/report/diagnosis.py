@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from leanmatch.data import PairTable
 from leanmatch.interventions import TokenImportance, as_readers, faithfulness, importance
 from leanmatch.interventions.faithfulness import Faithfulness
-from leanmatch.interventions.word_drift import Bootstrap, PartDrift, WordDrift, part_drift, word_drift
+from leanmatch.interventions.words.drift import Bootstrap, PartDrift, WordDrift, part_drift, word_drift
 from leanmatch.metrics import Evaluation, EvaluationOptions, choose_rows, evaluate
 from leanmatch.metrics.advice import advice
 from leanmatch.metrics.pace import in_words, text_seconds

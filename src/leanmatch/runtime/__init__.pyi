@@ -3,8 +3,8 @@
 from .encoder import NativeEncoder as NativeEncoder
 from .fallback import FallbackEncoder as FallbackEncoder
 from .fallback import FallbackWarning as FallbackWarning
+from .kernels.choice import LayerChoice as LayerChoice
+from .kernels.paths import PRECISIONS as PRECISIONS
 from .loading import load as load
-from .path_choice import LayerChoice as LayerChoice
-from .paths import PRECISIONS as PRECISIONS
 from .tables import runtime_choices as runtime_choices
 from .twin import TwinEncoders as TwinEncoders

@@ -14,7 +14,7 @@ from leanmatch.errors import ModelError
 from leanmatch.factorization import Dense, DenseSparse, Factors, IntMatrix, LowRank, QuantizedDenseSparse
 from leanmatch.models.architectures import Architecture
 from leanmatch.runtime.architectures import Sizes, relative_bias
-from leanmatch.runtime.paths import UNKNOWN, Inputs
+from leanmatch.runtime.kernels.paths import UNKNOWN, Inputs
 from leanmatch.runtime.weights import Floats, Weights, expect_vector
 
 Layer: TypeAlias = list[tuple[int, Any, "Floats | None"]]

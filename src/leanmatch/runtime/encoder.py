@@ -17,7 +17,7 @@ from leanmatch.types import JsonValue, Vectors
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
-    from leanmatch.runtime.path_choice import LayerChoice
+    from leanmatch.runtime.kernels.choice import LayerChoice
 
 BATCH_TEXTS = 64
 

@@ -27,10 +27,10 @@ from leanmatch.runtime.build import (
 from leanmatch.runtime.encoder import NativeEncoder
 from leanmatch.runtime.fallback import fall_back
 from leanmatch.runtime.heads import build_heads
+from leanmatch.runtime.kernels.choice import Chooser
+from leanmatch.runtime.kernels.paths import best_level, check_precision, quantize_rows
+from leanmatch.runtime.kernels.ranges import cache_file, read_ranges, short, write_ranges
 from leanmatch.runtime.modules import Layout, read_config, read_layout
-from leanmatch.runtime.path_choice import Chooser
-from leanmatch.runtime.paths import best_level, check_precision, quantize_rows
-from leanmatch.runtime.ranges import cache_file, read_ranges, short, write_ranges
 from leanmatch.runtime.tokenization import TextTokenizer, pack, read_tokenizer
 from leanmatch.runtime.weights import (
     STOCK_FILE,

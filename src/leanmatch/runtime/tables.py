@@ -6,7 +6,7 @@ from typing import Any
 
 from leanmatch.runtime.encoder import NativeEncoder
 from leanmatch.runtime.fallback import FallbackEncoder
-from leanmatch.runtime.path_choice import TOKENS
+from leanmatch.runtime.kernels.choice import TOKENS
 
 COLUMNS = ("form", "layers", "path", "level", "bytes", "microseconds a token")
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from leanmatch.errors import UsageError
-from leanmatch.runtime.paths import PRECISIONS
+from leanmatch.runtime.kernels.paths import PRECISIONS
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from leanmatch.data.columns import SPLIT_NAMES
+from leanmatch.data.columns.names import SPLIT_NAMES
 from leanmatch.data.items import ItemTable
 from leanmatch.data.problems import Problem, Problems
 from leanmatch.data.readers.canonical import canonical_rows

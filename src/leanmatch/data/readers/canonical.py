@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from leanmatch.data.arrow import pa, pc
-from leanmatch.data.columns import REQUIRED, SPLIT_NAMES, SPLITS
+from leanmatch.data.columns.names import REQUIRED, SPLIT_NAMES, SPLITS
+from leanmatch.data.columns.roles import label_of
 from leanmatch.data.problems import Problem
 from leanmatch.data.readers.plain_values import as_list
-from leanmatch.data.readers.roles import label_of
 from leanmatch.data.readers.text_values import one_text
 from leanmatch.data.timestamps import parse_timestamp
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from leanmatch.data.columns.items import need_id, usual_text
 from leanmatch.data.problems import OnError, Problem, Problems, SkippedRow
 from leanmatch.data.readers.batches import raw_batches
-from leanmatch.data.readers.item_columns import need_id, usual_text
 from leanmatch.data.readers.jsonlines import read_jsonl
 from leanmatch.data.readers.plain_values import as_text, plain_columns, typed_column
 from leanmatch.data.readers.sources import BATCH_ROWS, RawBatch, format_of, require_file

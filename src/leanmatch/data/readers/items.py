@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from leanmatch.data.columns.items import check_columns, choose_id, choose_text, need_id
 from leanmatch.data.items import ItemTable
 from leanmatch.data.problems import OnError, Problem, Problems, SkippedRow
 from leanmatch.data.readers.batches import raw_batches
-from leanmatch.data.readers.item_columns import check_columns, choose_id, choose_text, need_id
 from leanmatch.data.readers.plain_values import as_text, plain_columns, typed_column
 from leanmatch.data.readers.sources import format_of
 from leanmatch.errors import DataError
@@ -47,7 +47,7 @@ def read_items(
     Args:
         path: the file.
         id_column: the column of identifiers; one of a usual name where it is not given: ``id``, ``sku`` and
-            so on (:mod:`leanmatch.data.readers.item_columns`); row numbers (from 0) where there is none.
+            so on (:mod:`leanmatch.data.columns.items`); row numbers (from 0) where there is none.
         text_columns: the columns that make the text, joined by a space; ``title`` and ``text`` where both are
             there, else one of a usual name, such as ``title`` or ``product_name``.
         on_error: ``"raise"`` at a bad row, or ``"skip"`` it and list it in ``skipped``.

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from leanmatch.data.arrow import pa
-from leanmatch.data.columns import REQUIRED
+from leanmatch.data.columns.mapping import ROWS_LOOKED_AT, ColumnMapping, map_columns, warn_python
+from leanmatch.data.columns.names import REQUIRED
 from leanmatch.data.problems import OnError, Problem, Problems
 from leanmatch.data.readers.batches import raw_batches
 from leanmatch.data.readers.canonical import canonical_rows
-from leanmatch.data.readers.mapping import ROWS_LOOKED_AT, ColumnMapping, map_columns, warn_python
 from leanmatch.data.readers.plain_values import as_list
 from leanmatch.data.readers.sources import BATCH_ROWS, format_of
 from leanmatch.data.table import PairTable
@@ -30,7 +30,7 @@ def read_pairs(
     """Read a pair table from CSV, TSV, JSONL or Parquet (each also .gz), a BEIR folder or an XMC folder.
 
     Columns that are not named are recognized by their usual names, where only one fits
-    (:mod:`leanmatch.data.readers.roles`): ``query`` and ``title`` become ``anchor`` and ``positive``,
+    (:mod:`leanmatch.data.columns.roles`): ``query`` and ``title`` become ``anchor`` and ``positive``,
     ``clicked`` of 0 and 1 becomes ``label``.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from leanmatch.data.columns import guess
+from leanmatch.data.columns.names import guess
 from leanmatch.data.near_duplicates import near_pairs
 from leanmatch.data.splitting.components import random_parts
 from leanmatch.data.splitting.leakage import LeakageReport, TextRows, leaking_rows

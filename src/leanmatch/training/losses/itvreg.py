@@ -12,7 +12,7 @@ from torch.nn import functional
 from leanmatch.errors import UsageError
 from leanmatch.interventions.edits import Edited, check_edit, edit_texts
 from leanmatch.interventions.effects import DRIFTS, drift, effects, relative_drift
-from leanmatch.interventions.vocabulary import TokenVocabulary
+from leanmatch.interventions.words.vocabulary import TokenVocabulary
 from leanmatch.models import Prompts
 from leanmatch.models.adapter import transformer_of
 from leanmatch.training.features import Features

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from leanmatch.interventions.edits import check_edit, edit_texts
-from leanmatch.interventions.vocabulary import TokenVocabulary
+from leanmatch.interventions.words.vocabulary import TokenVocabulary
 from leanmatch.models import Prompts
 from leanmatch.training.features import Features
 from leanmatch.training.losses.contrastive import PlainLoss

@@ -1,4 +1,4 @@
-"""Packs each linear layer of a model by the path that :mod:`leanmatch.runtime.path_costs` ranks first.
+"""Packs each linear layer of a model by the path that :mod:`leanmatch.runtime.kernels.costs` ranks first.
 
 The first layer of every form (kind, shape) is checked against numpy in float32; a path that gives wrong
 numbers on this CPU is passed over, for all layers of that form.
@@ -16,8 +16,8 @@ from leanmatch import native
 from leanmatch.errors import ModelError
 from leanmatch.factorization import Factors
 from leanmatch.runtime.build import Layer
-from leanmatch.runtime.path_costs import ranked
-from leanmatch.runtime.paths import UNKNOWN, Inputs, Path, describe, paths, prepared
+from leanmatch.runtime.kernels.costs import ranked
+from leanmatch.runtime.kernels.paths import UNKNOWN, Inputs, Path, describe, paths, prepared
 from leanmatch.runtime.weights import Floats
 
 TOKENS = (4, 16, 64)
@@ -39,7 +39,7 @@ class LayerChoice:
 
     Attributes:
         name: the layer.
-        form: its weight in words (:func:`leanmatch.runtime.paths.describe`).
+        form: its weight in words (:func:`leanmatch.runtime.kernels.paths.describe`).
         path: the path that runs, for any number of tokens.
         level: instruction-set level of the kernels that run.
         bytes: of the packed weights.
@@ -58,7 +58,7 @@ class Chooser:
     """Packs linear layers; an instance is a ``PackLayer`` of the builder.
 
     Args:
-        precision: a key of :data:`leanmatch.runtime.paths.PRECISIONS`.
+        precision: a key of :data:`leanmatch.runtime.kernels.paths.PRECISIONS`.
         level: instruction-set level.
         ranges: measured least and largest values of the layers' inputs; empty: not measured yet.
         timed: time every path of every form too, to be shown; the choice does not depend on it.
@@ -76,7 +76,7 @@ class Chooser:
         self.choices: list[LayerChoice] = []
 
     def __call__(self, name: str, factors: Factors, bias: Floats | None, inputs: Inputs = UNKNOWN) -> Layer:
-        """Pack one layer; ``inputs`` as in :func:`leanmatch.runtime.paths.paths`.
+        """Pack one layer; ``inputs`` as in :func:`leanmatch.runtime.kernels.paths.paths`.
 
         Raises:
             ModelError: no path gives the right numbers.

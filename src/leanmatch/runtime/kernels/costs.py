@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from leanmatch.runtime.paths import Path
+from leanmatch.runtime.kernels.paths import Path
 
 WORTH = 1.5
 """A later path replaces an earlier one only where it is more than this many times as fast."""

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from leanmatch.data.columns import KNOWN, REQUIRED, is_known
-from leanmatch.data.readers.roles import USUAL_NAMES, Recognized, is_zero_or_one, plain_name, recognize
+from leanmatch.data.columns.names import KNOWN, REQUIRED, is_known
+from leanmatch.data.columns.roles import USUAL_NAMES, Recognized, is_zero_or_one, plain_name, recognize
 from leanmatch.errors import DataError, UsageError
 
 ROWS_LOOKED_AT = 1000

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from leanmatch.data.columns import guess
+from leanmatch.data.columns.names import guess
+from leanmatch.data.columns.roles import plain_name
 from leanmatch.data.readers.plain_values import as_list
-from leanmatch.data.readers.roles import plain_name
 from leanmatch.errors import DataError
 
 ID_COLUMNS = ("_id", "id", "item_id", "uid")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from leanmatch.data.columns import SPLIT_NAMES, is_known
+from leanmatch.data.columns.names import SPLIT_NAMES, is_known
 from leanmatch.data.timestamps import parse_timestamp
 
 USUAL_NAMES: dict[str, tuple[str, ...]] = {

@@ -1,8 +1,8 @@
 """The ways in which one weight can run on the native linear kernels, by its form and the precision asked for.
 
 A *path* is a recipe: a name and a function that packs the weight for an instruction-set level. Packing costs
-time and memory, so recipes are listed first, :mod:`leanmatch.runtime.path_costs` ranks them, and only the one
-that will run is packed.
+time and memory, so recipes are listed first, :mod:`leanmatch.runtime.kernels.costs` ranks them, and only the
+one that will run is packed.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Which kernel runs each linear layer: what could, what each costs, and the ranges of its inputs."""
