@@ -124,7 +124,7 @@ def diagnose(
         kept = KeptVectors(_work_folder(output), (_identity(models[0], model), _identity(models[1], rival)))
         if kept.folder is not None and kept.folder.is_dir():
             say(f"continuing the run in {kept.folder}")
-        found = run_diagnosis(
+        diagnosis = run_diagnosis(
             models[0],
             plan.table,
             against=models[1],
@@ -143,13 +143,13 @@ def diagnose(
         if output is not None:
             from leanmatch.report import write_page
 
-            write_page(found, output)
+            write_page(diagnosis, output)
             kept.remove()
             say(f"written: {output}")
         if json:
-            print_json({**found.to_json(), "skipped": len(table.skipped)})
+            print_json({**diagnosis.to_json(), "skipped": len(table.skipped)})
         else:
-            _show(found)
+            _show(diagnosis)
             if output is None:
                 say("no page was written: name one with -o report.html")
 
@@ -190,38 +190,42 @@ def _identity(encoder: Any, name: str) -> str:
     return " ".join([name if folder is None else model_fingerprint(folder), precision, *map(repr, texts)])
 
 
-def _show(found: Diagnosis) -> None:
+def _show(diagnosis: Diagnosis) -> None:
     from rich.markup import escape
     from rich.table import Table
 
     from leanmatch.metrics.tables import LAYOUT, summary_table
 
     console = stdout_console()
-    for line in (found.source, *found.sampling):
+    for line in (diagnosis.source, *diagnosis.sampling):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    console.print(summary_table(found.evaluation))
+    console.print(summary_table(diagnosis.evaluation))
     words = Table(title="words whose importance moved most surely", **LAYOUT)
-    for heading in ("word", "pairs", found.against, found.name, "change", "interval"):
+    for heading in ("word", "pairs", diagnosis.against, diagnosis.name, "change", "interval"):
         words.add_column(escape(heading), justify="left" if heading == "word" else "right", overflow="fold")
-    for one in (*found.gained()[:MOST_WORDS], *found.lost()[:MOST_WORDS]):
+    for moved in (*diagnosis.gained()[:MOST_WORDS], *diagnosis.lost()[:MOST_WORDS]):
         words.add_row(
-            escape(one.word),
-            f"{one.pairs:,}",
-            f"{one.base:.3f}",
-            f"{one.model:.3f}",
-            f"[{'green' if one.difference > 0 else 'red'}]{one.difference:+.3f}[/]",
-            escape(f"[{one.low:+.3f}, {one.high:+.3f}]"),
+            escape(moved.word),
+            f"{moved.pairs:,}",
+            f"{moved.base:.3f}",
+            f"{moved.model:.3f}",
+            f"[{'green' if moved.difference > 0 else 'red'}]{moved.difference:+.3f}[/]",
+            escape(f"[{moved.low:+.3f}, {moved.high:+.3f}]"),
         )
     console.print(words if words.row_count else "no word surely moved")
     parts = Table(title="share of the score that the top word carries, and drift", **LAYOUT)
-    for heading in ("slice", "pairs", found.against, found.name, "drift"):
+    for heading in ("slice", "pairs", diagnosis.against, diagnosis.name, "drift"):
         parts.add_column(escape(heading), justify="left" if heading == "slice" else "right", overflow="fold")
-    for name, part in found.parts.items():
+    for name, part in diagnosis.parts.items():
         cells = [_percent(part.base.value), _percent(part.model.value)]
         drift = "" if part.drift.value is None else f"{part.drift.value:.2f}"
         parts.add_row(escape(name), f"{part.pairs:,}", *cells, drift)
     console.print(parts)
-    for line in (*found.evaluation.verdicts(), "What to do now:", *(f"- {line}" for line in found.advice)):
+    for line in (
+        *diagnosis.evaluation.verdicts(),
+        "What to do now:",
+        *(f"- {line}" for line in diagnosis.advice),
+    ):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

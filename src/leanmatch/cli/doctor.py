@@ -204,8 +204,8 @@ def _print_report(report: Report) -> None:
 def _cache_words(cache: Report) -> str:
     if cache["why_unwritable"] is None:
         return str(cache["folder"])
-    place = cache["folder"] or "none"
-    return f"{place} (not used: {cache['why_unwritable']}; 8-bit models take a little longer to load)"
+    folder = cache["folder"] or "none"
+    return f"{folder} (not used: {cache['why_unwritable']}; 8-bit models take a little longer to load)"
 
 
 def _rows(report: Report) -> list[tuple[str, str]]:

@@ -69,14 +69,16 @@ def explain(
         names = labels(model, rival, by_base=against == "base")
         settings: dict[str, Any] = {"intervention": intervention, "unit": unit}
         own = _load(model, device, prompts)
-        found = {names[0]: importance(own, [anchor], [positive], **settings)}
+        importances = {names[0]: importance(own, [anchor], [positive], **settings)}
         if rival is not None:
-            found[names[1]] = importance(_load(rival, device, prompts), [anchor], [positive], **settings)
+            importances[names[1]] = importance(
+                _load(rival, device, prompts), [anchor], [positive], **settings
+            )
         pairwise = find_interactions(own, [anchor], [positive], **settings)[0] if interactions else None
         if json:
-            print_json(_as_json(found, pairwise))
+            print_json(_as_json(importances, pairwise))
         else:
-            _show(found, pairwise)
+            _show(importances, pairwise)
 
 
 def _check_text(*texts: str) -> None:
@@ -89,26 +91,32 @@ def _check_text(*texts: str) -> None:
             raise UsageError(f"a text is not UTF-8: {text!r:.60}", remedy="check the terminal") from error
 
 
-def _as_json(found: dict[str, TokenImportance], pairwise: Interactions | None) -> dict[str, Any]:
-    first = next(iter(found.values()))
+def _as_json(importances: dict[str, TokenImportance], pairwise: Interactions | None) -> dict[str, Any]:
+    first = next(iter(importances.values()))
     models = {}
-    for name, one in found.items():
-        (pair,) = one.to_json()["pairs"]
+    for name, importance in importances.items():
+        (pair,) = importance.to_json()["pairs"]
         models[name] = pair
     result: dict[str, Any] = {"intervention": first.intervention, "unit": first.unit, "models": models}
     return result if pairwise is None else result | {"interactions": pairwise.to_json()}
 
 
-def _show(found: dict[str, TokenImportance], pairwise: Interactions | None) -> None:
+def _show(importances: dict[str, TokenImportance], pairwise: Interactions | None) -> None:
     from rich.text import Text
 
     console = stdout_console()
-    top = max((float(abs(one.effects).max(initial=0.0)) for one in found.values()), default=0.0) or 1.0
-    for name, one in found.items():
-        console.print(Text.assemble((name, "bold"), f": score {one.scores[0]:.3f}"))
+    top = (
+        max(
+            (float(abs(importance.effects).max(initial=0.0)) for importance in importances.values()),
+            default=0.0,
+        )
+        or 1.0
+    )
+    for name, importance in importances.items():
+        console.print(Text.assemble((name, "bold"), f": score {importance.scores[0]:.3f}"))
         for side in (0, 1):
-            console.print(_coloured(one, side, top))
-    console.print(_numbers(found, top))
+            console.print(_coloured(importance, side, top))
+    console.print(_numbers(importances, top))
     console.print(
         Text.assemble(
             ("blue", f"white on {SUPPORTS}"),
@@ -117,15 +125,15 @@ def _show(found: dict[str, TokenImportance], pairwise: Interactions | None) -> N
             ": it rises",
         )
     )
-    for one in found.values():
+    for importance in importances.values():
         for side in (0, 1):
-            if one.read[side, 0] < len(one.text(0, side).rstrip()):
-                console.print(f"note: the model reads the first {one.read[side, 0]:,} characters only")
+            if importance.read[side, 0] < len(importance.text(0, side).rstrip()):
+                console.print(f"note: the model reads the first {importance.read[side, 0]:,} characters only")
     if pairwise is not None:
         _show_interactions(pairwise)
 
 
-def _numbers(found: dict[str, TokenImportance], top: float) -> Table:
+def _numbers(importances: dict[str, TokenImportance], top: float) -> Table:
     from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
@@ -134,10 +142,10 @@ def _numbers(found: dict[str, TokenImportance], top: float) -> Table:
 
     table = Table(**LAYOUT)
     table.add_column("word", overflow="fold")
-    for name in found:
+    for name in importances:
         table.add_column(escape(name), justify="right")
         table.add_column("")
-    sides = [_lines(list(found.values()), side) for side in (0, 1)]
+    sides = [_lines(list(importances.values()), side) for side in (0, 1)]
     sizes = sorted((_size(effects) for side in sides for _, effects in side), reverse=True)
     least = sizes[MOST_LINES - 1] if len(sizes) > MOST_LINES else 0.0
     for number, side in enumerate(sides):
@@ -158,14 +166,16 @@ def _numbers(found: dict[str, TokenImportance], top: float) -> Table:
     return table
 
 
-def _coloured(one: TokenImportance, side: int, top: float) -> Text:
+def _coloured(importance: TokenImportance, side: int, top: float) -> Text:
     from rich.text import Text
 
-    text, rows = one.text(0, side), one.rows(0, side)
+    text, rows = importance.text(0, side), importance.rows(0, side)
     shown = text[:MOST_CHARACTERS] + ("\u2026" if len(text) > MOST_CHARACTERS else "")
     line = Text("  " + (visible(shown) or "(no text)"))
     places = visible_offsets(shown)
-    for (start, end), effect in zip(one.offsets[rows].tolist(), one.effects[rows].tolist(), strict=True):
+    for (start, end), effect in zip(
+        importance.offsets[rows].tolist(), importance.effects[rows].tolist(), strict=True
+    ):
         if abs(effect) >= 0.08 * top and end <= MOST_CHARACTERS:
             line.stylize(_style(effect / top), places[start] + 2, places[end] + 2)
     return line
@@ -179,14 +189,16 @@ def _style(share: float) -> str:
     return "white on #{:02x}{:02x}{:02x}".format(*channels)
 
 
-def _lines(found: list[TokenImportance], side: int) -> list[tuple[str, list[float | None]]]:
+def _lines(importances: list[TokenImportance], side: int) -> list[tuple[str, list[float | None]]]:
     """Every word of one side with its effect under each model, in the order of the text."""
     effects: dict[tuple[int, int], list[float | None]] = {}
-    for number, one in enumerate(found):
-        rows = one.rows(0, side)
-        for (start, end), effect in zip(one.offsets[rows].tolist(), one.effects[rows].tolist(), strict=True):
-            effects.setdefault((start, end), [None] * len(found))[number] = effect
-    text = found[0].text(0, side)
+    for number, importance in enumerate(importances):
+        rows = importance.rows(0, side)
+        for (start, end), effect in zip(
+            importance.offsets[rows].tolist(), importance.effects[rows].tolist(), strict=True
+        ):
+            effects.setdefault((start, end), [None] * len(importances))[number] = effect
+    text = importances[0].text(0, side)
     return [(text[start:end], line) for (start, end), line in sorted(effects.items())]
 
 
@@ -201,19 +213,19 @@ def _bar(effect: float, top: float) -> Text:
     return Text("\u2588" * length, style=SUPPORTS if effect > 0 else AGAINST)
 
 
-def _show_interactions(found: Interactions) -> None:
+def _show_interactions(interactions: Interactions) -> None:
     from rich.table import Table
     from rich.text import Text
 
     from leanmatch.metrics.tables import LAYOUT
 
-    left, right = found.words()
+    left, right = interactions.words()
     table = Table(title="interactions: effect that a word has only with the other", **LAYOUT)
     table.add_column("")
     for word in right:
         table.add_column(Text(visible(word)), justify="right", overflow="fold")
-    top = float(abs(found.values).max(initial=0.0)) or 1.0
-    for word, row in zip(left, found.values.tolist(), strict=True):
+    top = float(abs(interactions.values).max(initial=0.0)) or 1.0
+    for word, row in zip(left, interactions.values.tolist(), strict=True):
         cells = [Text(f"{x:+.2f}", style=_style(x / top) if abs(x) >= 0.25 * top else "") for x in row]
         table.add_row(Text(visible(word)), *cells)
     stdout_console().print(table)

@@ -46,8 +46,8 @@ def provenance_of(model: str) -> dict[str, object] | None:
         return None
     from leanmatch.formats import read_provenance
 
-    found: dict[str, object] | None = read_provenance(Path(model))
-    return found
+    provenance: dict[str, object] | None = read_provenance(Path(model))
+    return provenance
 
 
 def slice_columns(option: str | None) -> tuple[str, ...] | Literal["auto"]:

@@ -128,7 +128,7 @@ def _piece_counter(tokenizer: Any) -> Any:
     def count(words: Sequence[str]) -> list[int]:
         if hasattr(tokenizer, "encode_batch"):
             encoded = tokenizer.encode_batch(list(words), add_special_tokens=False)
-            return [sum(one.attention_mask) for one in encoded]
+            return [sum(encoding.attention_mask) for encoding in encoded]
         return [len(ids) for ids in tokenizer(list(words), add_special_tokens=False)["input_ids"]]
 
     return count

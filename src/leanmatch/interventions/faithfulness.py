@@ -138,12 +138,12 @@ def faithfulness(
     )
 
 
-def _check(found: TokenImportance, shares: Sequence[float], intervention: str) -> None:
+def _check(importance: TokenImportance, shares: Sequence[float], intervention: str) -> None:
     if intervention not in ("delete", "mask"):
         raise UsageError(f"units cannot be taken away by {intervention!r}", remedy="one of delete, mask")
     if not shares or not all(0 < share <= 1 for share in shares):
         raise UsageError(f"shares are {tuple(shares)}", remedy="give numbers above 0 and at most 1")
-    if not bool(found.complete().all()):
+    if not bool(importance.complete().all()):
         raise UsageError(
             "this importance is of a sample of the units, so their order is not known",
             remedy="leave max_units out",

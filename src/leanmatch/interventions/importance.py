@@ -94,16 +94,16 @@ def importance(
         generator = np.random.default_rng([seed, zlib.crc32(reading.text.encode("utf-8", "surrogatepass"))])
         chosen[number] = _sample(len(reading.units), max_units, generator)
         first[number] = len(edits)
-        for one in chosen[number]:
+        for unit_index in chosen[number]:
             for _ in range(draws):
                 content = pool[int(generator.integers(len(pool)))] if pool else None
-                edits.append(Edit(number, {one: content}))
+                edits.append(Edit(number, {unit_index: content}))
     rows = [
-        (pair, side, unit_number, first[int(text)] + place * draws, int(scorer.sides[1 - side, pair]))
+        (pair, side, unit_number, first[int(text)] + order * draws, int(scorer.sides[1 - side, pair]))
         for pair in range(len(anchors))
         for side in numbers
         for text in [scorer.sides[side, pair]]
-        for place, unit_number in enumerate(chosen[int(text)])
+        for order, unit_number in enumerate(chosen[int(text)])
     ]
     table = np.array(rows, np.int64).reshape(-1, 5)
     which = (table[:, 3, None] + np.arange(draws)).ravel()
@@ -118,7 +118,7 @@ def importance(
     units = [scorer.readings[int(scorer.sides[s, p])].units[u] for p, s, u in table[:, :3].tolist()]
     return TokenImportance(
         effects=scorer.scores[pair] - after.reshape(-1, draws).mean(axis=1),
-        offsets=np.array([(one.start, one.end) for one in units], np.int64).reshape(-1, 2),
+        offsets=np.array([(span.start, span.end) for span in units], np.int64).reshape(-1, 2),
         pair=pair,
         side=side.astype(np.int8),
         scores=scorer.scores,

@@ -93,24 +93,24 @@ def interactions(
     check_intervention(readers.anchor, intervention)
     scorer = PairScorer(readers, anchors, positives, unit)
     pool = replacements(readers.anchor, scorer.readings, corpus, unit) if intervention == "replace" else []
-    found = []
+    results = []
     for pair in range(len(anchors)):
         x, z = (int(number) for number in scorer.sides[:, pair])
         edits = []
         for number in dict.fromkeys((x, z)):
             draw = np.random.default_rng([seed, number])
-            for one in range(len(scorer.readings[number].units)):
+            for unit_index in range(len(scorer.readings[number].units)):
                 content: Content | None = pool[int(draw.integers(len(pool)))] if pool else None
-                edits.append(Edit(number, {one: content}))
+                edits.append(Edit(number, {unit_index: content}))
         vectors = _in_order(scorer, edits, intervention)
         of = [[row for row, edit in enumerate(edits) if edit.text == number] for number in (x, z)]
         left, right = vectors[of[ANCHOR]].astype(np.float64), vectors[of[POSITIVE]].astype(np.float64)
-        one, other = (scorer.vectors[number].astype(np.float64) for number in (x, z))
+        anchor, positive = (scorer.vectors[number].astype(np.float64) for number in (x, z))
         score = float(scorer.scores[pair])
-        without_t, without_u = left @ other, right @ one
+        without_t, without_u = left @ positive, right @ anchor
         units = [scorer.readings[number].units for number in (x, z)]
         offsets = [np.array([(u.start, u.end) for u in some], np.int64).reshape(-1, 2) for some in units]
-        found.append(
+        results.append(
             Interactions(
                 values=score - without_t[:, None] - without_u[None, :] + left @ right.T,
                 anchor_effects=score - without_t,
@@ -123,7 +123,7 @@ def interactions(
                 intervention=intervention,
             )
         )
-    return found
+    return results
 
 
 def _in_order(scorer: PairScorer, edits: list[Edit], kind: str) -> Vectors:

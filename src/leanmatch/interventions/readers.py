@@ -136,11 +136,11 @@ class TokenReader(Reader):
         """Tokenize, and put pieces together to words where ``unit`` is ``word``."""
         check_choice("unit", unit, UNITS)
         readings = []
-        for text, found in zip(texts, self.tokenize(texts), strict=True):
-            units = token_units(text, found.offsets, found.editable, unit)
-            seen = found.offsets[found.editable, 1]
+        for text, tokens in zip(texts, self.tokenize(texts), strict=True):
+            units = token_units(text, tokens.offsets, tokens.editable, unit)
+            seen = tokens.offsets[tokens.editable, 1]
             end = int(seen.max()) if len(seen) else 0
-            readings.append(Reading(text, found.ids, tuple(units), end if text[end:].strip() else len(text)))
+            readings.append(Reading(text, tokens.ids, tuple(units), end if text[end:].strip() else len(text)))
         return readings
 
     def contents(self, reading: Reading) -> list[Content]:

@@ -40,11 +40,11 @@ def slow_importance(
         for side in side_numbers(sides):
             text, other = (x, z) if side == 0 else (z, x)
             ids, offsets, special = _tokens(model, text)
-            for one in token_units(text, offsets, ~special, unit):
+            for span in token_units(text, offsets, ~special, unit):
                 if intervention == "mask":
-                    edited = [_mask_id(model) if i in one.pieces else token for i, token in enumerate(ids)]
+                    edited = [_mask_id(model) if i in span.pieces else token for i, token in enumerate(ids)]
                 else:
-                    edited = [token for i, token in enumerate(ids) if i not in one.pieces]
+                    edited = [token for i, token in enumerate(ids) if i not in span.pieces]
                 score = _cosine(_vector(model, ids), _vector(model, _tokens(model, other)[0]))
                 after = _cosine(_vector(model, edited), _vector(model, _tokens(model, other)[0]))
                 effects.append(score - after)
@@ -54,23 +54,23 @@ def slow_importance(
 def _tokens(model: Any, text: str) -> tuple[list[int], Any, Any]:
     tokenizer = model.tokenizer
     if hasattr(tokenizer, "encode_batch"):
-        one = tokenizer.encode(text, add_special_tokens=False)
-        return one.ids, np.array(one.offsets).reshape(-1, 2), np.zeros(len(one.ids), bool)
-    one = tokenizer(
+        encoded = tokenizer.encode(text, add_special_tokens=False)
+        return encoded.ids, np.array(encoded.offsets).reshape(-1, 2), np.zeros(len(encoded.ids), bool)
+    encoded = tokenizer(
         text,
         truncation=True,
         max_length=model.max_seq_length,
         return_offsets_mapping=True,
         return_special_tokens_mask=True,
     )
-    special = np.array(one["special_tokens_mask"], bool)
-    return one["input_ids"], np.array(one["offset_mapping"]).reshape(-1, 2), special
+    special = np.array(encoded["special_tokens_mask"], bool)
+    return encoded["input_ids"], np.array(encoded["offset_mapping"]).reshape(-1, 2), special
 
 
 def _mask_id(model: Any) -> int:
     tokenizer = model.tokenizer
-    found = tokenizer.token_to_id("[MASK]") if hasattr(tokenizer, "encode_batch") else tokenizer.mask_token_id
-    return int(found)
+    mask = tokenizer.token_to_id("[MASK]") if hasattr(tokenizer, "encode_batch") else tokenizer.mask_token_id
+    return int(mask)
 
 
 def _vector(model: Any, ids: list[int]) -> Any:

@@ -53,8 +53,8 @@ class TokenImportance:
     def rows(self, pair: int, side: int | None = None) -> NDArray[np.int64]:
         """The rows of a pair, or of one side of it."""
         start, end = np.searchsorted(self.pair, [pair, pair + 1])
-        found = np.arange(start, end)
-        return found if side is None else found[self.side[start:end] == side]
+        rows = np.arange(start, end)
+        return rows if side is None else rows[self.side[start:end] == side]
 
     def words(self) -> list[str]:
         """The text of each unit, as the user wrote it."""
@@ -67,9 +67,9 @@ class TokenImportance:
 
     def complete(self) -> NDArray[np.bool_]:
         """Whether all units of a text were intervened on, shape ``(2, pairs)``."""
-        found = np.zeros_like(self.counts)
-        np.add.at(found, (self.side.astype(np.int64), self.pair), 1)
-        return np.asarray(found == self.counts)
+        counted = np.zeros_like(self.counts)
+        np.add.at(counted, (self.side.astype(np.int64), self.pair), 1)
+        return np.asarray(counted == self.counts)
 
     def to_json(self) -> JsonValue:
         """Pairs with their scores and units; offsets count characters (code points)."""

@@ -106,13 +106,13 @@ class PairScorer:
             distinct: dict[tuple[int, bytes | str], int] = {}
             sources: list[Ids | str] = []
             rows = np.empty(len(chunk), np.int64)
-            for place, number in enumerate(chunk.tolist()):
+            for index, number in enumerate(chunk.tolist()):
                 edit = edits[number]
                 reader = self._reader_of[edit.text]
                 source = self._readers[reader].edit(self.readings[edit.text], edit.units, kind)
                 key = reader, source if isinstance(source, str) else source.tobytes()
-                rows[place] = distinct.setdefault(key, len(distinct))
-                if rows[place] == len(sources):
+                rows[index] = distinct.setdefault(key, len(distinct))
+                if rows[index] == len(sources):
                     sources.append(source)
             yield chunk, self._encode(sources, [reader for reader, _ in distinct]), rows
 

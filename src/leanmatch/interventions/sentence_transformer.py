@@ -76,8 +76,8 @@ class _Model:
 
     def checked(self, found: list[Tokenized], own: list[list[int]], texts: Sequence[str]) -> list[Tokenized]:
         """Refuse ids that are not those which the model itself makes of the texts."""
-        for text, one, ids in zip(texts, found, own, strict=True):
-            if one.ids.tolist() != ids:
+        for text, tokens, ids in zip(texts, found, own, strict=True):
+            if tokens.ids.tolist() != ids:
                 raise ModelError(
                     f"the model's own tokens of {text!r:.60} are not its tokenizer's, so it is not known "
                     "where they stand in the text",
@@ -96,7 +96,7 @@ class _Padded(_Model):
         self.pad_id = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokenized]:
-        return [one for some in _chunks(texts, 512) for one in self._tokenize(some)]
+        return [tokens for some in _chunks(texts, 512) for tokens in self._tokenize(some)]
 
     def _tokenize(self, texts: list[str]) -> list[Tokenized]:
         features = self.preprocess(texts)
@@ -112,13 +112,13 @@ class _Padded(_Model):
             return_offsets_mapping=True,
             return_special_tokens_mask=True,
         )
-        found = []
+        tokenized_texts = []
         for row, text in enumerate(texts):
             ids = np.array(encoded["input_ids"][row], np.int64)
             special = np.array(encoded["special_tokens_mask"][row], np.bool_)
             special |= np.isin(ids, self.tokenizer.all_special_ids) & (ids != self.tokenizer.unk_token_id)
-            found.append(tokenized(ids, encoded["offset_mapping"][row], special, text, self.prompt))
-        return self.checked(found, own, texts)
+            tokenized_texts.append(tokenized(ids, encoded["offset_mapping"][row], special, text, self.prompt))
+        return self.checked(tokenized_texts, own, texts)
 
     def encode_ids(self, rows: Sequence[Ids]) -> Vectors:
         import torch
@@ -132,8 +132,8 @@ class _Padded(_Model):
             width = max(1, int(lengths[chosen].max()))
             ids = np.full((len(chosen), width), self.pad_id, np.int64)
             mask = np.zeros((len(chosen), width), np.int64)
-            for place, row in enumerate(chosen):
-                ids[place, : lengths[row]], mask[place, : lengths[row]] = rows[row], 1
+            for line, row in enumerate(chosen):
+                ids[line, : lengths[row]], mask[line, : lengths[row]] = rows[row], 1
             features: dict[str, Any] = {**self.extras, "input_ids": torch.from_numpy(ids)}
             features["attention_mask"] = torch.from_numpy(mask)
             if features.pop("token_type_ids"):
@@ -159,14 +159,14 @@ class _Bag(_Model):
         self.mask_id: int | None = vocabulary.get("[MASK]", vocabulary.get("<mask>"))
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokenized]:
-        found = []
+        tokenized_texts = []
         for some in _chunks(texts, 4096):
             features = self.preprocess(some)
             starts = [*features["offsets"].tolist(), len(features["input_ids"])]
             flat = features["input_ids"].tolist()
             own = [flat[a:b] for a, b in pairwise(starts)]
             encoded = self.tokenizer.encode_batch([self.prompt + t for t in some], add_special_tokens=False)
-            made = [
+            tokenized_chunk = [
                 tokenized(
                     encoding.ids,
                     encoding.offsets,
@@ -176,8 +176,8 @@ class _Bag(_Model):
                 )
                 for text, encoding in zip(some, encoded, strict=True)
             ]
-            found += self.checked(made, own, some)
-        return found
+            tokenized_texts += self.checked(tokenized_chunk, own, some)
+        return tokenized_texts
 
     def encode_ids(self, rows: Sequence[Ids]) -> Vectors:
         import torch

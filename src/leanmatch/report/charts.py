@@ -33,8 +33,8 @@ class Axis:
         >>> Axis.over([0.03, 0.19]).ticks
         (0.0, 0.05, 0.1, 0.15, 0.2)
         """
-        known = [0.0, *values]
-        low, high = min(known), max(known)
+        bounds = [0.0, *values]
+        low, high = min(bounds), max(bounds)
         step = _round_step((high - low or 1.0) / max(1, wanted - 1))
         first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
         last = max(last, first + 1)
@@ -54,41 +54,45 @@ def word_chart(gained: list[WordDrift], lost: list[WordDrift]) -> dict[str, Any]
     """Rows of the drift chart: importance under both models, and the interval of the change."""
     words = [*gained, *lost]
     axis = Axis.over(
-        x for one in words for x in (one.base, one.model, one.base + one.low, one.base + one.high)
+        x
+        for drift in words
+        for x in (drift.base, drift.model, drift.base + drift.low, drift.base + drift.high)
     )
 
-    def row(one: WordDrift) -> dict[str, Any]:
-        fields: dict[str, Any] = one.to_json()
+    def row(drift: WordDrift) -> dict[str, Any]:
+        fields: dict[str, Any] = drift.to_json()
         return fields | {
-            "base_at": axis.at(one.base),
-            "model_at": axis.at(one.model),
-            "low_at": axis.at(one.base + one.low),
-            "high_at": axis.at(one.base + one.high),
+            "base_at": axis.at(drift.base),
+            "model_at": axis.at(drift.model),
+            "low_at": axis.at(drift.base + drift.low),
+            "high_at": axis.at(drift.base + drift.high),
         }
 
     return {
         "ticks": axis.drawn_ticks(),
         "zero": axis.at(0.0),
-        "gained": [row(one) for one in gained],
-        "lost": [row(one) for one in lost],
+        "gained": [row(drift) for drift in gained],
+        "lost": [row(drift) for drift in lost],
     }
 
 
 def concentration_chart(parts: dict[str, PartDrift]) -> dict[str, Any]:
     """Rows of the concentration chart: share of the score that the top word carries, by slice."""
-    known = {
+    measured = {
         name: part
         for name, part in parts.items()
         if part.base.value is not None and part.model.value is not None
     }
-    ends = [x for part in known.values() for one in (part.base, part.model) for x in one if x is not None]
+    ends = [
+        x for part in measured.values() for share in (part.base, part.model) for x in share if x is not None
+    ]
     axis = Axis.over(ends)
     rows = []
-    for name, part in known.items():
+    for name, part in measured.items():
         marks = {}
-        for key, one in (("base", part.base), ("model", part.model)):
-            assert one.value is not None and one.low is not None and one.high is not None
-            marks[key] = {"at": axis.at(one.value), "low": axis.at(one.low), "high": axis.at(one.high)}
+        for key, share in (("base", part.base), ("model", part.model)):
+            assert share.value is not None and share.low is not None and share.high is not None
+            marks[key] = {"at": axis.at(share.value), "low": axis.at(share.low), "high": axis.at(share.high)}
         rows.append({"name": name, "part": part, **marks})
     return {"ticks": axis.drawn_ticks(), "rows": rows}
 
@@ -103,23 +107,32 @@ def slice_rows(evaluation: Evaluation, metric: str) -> dict[str, Any]:
         for name, part in evaluation.slices.items()
         if metric in part.metrics and part.same_as is None
     }
-    ends = [x for one in results.values() for x in (one.difference_low, one.difference_high) if x is not None]
+    ends = [
+        x
+        for result in results.values()
+        for x in (result.difference_low, result.difference_high)
+        if x is not None
+    ]
     axis = Axis.over((100 * x for x in ends), wanted=4)
     rows = []
-    for name, one in results.items():
+    for name, result in results.items():
         part = evaluation.slices[name]
         row: dict[str, Any] = {
             "name": name,
             "kind": part.kind,
             "twins": [other.name for other in evaluation.slices.values() if other.same_as == name],
             "queries": part.n_queries or part.n_pairs,
-            "result": one,
+            "result": result,
         }
-        if one.difference is not None and one.difference_low is not None and one.difference_high is not None:
+        if (
+            result.difference is not None
+            and result.difference_low is not None
+            and result.difference_high is not None
+        ):
             row |= {
-                "at": axis.at(100 * one.difference),
-                "low": axis.at(100 * one.difference_low),
-                "high": axis.at(100 * one.difference_high),
+                "at": axis.at(100 * result.difference),
+                "low": axis.at(100 * result.difference_low),
+                "high": axis.at(100 * result.difference_high),
             }
         rows.append(row)
     return {"metric": metric, "rows": rows, "zero": axis.at(0.0), "ticks": axis.drawn_ticks()}

@@ -90,7 +90,9 @@ class Diagnosis:
             "evaluation": self.evaluation.to_json(),
             "parts": {name: part.to_json() for name, part in self.parts.items()},
             "words": [word.to_json() for word in self.words],
-            "faithfulness": None if judged is None else {key: one.to_json() for key, one in judged.items()},
+            "faithfulness": None
+            if judged is None
+            else {key: result.to_json() for key, result in judged.items()},
             "pairs": [pair.to_json() for pair in self.pairs],
             "advice": list(self.advice),
         }
@@ -146,11 +148,11 @@ def diagnose(
     encoders = [
         Remembering(
             kept.by_role(
-                number, encode_function(one), progress=f"encode, {called}" if show_progress else None
+                number, encode_function(matcher), progress=f"encode, {called}" if show_progress else None
             ),
             name=called,
         )
-        for number, (one, called) in enumerate(((model, name), (against, against_name)))
+        for number, (matcher, called) in enumerate(((model, name), (against, against_name)))
     ]
     texts = [*table.anchors, *table.positives, *(table.corpus.texts if table.corpus else ())]
     seconds = 2 * len({*texts}) * text_seconds(encode_function(model), texts)
@@ -170,7 +172,7 @@ def diagnose(
         notes=tuple(dict.fromkeys([*notes, *measured.notes])),
     )
     parts = make_slices(table, evaluation)
-    readers = [as_readers(one) for one in (model, against)]
+    readers = [as_readers(matcher) for matcher in (model, against)]
     sides, matching = (table.anchors, table.positives), np.flatnonzero(table.labels == 1)
     pace = measure_pace(readers, sides, matching, options)
     options = _within(pace, options, kept, table)
@@ -192,7 +194,7 @@ def diagnose(
         f"about {in_words(tokens * pace.seconds)}: {tokens:,.0f} tokens for each of 2 models"
     )
     look = _Looker(table, readers, (name, against_name), options, show_progress)
-    found = look.at(sample.rows, max_units=options.max_words)
+    importances = look.at(sample.rows, max_units=options.max_words)
     bootstrap = Bootstrap(options.confidence, options.resamples, options.seed)
     symmetric = is_symmetric(table, evaluation.symmetric)
     scores = scores_of(encoders[0], table), scores_of(encoders[1], table)
@@ -200,16 +202,16 @@ def diagnose(
     shown = worth_looking_at(
         table.labels, *scores, *ranks, most=options.shown, usual=_shuffled(sample.rows, options.seed)
     )
-    judged = _judged(look, sample, found, options)
+    judged = _judged(look, sample, importances, options)
     return Diagnosis(
         name=name,
         against=against_name,
         source=table.source,
-        sampling=(*sentences, sample.sentence, *_cut(found, options)),
+        sampling=(*sentences, sample.sentence, *_cut(importances, options)),
         evaluation=measured,
-        parts=_by_part(parts, sample, found, bootstrap),
+        parts=_by_part(parts, sample, importances, bootstrap),
         words=tuple(
-            word_drift(*found, weights=sample.weights, min_pairs=options.min_pairs, bootstrap=bootstrap)
+            word_drift(*importances, weights=sample.weights, min_pairs=options.min_pairs, bootstrap=bootstrap)
         ),
         faithfulness=judged,
         pairs=shown_pairs(
@@ -288,27 +290,32 @@ def _evaluated(
 
 
 def _by_part(
-    parts: list[Slice], sample: PairSample, found: Both, bootstrap: Bootstrap
+    parts: list[Slice], sample: PairSample, importances: Both, bootstrap: Bootstrap
 ) -> dict[str, PartDrift]:
     result = {}
     for part in parts:
         pairs = np.flatnonzero(np.isin(sample.rows, part.rows))
         if len(pairs):
-            result[part.name] = part_drift(*found, pairs, weights=sample.weights, bootstrap=bootstrap)
+            result[part.name] = part_drift(*importances, pairs, weights=sample.weights, bootstrap=bootstrap)
     return result
 
 
 def _judged(
-    look: _Looker, sample: PairSample, found: Both, options: DiagnoseOptions
+    look: _Looker, sample: PairSample, importances: Both, options: DiagnoseOptions
 ) -> dict[str, Faithfulness] | None:
-    whole = np.logical_and(*[one.complete().all(axis=0) & (one.counts.sum(axis=0) > 0) for one in found])
+    whole = np.logical_and(
+        *[
+            importance.complete().all(axis=0) & (importance.counts.sum(axis=0) > 0)
+            for importance in importances
+        ]
+    )
     rows = _shuffled(sample.rows[whole], options.seed)[:JUDGED_PAIRS]
     if not len(rows):
         return None
     again = look.at(rows)
     return {
-        key: faithfulness(reader, one, seed=options.seed)
-        for key, reader, one in zip(("model", "base"), look.readers, again, strict=True)
+        key: faithfulness(reader, importance, seed=options.seed)
+        for key, reader, importance in zip(("model", "base"), look.readers, again, strict=True)
     }
 
 
@@ -328,22 +335,22 @@ def _more_words(sample: PairSample, matching: NDArray[np.int64], options: Diagno
     ]
 
 
-def _cut(found: Both, options: DiagnoseOptions) -> list[str]:
+def _cut(importances: Both, options: DiagnoseOptions) -> list[str]:
     notes = []
-    partly = int((~found[0].complete()).sum())
+    partly = int((~importances[0].complete()).sum())
     if partly:
         notes.append(
             f"long texts: {partly:,} have more than {options.max_words} words; as many words were drawn from "
             "each, and they do not count for the concentration"
         )
-    read: Callable[[TokenImportance], int] = lambda one: int(  # noqa: E731
+    read: Callable[[TokenImportance], int] = lambda importance: int(  # noqa: E731
         sum(
-            one.read[side, pair] < len(one.text(pair, side).rstrip())
+            importance.read[side, pair] < len(importance.text(pair, side).rstrip())
             for side in (0, 1)
-            for pair in range(len(one.scores))
+            for pair in range(len(importance.scores))
         )
     )
-    unread = max(read(one) for one in found)
+    unread = max(read(importance) for importance in importances)
     if unread:
         notes.append(f"cut off: the models do not read the end of {unread:,} texts; it has no importance")
     return notes

@@ -48,12 +48,12 @@ class ShownText:
             "units": {
                 key: [
                     {
-                        "text": self.text[one.start : one.end],
-                        "start": one.start,
-                        "end": one.end,
-                        "effect": one.effect,
+                        "text": self.text[shown.start : shown.end],
+                        "start": shown.start,
+                        "end": shown.end,
+                        "effect": shown.effect,
                     }
-                    for one in units
+                    for shown in units
                 ]
                 for key, units in self.units.items()
             },
@@ -121,25 +121,28 @@ def shown_pairs(
             base_rank=int(ranks[1][row]) or None,
             slices=tuple(name for name, rows in member.items() if row in rows),
             why=why,
-            anchor=_shown_text(found, place, 0),
-            positive=_shown_text(found, place, 1),
+            anchor=_shown_text(found, position, 0),
+            positive=_shown_text(found, position, 1),
         )
-        for place, (row, why) in enumerate(chosen.items())
+        for position, (row, why) in enumerate(chosen.items())
     ]
     return tuple(sorted(pairs, key=lambda pair: (pair.gain, pair.row)))
 
 
-def _shown_text(found: Sequence[TokenImportance], pair: int, side: int) -> ShownText:
-    text = found[0].text(pair, side)
+def _shown_text(importances: Sequence[TokenImportance], pair: int, side: int) -> ShownText:
+    text = importances[0].text(pair, side)
     units: dict[str, tuple[ShownUnit, ...]] = {}
-    for key, one in zip(("model", "base"), found, strict=True):
-        rows = one.rows(pair, side)
+    for key, importance in zip(("model", "base"), importances, strict=True):
+        rows = importance.rows(pair, side)
         units[key] = tuple(
             ShownUnit(start, end, effect)
             for (start, end), effect in zip(
-                one.offsets[rows].tolist(), one.effects[rows].tolist(), strict=True
+                importance.offsets[rows].tolist(), importance.effects[rows].tolist(), strict=True
             )
             if end <= MOST_CHARACTERS
         )
-    read = {key: int(one.read[side, pair]) for key, one in zip(("model", "base"), found, strict=True)}
+    read = {
+        key: int(importance.read[side, pair])
+        for key, importance in zip(("model", "base"), importances, strict=True)
+    }
     return ShownText(text[:MOST_CHARACTERS], len(text), units, read)

@@ -174,8 +174,8 @@ class _KeptReader(Reader):
         keys = [source if isinstance(source, str) else source.tobytes() for source in sources]
         new = {key: source for key, source in zip(keys, sources, strict=True) if key not in self._rows}
         if new:
-            made = self._made(list(new), lambda: self._reader.encode(list(new.values())))
-            for key, vector in zip(new, made, strict=True):
+            vectors = self._made(list(new), lambda: self._reader.encode(list(new.values())))
+            for key, vector in zip(new, vectors, strict=True):
                 self._rows[key] = len(self._vectors)
                 self._vectors.append(vector)
         if not keys:

@@ -18,7 +18,7 @@ def opening(diagnosis: Diagnosis) -> list[str]:
     """Three sentences at most: the judgement, the words that carry it, and how much hangs on one word."""
     sentences = [_judgement(diagnosis)]
     gained, lost = (
-        [one.word for one in words[:NAMED_WORDS]] for words in (diagnosis.gained(), diagnosis.lost())
+        [drift.word for drift in words[:NAMED_WORDS]] for words in (diagnosis.gained(), diagnosis.lost())
     )
     moved = [f"more on {_quoted(gained)}"] if gained else []
     moved += [f"less on {_quoted(lost)}"] if lost else []

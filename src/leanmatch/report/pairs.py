@@ -60,31 +60,33 @@ def ranks_of(encode: Any, table: PairTable, symmetric: bool) -> NDArray[np.int64
     Candidates are the corpus, or all texts (symmetric), or all positives. Other positives of the same anchor,
     and for symmetric pairs the anchor itself, do not count.
     """
-    known = identify(table, symmetric=symmetric)
-    queries, documents = encode_sides(encode, known.texts, *known.roles(symmetric=symmetric))
-    if known.corpus is not None:
-        candidates = np.unique(known.text_of[known.corpus])
+    identified = identify(table, symmetric=symmetric)
+    queries, documents = encode_sides(encode, identified.texts, *identified.roles(symmetric=symmetric))
+    if identified.corpus is not None:
+        candidates = np.unique(identified.text_of[identified.corpus])
     elif symmetric:
-        candidates = np.unique(np.concatenate([known.anchor_texts, known.positive_texts]))
+        candidates = np.unique(np.concatenate([identified.anchor_texts, identified.positive_texts]))
     else:
-        candidates = np.unique(known.positive_texts)
-    place = np.full(len(known.texts), -1, np.int64)
-    place[candidates] = np.arange(len(candidates))
+        candidates = np.unique(identified.positive_texts)
+    position = np.full(len(identified.texts), -1, np.int64)
+    position[candidates] = np.arange(len(candidates))
     matching = np.flatnonzero(table.labels == 1)
     aside: dict[int, set[int]] = {}
     for row in matching.tolist():
-        aside.setdefault(int(known.anchor_texts[row]), set()).add(int(known.positive_texts[row]))
+        aside.setdefault(int(identified.anchor_texts[row]), set()).add(int(identified.positive_texts[row]))
     ranks = np.zeros(len(table), np.int64)
     pool = documents[candidates].T
     for start in range(0, len(matching), 256):
         rows = matching[start : start + 256]
-        scores = queries[known.anchor_texts[rows]] @ pool
-        own = np.einsum("ij,ij->i", queries[known.anchor_texts[rows]], documents[known.positive_texts[rows]])
+        scores = queries[identified.anchor_texts[rows]] @ pool
+        own = np.einsum(
+            "ij,ij->i", queries[identified.anchor_texts[rows]], documents[identified.positive_texts[rows]]
+        )
         better = scores > own[:, None] + TIE
         for line, row in enumerate(rows.tolist()):
-            anchor = int(known.anchor_texts[row])
+            anchor = int(identified.anchor_texts[row])
             left_out = [*aside[anchor], *([anchor] if symmetric else [])]
-            better[line, [place[text] for text in left_out if place[text] >= 0]] = False
+            better[line, [position[text] for text in left_out if position[text] >= 0]] = False
         ranks[rows] = 1 + better.sum(axis=1)
     return ranks
 

@@ -46,11 +46,11 @@ def sample_rows(strata: NDArray[np.int64], most: int, seed: int) -> NDArray[np.i
         return np.arange(len(strata), dtype=np.int64)
     order = np.random.default_rng(seed).permutation(len(strata))
     # spread each stratum evenly over 0..1; the first rows of that order are a proportional sample
-    place = np.empty(len(strata))
+    spread = np.empty(len(strata))
     for stratum in np.unique(strata):
         own = order[strata[order] == stratum]
-        place[own] = (np.arange(len(own)) + 0.5) / len(own)
-    return np.sort(order[np.argsort(place[order], kind="stable")][:most]).astype(np.int64)
+        spread[own] = (np.arange(len(own)) + 0.5) / len(own)
+    return np.sort(order[np.argsort(spread[order], kind="stable")][:most]).astype(np.int64)
 
 
 def sample_pairs(
@@ -84,8 +84,8 @@ def sample_pairs(
             reader.read([side[row] for row in some.tolist()], "word")
             for reader, side in zip(readers, texts, strict=True)
         ]
-        for one, other in zip(*both, strict=True):
-            cost = sum(min(len(r.units), max_words) * len(r.source) for r in (one, other))
+        for anchor, positive in zip(*both, strict=True):
+            cost = sum(min(len(r.units), max_words) * len(r.source) for r in (anchor, positive))
             stopped = taken > 0 and spent + cost > budget
             if stopped:
                 break
@@ -136,6 +136,6 @@ def occurring(conditions: tuple[str, ...], table: PairTable) -> tuple[str, ...]:
     kept = []
     for condition in conditions:
         column, _, value = condition.partition("=")
-        if any(str(found) == value for found in table.column(column)):
+        if any(str(cell) == value for cell in table.column(column)):
             kept.append(condition)
     return tuple(kept)

@@ -44,7 +44,7 @@ def measure_pace(
     ]
 
     def tokens(most: int) -> int:
-        return sum(min(len(one.units), most) * len(one.source) for one in readings)
+        return sum(min(len(reading.units), most) * len(reading.source) for reading in readings)
 
     seconds = 0.0
     for sided in readers:

@@ -46,13 +46,13 @@ def parse_size(text: str) -> int:
     >>> parse_size("10MB"), parse_size("1.5 KiB"), parse_size("9000")
     (10000000, 1536, 9000)
     """
-    found = re.fullmatch(r"\s*([0-9.]+)\s*([a-zA-Z]*)\s*", text)
-    unit = found[2].lower() if found else "?"
-    if found is None or unit not in UNITS:
+    match = re.fullmatch(r"\s*([0-9.]+)\s*([a-zA-Z]*)\s*", text)
+    unit = match[2].lower() if match else "?"
+    if match is None or unit not in UNITS:
         raise UsageError(
             f"--size must be a size such as 10MB (found {text!r})", remedy="for example --size 10MB"
         )
-    return int(_number("size", found[1], "a size such as 10MB") * UNITS[unit])
+    return int(_number("size", match[1], "a size such as 10MB") * UNITS[unit])
 
 
 def _number(name: str, text: str, wanted: str) -> float:

@@ -121,15 +121,15 @@ def run(request: CompressRequest) -> dict[str, Any]:
     work = open_work(request, say)
     folder = output.parent / f".{output.name}.compressing"
     identity = {**options.identity, **work.identity}
-    with WorkFolder(folder, identity, resume=request.resume, lock=True) as place:
-        if place.resumed:
-            say(f"continuing the run in {place.path}")
-        planned = _plan(request, options, work, place.path, say)
+    with WorkFolder(folder, identity, resume=request.resume, lock=True) as work_folder:
+        if work_folder.resumed:
+            say(f"continuing the run in {work_folder.path}")
+        planned = _plan(request, options, work, work_folder.path, say)
         if planned.reached or request.allow_lower:
             summary = _save(request, options, work, planned)
-            place.remove()
+            work_folder.remove()
         else:
-            summary = _summary(request, options, planned) | {"saved": False, "work": str(place.path)}
+            summary = _summary(request, options, planned) | {"saved": False, "work": str(work_folder.path)}
     return summary | {"skipped": work.skipped}
 
 
@@ -164,13 +164,13 @@ def _summary(request: CompressRequest, options: Any, planned: Planned) -> dict[s
     chosen = planned.chosen
     evaluated = [
         {
-            "budget": one.label,
-            "trained": one.trained,
-            "chosen": one is chosen,
-            **one.quality.to_json(),
-            "training": one.training,
+            "budget": attempt.label,
+            "trained": attempt.trained,
+            "chosen": attempt is chosen,
+            **attempt.quality.to_json(),
+            "training": attempt.training,
         }
-        for one in planned.attempts
+        for attempt in planned.attempts
     ]
     return {
         "model": request.model,
@@ -181,8 +181,8 @@ def _summary(request: CompressRequest, options: Any, planned: Planned) -> dict[s
         "asked": options.asked,
         "quality": chosen.quality.to_json(),
         "evaluated": evaluated,
-        "attempts": [one for one in evaluated if one["trained"]]
-        or [one for one in evaluated if one["chosen"]],
+        "attempts": [entry for entry in evaluated if entry["trained"]]
+        or [entry for entry in evaluated if entry["chosen"]],
         "seconds": {part: round(seconds, 1) for part, seconds in planned.seconds.items()},
     }
 

@@ -51,17 +51,17 @@ def open_work(request: CompressRequest, say: Callable[[str], None]) -> Work:
         raise ModelError(
             f"{request.model} is compressed already", remedy="compress the model that it was made from"
         )
-    known = None if folder is None else read_provenance(folder)
+    base_provenance = None if folder is None else read_provenance(folder)
     table = read_table(
         request.data,
         column=request.column,
         on_error=request.on_error,
         delimiter=request.delimiter,
-        provenance=known,
+        provenance=base_provenance,
         model=request.model,
         say=say,
     )
-    split, how = _split(table, known, request.seed, request.task == "classify")
+    split, how = _split(table, base_provenance, request.seed, request.task == "classify")
     say(f"{len(table):,} rows, {how}: {len(split.train):,} to learn from, {len(split.valid):,} to judge on")
     if not len(split.valid):
         raise DataError("there are no rows to judge on", remedy="give more rows, or some with split valid")
@@ -96,9 +96,11 @@ def overhead(work: Work) -> int:
     return files + MANIFEST_BYTES
 
 
-def _split(table: PairTable, known: Mapping[str, Any] | None, seed: int, classify: bool) -> tuple[Split, str]:
+def _split(
+    table: PairTable, provenance: Mapping[str, Any] | None, seed: int, classify: bool
+) -> tuple[Split, str]:
     """The split that the model was trained with, where this is its table; else a new one."""
-    manifest = (known or {}).get("split")
+    manifest = (provenance or {}).get("split")
     if isinstance(manifest, Mapping) and manifest.get("fingerprint") == table.fingerprint():
         return split_from_json(table, dict(manifest), name="the split of the model"), "split as in training"
     options = SplitOptions(
@@ -171,7 +173,7 @@ def _load_classifier(name: str, folder: Path | None, device: str) -> tuple[Any, 
 
     try:
         with quiet_bars():
-            model, told = AutoModelForSequenceClassification.from_pretrained(
+            model, loading = AutoModelForSequenceClassification.from_pretrained(
                 str(folder), local_files_only=True, output_loading_info=True
             )
             tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
@@ -180,9 +182,9 @@ def _load_classifier(name: str, folder: Path | None, device: str) -> tuple[Any, 
             f"{name} cannot be loaded as a sequence classifier: {str(error).splitlines()[0]:.200}",
             remedy="name a folder that AutoModelForSequenceClassification reads",
         ) from error
-    if told["missing_keys"]:
+    if loading["missing_keys"]:
         raise ModelError(
-            f"{name} is no trained classifier: it has no {sorted(told['missing_keys'])[0]}",
+            f"{name} is no trained classifier: it has no {sorted(loading['missing_keys'])[0]}",
             remedy="fine-tune it for the classes first, or use --task match",
         )
     return model.eval().to(resolve_device(device)), tokenizer

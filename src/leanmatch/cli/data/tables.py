@@ -38,8 +38,8 @@ def report_tables(report: PairReport) -> list[Table | str]:
         "pairs of near-duplicate texts": report.near_duplicates,
         "bad rows skipped": len(report.skipped),
     }
-    for name, found in findings.items():
-        main.add_row(name, "not looked for" if found is None else f"{found:,}")
+    for name, hits in findings.items():
+        main.add_row(name, "not looked for" if hits is None else f"{hits:,}")
     for name, shared in report.overlap.items():
         main.add_row(f"texts in both {name}", f"{shared['texts']:,}")
         main.add_row(f"pairs in both {name}", f"{shared['pairs']:,}")
@@ -118,7 +118,11 @@ def see_also_table(summary: SeeAlsoSummary) -> Table:
     )
     for name in ("package", "version", "items", "pairs", "train", "valid", "test"):
         table.add_column(name, justify="left" if name in ("package", "version") else "right")
-    for name, one in summary.packages.items():
-        counts = [one.items, one.pairs, *(one.splits.get(part, 0) for part in ("train", "valid", "test"))]
-        table.add_row(name, one.version, *(f"{count:,}" for count in counts))
+    for name, package in summary.packages.items():
+        counts = [
+            package.items,
+            package.pairs,
+            *(package.splits.get(part, 0) for part in ("train", "valid", "test")),
+        ]
+        table.add_row(name, package.version, *(f"{count:,}" for count in counts))
     return table

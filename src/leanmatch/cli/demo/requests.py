@@ -32,15 +32,15 @@ def served(catalogue: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "leanmatch", "serve", str(catalogue), "--port", "0"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
-    said: list[str] = []
-    found = threading.Event()
-    reader = threading.Thread(target=_read, args=(process.stderr, said, found), daemon=True)
+    output: list[str] = []
+    ready = threading.Event()
+    reader = threading.Thread(target=_read, args=(process.stderr, output, ready), daemon=True)
     reader.start()
     try:
-        found.wait(START_SECONDS)
-        address = re.search(r"http://\S+:\d+", "".join(said))
+        ready.wait(START_SECONDS)
+        address = re.search(r"http://\S+:\d+", "".join(output))
         if address is None:
-            raise LeanmatchError(f"the server did not start; it said: {''.join(said)[-2000:]!r}")
+            raise LeanmatchError(f"the server did not start; it said: {''.join(output)[-2000:]!r}")
         _wait_until_ready(address[0], process)
         yield address[0]
     finally:
@@ -72,13 +72,13 @@ def _wait_until_ready(url: str, process: subprocess.Popen[str]) -> None:
     raise LeanmatchError(f"the server is not ready; it said: {answer!r:.500}")
 
 
-def _read(stream: IO[str], said: list[str], found: threading.Event) -> None:
+def _read(stream: IO[str], output: list[str], ready: threading.Event) -> None:
     """Read to the end, so that the server never waits for us; an address or the end sets ``found``."""
     for line in stream:
-        said.append(line)
+        output.append(line)
         if "http://" in line:
-            found.set()
-    found.set()
+            ready.set()
+    ready.set()
 
 
 def ask(catalogue: Path, queries: Sequence[str], *, where: str | None) -> dict[str, Any]:

@@ -144,15 +144,15 @@ def measure_speed(models: dict[str, str], items: Path, count: int) -> dict[str, 
     texts = list(dict.fromkeys(read_items(items).texts))
     texts = texts[:: max(1, len(texts) // count)][:count]
     speeds = texts_a_second(models, texts)
-    found: dict[str, Any] = {"texts": len(texts), "models": {}}
+    figures: dict[str, Any] = {"texts": len(texts), "models": {}}
     for name, model in models.items():
         folder = find_model(model)
         assert folder is not None  # the engines have loaded it
         files = [path for path in folder.rglob("*") if path.is_file()]
         weights = sum(path.stat().st_size for path in files if path.suffix == ".safetensors")
-        found["models"][name] = {
+        figures["models"][name] = {
             "weights_bytes": weights,
             "folder_bytes": sum(path.stat().st_size for path in files),
             "texts_a_second": speeds[name],
         }
-    return found
+    return figures

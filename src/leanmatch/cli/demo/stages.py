@@ -122,7 +122,7 @@ class Road:
         from leanmatch.files import atomic_file, write_json
 
         key, mark = self._key(stage), self._file(stage, "begun")
-        known = mark.read_text(encoding="utf-8") if mark.exists() else None
+        begun_key = mark.read_text(encoding="utf-8") if mark.exists() else None
         self._file(stage, "json").unlink(missing_ok=True)
         with atomic_file(mark) as temporary:
             temporary.write_text(key, encoding="utf-8")
@@ -130,7 +130,7 @@ class Road:
         if callable(stage.work):
             result = stage.work()
         else:
-            text = self.execute([*stage.work, *(() if known == key else stage.anew)])
+            text = self.execute([*stage.work, *(() if begun_key == key else stage.anew)])
             try:
                 result = json.loads(text)
             except ValueError as error:

@@ -35,7 +35,7 @@ def summarize(
     """
     results = {name: record.result for name, record in records.items()}
     speed = results["speed"]
-    models = {name: dict(found) for name, found in speed["models"].items()}
+    models = {name: dict(entry) for name, entry in speed["models"].items()}
     models["base"]["metrics"] = _metrics(results["evaluate"], of_rival=True)
     models["trained"]["metrics"] = _metrics(results["evaluate"])
     models["compressed"]["metrics"] = _metrics(results["evaluate-compressed"])
@@ -61,8 +61,8 @@ def summarize(
             "attempts": len(compression["attempts"]),
         },
         "words": {
-            "gained": [one["word"] for one in words if one["low"] > 0 and _is_word(one)][:MOST_WORDS],
-            "lost": [one["word"] for one in words if one["high"] < 0 and _is_word(one)][:MOST_WORDS],
+            "gained": [word["word"] for word in words if word["low"] > 0 and _is_word(word)][:MOST_WORDS],
+            "lost": [word["word"] for word in words if word["high"] < 0 and _is_word(word)][:MOST_WORDS],
         },
         "index": results["index"],
         "server": results["serve"],
@@ -80,28 +80,28 @@ def summarize(
     }
 
 
-def _is_word(found: Mapping[str, Any]) -> bool:
-    return any(character.isalnum() for character in found["word"])
+def _is_word(word: Mapping[str, Any]) -> bool:
+    return any(character.isalnum() for character in word["word"])
 
 
 def _metrics(evaluation: Mapping[str, Any], *, of_rival: bool = False) -> dict[str, dict[str, Any]]:
     parts = {part["name"]: part["metrics"] for part in evaluation["slices"]}
-    found: dict[str, dict[str, Any]] = {}
+    quality: dict[str, dict[str, Any]] = {}
     for name in SLICES:
-        found[name] = {}
+        quality[name] = {}
         for metric in METRICS:
-            one = parts[name][metric]
-            found[name][metric] = (
-                {"value": one["base"]}
+            measure = parts[name][metric]
+            quality[name][metric] = (
+                {"value": measure["base"]}
                 if of_rival
                 else {
-                    "value": one["value"],
-                    "difference": one["difference"],
-                    "low": one["difference_low"],
-                    "high": one["difference_high"],
+                    "value": measure["value"],
+                    "difference": measure["difference"],
+                    "low": measure["difference_low"],
+                    "high": measure["difference_high"],
                 }
             )
-    return found
+    return quality
 
 
 def show(summary: Mapping[str, Any], console: Console) -> None:
@@ -139,11 +139,11 @@ def models_table(summary: Mapping[str, Any]) -> Table:
     return table
 
 
-def _cell(found: Mapping[str, float]) -> str:
-    text = f"{100 * found['value']:.1f}"
-    if "difference" not in found:
+def _cell(measure: Mapping[str, float]) -> str:
+    text = f"{100 * measure['value']:.1f}"
+    if "difference" not in measure:
         return text
-    difference, low, high = (100 * found[key] for key in ("difference", "low", "high"))
+    difference, low, high = (100 * measure[key] for key in ("difference", "low", "high"))
     return f"{text}\n{difference:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
@@ -154,7 +154,7 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
     compression, server = summary["compression"], summary["server"]
     asked = compression["asked"]["keep"]
     verdict = "reached" if compression["reached"] else "NOT reached"
-    found = [
+    lines = [
         *(
             remark
             for remark in summary["training"]["remarks"]
@@ -165,33 +165,33 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
         f"attempts: {compression['attempts']}",
     ]
     if compression["quality"]["low"] < asked <= compression["quality"]["kept"]:
-        found.append(
+        lines.append(
             f"the estimate is above {asked:.0%}, its interval is not: more held-out pairs would tell"
         )
     tested = summary["models"]["compressed"]["metrics"]
     kept = [f"{_kept(tested[part]['MRR@10']):.1%} {part}" for part in SLICES]
-    found.append(f"on the test pairs it keeps of the trained model's MRR@10: {', '.join(kept)}")
+    lines.append(f"on the test pairs it keeps of the trained model's MRR@10: {', '.join(kept)}")
     words = summary["words"]
     for change, names in (("more", words["gained"]), ("less", words["lost"])):
         if names:
-            found.append(f"scores hang {change} on: {', '.join(names)}")
-    found.append(
+            lines.append(f"scores hang {change} on: {', '.join(names)}")
+    lines.append(
         f"server: a recommendation took {server['median_ms']:.1f} ms (median of {server['requests']}, "
         f"slowest {server['slowest_ms']:.1f} ms); first answer after "
         f"{server['start_seconds']:.1f} s"
     )
     if not server["same_vectors"]:
-        found.append("the server's vectors are NOT those of the model in this process")
-    found.append(
+        lines.append("the server's vectors are NOT those of the model in this process")
+    lines.append(
         f"speeds are of {summary['speed_texts']} texts of the catalogue, both engines on all cores, the "
         f"median of {ROUNDS} rounds"
     )
-    return found
+    return lines
 
 
-def _kept(found: Mapping[str, float]) -> float:
-    before = found["value"] - found["difference"]
-    return found["value"] / before if before else 1.0
+def _kept(measure: Mapping[str, float]) -> float:
+    before = measure["value"] - measure["difference"]
+    return measure["value"] / before if before else 1.0
 
 
 def _answers(query: Mapping[str, Any]) -> Table:
@@ -212,10 +212,10 @@ def _stages(stages: Mapping[str, Any]) -> Table:
     table = Table(title="time, in seconds", box=None, padding=(0, 2, 0, 0))
     for heading in ("stage", "clock", "processor", ""):
         table.add_column(heading, justify="right" if heading in ("clock", "processor") else "left")
-    for name, one in stages.items():
-        row = (f"{one['seconds']:.0f}", f"{one['cpu_seconds']:.0f}")
-        table.add_row(name, *row, "kept from an earlier run" if one["kept"] else "")
-    rows = [sum(one[key] for one in stages.values()) for key in ("seconds", "cpu_seconds")]
+    for name, stage in stages.items():
+        row = (f"{stage['seconds']:.0f}", f"{stage['cpu_seconds']:.0f}")
+        table.add_row(name, *row, "kept from an earlier run" if stage["kept"] else "")
+    rows = [sum(stage[key] for stage in stages.values()) for key in ("seconds", "cpu_seconds")]
     table.add_row("all", *(f"{total:.0f}" for total in rows))
     return table
 

@@ -93,22 +93,22 @@ def plan_evaluation(
     """
     remarks: list[str] = []
     train, rows = None, None
-    known = _training_split(provenance)
-    found = _reproduce(table, known) if "parts" in known else None
+    recorded = _training_split(provenance)
+    reproduced = _reproduce(table, recorded) if "parts" in recorded else None
     by_default = split in (None, "auto")
-    if found is not None and (by_default or (split in PARTS_OF and not table.has("split"))):
+    if reproduced is not None and (by_default or (split in PARTS_OF and not table.has("split"))):
         part = "test" if split is None or by_default else split
-        table, rows = _rows_of(found, part)
-        train, split = found.train, "all"
+        table, rows = _rows_of(reproduced, part)
+        train, split = reproduced.train, "all"
         as_in_training = part == "test"  # nothing else holds rows out of distribution
     else:
         as_in_training = True
-        if by_default and "parts" in known:
+        if by_default and "parts" in recorded:
             remarks.append(
                 "this is not the table that the model was trained on: rows may repeat what it was trained on"
             )
-        elif found is not None and split == "all":
-            remarks.append(f"the model was trained on {len(found.rows['train']):,} of these rows")
+        elif reproduced is not None and split == "all":
+            remarks.append(f"the model was trained on {len(reproduced.rows['train']):,} of these rows")
     if as_in_training and not hold_out and after is None:
         hold_out, after = _held_out_in_training(provenance, table, remarks)
     options = EvaluationOptions(
@@ -130,8 +130,8 @@ def plan_evaluation(
 
 
 def _training_split(provenance: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    found = (provenance or {}).get("split")
-    return found if isinstance(found, Mapping) else {}
+    recorded = (provenance or {}).get("split")
+    return recorded if isinstance(recorded, Mapping) else {}
 
 
 def _held_out_in_training(
@@ -142,10 +142,10 @@ def _held_out_in_training(
     places = [split.get("options"), split, (provenance or {}).get("options"), provenance]
     conditions: tuple[str, ...] = ()
     after: str | None = None
-    for place in places:
-        if isinstance(place, Mapping):
-            conditions = conditions or tuple(str(condition) for condition in place.get("hold_out") or ())
-            after = after or (str(place["after"]) if place.get("after") else None)
+    for section in places:
+        if isinstance(section, Mapping):
+            conditions = conditions or tuple(str(condition) for condition in section.get("hold_out") or ())
+            after = after or (str(section["after"]) if section.get("after") else None)
     usable = tuple(condition for condition in conditions if _occurs(condition, table))
     for condition in conditions:
         if condition in usable:
@@ -162,7 +162,7 @@ def _held_out_in_training(
 
 def _occurs(condition: str, table: PairTable) -> bool:
     column, _, value = condition.partition("=")
-    return table.has(column) and value in {str(found) for found in table.column(column) if found is not None}
+    return table.has(column) and value in {str(cell) for cell in table.column(column) if cell is not None}
 
 
 def _reproduce(table: PairTable, manifest: Mapping[str, Any]) -> Split | None:
@@ -171,24 +171,26 @@ def _reproduce(table: PairTable, manifest: Mapping[str, Any]) -> Split | None:
     return split_from_json(table, dict(manifest), name="the split of the model")
 
 
-def _rows_of(found: Split, part: str) -> tuple[PairTable, str]:
+def _rows_of(reproduced: Split, part: str) -> tuple[PairTable, str]:
     """The rows of one part of the model's split, and what they are, in words."""
-    sizes = {name: sum(len(found.rows[one]) for one in parts) for name, parts in PARTS_OF.items()}
+    sizes = {name: sum(len(reproduced.rows[key]) for key in parts) for name, parts in PARTS_OF.items()}
     if not sizes[part]:
         there = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
         others = "".join(f"; or --split {name}" for name in ("test", "valid") if sizes[name])
         raise DataError(
             f"the split that the model was trained with has no {part} rows ({there})",
-            path=found.table.source or None,
+            path=reproduced.table.source or None,
             remedy=f"--split all takes every row, also those that it was trained on{others}",
         )
-    chosen = np.sort(np.concatenate([found.rows[one] for one in PARTS_OF[part]]))
-    kinds = f" ({len(found.rows['test_in']):,} in, {len(found.rows['test_out']):,} out of distribution)"
+    chosen = np.sort(np.concatenate([reproduced.rows[key] for key in PARTS_OF[part]]))
+    kinds = (
+        f" ({len(reproduced.rows['test_in']):,} in, {len(reproduced.rows['test_out']):,} out of distribution)"
+    )
     words = (
         f"the {len(chosen):,} {part} rows of the split that the model was trained with"
-        f"{kinds if part == 'test' else ''}, of {len(found.table):,} rows"
+        f"{kinds if part == 'test' else ''}, of {len(reproduced.table):,} rows"
     )
-    return found.table.take(chosen), words
+    return reproduced.table.take(chosen), words
 
 
 def _few_valued(rows: PairTable) -> tuple[str, ...]:

@@ -172,8 +172,8 @@ def reference(
     """Give the drift monitor the texts that live queries are compared with."""
     with reported_errors():
         reading = Reading(None, None, on_error, delimiter)
-        made = operations.reference(pairs, catalogue, Encoding(model, device, precision), reading)
-        show(made, catalogue, reading, as_json)
+        result = operations.reference(pairs, catalogue, Encoding(model, device, precision), reading)
+        show(result, catalogue, reading, as_json)
 
 
 @app.command(epilog=example("index check catalogue/"))

@@ -78,8 +78,8 @@ def old_spelling(
                 show(operations.rebuild(output, encoding, options), output, reading, as_json)
             elif mode == "build":
                 assert items is not None
-                made = operations.build(items, output, encoding, reading, options, overwrite=overwrite)
-                show(made, output, reading, as_json)
+                result = operations.build(items, output, encoding, reading, options, overwrite=overwrite)
+                show(result, output, reading, as_json)
             else:
                 assert file is not None
                 if mode == "delete":

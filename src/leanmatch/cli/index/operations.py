@@ -142,7 +142,7 @@ def _referenced(folder: Path, file: Path, reading: Reading, encoder: Any) -> dic
     from leanmatch.serve.monitoring.drift import REFERENCE, build_reference
 
     if file.suffix == ".txt":
-        found = read_named(file, reading)
+        queries = read_named(file, reading)
     else:
         from leanmatch.cli.matchers import provenance_of
         from leanmatch.cli.pairs import read_table
@@ -157,8 +157,8 @@ def _referenced(folder: Path, file: Path, reading: Reading, encoder: Any) -> dic
             model=model,
         )
         reading.skipped += len(pairs.skipped)
-        found = pairs.anchors
-    texts = list(dict.fromkeys(found))
+        queries = pairs.anchors
+    texts = list(dict.fromkeys(queries))
     reference = build_reference(Catalogue.open(folder), encoder, texts, file.name)
     manifest = put_extra(folder, REFERENCE, reference.write, ".json")
     return {
@@ -205,8 +205,8 @@ def write_options(kind: str | None = None) -> Iterator[WriteOptions]:
     try:
         yield WriteOptions(kind=kind, progress=progress, say=say)
     finally:
-        for one in bar:
-            one.close()
+        for opened in bar:
+            opened.close()
 
 
 def show(result: Change | dict[str, Any], folder: Path, reading: Reading, as_json: bool) -> None:

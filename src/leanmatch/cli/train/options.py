@@ -34,11 +34,11 @@ def gather_options(request: TrainRequest) -> tuple[TrainOptions, SplitOptions]:
         UsageError: unknown keys, values of the wrong type or out of range.
     """
     values = _read_config(request.config)
-    known = [*(field.name for field in fields(TrainOptions)), *SPLIT, *REGULARIZER, *SCHEDULE]
+    names = [*(field.name for field in fields(TrainOptions)), *SPLIT, *REGULARIZER, *SCHEDULE]
     for name in values:
-        if name not in known:
+        if name not in names:
             raise UsageError(
-                f"unknown option {name!r} in {request.config}", remedy=f"one of {', '.join(known)}"
+                f"unknown option {name!r} in {request.config}", remedy=f"one of {', '.join(names)}"
             )
     split = {name: _split_value(name, values.pop(name)) for name in SPLIT if values.get(name) is not None}
     regularizer = _section(values, "regularizer", REGULARIZER) | _typed(request.regularizer)

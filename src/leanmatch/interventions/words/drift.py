@@ -112,12 +112,15 @@ def align(model: TokenImportance, base: TokenImportance) -> Aligned:
         raise UsageError(
             "the two importances are not about the same pairs and units", remedy="give both the same texts"
         )
-    keys = [np.column_stack([one.pair, one.side, one.offsets]) for one in (model, base)]
+    keys = [
+        np.column_stack([importance.pair, importance.side, importance.offsets])
+        for importance in (model, base)
+    ]
     both, numbers = np.unique(np.concatenate(keys), axis=0, return_inverse=True)
     places = np.full((2, len(both)), -1, np.int64)
     numbers = numbers.reshape(-1)
-    for which, found in enumerate(np.split(numbers, [len(keys[0])])):
-        places[which, found[::-1]] = np.arange(len(found))[::-1]
+    for which, indices in enumerate(np.split(numbers, [len(keys[0])])):
+        places[which, indices[::-1]] = np.arange(len(indices))[::-1]
     shared = (places >= 0).all(axis=0)
     return Aligned(places[0, shared], places[1, shared])
 
@@ -152,7 +155,7 @@ def word_drift(
     effects = np.stack([model.effects[rows], base.effects[base_rows]])
     in_pairs = np.bincount(np.unique(np.stack([types, pair]), axis=1)[0], minlength=len(names))
     kept = np.flatnonzero(in_pairs >= min_pairs)
-    found = []
+    drifts = []
     for start in range(0, len(kept), BLOCK_WORDS):
         some = kept[start : start + BLOCK_WORDS]
         column = np.full(len(names), -1, np.int64)
@@ -160,10 +163,10 @@ def word_drift(
         here = column[types] >= 0
         shape = (len(model.scores), len(some))
         sums, counts = [np.zeros(shape) for _ in range(2)], np.zeros(shape)
-        place = (pair[here], column[types[here]])
-        np.add.at(counts, place, weight[pair[here]])
+        cell = (pair[here], column[types[here]])
+        np.add.at(counts, cell, weight[pair[here]])
         for total, effect in zip(sums, effects, strict=True):
-            np.add.at(total, place, weight[pair[here]] * effect[here])
+            np.add.at(total, cell, weight[pair[here]] * effect[here])
         moved = sums[0] - sums[1]
         with np.errstate(invalid="ignore", divide="ignore"):  # resamples without the word
             samples = resampled_ratios(moved, counts, resamples=bootstrap.resamples, seed=bootstrap.seed)
@@ -175,7 +178,7 @@ def word_drift(
             )
             strength = max(low, -high, 0.0)
             occurrences = int(np.count_nonzero(types == number))
-            found.append(
+            drifts.append(
                 WordDrift(
                     names[number],
                     int(in_pairs[number]),
@@ -188,7 +191,7 @@ def word_drift(
                     strength,
                 )
             )
-    return sorted(found, key=lambda one: (-one.strength, -abs(one.difference), one.word))
+    return sorted(drifts, key=lambda drift: (-drift.strength, -abs(drift.difference), drift.word))
 
 
 def part_drift(
@@ -218,8 +221,10 @@ def part_drift(
     np.add.at(moved, model.pair[rows], (model.effects[rows] - base.effects[base_rows]) ** 2)
     np.add.at(size, model.pair[rows], base.effects[base_rows] ** 2)
     complete = model.complete() & base.complete() & (model.counts > 0) & (base.counts > 0)
-    tops = [_tops(one, complete).sum(axis=0)[pairs] * weight for one in (model, base)]
-    scores = [one.scores[pairs] * complete[:, pairs].sum(axis=0) * weight for one in (model, base)]
+    tops = [_tops(importance, complete).sum(axis=0)[pairs] * weight for importance in (model, base)]
+    scores = [
+        importance.scores[pairs] * complete[:, pairs].sum(axis=0) * weight for importance in (model, base)
+    ]
     columns = np.column_stack(tops), np.column_stack(scores)
     shares = [_ratio(columns[0][:, [i]], columns[1][:, [i]], bootstrap) for i in range(2)]
     return PartDrift(
@@ -237,9 +242,9 @@ def top_effects(found: TokenImportance) -> NDArray[np.float64]:
     return _tops(found, np.ones((2, len(found.scores)), np.bool_))
 
 
-def _tops(found: TokenImportance, counted: NDArray[np.bool_]) -> NDArray[np.float64]:
-    top = np.zeros((2, len(found.scores)))
-    np.maximum.at(top, (found.side.astype(np.int64), found.pair), found.effects)
+def _tops(importance: TokenImportance, counted: NDArray[np.bool_]) -> NDArray[np.float64]:
+    top = np.zeros((2, len(importance.scores)))
+    np.maximum.at(top, (importance.side.astype(np.int64), importance.pair), importance.effects)
     return np.asarray(top * counted)
 
 
