@@ -235,7 +235,7 @@ def milliseconds(work, *arguments):
     ],
 )
 def test_reading_takes_time_by_length(text):
-    assert milliseconds(parse_filter, text) < 100  # 2 seconds and more, when it was quadratic
+    assert milliseconds(parse_filter, text) < 1000  # tens as it is; 2,000 and more when it was quadratic
 
 
 EDGES = [2**53 - 1, 2**53, 2**53 + 1, 10**18 - 1, 1 - 10**18, 0, -1, 7]
