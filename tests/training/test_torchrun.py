@@ -148,6 +148,6 @@ def test_few_distinct_positives_are_an_error_and_not_a_run_of_no_steps(folder):
         assert (
             kind == "DataError" and "column 'positive' of the training pairs has 5 distinct texts" in message
         )
-        assert "--batch-size" in message and not saved
+        assert "batch_size" in message and not saved
         kind, message, saved = refused["after"]
         assert kind == "ModelError" and "training made 0 of 21 steps" in message and not saved
