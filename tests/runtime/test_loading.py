@@ -330,3 +330,17 @@ def test_lower_casing_that_the_folder_asks_for(tmp_path: Path) -> None:
     rewrite(place / "sentence_bert_config.json", do_lower_case=True)
     lowered = load(place).encode(["USB dock", "usb dock"])
     np.testing.assert_allclose(lowered[0], lowered[1], atol=1e-6)
+
+
+def test_a_device_is_for_sentence_transformers_and_never_ignored(tiny) -> None:
+    pytest.importorskip("sentence_transformers", reason="the train extra is not installed")
+    folder = tiny("bert")[0]
+    assert load(folder).precision == "float32"
+    assert load(folder, device="cpu").precision == "torch"
+    assert load(folder, device="cpu", runtime="native").precision == "float32"
+    with pytest.raises(UsageError, match="has no choice of it"):
+        load(folder, device="cpu", precision="int8")
+    with pytest.raises(UsageError, match="on device 'cuda'"):
+        load(folder, device="cuda", runtime="native")
+    with pytest.raises(UsageError, match="no runtime 'onnx'"):
+        load(folder, runtime="onnx")

@@ -28,8 +28,7 @@ def open_encoder(name_or_folder: str | Path, *, device: str = "auto", precision:
     """
     from leanmatch.runtime import load
 
-    runtime = "auto" if device == "auto" else "torch"
-    return load(name_or_folder, precision=precision, runtime=runtime, device=device)
+    return load(name_or_folder, precision=precision, device=device)
 
 
 def with_catalogue_prompts(encoder: Any, model: ModelIdentity, queries: PromptOptions | None = None) -> Any:

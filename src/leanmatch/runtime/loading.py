@@ -58,7 +58,8 @@ def load(
         runtime: ``native`` takes the native runtime or raises; ``torch`` takes sentence-transformers.
             ``auto`` takes the native runtime; a model that it cannot run goes to sentence-transformers, and a
             warning says why.
-        device: where torch encodes: ``auto``, ``cpu`` or ``cuda``. The native runtime is for CPUs.
+        device: ``cpu`` or ``cuda`` for sentence-transformers there (``runtime`` ``auto`` then means
+            ``torch``); ``auto`` leaves the choice. The native runtime is for CPUs.
 
     Raises:
         ModelError: the model does not exist, is damaged, or runs on neither runtime.
@@ -71,7 +72,7 @@ def load(
     if runtime not in RUNTIMES:
         raise UsageError(f"there is no runtime {runtime!r}", remedy=f"one of {', '.join(RUNTIMES)}")
     check_precision(precision)
-    if runtime == "torch":
+    if runtime == "torch" or (runtime == "auto" and device != "auto"):
         if precision != "stored":
             raise UsageError(
                 f"precision {precision!r} with sentence-transformers, which has no choice of it",
