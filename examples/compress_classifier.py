@@ -24,11 +24,11 @@ from transformers import (
 
 from leanmatch.compression import (
     STF,
-    CompressedCheckpoints,
     DenseSparseSpec,
     DistillationStrengths,
     Distilled,
     RoundingSpec,
+    StateCheckpoints,
     default_spec,
     factorize,
     finalize,
@@ -37,7 +37,7 @@ from leanmatch.compression import (
 from leanmatch.formats import load_compressed, save_compressed
 
 
-class CompressingTrainer(CompressedCheckpoints, Trainer):
+class CompressingTrainer(StateCheckpoints, Trainer):
     """Its checkpoints hold compressed layers, so that a run can be resumed."""
 
 

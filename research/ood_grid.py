@@ -30,10 +30,11 @@ from leanmatch.data import SplitOptions, read_pairs, split_pairs
 from leanmatch.files import write_json
 from leanmatch.formats import load_matcher
 from leanmatch.metrics import RetrievalProbe
+from leanmatch.trainer.checkpoints import load_weights, save_weights
+from leanmatch.trainer.work_folder import WorkFolder
 from leanmatch.training import PairTableEvaluator, RegularizerOptions, ScheduleOptions, TrainOptions
 from leanmatch.training.adapters import add_lora, merge_lora
 from leanmatch.training.base_scores import FrozenBase
-from leanmatch.training.checkpoints import WorkFolder, load_weights, save_weights
 from leanmatch.training.dataset import training_dataset
 from leanmatch.training.engine import train_stage
 from leanmatch.training.runs import build_loss

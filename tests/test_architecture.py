@@ -22,6 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("metrics",),
     ("interventions",),
     ("factorization",),
+    ("trainer",),
     ("compression",),
     ("training",),
     ("formats",),

@@ -20,6 +20,7 @@ from leanmatch.compression.planner import plan as planner
 from leanmatch.compression.planner import training as planner_training
 from leanmatch.data import PairTable, write_pairs
 from leanmatch.formats import load_encoder, load_matcher, read_artifact
+from leanmatch.trainer import run as trainer_run
 
 
 @pytest.fixture(scope="module")
@@ -273,15 +274,12 @@ def test_a_folder_of_something_else_is_never_replaced(base, pairs, tmp_path):
 def test_an_interrupted_run_ends_as_if_it_had_not_been(base, pairs, tmp_path, monkeypatch):
     fixed = ("--macs", "1.3x", "--minutes", "0.02", "--json")
     steps = 8  # the second pass begins with the last one: the dense model's vectors are there already
-    monkeypatch.setattr(planner_training, "_fixed_steps", lambda *arguments: steps)
+    monkeypatch.setattr(planner_training, "fixed_steps", lambda *arguments: steps)
     whole = compress(base, pairs, tmp_path / "whole", *fixed, "--resume")
     assert whole.exit_code == 0, whole.output
-    real, calls = planner_training._save, []
 
-    def save(*arguments):
-        real(*arguments)
-        calls.append(arguments[4])
-        if arguments[4] == 3:
+    def interrupt(self, args, state, control, **kwargs):
+        if state.global_step == 4:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -291,11 +289,10 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(base, pairs, tmp_path, mo
             return options(**{**values, "checkpoint_seconds": 0.0})
 
         patch.setattr("leanmatch.cli.compress.options.TrainingOptions", impatient)
-        patch.setattr(planner_training, "_save", save)
+        patch.setattr(trainer_run.Progress, "on_step_end", interrupt)
         stopped = compress(base, pairs, tmp_path / "cut", *fixed)
-        assert stopped.exit_code == 130 and calls[-1] == 3 and not (tmp_path / "cut").exists()
-        patch.setattr(planner_training, "_save", real)
-        again = compress(base, pairs, tmp_path / "cut", *fixed)
+    assert stopped.exit_code == 130 and not (tmp_path / "cut").exists()
+    again = compress(base, pairs, tmp_path / "cut", *fixed)
     assert again.exit_code == 0, again.output
     assert "continuing the run" in again.stderr
     training = json.loads(again.stdout)["attempts"][0]["training"]
@@ -309,7 +306,7 @@ def test_other_settings_do_not_continue_a_run_and_two_at_once_are_refused(base, 
     work = tmp_path / ".m.compressing"
     script = f"""
 import time
-from leanmatch.training.checkpoints import WorkFolder
+from leanmatch.trainer.work_folder import WorkFolder
 held = WorkFolder({str(work)!r}, {{"options": "other"}}, lock=True)
 (held.stage("attempt") / "steps.json").touch()
 print("held", flush=True)

@@ -18,7 +18,7 @@ from leanmatch.cli.train.options import gather_options
 from leanmatch.cli.train.request import TrainRequest
 from leanmatch.data import PairTable, read_pairs, write_pairs
 from leanmatch.formats import load_encoder, read_provenance
-from leanmatch.training import engine
+from leanmatch.trainer import run as trainer_run
 
 
 @pytest.fixture(scope="module")
@@ -316,7 +316,7 @@ def test_two_runs_on_one_output(base, pairs, tmp_path):
     work = tmp_path / ".model.training"
     script = f"""
 import sys, time
-from leanmatch.training.checkpoints import WorkFolder
+from leanmatch.trainer.work_folder import WorkFolder
 held = WorkFolder({str(work)!r}, {{}}, lock=True)
 print("held", flush=True)
 time.sleep(300)
@@ -348,7 +348,7 @@ def test_an_interrupted_run_goes_on(base, pairs, tmp_path, monkeypatch):
     (tmp_path / "often.yaml").write_text("schedule: {checkpoint_minutes: 0}")
     fixed = ("--average", "1", "--regularizer", "none", "--config", tmp_path / "often.yaml")
     with monkeypatch.context() as patch:
-        patch.setattr(engine._Progress, "on_step_end", interrupt)
+        patch.setattr(trainer_run.Progress, "on_step_end", interrupt)
         stopped = train(base, pairs, tmp_path / "model", *fixed)
     assert stopped.exit_code == 130
     assert not (tmp_path / "model").exists() and (tmp_path / ".model.training").exists()

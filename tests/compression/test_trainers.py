@@ -10,10 +10,10 @@ from compression_models import tiny_config, token_batch
 
 from leanmatch.compression import (
     STF,
-    CompressedCheckpoints,
     DenseSparseSpec,
     DistillationStrengths,
     Distilled,
+    StateCheckpoints,
     STFSchedule,
     compressed_layers,
     default_spec,
@@ -49,7 +49,7 @@ def test_sentence_transformer_trainer_trains_and_resumes_to_the_same_bits(matche
     from datasets import Dataset
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 
-    class Trainer(CompressedCheckpoints, SentenceTransformerTrainer):
+    class Trainer(StateCheckpoints, SentenceTransformerTrainer):
         pass
 
     def run(resume=None):
@@ -105,7 +105,7 @@ def test_transformers_trainer_trains_classifiers_and_question_answering(kind, tm
     )
     rows = [{k: v[i] for k, v in {**batch, **labels}.items()} for i in range(32)]
 
-    class Trainer(CompressedCheckpoints, t.Trainer):
+    class Trainer(StateCheckpoints, t.Trainer):
         pass
 
     def run(resume=None):
@@ -137,8 +137,8 @@ def test_transformers_trainer_trains_classifiers_and_question_answering(kind, tm
     assert len(stf.history) == 2
     resumed, _ = run(str(tmp_path / "run" / "checkpoint-3"))
     assert equal_states(model, resumed)
-    with pytest.raises(FormatError, match=r"lacks compressed\.pt"):
-        (tmp_path / "run" / "checkpoint-6" / "compressed.pt").unlink()
+    with pytest.raises(FormatError, match=r"lacks state\.safetensors"):
+        (tmp_path / "run" / "checkpoint-6" / "state.safetensors").unlink()
         run(str(tmp_path / "run" / "checkpoint-6"))
 
 

@@ -11,8 +11,8 @@ import torch
 import training_models as models
 from leanmatch.data import PairTable
 from leanmatch.errors import LeanmatchError, ModelError, UsageError
+from leanmatch.trainer.work_folder import MARKER, WorkFolder, last_checkpoint
 from leanmatch.training.adapters import add_lora, freeze_layers, merge_lora
-from leanmatch.training.checkpoints import MARKER, WorkFolder, last_checkpoint
 from leanmatch.training.dataset import training_dataset
 from leanmatch.training.engine import total_steps
 from leanmatch.training.features import chunks_by_length, encode_columns, take
@@ -350,12 +350,12 @@ class TestWorkFolder:
             WorkFolder(tmp_path / "w", {"lr": 1, "deep": {"a": 2}})
         assert not WorkFolder(tmp_path / "w", {"lr": 2}, resume=False).resumed
 
-    @pytest.mark.parametrize("left", ["final.safetensors", "checkpoint-3/model.safetensors"])
+    @pytest.mark.parametrize("left", ["final.safetensors", "checkpoint-3/state.safetensors"])
     def test_a_start_that_failed_does_not_stand_in_the_way(self, tmp_path, left):
         WorkFolder(tmp_path / "w", {"lr": 1}).stage("s")
         half = tmp_path / "w" / "s" / "checkpoint-1"
         half.mkdir()
-        (half / "model.safetensors").touch()
+        (half / "state.safetensors").touch()
         folder = WorkFolder(tmp_path / "w", {"lr": 2})
         assert not folder.resumed and not half.exists()
         file = folder.stage("s") / left
@@ -437,7 +437,7 @@ def test_two_processes_cannot_train_in_one_folder(tmp_path):
     import sys
 
     script = (
-        "import sys; from leanmatch.training.checkpoints import WorkFolder\n"
+        "import sys; from leanmatch.trainer.work_folder import WorkFolder\n"
         "from leanmatch.errors import LeanmatchError\n"
         "try:\n    WorkFolder(sys.argv[1], {}, lock=True)\n"
         "except LeanmatchError as error:\n    print(error)\nelse:\n    print('free')\n"

@@ -14,8 +14,8 @@ import training_models as models
 from leanmatch.data import PairTable
 from leanmatch.errors import DataError, LeanmatchError, ModelError, UsageError
 from leanmatch.metrics import retrieval_score
+from leanmatch.trainer.checkpoints import load_weights
 from leanmatch.training import PairTableEvaluator, RegularizerOptions, ScheduleOptions, TrainOptions, fit
-from leanmatch.training.checkpoints import load_weights
 from leanmatch.training.selection.evaluator import encode_function
 
 FAST = {"batch_size": 16, "device": "cpu", "checkpoint_minutes": 60.0, "lr": 1e-2}
@@ -68,13 +68,13 @@ def test_pairs_that_share_one_text_cannot_be_trained_on(kind, static, tables, tm
 
 
 def test_a_run_that_makes_fewer_steps_than_promised_is_an_error(static, tables, tmp_path, monkeypatch):
-    from leanmatch.training import engine
+    from leanmatch.trainer.run import TimedCheckpoints
 
     def stop_at_three(self, args, state, control, **kwargs):
         control.should_training_stop = state.global_step == 3
         return control
 
-    monkeypatch.setattr(engine._TimedCheckpoints, "on_step_end", stop_at_three)
+    monkeypatch.setattr(TimedCheckpoints, "on_step_end", stop_at_three)
     with pytest.raises(ModelError, match="training made 3 of 12 steps"):
         fit(static, tables[0], None, options("none"), tmp_path / "w")
     assert not list((tmp_path / "w").rglob("final.safetensors"))
@@ -224,17 +224,18 @@ def run_killed(tmp_path: Path, name: str, kill_at: int) -> subprocess.CompletedP
         import os, signal, sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         import training_models as models
-        from leanmatch.training import engine, fit
-        from leanmatch.training.checkpoints import save_weights
+        from leanmatch.trainer.run import Progress
+        from leanmatch.training import fit
+        from leanmatch.trainer.checkpoints import save_weights
 
-        before = engine._Progress.on_step_end
+        before = Progress.on_step_end
 
         def on_step_end(self, args, state, control, **kwargs):
             before(self, args, state, control, **kwargs)
             if state.global_step == {kill_at}:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        engine._Progress.on_step_end = on_step_end
+        Progress.on_step_end = on_step_end
         model = models.transformer_model({str(tmp_path / "bert")!r}, dropout=0.2)
         result = fit(model, models.pairs(), None, models.resumable_options(), {str(tmp_path / name)!r})
         save_weights({str(tmp_path / (name + ".safetensors"))!r}, model.state_dict())

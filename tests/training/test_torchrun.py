@@ -17,15 +17,15 @@ import torch
 
 import training_models as models
 from leanmatch.errors import LeanmatchError
+from leanmatch.trainer.checkpoints import load_weights
 from leanmatch.training import fit
-from leanmatch.training.checkpoints import load_weights
 
 SCRIPT = """
 import dataclasses, json, os, sys
 sys.path.insert(0, {tests!r})
 import training_models as models
 from leanmatch.training import features, fit
-from leanmatch.training.checkpoints import save_weights
+from leanmatch.trainer.checkpoints import save_weights
 from leanmatch.training.losses import contrastive
 
 rank = int(os.environ["RANK"])

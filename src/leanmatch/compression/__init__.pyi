@@ -27,4 +27,4 @@ from .spec import Rule as Rule
 from .spec import Stack as Stack
 from .stf.factorizer import STF as STF
 from .stf.factorizer import STFSchedule as STFSchedule
-from .trainers import CompressedCheckpoints as CompressedCheckpoints
+from .trainers import StateCheckpoints as StateCheckpoints

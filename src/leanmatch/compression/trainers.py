@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
-from leanmatch.compression.checkpoints import load_state, save_state
-from leanmatch.errors import FormatError
+from leanmatch.trainer.checkpoints import StateCheckpoints
 
-STATE_FILE = "compressed.pt"
+__all__ = ["STFCallback", "StateCheckpoints"]
 
 
 class STFCallback(TrainerCallback):
@@ -32,41 +30,3 @@ class STFCallback(TrainerCallback):
         """Count the step and refresh supports where one is due."""
         optimizer = kwargs.get("optimizer")
         self.stf.step(getattr(optimizer, "optimizer", optimizer))
-
-
-class CompressedCheckpoints:
-    """Mixin for a trainer: checkpoints hold the state dict, and resuming loads it into the model at hand.
-
-    The stock trainers save a model's folder and load it again by its configuration, which knows nothing of
-    compressed layers::
-
-        class Trainer(CompressedCheckpoints, SentenceTransformerTrainer): ...
-
-    Build the model, ``factorize`` it and make the ``STF`` as in the first run, then
-    ``train(resume_from_checkpoint=...)``.
-    """
-
-    model: Any
-    args: Any
-    state: Any
-    accelerator: Any
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        folder = Path(str(output_dir or self.args.output_dir))
-        folder.mkdir(parents=True, exist_ok=True)
-        model = self.accelerator.unwrap_model(self.model)
-        save_state(folder / STATE_FILE, model.state_dict())
-
-    def _load_from_checkpoint(self, checkpoint_path: str, model: Any = None) -> None:
-        file = Path(checkpoint_path) / STATE_FILE
-        if not file.exists():
-            raise FormatError(
-                f"{checkpoint_path} is no checkpoint of a compressed model: it lacks {STATE_FILE}",
-                remedy="resume from a checkpoint that the same trainer class wrote",
-            )
-        plain = self.accelerator.unwrap_model(model if model is not None else self.model)
-        plain.load_state_dict(load_state(file))
-
-    def _load_best_model(self) -> None:
-        if self.state.best_model_checkpoint is not None:
-            self._load_from_checkpoint(self.state.best_model_checkpoint)

@@ -1,33 +1,26 @@
-"""One run of ``SentenceTransformerTrainer``: progress on stderr, checkpoints that a kill can't spoil."""
+"""One run of ``SentenceTransformerTrainer`` on text columns."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-from tqdm import tqdm
-from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 
 from leanmatch.errors import DataError, ModelError, UsageError
-from leanmatch.files import fsync_path
 from leanmatch.models import Prompts
-from leanmatch.training.checkpoints import MARKER, last_checkpoint, load_weights, save_weights
+from leanmatch.trainer.run import COMMON_ARGUMENTS, ResumableTrainer, run
 from leanmatch.training.dataset import fewest_distinct, most_repeated
-from leanmatch.training.parallel import first_decides, wait_for_all
 from leanmatch.training.stock import BatchSamplers
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from leanmatch.training.base_scores import FrozenBase
     from leanmatch.training.options import ScheduleOptions
 
-WEIGHTS = "model.safetensors"
-BASE_CACHE = "base_cache.safetensors"
 EVALUATIONS = 10
 """How often a run with early stopping looks at the validation pairs."""
 
@@ -58,11 +51,11 @@ def train_stage(
         callbacks: more of them, such as ``STF(model).callback()``.
 
     Returns:
-        ``steps``, ``seconds`` (of this process, after a resume only the rest) and ``loss`` (mean).
+        See :func:`leanmatch.trainer.run.run`.
 
     Raises:
         DataError: under torchrun, fewer distinct texts than a full batch needs.
-        ModelError: fewer steps were made than the run was to have.
+        ModelError: fewer steps were made than the run was to have, or a loss is not finite.
     """
     repeated, processes = most_repeated(dataset), process_state(schedule).num_processes
     _check_full_batches(dataset, schedule.batch_size, processes)
@@ -77,7 +70,6 @@ def train_stage(
         max_steps=steps,  # the trainer would count full batches
         learning_rate=lr,
         warmup_steps=round(schedule.warmup * steps),
-        weight_decay=0.0,
         lr_scheduler_type="linear",
         seed=schedule.seed,
         prompts=column_prompts(model, dataset.column_names),
@@ -93,10 +85,7 @@ def train_stage(
         load_best_model_at_end=stopping,
         metric_for_best_model=f"eval_{evaluator.primary_metric}" if stopping else None,
         greater_is_better=True if stopping else None,
-        logging_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
+        **COMMON_ARGUMENTS,
     )
     model.model_card_data.generate_widget_examples = False  # saves a bar, and reading the data
     trainer = _Trainer(
@@ -107,30 +96,23 @@ def train_stage(
         evaluator=evaluator if stopping else None,
         loss=loss,
     )
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(_Progress(description, loss))
     for callback in callbacks:
         trainer.add_callback(callback)
-    base = getattr(loss, "base", None)
-    trainer.add_callback(_TimedCheckpoints(schedule.checkpoint_minutes, base))
     early = EarlyStoppingCallback(schedule.early_stopping) if stopping else None
     if early is not None:
         trainer.add_callback(early)
-    start = time.perf_counter()
-    with process_state(schedule).main_process_first():  # it removes what is half-written
-        checkpoint = last_checkpoint(stage)
-    if checkpoint and base is not None:
-        base.load_state_dict(load_weights(checkpoint / BASE_CACHE))
-    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    base = getattr(loss, "base", None)
+    history = run(
+        trainer,
+        stage,
+        checkpoint_seconds=60 * schedule.checkpoint_minutes,
+        description=description,
+        loss=loss,
+        companions={} if base is None else {"base": base},
+    )
     stopped = early is not None and early.early_stopping_patience_counter >= schedule.early_stopping
     _check_steps(trainer.state.global_step, steps, stopped_early=stopped)
-    return {
-        "steps": trainer.state.global_step,
-        "resumed_at": int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else None,
-        "seconds": round(time.perf_counter() - start, 2),
-        "loss": round(float(result.training_loss), 6),
-    }
+    return history
 
 
 def column_prompts(model: Any, columns: Sequence[str]) -> dict[str, str] | None:
@@ -203,75 +185,5 @@ def _precision(schedule: ScheduleOptions) -> str:
     return "bf16" if not on_cpu(schedule) and torch.cuda.is_bf16_supported() else "fp32"
 
 
-class _Trainer(SentenceTransformerTrainer):
-    """Checkpoints hold the plain state dict: static encoders, LoRA and frozen layers all resume alike."""
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        folder = Path(str(output_dir or self.args.output_dir))
-        folder.mkdir(parents=True, exist_ok=True)
-        save_weights(folder / WEIGHTS, self._plain_model().state_dict())
-
-    def _load_from_checkpoint(self, checkpoint_path: str, model: Any = None) -> None:
-        self._plain_model().load_state_dict(load_weights(Path(checkpoint_path) / WEIGHTS))
-
-    def _load_best_model(self) -> None:
-        best = self.state.best_model_checkpoint
-        if best is not None:
-            self._plain_model().load_state_dict(load_weights(Path(best) / WEIGHTS))
-
-    def _plain_model(self) -> Any:
-        return self.accelerator.unwrap_model(self.model)
-
-
-class _TimedCheckpoints(TrainerCallback):
-    """Asks for a checkpoint every few minutes; marks it complete only when all of it is on the disk."""
-
-    def __init__(self, minutes: float, base: FrozenBase | None) -> None:
-        self.interval, self.base = minutes * 60, base
-        self.last = time.monotonic()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        due = time.monotonic() - self.last >= self.interval and state.global_step < state.max_steps
-        if first_decides(due):  # clocks differ, and a checkpoint holds the random state of every process
-            control.should_save = True
-        return control
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        self.last = time.monotonic()
-        wait_for_all()  # each process writes its random state into the checkpoint
-        if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            if self.base is not None:
-                save_weights(folder / BASE_CACHE, self.base.state_dict())
-            for file in folder.iterdir():
-                fsync_path(file)
-            (folder / MARKER).touch()
-            fsync_path(folder)
-        return control
-
-
-class _Progress(TrainerCallback):
-    """A bar on stderr with the parts of the loss."""
-
-    def __init__(self, description: str, loss: torch.nn.Module) -> None:
-        self.description, self.loss = description, loss
-        self.bar: tqdm[Any] | None = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            self.bar = tqdm(
-                total=state.max_steps, initial=state.global_step, desc=self.description, unit=" steps"
-            )
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.bar is not None:
-            if state.global_step % 10 == 0:
-                parts = getattr(self.loss, "components", {})
-                self.bar.set_postfix(
-                    {name: f"{float(value):.3f}" for name, value in parts.items()}, refresh=False
-                )
-            self.bar.update(1)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.bar is not None:
-            self.bar.close()
+class _Trainer(ResumableTrainer, SentenceTransformerTrainer):
+    """Static encoders, LoRA and frozen layers all resume alike."""

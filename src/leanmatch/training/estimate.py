@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +10,12 @@ import torch
 
 from leanmatch.metrics.pace import in_words
 from leanmatch.models.adapter import on_device, tokenize
+from leanmatch.trainer.pace import seconds_a_step
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from torch import nn
 
-
-OPTIMIZER = 1.1
-"""A step with the optimizer's own work, to its forward and backward passes."""
 CANDIDATES = {1: 6, 3: 14}
 """About how many candidates the automatic choice scores, by mixtures of runs."""
 
@@ -36,18 +33,15 @@ def step_seconds(model: Any, loss: nn.Module, dataset: Dataset, batch_size: int)
     training = model.training
     model.train()
 
-    def step(some: list[int]) -> float:
-        begun = time.perf_counter()
-        texts = dataset[some]
+    def passes(batch: list[int]) -> None:
+        texts = dataset[batch]
         features = [on_device(tokenize(model, texts[name]), model) for name in dataset.column_names]
-        loss(features, torch.arange(len(some), device=model.device)).backward()
+        loss(features, torch.arange(len(batch), device=model.device)).backward()
         model.zero_grad(set_to_none=True)
-        return time.perf_counter() - begun
 
-    step(rows[:4])  # the first step of all warms up
-    seconds = step(rows)
+    seconds = seconds_a_step(passes, [rows[:4], rows])
     model.train(training)
-    return OPTIMIZER * seconds
+    return seconds
 
 
 def steps_within(minutes: float, seconds: Sequence[float], most: int, choice: float) -> int:

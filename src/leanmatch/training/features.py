@@ -129,7 +129,7 @@ def encode_columns(
         encode: feature dict to embeddings ``(rows, dimension)``.
         columns: feature dicts of one layout.
         device_type: ``cpu``, ``cuda``, ...
-        encode_last: what makes the last pass, ``encode`` by default; see :mod:`leanmatch.training.parallel`.
+        encode_last: what makes the last pass, ``encode`` by default; see :mod:`leanmatch.trainer.parallel`.
 
     Returns:
         For each column its embeddings ``(rows, dimension)``.

@@ -74,7 +74,7 @@ def encode_cached(
         features: padded texts.
         mini_batch_size: how many of them at a time.
         encode_last: what re-encodes the last mini-batch, ``encode`` by default; see
-            :mod:`leanmatch.training.parallel`.
+            :mod:`leanmatch.trainer.parallel`.
     """
     order = torch.argsort(features["attention_mask"].sum(1), stable=True)  # a mini-batch pads to its longest
     # an input that requires a gradient makes autograd call backward(); its own gradient is never used

@@ -14,7 +14,7 @@ from leanmatch.errors import UsageError
 from leanmatch.metrics import RetrievalProbe
 from leanmatch.metrics.pace import in_words, text_seconds
 from leanmatch.models.torch_encoder import set_model_prompts
-from leanmatch.training.checkpoints import WorkFolder
+from leanmatch.trainer.work_folder import WorkFolder
 from leanmatch.training.engine import process_state
 from leanmatch.training.runs import METRIC, Runs, run_weights
 from leanmatch.training.selection.averaging import average_weights, mean_weights, snapshot

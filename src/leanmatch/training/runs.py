@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leanmatch.errors import DataError, ModelError, UsageError
-from leanmatch.files import write_json
 from leanmatch.models import Prompts
 from leanmatch.models.adapter import transformer_of
+from leanmatch.trainer.checkpoints import load_weights, save_weights
+from leanmatch.trainer.pace import fixed_steps
+from leanmatch.trainer.parallel import wait_for_all
+from leanmatch.trainer.work_folder import WorkFolder
 from leanmatch.training.adapters import add_lora, freeze_layers, merge_lora
 from leanmatch.training.base_scores import FrozenBase
-from leanmatch.training.checkpoints import WorkFolder, load_weights, save_weights
 from leanmatch.training.dataset import most_repeated, training_dataset
 from leanmatch.training.engine import process_state, total_steps, train_stage
 from leanmatch.training.estimate import CANDIDATES, step_seconds, steps_within, training_in_words
 from leanmatch.training.losses import ITVReg, MaskingLoss, OutReg, PlainLoss
-from leanmatch.training.parallel import wait_for_all
 from leanmatch.training.selection.choice import WEIGHTS, mixtures
 from leanmatch.training.selection.evaluator import PairTableEvaluator, encode_function
 
@@ -35,8 +35,6 @@ TRANSFORMER_LR = 2e-5
 STATIC_LR = 1e-2
 FINAL = "final.safetensors"
 """The weights that a run ended with."""
-STEPS = "steps.json"
-"""The number of steps that ``minutes`` came to; a continued run keeps it."""
 
 
 class Runs:
@@ -128,17 +126,11 @@ class Runs:
             each = step_seconds(self.model, loss, self.dataset, schedule.batch_size)
             seconds[_run_name(options, weight)] = each
         if schedule.minutes is not None:
-            file = self.folder.path / STEPS
-            if not file.exists():
-                write_json(
-                    file,
-                    {
-                        "steps": steps_within(
-                            schedule.minutes, [*seconds.values()], steps, self.choice_seconds
-                        )
-                    },
-                )
-            steps = int(json.loads(file.read_text(encoding="utf-8"))["steps"])
+            minutes, longest = schedule.minutes, steps
+            steps = fixed_steps(
+                self.folder.path,
+                lambda: steps_within(minutes, [*seconds.values()], longest, self.choice_seconds),
+            )
             options = replace(options, schedule=replace(schedule, max_steps=steps))
         if seconds:
             self.report(training_in_words(steps, seconds, self.choice_seconds, self.texts))

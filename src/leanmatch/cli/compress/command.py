@@ -115,7 +115,7 @@ def run(request: CompressRequest) -> dict[str, Any]:
 
     from leanmatch.cli.compress.task import open_work
     from leanmatch.formats import check_target
-    from leanmatch.training.checkpoints import WorkFolder
+    from leanmatch.trainer.work_folder import WorkFolder
 
     check_target(output, overwrite=request.overwrite)
     work = open_work(request, say)

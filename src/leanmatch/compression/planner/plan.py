@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +28,6 @@ import numpy as np
 import torch
 
 from leanmatch.compression.calibration import Calibration
-from leanmatch.compression.checkpoints import load_state, save_state
 from leanmatch.compression.convert import Factored, compressed_layers, factorize, finalize
 from leanmatch.compression.layer_specs import RoundingSpec
 from leanmatch.compression.matrices import FactoredMatrix
@@ -50,6 +50,7 @@ from leanmatch.errors import ModelError, UsageError
 from leanmatch.factorization.cost import STORED_FLOAT_BITS, dense_cost
 from leanmatch.files import write_json
 from leanmatch.metrics.pace import in_words
+from leanmatch.trainer.checkpoints import load_weights, save_weights
 
 Rung: TypeAlias = tuple[str, CompressionSpec]
 """A budget in words, and what it is met with."""
@@ -338,7 +339,7 @@ class Planner:
         label, spec = budget_and_spec
         folder = self.folder / f"attempt-{rung}"
         folder.mkdir(exist_ok=True)
-        done, result = folder / "final.pt", folder / "training.json"
+        done, result = folder / "final.safetensors", folder / "training.json"
         model = copy.deepcopy(self.model)
         self._factorize(model, spec)
         if done.exists():
@@ -363,8 +364,9 @@ class Planner:
                 )
             finalize(model)
             write_json(result, history)
-            save_state(done, model.state_dict())
-            (folder / "checkpoint.pt").unlink(missing_ok=True)
+            save_weights(done, model.state_dict())
+            for checkpoint in folder.glob("checkpoint-*"):
+                shutil.rmtree(checkpoint)
         quality = compare(self.task.metric, self._dense, self._scores(model))
         return Attempt(rung, label, spec, quality, layer_errors(self.model, model), history)
 
@@ -373,7 +375,7 @@ class Planner:
         model = copy.deepcopy(self.model)
         self._factorize(model, attempt.spec)
         if attempt.trained:
-            self._load(model, self.folder / f"attempt-{attempt.rung}" / "final.pt")
+            self._load(model, self.folder / f"attempt-{attempt.rung}" / "final.safetensors")
         else:
             finalize(model)
         return model.eval()
@@ -381,7 +383,7 @@ class Planner:
     @staticmethod
     def _load(model: Any, file: Path) -> None:
         finalize(model)
-        model.load_state_dict(load_state(file))
+        model.load_state_dict(load_weights(file))
 
     def _other_bytes(self, groups: Sequence[Group]) -> int:
         """Bytes in an artifact of the parameters that no group holds."""

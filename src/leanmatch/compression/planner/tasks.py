@@ -43,11 +43,11 @@ class Task(Protocol):
     def loss(self, model: Any, teacher: Any, rows: NDArray[np.int64]) -> torch.Tensor:
         """The loss of a batch of texts, given by their row numbers."""
 
-    def state(self) -> dict[str, torch.Tensor]:
+    def state_dict(self) -> dict[str, torch.Tensor]:
         """What a resumed run needs to give the same bits; it is stored in checkpoints."""
 
-    def restore(self, state: dict[str, torch.Tensor]) -> None:
-        """Take what :meth:`state` gave."""
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Take what :meth:`state_dict` gave."""
 
 
 class Matching:
@@ -135,15 +135,15 @@ class Matching:
             self._teacher = self._encoder_of(teacher)
         return torch.from_numpy(np.array(self._teacher([self.texts[row] for row in rows]), np.float32))
 
-    def state(self) -> dict[str, torch.Tensor]:
+    def state_dict(self) -> dict[str, torch.Tensor]:
         """The dense model's vectors so far; their last bits depend on the batch they were computed in."""
         if self._vectors is None:
             return {}
         encoded = torch.from_numpy(np.flatnonzero(self._encoded))
         return {"known": encoded, "vectors": self._vectors[encoded]}
 
-    def restore(self, state: dict[str, torch.Tensor]) -> None:
-        """Take the vectors that :meth:`state` gave."""
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Take the vectors that :meth:`state_dict` gave."""
         if state:
             self._vectors = torch.zeros(len(self.texts), state["vectors"].shape[1])
             self._vectors[state["known"]] = state["vectors"]
@@ -210,11 +210,11 @@ class Classifying:
         own = torch.nn.functional.cross_entropy(logits.float(), wanted)
         return 0.5 * own + 0.5 * logit_loss(logits, target, TEMPERATURE)
 
-    def state(self) -> dict[str, torch.Tensor]:
+    def state_dict(self) -> dict[str, torch.Tensor]:
         """Nothing: a loss depends on its own batch alone."""
         return {}
 
-    def restore(self, state: dict[str, torch.Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Nothing is needed."""
 
     def _features(self, texts: list[str], model: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Trains compressed layers on any task for a given time, with checkpoints that survive an interruption.
+"""Trains compressed layers on any task for a given time.
 
 The number of steps is fixed once, from the time that a few take, and stored in the folder, so that a resumed
 run makes as many steps as an unbroken one.
@@ -6,27 +6,25 @@ run makes as many steps as an unbroken one.
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
+from torch import Tensor
+from torch.utils.data import SequentialSampler
+from transformers import Trainer, TrainingArguments
 
 from leanmatch import native
-from leanmatch.compression.checkpoints import load_state, save_state
 from leanmatch.compression.matrices import FactoredMatrix
 from leanmatch.compression.planner.tasks import Task
-from leanmatch.errors import ModelError, UsageError
-from leanmatch.files import write_json
+from leanmatch.errors import UsageError
+from leanmatch.trainer.pace import fixed_steps, seconds_a_step
+from leanmatch.trainer.run import COMMON_ARGUMENTS, ResumableTrainer, run
 
-CHECKPOINT = "checkpoint.pt"
-STEPS = "steps.json"
 TIMED_STEPS = 5
 STRETCH = 16
 """Batches among which texts are sorted by length."""
@@ -97,80 +95,108 @@ def train_factors(
         description: shown beside the bar.
 
     Returns:
-        ``steps``, ``loss`` (mean of the last tenth) and ``resumed_at``.
+        See :func:`leanmatch.trainer.run.run`.
 
     Raises:
         ModelError: the loss is not finite.
     """
-    model.eval()  # gradients without dropout: the aim is the dense model's own outputs
     teacher.eval()
     folder.mkdir(parents=True, exist_ok=True)
-    context = _precision(model, options)
+    student = _Student(model, teacher, task, _precision(model, options))
     batches = Batches([len(text) for text in task.texts], options.batch_size, options.seed)
-    steps = _fixed_steps(model, teacher, task, options, folder, context, batches)
-    learner = stf(model, steps) if stf is not None and steps else None
+    steps = _count_steps(student, options, folder, batches)
+    if steps == 0:
+        return {"steps": 0, "resumed_at": None, "seconds": 0.0, "loss": None}
     optimizer = _optimizer(model, options)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda done: min((done + 1) / max(1.0, options.warmup * steps), 1 - done / max(1, steps))
+        optimizer, lambda done: min((done + 1) / max(1.0, options.warmup * steps), 1 - done / steps)
     )
-    start, losses = _resume(folder / CHECKPOINT, model, optimizer, scheduler, task)
-    last = time.monotonic()
-    with tqdm(total=steps, initial=start, desc=description, unit=" steps") as bar:
-        for step in range(start, steps):
-            with context():
-                loss = task.loss(model, teacher, batches(step))
-            if not bool(torch.isfinite(loss)):
-                raise ModelError(
-                    f"training diverged: the loss of step {step + 1} is {float(loss)}",
-                    remedy="use a lower learning rate or another seed",
-                )
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip)
-            optimizer.step()
-            scheduler.step()
-            if learner is not None:
-                learner.step(optimizer)
-            losses = [*losses[-99:], float(loss.detach())]
-            bar.update()
-            bar.set_postfix(loss=f"{np.mean(losses[-20:]):.4f}", refresh=False)
-            if time.monotonic() - last >= options.checkpoint_seconds and step + 1 < steps:
-                _save(folder / CHECKPOINT, model, optimizer, scheduler, step + 1, losses, task)
-                last = time.monotonic()
-    tail = losses[-max(1, min(len(losses), steps // 10)) :]
-    mean = round(float(np.mean(tail)), 6) if tail else None
-    return {"steps": steps, "loss": mean, "resumed_at": start or None}
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        max_grad_norm=options.clip,
+        per_device_train_batch_size=1,  # an item of the data is a batch already
+        remove_unused_columns=False,
+        save_strategy="no",
+        save_total_limit=1,
+        seed=options.seed,
+        use_cpu=_device_of(model) == "cpu",
+        **COMMON_ARGUMENTS,
+    )
+    trainer = _Trainer(
+        model=student,
+        args=arguments,
+        train_dataset=_Steps(batches, steps),
+        data_collator=lambda items: items[0],
+        optimizers=(optimizer, scheduler),
+        callbacks=[] if stf is None else [stf(model, steps).callback()],
+    )
+    return run(
+        trainer,
+        folder,
+        checkpoint_seconds=options.checkpoint_seconds,
+        description=description,
+        companions={"task": task},
+    )
 
 
-def _fixed_steps(
-    model: Any,
-    teacher: Any,
-    task: Task,
-    options: TrainingOptions,
-    folder: Path,
-    context: Callable[[], Any],
-    batches: Batches,
-) -> int:
+def _count_steps(student: _Student, options: TrainingOptions, folder: Path, batches: Batches) -> int:
     if options.steps is not None:
         return options.steps
     if options.minutes == 0:
         return 0
-    file = folder / STEPS
-    if file.exists():
-        return int(json.loads(file.read_text())["steps"])
-    times = []
-    sample = batches.sample(TIMED_STEPS)
-    for rows in (sample[-1], *sample):  # the first one warms up
-        begun = time.monotonic()
-        with context():
-            loss = task.loss(model, teacher, rows)
-        loss.backward()  # type: ignore[no-untyped-call]
-        model.zero_grad(set_to_none=True)
-        times.append(time.monotonic() - begun)
-    each = sum(times[1:]) / TIMED_STEPS * 1.1  # the optimizer's own work
-    steps = max(1, min(MOST_STEPS, int(60 * options.minutes / each)))
-    write_json(file, {"steps": steps, "seconds_a_step": each})
-    return steps
+
+    def passes(rows: NDArray[np.int64]) -> None:
+        student(torch.from_numpy(rows))["loss"].backward()
+        student.zero_grad(set_to_none=True)
+
+    def measure() -> int:
+        sample = batches.sample(TIMED_STEPS)
+        seconds = seconds_a_step(passes, [sample[-1], *sample])
+        return max(1, min(MOST_STEPS, int(60 * options.minutes / seconds)))
+
+    return fixed_steps(folder, measure)
+
+
+class _Student(torch.nn.Module):
+    """The model with the task's loss, as a trainer calls it.
+
+    Gradients come without dropout: the aim is the dense model's own outputs.
+    """
+
+    def __init__(self, model: Any, teacher: Any, task: Task, precision: Callable[[], Any]) -> None:
+        super().__init__()
+        self.model, self._task, self._precision = model.eval(), task, precision
+        self._teacher = (teacher,)  # in a tuple: no submodule, whose weights would be trained and saved
+
+    def train(self, mode: bool = True) -> _Student:
+        """Never: dropout stays off."""
+        return self
+
+    def forward(self, rows: Tensor) -> dict[str, Tensor]:
+        """The loss of the texts in int64 ``rows``."""
+        with self._precision():
+            return {"loss": self._task.loss(self.model, self._teacher[0], rows.cpu().numpy())}
+
+
+class _Trainer(ResumableTrainer, Trainer):
+    """Steps in their own order."""
+
+    def _get_train_sampler(self, *_: Any) -> SequentialSampler:
+        return SequentialSampler(cast(_Steps, self.train_dataset))
+
+
+class _Steps:
+    """A data set whose items are the batches of the steps."""
+
+    def __init__(self, batches: Batches, steps: int) -> None:
+        self._batches, self._steps = batches, steps
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        return {"rows": torch.from_numpy(self._batches(step))}
 
 
 class Batches:
@@ -229,40 +255,17 @@ def _optimizer(model: Any, options: TrainingOptions) -> Any:
 
 
 def _precision(model: Any, options: TrainingOptions) -> Callable[[], Any]:
-    device = next(iter((*model.parameters(), *model.buffers()))).device.type
+    device = _device_of(model)
     if options.precision == "fp32" or (options.precision == "auto" and not _has_bf16(device)):
         return lambda: torch.autocast(device, enabled=False)
     return lambda: torch.autocast(device, dtype=torch.bfloat16)
+
+
+def _device_of(model: Any) -> str:
+    return str(next(iter((*model.parameters(), *model.buffers()))).device.type)
 
 
 def _has_bf16(device: str) -> bool:
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     return device == "cpu" and bool(native.load().linear.has_bf16())
-
-
-def _save(
-    path: Path, model: Any, optimizer: Any, scheduler: Any, step: int, losses: list[float], task: Task
-) -> None:
-    save_state(
-        path,
-        {
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "scheduler": scheduler.state_dict(),
-            "step": step,
-            "losses": losses,
-            "task": task.state(),
-        },
-    )
-
-
-def _resume(path: Path, model: Any, optimizer: Any, scheduler: Any, task: Task) -> tuple[int, list[float]]:
-    if not path.exists():
-        return 0, []
-    state = load_state(path)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    scheduler.load_state_dict(state["scheduler"])
-    task.restore(state.get("task", {}))
-    return int(state["step"]), list(state["losses"])

@@ -12,6 +12,7 @@ from leanmatch.errors import UsageError
 from leanmatch.interventions.edits import is_bag
 from leanmatch.models import DOCUMENT, QUERY, Prompts
 from leanmatch.models.tokens import prompt_tokens
+from leanmatch.trainer.parallel import unwrapped
 from leanmatch.training.features import (
     Features,
     by_prompt_length,
@@ -21,7 +22,6 @@ from leanmatch.training.features import (
     prompt_length,
 )
 from leanmatch.training.gradient_cache import encode_cached
-from leanmatch.training.parallel import unwrapped
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leanmatch.errors import LeanmatchError
-from leanmatch.files import atomic_file, locked, write_json
+from leanmatch.files import locked, write_json
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
-    from torch import Tensor
 
 MARKER = "complete"
 RECORD = "run.json"
@@ -151,23 +150,6 @@ def last_checkpoint(stage: Path) -> Path | None:
         else:
             shutil.rmtree(folder)
     return max(complete, key=lambda folder: int(folder.name.rsplit("-", 1)[1]), default=None)
-
-
-def save_weights(path: Path, state: dict[str, Tensor]) -> None:
-    """Write a state dict as safetensors, atomically."""
-    from safetensors.torch import save_file
-
-    with atomic_file(path) as temporary:
-        save_file(
-            {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}, temporary
-        )
-
-
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """Read what :func:`save_weights` wrote."""
-    from safetensors.torch import load_file
-
-    return load_file(path)
 
 
 def _difference(before: Any, now: Any, prefix: str = "") -> str:
