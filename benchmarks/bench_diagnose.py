@@ -28,7 +28,7 @@ import torch
 
 from leanmatch.data import read_pairs
 from leanmatch.files import atomic_file
-from leanmatch.formats import load_matcher
+from leanmatch.formats.reader import load_matcher
 from leanmatch.interventions import as_reader, importance
 from leanmatch.interventions.reference import slow_importance
 

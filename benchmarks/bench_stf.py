@@ -20,7 +20,7 @@ import torch
 
 from leanmatch.compression import STF, DenseSparseSpec, STFSchedule, default_spec, factorize
 from leanmatch.files import atomic_file
-from leanmatch.formats import load_matcher
+from leanmatch.formats.reader import load_matcher
 
 
 class Contestant:

@@ -40,7 +40,7 @@ from transformers import PrinterCallback
 from leanmatch.data import read_pairs
 from leanmatch.errors import UsageError
 from leanmatch.files import atomic_file
-from leanmatch.formats import load_matcher
+from leanmatch.formats.reader import load_matcher
 from leanmatch.training import ITVReg, MaskingLoss, OutReg, PlainLoss, ScheduleOptions, features
 from leanmatch.training.base_scores import FrozenBase
 from leanmatch.training.engine import train_stage

@@ -22,6 +22,7 @@ from transformers import (
     TrainingArguments,
 )
 
+import leanmatch
 from leanmatch.compression import (
     STF,
     DenseSparseSpec,
@@ -34,7 +35,7 @@ from leanmatch.compression import (
     finalize,
     model_cost,
 )
-from leanmatch.formats import load_compressed, save_compressed
+from leanmatch.formats import save_compressed
 
 
 class CompressingTrainer(StateCheckpoints, Trainer):
@@ -116,7 +117,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     print(f"accuracy {after:.3f} of {before:.3f} on {len(texts) - held_out} held-out texts")
     print(f"{saved.bytes:,} bytes; {model_cost(model).mac_ratio:.2f}x fewer multiply-adds")
-    again = load_compressed(options.output, device="cpu")
+    again = leanmatch.load(options.output, runtime="transformers", device="cpu")
     print(f"loaded again: accuracy {accuracy(again, tokenizer, texts[held_out:], labels[held_out:]):.3f}")
 
 

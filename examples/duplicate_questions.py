@@ -17,7 +17,6 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 
 import leanmatch
-from leanmatch.formats import load_matcher
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -36,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
         rows = list(csv.DictReader(stream))
     pairs = Dataset.from_dict({name: [row[name] for row in rows] for name in ("anchor", "positive")})
 
-    model = load_matcher(options.base)  # a SentenceTransformer
+    model = leanmatch.load(options.base, runtime="torch").model  # a SentenceTransformer
     trainer = SentenceTransformerTrainer(
         model=model,
         args=SentenceTransformerTrainingArguments(

@@ -12,7 +12,6 @@ import argparse
 import tempfile
 
 import leanmatch
-from leanmatch.formats import load_matcher
 from leanmatch.training import ScheduleOptions
 
 
@@ -32,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     split = leanmatch.split_pairs(table, leanmatch.SplitOptions(hold_out=held_out))
 
     # Once plain, once with ITVReg; the weights that do best on validation pairs, the shifted ones included.
-    model = load_matcher(options.base)
+    model = leanmatch.load(options.base, runtime="torch").model
     training = leanmatch.TrainOptions(
         base=options.base, schedule=ScheduleOptions(max_steps=options.steps, max_length=64)
     )

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from leanmatch.factorization import ErrorMetric, solve
 from leanmatch.files import atomic_file
-from leanmatch.formats import load_matcher
+from leanmatch.formats.reader import load_matcher
 
 WAYS: dict[str, dict[str, Any]] = {
     "weights alone": {},

@@ -21,7 +21,8 @@ from torch.nn import functional
 from leanmatch.compression import STF, CompressionSpec, RoundingSpec, Rule
 from leanmatch.compression.distillation import embedding_loss, similarity_loss
 from leanmatch.data import PairTable, read_pairs
-from leanmatch.formats import load_matcher, save_compressed
+from leanmatch.formats import save_compressed
+from leanmatch.formats.reader import load_matcher
 from leanmatch.metrics import RetrievalProbe
 
 FILES = {"askubuntu": "question_pairs", "quora": "question_pairs", "products": "product_titles"}

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from leanmatch.data import read_pairs
 from leanmatch.files import write_json
-from leanmatch.formats import load_matcher
+from leanmatch.formats.reader import load_matcher
 from leanmatch.interventions import TokenImportance, as_reader, faithfulness, importance
 
 STEPS = 32

@@ -28,7 +28,7 @@ from private_data import private_table
 
 from leanmatch.data import SplitOptions, read_pairs, split_pairs
 from leanmatch.files import write_json
-from leanmatch.formats import load_matcher
+from leanmatch.formats.reader import load_matcher
 from leanmatch.metrics import RetrievalProbe
 from leanmatch.trainer.checkpoints import load_weights, save_weights
 from leanmatch.trainer.work_folder import WorkFolder

@@ -14,8 +14,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "training"))
 import training_models as models
 from leanmatch.compression import DenseSparseSpec, RoundingSpec, default_spec, factorize, finalize
-from leanmatch.formats import load_encoder, load_matcher, save_compressed, save_matcher
+from leanmatch.formats import save_compressed, save_matcher
 from leanmatch.formats.exports import export_model
+from leanmatch.formats.reader import load_encoder, load_matcher
 
 TEXTS = [
     *(" ".join(models.WORDS[start : start + 5]) for start in range(0, 30, 3)),

@@ -19,7 +19,8 @@ from leanmatch.cli.app import app
 from leanmatch.compression.planner import plan as planner
 from leanmatch.compression.planner import training as planner_training
 from leanmatch.data import PairTable, write_pairs
-from leanmatch.formats import load_encoder, load_matcher, read_artifact
+from leanmatch.formats.artifact.reader import read_artifact
+from leanmatch.formats.reader import load_encoder, load_matcher
 from leanmatch.trainer import run as trainer_run
 
 
@@ -87,7 +88,7 @@ def test_evaluate_measures_what_the_runtime_gives(lean, pairs, monkeypatch):
     """The same numbers up to the runtime's rounding, and no encoder of torch is asked for them."""
     ask = ("evaluate", lean[0], pairs, "--json", "--device", "cpu")
     stock = json.loads(leanmatch(*ask).stdout)["slices"][0]["metrics"]["MRR@10"]["value"]
-    monkeypatch.setattr("leanmatch.formats.load_encoder", None)
+    monkeypatch.setattr("leanmatch.formats.reader.load_encoder", None)
     result = leanmatch(*ask, "--runtime")
     assert result.exit_code == 0, result.output
     own = json.loads(result.stdout)["slices"][0]["metrics"]["MRR@10"]["value"]

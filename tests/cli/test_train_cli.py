@@ -17,7 +17,8 @@ from leanmatch.cli.app import app
 from leanmatch.cli.train.options import gather_options
 from leanmatch.cli.train.request import TrainRequest
 from leanmatch.data import PairTable, read_pairs, write_pairs
-from leanmatch.formats import load_encoder, read_provenance
+from leanmatch.formats import read_provenance
+from leanmatch.formats.reader import load_encoder
 from leanmatch.trainer import run as trainer_run
 
 

@@ -15,7 +15,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 import training_models as models
-from leanmatch.formats import load_compressed, load_matcher, read_artifact, read_provenance
+from leanmatch.formats import read_provenance
+from leanmatch.formats.artifact.loader import load_compressed
+from leanmatch.formats.artifact.reader import read_artifact
+from leanmatch.formats.reader import load_matcher
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from leanmatch.errors import FormatError
-from leanmatch.formats import read_artifact, weights_sha256
+from leanmatch.formats import weights_sha256
+from leanmatch.formats.artifact.reader import read_artifact
 
 MOST_MEMORY = 48 * 2**20
 """For an artifact of some 60 kB; a hostile size that is believed takes gigabytes."""

@@ -14,21 +14,17 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from compressed_models import SMALL, SPEC, compressed
 
+import leanmatch
 from leanmatch.compression import CompressionSpec, DenseSparseSpec, RoundingSpec, Rule, compressed_layers
 from leanmatch.errors import FormatError, LeanmatchError, ModelError, UsageError
 from leanmatch.factorization import DenseSparse, IntMatrix, LowRank, QuantizedDenseSparse
 from leanmatch.factorization.cost import STORED_FLOAT_BITS
-from leanmatch.formats import (
-    is_artifact,
-    load_compressed,
-    load_encoder,
-    load_matcher,
-    read_artifact,
-    save_compressed,
-    save_matcher,
-)
+from leanmatch.formats import is_artifact, save_compressed, save_matcher
 from leanmatch.formats.artifact import loader, writer
 from leanmatch.formats.artifact.halves import stored, stored_scales
+from leanmatch.formats.artifact.loader import load_compressed
+from leanmatch.formats.artifact.reader import read_artifact
+from leanmatch.formats.reader import load_encoder, load_matcher
 
 TEXTS = ["usb dock", "red camera lens", "how do i mount a drive"]
 PROVENANCE = {"base": "tiny", "metrics": {"MRR@10": 0.5}}
@@ -158,7 +154,7 @@ def test_a_report_that_misses_bytes_is_not_saved(model, tmp_path, monkeypatch):
 def test_no_torch_is_needed_to_read(saved):
     script = f"""
 import sys
-from leanmatch.formats.artifact import read_artifact
+from leanmatch.formats.artifact.reader import read_artifact
 artifact = read_artifact({str(saved.folder)!r})
 print(len(artifact.layers), "torch" in sys.modules, "transformers" in sys.modules)
 """
@@ -281,7 +277,7 @@ def test_transformers_models_of_all_families(family, name, task, bert, tmp_path)
     saved = save_compressed(model, tmp_path / "m", {"base": name}, tokenizer=bert.tokenizer, sample=TEXTS)
     artifact = read_artifact(saved.folder)
     assert (artifact.task, artifact.architecture, artifact.modules) == (task, name, ())
-    again = load_compressed(saved.folder, "cpu")
+    again = leanmatch.load(saved.folder, runtime="transformers", device="cpu")
     ids = torch.tensor([[2, 70, 71, 3]])
     with torch.no_grad():
         one, two = (m(input_ids=ids).to_tuple()[0] for m in (model, again))
@@ -290,8 +286,10 @@ def test_transformers_models_of_all_families(family, name, task, bert, tmp_path)
     assert len(compressed_layers(again)) == len(wanted) + 1
     if family == "Albert":
         assert again.config.num_hidden_layers == 2 and len(wanted) < 10, "shared layers stay shared"
-    with pytest.raises(ModelError, match=r"leanmatch\.formats\.load_compressed"):
-        load_matcher(saved.folder)
+    with pytest.raises(ModelError, match=r"leanmatch\.load\(folder, runtime='transformers'\)"):
+        leanmatch.load(saved.folder)
+    with pytest.raises(UsageError, match=f"task '{task}', with precision 'int8'"):
+        leanmatch.load(saved.folder, runtime="transformers", precision="int8")
 
 
 def test_half_precision_is_taken_only_where_it_loses_little():

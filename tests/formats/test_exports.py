@@ -17,9 +17,11 @@ from compressed_models import SMALL, compressed
 
 from leanmatch.compression import CompressionSpec, DenseSparseSpec, Rule, compressed_layers
 from leanmatch.errors import FormatError, LeanmatchError, MissingExtraError, UsageError
-from leanmatch.formats import load_compressed, load_matcher, read_provenance, save_compressed
+from leanmatch.formats import read_provenance, save_compressed
+from leanmatch.formats.artifact.loader import load_compressed
 from leanmatch.formats.exports import densify, export_model
 from leanmatch.formats.exports import onnx_file as onnxfile
+from leanmatch.formats.reader import load_matcher
 
 TEXTS = ["usb dock", "red camera lens", "how do i mount a drive"]
 

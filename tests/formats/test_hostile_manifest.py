@@ -14,7 +14,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from hostile import FLOATS, INT6, LOW, PRUNED, QUERY, WORDS, Content, refused
 
 from leanmatch.errors import FormatError
-from leanmatch.formats import load_compressed, read_artifact
+from leanmatch.formats.artifact.loader import load_compressed
+from leanmatch.formats.artifact.reader import read_artifact
 
 
 @pytest.fixture

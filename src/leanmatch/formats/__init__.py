@@ -9,8 +9,6 @@ from leanmatch.formats.artifact import (
     Artifact,
     SavedArtifact,
     is_artifact,
-    load_compressed,
-    read_artifact,
     save_compressed,
 )
 from leanmatch.formats.fingerprint import model_fingerprint
@@ -18,7 +16,7 @@ from leanmatch.formats.hashing import weights_sha256
 from leanmatch.formats.model_card import model_card, rewrite_model_card
 from leanmatch.formats.parity import MIN_COSINE, Parity
 from leanmatch.formats.provenance import read_provenance
-from leanmatch.formats.reader import PACKAGED_MODELS, find_model, is_model_folder, load_encoder, load_matcher
+from leanmatch.formats.reader import PACKAGED_MODELS, find_model, is_model_folder
 from leanmatch.formats.writer import SavedMatcher, check_target, save_matcher
 from leanmatch.models.devices import DEVICES, resolve_device
 
@@ -34,12 +32,8 @@ __all__ = [
     "find_model",
     "is_artifact",
     "is_model_folder",
-    "load_compressed",
-    "load_encoder",
-    "load_matcher",
     "model_card",
     "model_fingerprint",
-    "read_artifact",
     "read_provenance",
     "resolve_device",
     "rewrite_model_card",

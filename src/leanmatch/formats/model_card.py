@@ -117,8 +117,8 @@ def _summary(content: Mapping[str, Any], base: str, task: str, compressed: bool)
 def _usage(name: str, task: str, compressed: bool) -> str:
     if task != "matcher":
         return (
-            "## Use\n\n```python\nfrom leanmatch.formats import load_compressed\n\n"
-            f'model = load_compressed("{name}")  # a transformers model\n```\n'
+            "## Use\n\n```python\nimport leanmatch\n\n"
+            f'model = leanmatch.load("{name}", runtime="transformers")\n```\n'
         )
     native = (
         "```python\nimport leanmatch\n\n"

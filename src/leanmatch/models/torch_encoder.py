@@ -25,7 +25,7 @@ class TorchEncoder:
     """A loaded matcher as a function from texts to L2-normalized float32 vectors.
 
     An instance is a :data:`leanmatch.types.EncodeFunction`. Make one with
-    :func:`leanmatch.formats.load_encoder`, or from a model in memory with :meth:`from_model`.
+    ``leanmatch.load(name, runtime="torch")``, or from a model in memory with :meth:`from_model`.
 
     Attributes:
         name: the folder or name it was loaded from.

@@ -5,15 +5,16 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
 from leanmatch import native
 from leanmatch.errors import ModelError, UsageError
-from leanmatch.formats.artifact import is_artifact, read_artifact
+from leanmatch.formats.artifact import is_artifact
+from leanmatch.formats.artifact.reader import read_artifact
 from leanmatch.formats.provenance import read_provenance
-from leanmatch.formats.reader import find_model, load_encoder
+from leanmatch.formats.reader import find_model, load_encoder, read_compressed_matcher
 from leanmatch.models import Encoder
 from leanmatch.runtime.architectures import UnsupportedError, read_sizes
 from leanmatch.runtime.build import (
@@ -40,12 +41,31 @@ from leanmatch.runtime.weights import (
     open_safetensors,
 )
 
-RUNTIMES = ("auto", "native", "torch")
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+RUNTIMES = ("auto", "native", "torch", "transformers")
+
+
+@overload
+def load(
+    name_or_folder: str | Path,
+    *,
+    precision: str = ...,
+    runtime: Literal["auto", "native", "torch"] = ...,
+    device: str = ...,
+) -> Encoder: ...
+
+
+@overload
+def load(
+    name_or_folder: str | Path, *, precision: str = ..., runtime: Literal["transformers"], device: str = ...
+) -> PreTrainedModel: ...
 
 
 def load(
     name_or_folder: str | Path, *, precision: str = "stored", runtime: str = "auto", device: str = "auto"
-) -> Encoder:
+) -> Encoder | PreTrainedModel:
     """Load a model for encoding; without torch, where the native runtime knows the model.
 
     The runtime runs folders of ``leanmatch compress`` and ``leanmatch train`` and stock sentence-transformers
@@ -57,9 +77,10 @@ def load(
         precision: of the native runtime, a key of :data:`leanmatch.runtime.PRECISIONS`.
         runtime: ``native`` takes the native runtime or raises; ``torch`` takes sentence-transformers.
             ``auto`` takes the native runtime; a model that it cannot run goes to sentence-transformers, and a
-            warning says why.
-        device: ``cpu`` or ``cuda`` for sentence-transformers there (``runtime`` ``auto`` then means
-            ``torch``); ``auto`` leaves the choice. The native runtime is for CPUs.
+            warning says why. ``transformers`` is for a compressed classifier or question answering model,
+            and gives the model itself.
+        device: ``cpu`` or ``cuda`` for torch there (``runtime`` ``auto`` then means ``torch``); ``auto``
+            leaves the choice. The native runtime is for CPUs.
 
     Raises:
         ModelError: the model does not exist, is damaged, or runs on neither runtime.
@@ -72,6 +93,8 @@ def load(
     if runtime not in RUNTIMES:
         raise UsageError(f"there is no runtime {runtime!r}", remedy=f"one of {', '.join(RUNTIMES)}")
     check_precision(precision)
+    if runtime == "transformers":
+        return _load_transformers(name_or_folder, precision, device)
     if runtime == "torch" or (runtime == "auto" and device != "auto"):
         if precision != "stored":
             raise UsageError(
@@ -88,6 +111,21 @@ def load(
         if runtime == "native":
             raise
         return fall_back(name_or_folder, error)
+
+
+def _load_transformers(name_or_folder: str | Path, precision: str, device: str) -> PreTrainedModel:
+    from leanmatch.formats.artifact.loader import build
+
+    folder = _folder_of(name_or_folder)
+    artifact = read_artifact(folder)
+    if artifact.task == "matcher" or precision != "stored":
+        raise UsageError(
+            f"{folder} holds a model for the task {artifact.task!r}, with precision {precision!r} for "
+            "the runtime 'transformers'",
+            remedy="leave out the runtime for a matcher, and the precision for any other model",
+        )
+    model: PreTrainedModel = build(artifact, device)
+    return model
 
 
 def load_timed(name_or_folder: str | Path, *, precision: str = "stored") -> NativeEncoder:
@@ -121,7 +159,7 @@ def load_native(folder: Path, *, name: str, precision: str = "stored", timed: bo
         with ExitStack() as files:
             fields: dict[str, Any]
             if compressed:
-                source: Weights = CompressedWeights(read_artifact(folder))
+                source: Weights = CompressedWeights(read_compressed_matcher(folder))
             else:
                 path = layout.transformer / STOCK_FILE
                 source = StockWeights(path, files.enter_context(open_safetensors(path)))

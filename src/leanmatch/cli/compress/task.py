@@ -12,7 +12,8 @@ from leanmatch.cli.compress.request import CompressRequest
 from leanmatch.cli.pairs import read_table
 from leanmatch.data import PairTable, Split, SplitOptions, split_from_json, split_pairs
 from leanmatch.errors import DataError, ModelError, UsageError
-from leanmatch.formats import find_model, is_artifact, load_matcher, read_provenance, resolve_device
+from leanmatch.formats import find_model, is_artifact, read_provenance, resolve_device
+from leanmatch.formats.reader import load_matcher
 
 if TYPE_CHECKING:
     from leanmatch.compression.planner.tasks import Task

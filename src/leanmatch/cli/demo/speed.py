@@ -43,7 +43,7 @@ def texts_a_second(models: Mapping[str, str], texts: Sequence[str]) -> dict[str,
 
 
 def _stock(model: str) -> Callable[[Sequence[str]], Any]:
-    from leanmatch.formats import load_encoder
+    from leanmatch.formats.reader import load_encoder
 
     return load_encoder(model, device="cpu").encode
 

@@ -30,7 +30,7 @@ def inspect(
         if runtime:
             _show_runtime(model, json)
             return
-        from leanmatch.formats import read_artifact
+        from leanmatch.formats.artifact.reader import read_artifact
 
         artifact = read_artifact(model)
         layers = layer_rows(artifact)

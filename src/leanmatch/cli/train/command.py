@@ -201,7 +201,7 @@ def _say_nothing(remark: str) -> None:
 def _fit(
     options: TrainOptions, split: Split, output: Path, resume: bool, say: Callable[[str], None]
 ) -> tuple[TrainResult, Path]:
-    from leanmatch.formats import load_matcher
+    from leanmatch.formats.reader import load_matcher
     from leanmatch.training import fit
 
     model = load_matcher(options.base, device=options.schedule.device)

@@ -3,8 +3,6 @@
 from .contents import Artifact as Artifact
 from .contents import LayerTensors as LayerTensors
 from .contents import ModuleConfig as ModuleConfig
-from .loader import load_compressed as load_compressed
 from .reader import is_artifact as is_artifact
-from .reader import read_artifact as read_artifact
 from .writer import SavedArtifact as SavedArtifact
 from .writer import save_compressed as save_compressed
