@@ -132,9 +132,6 @@ def by_level(made: list[Layer], rounds: int) -> dict[str, dict[str, float]]:
                 ),
                 "by gain": lambda layer, _: pursue(*layer, NONZEROS, threads=1),
                 "beam of 4": lambda layer, _: pursue(*layer, NONZEROS, beam=4, threads=1),
-                "against a given support": lambda layer, code: pursue(
-                    *layer, NONZEROS, initial=code.indices, threads=1
-                ),
                 "refit": lambda layer, code: refit(*layer, code.indices, threads=1),
                 "decode": lambda layer, code: decode(code.indices, code.values, layer.atoms, threads=1),
                 "decode, backward": lambda layer, code: decode_backward(

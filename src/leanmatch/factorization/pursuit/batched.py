@@ -33,8 +33,6 @@ def pursue_torch(
     atoms: Tensor,
     nonzeros: int,
     *,
-    initial: Tensor | None = None,
-    margin: float = 0.0,
     selection: str = "gain",
 ) -> TorchCodes:
     """:func:`leanmatch.factorization.pursuit.native.pursue` on the device of ``weight``, without a beam.
@@ -43,9 +41,6 @@ def pursue_torch(
         weight: float32 ``(m, n)``.
         atoms: float32 ``(B, r, b)`` on the same device.
         nonzeros: ``k``.
-        initial: int64 ``(m, B, k)``: kept unless the new support's squared error is below ``1 - margin``
-            times that of this one.
-        margin: see ``initial``.
         selection: ``gain`` or ``correlation``.
 
     Raises:
@@ -56,8 +51,6 @@ def pursue_torch(
 
     if selection not in SELECTIONS:
         raise UsageError(f"unknown selection {selection!r}", remedy=f"one of {', '.join(SELECTIONS)}")
-    if not 0 <= margin <= 1:
-        raise UsageError(f"margin must be between 0 and 1 (found {margin!r})")
     rows, unit, lengths = _checked(weight, atoms)
     if not 1 <= nonzeros <= atoms.shape[1]:
         limit = f"from 1 to the number of atoms, {atoms.shape[1]}"
@@ -70,13 +63,6 @@ def pursue_torch(
         part = rows[begin : begin + step]
         indices, values = _greedy(part, unit, gram, nonzeros, selection == "gain")
         errors = _errors(part, unit, indices, values)
-        if initial is not None:
-            old = initial[begin : begin + step].long()
-            old_values = _least_squares(part, unit, gram, old)
-            old_errors = _errors(part, unit, old, old_values)
-            better = (errors < (1 - margin) * old_errors)[..., None]
-            indices, values = torch.where(better, indices, old), torch.where(better, values, old_values)
-            errors = torch.where(better[..., 0], errors, old_errors)
         parts.append((indices, values * _at(lengths, indices), errors))
     result = TorchCodes(*(torch.cat(each) for each in zip(*parts, strict=True)))
     if not (torch.isfinite(result.values).all() and torch.isfinite(result.errors).all()):

@@ -63,8 +63,6 @@ def pursue(
     atoms: Float,
     nonzeros: int,
     *,
-    initial: Index | None = None,
-    margin: float = 0.0,
     selection: str = "gain",
     beam: int = 1,
     threads: int | None = None,
@@ -80,9 +78,6 @@ def pursue(
         weight: float32 ``(m, n)``.
         atoms: float32 ``(B, r, b)`` of any norm, ``n = B b``.
         nonzeros: ``k``, from 1 to ``r``.
-        initial: supports to begin from, ``(m, B, k)``: a row and block keeps its own unless the new support's
-            squared error is below ``1 - margin`` times that of the old one. Errors can then only fall.
-        margin: see ``initial``; from 0 to 1.
         selection: one of :data:`SELECTIONS`. ``gain`` costs about a third more time and errs less.
         beam: supports that are kept at every step, with ``gain``; 1 is greedy. 4 costs about 4 times as much
             and errs 5 to 20% less on weights of transformers.
@@ -96,12 +91,10 @@ def pursue(
     """
     if selection not in SELECTIONS:
         raise UsageError(f"unknown selection {selection!r}", remedy=f"one of {', '.join(SELECTIONS)}")
-    if not 0 <= margin <= 1:
-        raise UsageError(f"margin must be between 0 and 1 (found {margin!r})")
     if beam < 1 or (beam > 1 and (selection != "gain" or nonzeros > MOST_BEAM_NONZEROS)):
         limits = f"above 1 only with selection 'gain' and up to {MOST_BEAM_NONZEROS} nonzeros"
         raise UsageError(f"beam must be at least 1, {limits} (found {beam!r}, {selection!r}, {nonzeros!r})")
-    return _run(weight, atoms, nonzeros, initial, False, selection == "gain", margin, threads, beam)
+    return _run(weight, atoms, nonzeros, None, selection == "gain", threads, beam)
 
 
 def refit(weight: Float, atoms: Float, indices: Index, *, threads: int | None = None) -> Codes:
@@ -113,17 +106,15 @@ def refit(weight: Float, atoms: Float, indices: Index, *, threads: int | None = 
         DataError: arrays that do not fit, numbers that are not finite.
     """
     check_array("indices", indices, ("m", "B", "k"), INDEX_DTYPES)
-    return _run(weight, atoms, indices.shape[2], indices, True, False, 0.0, threads)
+    return _run(weight, atoms, indices.shape[2], indices, False, threads)
 
 
 def _run(
     weight: Float,
     atoms: Float,
     nonzeros: int,
-    initial: Index | None,
-    refit: bool,
+    support: Index | None,
     gain: bool,
-    margin: float,
     threads: int | None,
     beam: int = 1,
 ) -> Codes:
@@ -138,20 +129,21 @@ def _run(
     if not 1 <= nonzeros <= count:
         raise UsageError(f"nonzeros must be from 1 to the number of atoms, {count} (found {nonzeros!r})")
     shape = (m, blocks, nonzeros)
-    start = None if initial is None else _indices("initial", initial, count, shape)
-    indices: Index = start if refit and start is not None else np.empty(shape, index_dtype(count))
+    if support is not None:
+        support = _indices("indices", support, count, shape)
+    indices: Index = np.empty(shape, index_dtype(count)) if support is None else support
     values, errors = np.empty(shape, np.float32), np.empty(shape[:2], np.float32)
     finite = load().pursue(
         level(),
         np.ascontiguousarray(weight),
         np.ascontiguousarray(atoms),
-        None if refit else indices,
+        indices if support is None else None,
         values,
         errors,
-        initial=start,
+        initial=support,
         gain=gain,
         beam=beam,
-        margin=margin,
+        margin=0.0,
         threads=_threads(threads),
     )
     if not finite or not np.isfinite(atoms).all():
