@@ -17,7 +17,7 @@ PACKAGE = "leanmatch"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "types"),
     ("cpus", "files", "lazy", "native"),
-    ("data",),
+    ("data", "lexical"),
     ("models",),
     ("metrics",),
     ("interventions",),
@@ -34,7 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
-LIGHT_LAYERS = frozenset({"data", "models", "metrics", "runtime", "index", "serve", "cli"})
+LIGHT_LAYERS = frozenset({"data", "lexical", "models", "metrics", "runtime", "index", "serve", "cli"})
 HEAVY_LIBRARIES = frozenset({"torch", "transformers", "sentence_transformers"})
 MOST_LINES = 500
 MOST_FILES = 15

@@ -45,6 +45,7 @@ PAGES = {
     "docs/index.md": (),
     "docs/tutorial.md": ("pairs",),
     "docs/how-to/from-sentence-transformers.md": ("pairs", "texts"),
+    "docs/how-to/hybrid.md": (),
     "docs/how-to/langchain.md": (),
     "docs/concepts/lean.md": ("model", "texts", "trainer"),
     "docs/concepts/robust.md": (),

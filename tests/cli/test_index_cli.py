@@ -112,6 +112,19 @@ def test_changes(catalogue, models, tmp_path):
     assert recommended(catalogue, "tripod")[0][0] == "d"
 
 
+def test_hybrid(models, tmp_path):
+    items = lines(tmp_path / "items.jsonl", [{"id": "x", "text": "usb dock XJ-200"}, *ITEMS])
+    made = index("build", models[0], items, "-o", tmp_path / "c", "--hybrid")
+    assert made["hybrid"] is True
+    new = lines(tmp_path / "new.jsonl", [{"id": "y", "text": "usb dock ZK-77"}])
+    assert index("add", tmp_path / "c", new)["hybrid"] is True
+    assert (
+        recommended(tmp_path / "c", "zk77")[0][0] == "y" and recommended(tmp_path / "c", "xj200")[0][0] == "x"
+    )
+    assert index("rebuild", tmp_path / "c", "--no-hybrid")["hybrid"] is False
+    assert index("rebuild", tmp_path / "c", "--hybrid")["reused"] == len(ITEMS) + 2
+
+
 def test_reference(catalogue, tmp_path):
     pairs = lines(
         tmp_path / "pairs.jsonl", [{"anchor": f"usb {n}", "positive": "usb dock"} for n in range(20)]

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from leanmatch.cli.recommend import recommend
 from leanmatch.data import ItemTable
-from leanmatch.index import create_catalogue, items_of, open_encoder
+from leanmatch.index import Item, WriteOptions, create_catalogue, items_of, open_encoder
 
 pytest.importorskip("sentence_transformers", reason="the train extra is not installed")
 pytest.importorskip("faiss", reason="faiss-cpu is not installed")
@@ -127,6 +127,24 @@ def test_a_model_folder_is_refused_with_the_commands_to_type(model, tmp_path):
     assert result.exit_code == 2 and "no catalogue" in result.stderr
     assert "leanmatch index build MODEL ITEMS -o CATALOGUE" in " ".join(result.stderr.split())
     assert run(tmp_path / "nowhere", "usb").exit_code == 2
+
+
+def test_hybrid(catalogue, model, tmp_path):
+    items = [Item("a", "usb dock XJ-200"), Item("b", "usb dock XJ-300"), Item("c", "red camera")]
+    create_catalogue(tmp_path / "c", items, open_encoder(model), WriteOptions(hybrid=True))
+    for spelling in ("xj200", "XJ 200", "dock xj-200"):
+        result = run(tmp_path / "c", spelling, "-k", 1, "--json")
+        assert result.exit_code == 0, result.stderr
+        document = json.loads(result.stdout)
+        first = document["queries"][0]["recommendations"][0]
+        assert document["hybrid"] and first["id"] == "a" and "200" in first["matched"]
+    table = run(tmp_path / "c", "xj200", "-k", 1, "--lexical-weight", 1)
+    assert "matched terms" in table.stdout and "xj200" in table.stdout
+    dense = json.loads(run(tmp_path / "c", "usb", "--no-hybrid", "--json").stdout)
+    assert not dense["hybrid"] and "matched" not in dense["queries"][0]["recommendations"][0]
+    result = run(catalogue, "usb", "--hybrid")
+    assert result.exit_code == 2 and "leanmatch index rebuild CATALOGUE --hybrid" in result.stderr
+    assert run(tmp_path / "c", "usb", "--no-hybrid", "--lexical-weight", 0.3).exit_code == 2
 
 
 def test_importing_the_command_is_cheap():

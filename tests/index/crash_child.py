@@ -61,7 +61,13 @@ def approximate(folder):
     )
 
 
-OPERATIONS = {one.__name__: one for one in (build, add, update, delete, rebuild, compact, approximate)}
+def hybrid(folder):
+    rebuild_catalogue(folder, HashEncoder(), transaction.WriteOptions(hybrid=True))
+
+
+OPERATIONS = {
+    one.__name__: one for one in (build, add, update, delete, rebuild, compact, approximate, hybrid)
+}
 
 
 def run(operation, folder, kill_at):
@@ -99,6 +105,7 @@ def serve():
     with tempfile.TemporaryDirectory() as folder:  # whatever is imported late is imported now, once
         build(folder)
         update(folder)
+        hybrid(folder)
     for line in sys.stdin:
         operation, kill_at, folder = line.rstrip("\n").split(" ", 2)
         reader, writer = os.pipe()

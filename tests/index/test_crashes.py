@@ -58,7 +58,8 @@ def seen(folder):
         assert "is no catalogue" in str(error) and "leanmatch index" in error.remedy
         return None
     check_files(folder, catalogue.manifest)
-    return catalogue.manifest.model.name, catalogue.manifest.kind, state_of(catalogue)
+    lexical = catalogue.lexical("thing number 3").tolist() if catalogue.hybrid else None
+    return catalogue.manifest.model.name, catalogue.manifest.kind, lexical, state_of(catalogue)
 
 
 @pytest.mark.parametrize("operation", list(crash_child.OPERATIONS))

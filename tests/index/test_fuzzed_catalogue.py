@@ -46,7 +46,8 @@ MEMORY = 256 * 2**20
 """Bytes that a damaged catalogue may take beyond those taken when it is opened."""
 
 ENCODER = HashEncoder()
-QUERIES = ENCODER(["thing number 3", "x 2"])
+TEXTS = ["thing number 3", "x 2"]
+QUERIES = ENCODER(TEXTS)
 FILTERS = [None, parse_filter('price < 5 or code = "07"'), parse_filter("n in (9007199254740993, 0.5)")]
 
 Damage = Callable[[random.Random, bytes], bytes]
@@ -54,7 +55,7 @@ Damage = Callable[[random.Random, bytes], bytes]
 
 def build(folder: Path, kind: str) -> Path:
     """Two segments with all types of columns, deleted rows and a further file."""
-    options = WriteOptions(kind=kind, source=SourceColumns("id", ("text",)))
+    options = WriteOptions(kind=kind, source=SourceColumns("id", ("text",)), hybrid=True)
     create_catalogue(folder, items_of_shop(60), ENCODER, options)
     delete_items(folder, ["i2", "i5"])
     more = [Item(f"x{n}", f"x {n}", {"n": 2**53 + n if n % 2 else n / 2, "shop": "é" * n}) for n in range(9)]
@@ -69,7 +70,12 @@ def answers(folder: Path) -> Any:
     catalogue = Catalogue.open(folder)
     found = []
     for expression in FILTERS:
-        for one in catalogue.search(QUERIES, 4, filters=[expression] * len(QUERIES)):
+        for one in (
+            *catalogue.search(QUERIES, 4, filters=[expression] * len(QUERIES)),
+            *catalogue.search(
+                QUERIES, 4, filters=[expression] * len(QUERIES), texts=TEXTS if catalogue.hybrid else None
+            ),
+        ):
             assert np.isfinite(one.scores).all()
             found.append(
                 [(catalogue.document(row), round(s, 6)) for row, s in zip(one.rows, one.scores, strict=True)]

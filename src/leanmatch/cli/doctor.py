@@ -61,6 +61,7 @@ PACKAGES: dict[str, Package] = {
     "onnxscript": Package("onnxscript", "export"),
     "jinja2": Package("jinja2", "report"),
     "matplotlib": Package("matplotlib", "report"),
+    "bm25s": Package("bm25s", "hybrid"),
     "langchain-core": Package("langchain_core", "langchain"),
 }
 

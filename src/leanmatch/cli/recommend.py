@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leanmatch.cli.common import print_json, reported_errors, stdout_console, text_lines
-from leanmatch.cli.index.options import ModelOption
+from leanmatch.cli.index.options import HybridSearchOption, LexicalWeightOption, ModelOption
 from leanmatch.cli.prompts import PromptNameOption, QueryPromptOption, prompt_options
 from leanmatch.cli.terminal import visible
 from leanmatch.errors import DataError, UsageError
@@ -36,6 +36,8 @@ def recommend(
     ] = False,
     query_prompt: QueryPromptOption = None,
     prompt_name: PromptNameOption = None,
+    hybrid: HybridSearchOption = None,
+    lexical_weight: LexicalWeightOption = None,
 ) -> None:
     """Recommend the K items of a catalogue that match each TEXT best."""
     with reported_errors():
@@ -54,13 +56,24 @@ def recommend(
         opened = Catalogue.open(catalogue)
         if expression is not None:
             opened.select(expression)  # a bad filter is refused before the model is loaded
+        if by_terms := opened.hybrid if hybrid is None else hybrid:
+            _ = opened.lexical  # a catalogue without terms is refused then, too
         encoder = encoder_for(opened.manifest, model, device=device, queries=prompts)
-        answers = opened.recommend(encoder, queries, k, filter=expression, exclude_self=not include_self)
+        answers = opened.recommend(
+            encoder,
+            queries,
+            k,
+            filter=expression,
+            exclude_self=not include_self,
+            hybrid=hybrid,
+            lexical_weight=lexical_weight,
+        )
         if as_json:
             print_json(
                 {
                     "model": opened.manifest.model.name,
                     "items": len(opened),
+                    "hybrid": by_terms,
                     "queries": [
                         {"text": text, "recommendations": [item.to_json() for item in ranked]}
                         for text, ranked in zip(queries, answers, strict=True)
@@ -96,8 +109,14 @@ def _print_table(text: str, ranked: list[Recommendation]) -> None:
     from rich.text import Text
 
     table = Table(title=Text(visible(text)), title_justify="left")
-    for heading, justify in (("rank", "right"), ("score", "right"), ("id", "left"), ("text", "left")):
-        table.add_column(heading, justify="right" if justify == "right" else "left", overflow="fold")
+    for heading in ("rank", "score"):
+        table.add_column(heading, justify="right")
+    by_terms = any(item.matched is not None for item in ranked)
+    for heading in ("id", "text", *(("matched terms",) if by_terms else ())):
+        table.add_column(heading, overflow="fold")
     for item in ranked:
-        table.add_row(str(item.rank), f"{item.score:.4f}", Text(visible(item.id)), Text(visible(item.text)))
+        terms = (Text(visible(", ".join(item.matched or ()))),) if by_terms else ()
+        table.add_row(
+            str(item.rank), f"{item.score:.4f}", Text(visible(item.id)), Text(visible(item.text)), *terms
+        )
     stdout_console().print(table)

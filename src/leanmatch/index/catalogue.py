@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +19,24 @@ from leanmatch.index.recommender import Recommendation, same_text
 from leanmatch.index.search.approximate import ApproximateSearch
 from leanmatch.index.search.exact import checked_matrix
 from leanmatch.index.search.faiss_files import read_index
+from leanmatch.index.search.found import Found, reranked
+from leanmatch.index.search.hybrid import Fused, fuse
 from leanmatch.index.search.planner import Plan, alive_rows, choose, merged
-from leanmatch.index.search.scan import Rows, Scan, Selection
+from leanmatch.index.search.scan import Rows, Scan, Selection, exact_scores
 from leanmatch.index.storage.checking import REMEDY, VERIFIED
 from leanmatch.index.storage.columns import CodedColumn
+from leanmatch.index.storage.facets import facet
+from leanmatch.index.storage.lexical import check_terms
 from leanmatch.index.storage.manifest import MANIFEST, Manifest, missing_file, read_manifest
 from leanmatch.index.storage.segments import SegmentRows, read_segments
 from leanmatch.index.storage.table import joined_items
-from leanmatch.models import ByRole, RoleEncoder
+from leanmatch.lexical.bm25 import LexicalScorer
+from leanmatch.lexical.weight import lexical_weight as weight_of
+from leanmatch.models import RERANK_TOP, ByRole, Reranker, RoleEncoder
 from leanmatch.types import EncodeFunction, Vectors
 
 _KEPT_DOCUMENTS = 100_000
 _ATTEMPTS = 20
-
-
-@dataclass(frozen=True)
-class Found:
-    """The rows found for one query, best first, their scores, and how they were found."""
-
-    scores: NDArray[np.float64]
-    rows: Rows
-    plan: Plan
 
 
 class Catalogue:
@@ -68,6 +64,8 @@ class Catalogue:
         self._documents: dict[int, bytes] = {}
         self._same: dict[str, list[int]] | None = None
         self._approximate, self._covered = _approximate(folder, manifest, segments)
+        self._postings = [(segment.postings, segment.alive) for segment in segments]
+        self._scorer: LexicalScorer | None = None
         self._alive = None if self._covered is None else alive_rows(self._covered)
         self._delta = len(self._vectors) - (0 if self._covered is None else int((self._covered >= 0).sum()))
         self._scan = Scan.build(self._vectors)  # of all rows: filters are answered from it
@@ -185,6 +183,33 @@ class Catalogue:
             self._selections.put(key, selection)
         return selection
 
+    @property
+    def hybrid(self) -> bool:
+        """Does it hold what hybrid search needs?"""
+        return self.manifest.hybrid
+
+    @property
+    def lexical(self) -> LexicalScorer:
+        """Scores of all rows by the terms that they share with a query; made when it is first asked for.
+
+        Raises:
+            UsageError: the catalogue was made without terms.
+            FormatError: its terms follow another rule than this version's.
+            MissingExtraError: bm25s is not installed.
+        """
+        if self._scorer is None:
+            if not self.hybrid:
+                raise UsageError(
+                    "the catalogue has no terms for hybrid search",
+                    remedy="make them: rebuild_catalogue with WriteOptions(hybrid=True)",
+                    command="make them: leanmatch index rebuild CATALOGUE --hybrid",
+                )
+            check_terms(self.manifest)
+            self._scorer = LexicalScorer(
+                [(postings, alive) for postings, alive in self._postings if postings is not None]
+            )
+        return self._scorer
+
     def search(
         self,
         queries: Vectors,
@@ -192,18 +217,27 @@ class Catalogue:
         *,
         filters: Sequence[Filter | Selection | None] | None = None,
         exclude: Sequence[Collection[int]] | None = None,
+        texts: Sequence[str | None] | None = None,
+        lexical_weight: float | Sequence[float | None] | None = None,
     ) -> list[Found]:
-        """The best items for each query.
+        """The best items for each query, by cosine; where ``texts`` has its text, by hybrid search.
+
+        A hybrid search orders by ``(1 - weight) cosine + weight lexical``; see :mod:`leanmatch.lexical`.
 
         Args:
             queries: shape ``(queries, dimension)``.
             k: how many, for all queries or for each.
             filters: for each query a filter, what :meth:`select` made of one, or None.
             exclude: for each query rows that are left out.
+            texts: for each query its text for hybrid search, or None to search by cosine alone.
+            lexical_weight: for all queries or for each, in 0..1; None for the default, which depends on
+                whether the text holds a part number.
 
         Raises:
             DataError: queries of another dimension, or with NaN or infinite numbers.
-            UsageError: ``k`` below 1; a filter that does not fit the columns.
+            UsageError: ``k`` below 1; a filter that does not fit the columns; a hybrid search of a catalogue
+                without terms.
+            MissingExtraError: a hybrid search, and bm25s is not installed.
         """
         matrix = checked_matrix(queries, "queries", self.dimension)
         wanted = [k] * len(matrix) if isinstance(k, int) else list(k)
@@ -217,6 +251,63 @@ class Catalogue:
             for condition in (filters or [None] * len(matrix))
         ]
         plans = [choose(self._approximate, len(self), selection) for selection in chosen]
+        words = list(texts) if texts is not None else [None] * len(matrix)
+        weights = (
+            list(lexical_weight) if isinstance(lexical_weight, Sequence) else [lexical_weight] * len(matrix)
+        )
+        by_cosine = [i for i, text in enumerate(words) if text is None]
+        ranked = self._ranked(
+            matrix[by_cosine],
+            [widths[i] for i in by_cosine],
+            [chosen[i] for i in by_cosine],
+            [plans[i] for i in by_cosine],
+        )
+        out: list[Found] = [Found(np.zeros(0), np.zeros(0, np.int64), plan) for plan in plans]
+        for i, (scores, rows) in zip(by_cosine, ranked, strict=True):
+            keep = [at for at, row in enumerate(rows.tolist()) if row not in banned[i]][: wanted[i]]
+            out[i] = Found(scores[keep], rows[keep], plans[i])
+        for i, text in enumerate(words):
+            if text is None:
+                continue
+            weight = weight_of(text, weights[i])
+            fused = self._fused(matrix[i : i + 1], text, weight, widths[i], chosen[i], plans[i])
+            keep = [at for at, row in enumerate(fused.rows.tolist()) if row not in banned[i]][: wanted[i]]
+            out[i] = Found(
+                fused.sums[keep],
+                fused.rows[keep],
+                plans[i],
+                fused.cosines[keep],
+                fused.lexical[keep],
+                fused.nearest,
+            )
+        return out
+
+    def _fused(
+        self, query: Vectors, text: str, weight: float, width: int, selection: Selection | None, plan: Plan
+    ) -> Fused:
+        """Hybrid search for one query, a row of a matrix."""
+
+        def near(depth: int) -> tuple[NDArray[np.float64], Rows]:
+            return self._ranked(query, [depth], [selection], [plan])[0]
+
+        return fuse(
+            near,
+            lambda rows: exact_scores(query[0], rows, self._vectors),
+            self.lexical(text),
+            None if selection is None else selection.rows,
+            weight,
+            width,
+            proven=plan.exact,
+        )
+
+    def _ranked(
+        self,
+        matrix: Vectors,
+        widths: Sequence[int],
+        chosen: Sequence[Selection | None],
+        plans: Sequence[Plan],
+    ) -> list[tuple[NDArray[np.float64], Rows]]:
+        """The best rows of each query by cosine."""
         ranked: list[tuple[NDArray[np.float64], Rows]] = [(np.zeros(0), np.zeros(0, np.int64))] * len(matrix)
         exact = [i for i, plan in enumerate(plans) if plan.exact] if len(self) else []
         if exact:
@@ -226,11 +317,7 @@ class Catalogue:
         rest = [i for i, plan in enumerate(plans) if not plan.exact] if len(self) else []
         for i, result in zip(rest, self._search_index(matrix[rest], [widths[i] for i in rest]), strict=True):
             ranked[i] = result
-        out = []
-        for i, (scores, rows) in enumerate(ranked):
-            keep = [at for at, row in enumerate(rows.tolist()) if row not in banned[i]][: wanted[i]]
-            out.append(Found(scores[keep], rows[keep], plans[i]))
-        return out
+        return ranked
 
     def _search_index(
         self, queries: Vectors, widths: Sequence[int]
@@ -257,12 +344,30 @@ class Catalogue:
         filter: Filter | None = None,
         exclude: Collection[str] = (),
         exclude_self: bool = True,
+        hybrid: bool | None = None,
+        lexical_weight: float | None = None,
+        reranker: Reranker | None = None,
+        rerank_top: int = RERANK_TOP,
     ) -> list[list[Recommendation]]:
         """The ``k`` best items for each text, as :meth:`leanmatch.index.Recommender.recommend` gives them.
 
+        Args:
+            encoder: of the catalogue's model.
+            texts: the queries.
+            k: how many items.
+            filter: which items may be found.
+            exclude: identifiers of items to leave out.
+            exclude_self: leave out items whose text is the query itself (up to case and white space).
+            hybrid: also search by terms; None does so where the catalogue has them.
+            lexical_weight: see :meth:`search`.
+            reranker: puts the first ``rerank_top`` items in its own order; their score is then its score.
+            rerank_top: how many; at least ``k`` are taken.
+
         Raises:
             DataError: a blank text.
-            UsageError: ``k`` below 1; a filter that does not fit the columns.
+            UsageError: ``k`` or ``rerank_top`` below 1; a filter that does not fit the columns; a hybrid
+                search of a catalogue without terms.
+            MissingExtraError: a hybrid search, and bm25s is not installed.
         """
         for row, text in enumerate(texts):
             if not isinstance(text, str) or not text.strip():
@@ -271,19 +376,43 @@ class Catalogue:
             return []
         out = {row for row in map(self.row, exclude) if row is not None}
         banned = [out | set(self.same_as(text) if exclude_self else ()) for text in texts]
+        hybrid = self.hybrid if hybrid is None else hybrid
+        if lexical_weight is not None and not hybrid:
+            raise UsageError(
+                "a weight of terms goes with hybrid search alone",
+                remedy="leave lexical_weight out, or search a catalogue that has terms with hybrid=True",
+                command="leave --lexical-weight out, or build the catalogue with --hybrid",
+            )
+        if reranker is not None and rerank_top < 1:
+            raise UsageError(f"rerank_top is {rerank_top}", remedy="give 1 or more")
         results = self.search(
             np.asarray(RoleEncoder(encoder).encode_query(texts), dtype=np.float32),
-            k,
+            k if reranker is None else max(k, rerank_top),
             filters=[filter] * len(texts),
             exclude=banned,
+            texts=texts if hybrid else None,
+            lexical_weight=lexical_weight,
         )
+        if reranker is not None:
+            results = reranked(texts, results, reranker, k, self.text)
         return [
-            [
-                Recommendation(self.ids[row], self.text(row), float(score), rank, self.metadata(row))
-                for rank, (row, score) in enumerate(zip(result.rows, result.scores, strict=True), start=1)
-            ]
-            for result in results
+            [self._recommendation(text, result, at, hybrid=hybrid) for at in range(len(result.rows))]
+            for text, result in zip(texts, results, strict=True)
         ]
+
+    def _recommendation(self, query: str, found: Found, at: int, *, hybrid: bool) -> Recommendation:
+        row = int(found.rows[at])
+        text = self.text(row)
+        return Recommendation(
+            self.ids[row],
+            text,
+            float(found.scores[at]),
+            at + 1,
+            self.metadata(row),
+            None if found.cosines is None else float(found.cosines[at]),
+            None if found.lexical is None else float(found.lexical[at]),
+            tuple(self.lexical.shared(query, text)) if hybrid else None,
+        )
 
     def same_as(self, text: str) -> Sequence[int]:
         """The rows whose text is this one, up to case and white space."""
@@ -296,32 +425,9 @@ class Catalogue:
 
     def facets(self, most_values: int = 50) -> list[Mapping[str, Any]]:
         """For each column its type and, with counts, its values where they are few, else its range."""
-        out: list[Mapping[str, Any]] = []
-        for name, kind in self.manifest.columns.items():
-            coded = self.column(name)
-            facet: dict[str, Any] = {"name": name, "type": kind, "present": int(coded.present.sum())}
-            if kind == "text":
-                facet["distinct"] = len(coded.values)
-                if len(coded.values) <= most_values:
-                    counts = np.bincount(coded.codes[coded.present], minlength=len(coded.values))
-                    facet["values"] = [
-                        {"value": value, "count": int(n)}
-                        for value, n in zip(coded.values, counts, strict=True)
-                    ]
-                elif coded.numeric is not None:
-                    least, greatest = coded.numeric.ends()
-                    facet |= {"min": least, "max": greatest}
-            elif kind == "boolean":
-                true = int(coded.codes[coded.present].sum())
-                facet["values"] = [
-                    {"value": True, "count": true},
-                    {"value": False, "count": facet["present"] - true},
-                ]
-            elif facet["present"]:
-                least, greatest = coded.ends()
-                facet |= {"min": least, "max": greatest}
-            out.append(facet)
-        return out
+        return [
+            facet(name, kind, self.column(name), most_values) for name, kind in self.manifest.columns.items()
+        ]
 
 
 def is_catalogue(folder: str | Path) -> bool:

@@ -34,6 +34,7 @@ class Change:
         encoded: texts that went through the model; ``reused``: vectors that were there already.
         items: in the catalogue afterwards; ``generation``: its number.
         search: how it is searched, with the measured recall where that is approximate.
+        hybrid: has it the terms that hybrid search needs?
         truncated: encoded texts that are longer than the model reads; ``tokens_cut_off``: of them.
     """
 
@@ -47,6 +48,7 @@ class Change:
     items: int = 0
     generation: int = 0
     search: str = "exact"
+    hybrid: bool = False
     truncated: int = 0
     tokens_cut_off: int = 0
 

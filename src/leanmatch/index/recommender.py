@@ -16,13 +16,25 @@ from leanmatch.types import EncodeFunction, JsonValue, Vectors
 
 @dataclass(frozen=True)
 class Recommendation:
-    """One recommended item; ``rank`` counts from 1, ``score`` is the cosine."""
+    """One recommended item.
+
+    Attributes:
+        score: what items are ordered by: the cosine, the weighted sum of a hybrid search, or the score of a
+            reranker.
+        rank: counts from 1.
+        cosine: after a hybrid search or a reranker; else None, as the score is the cosine.
+        lexical: the share of the query's terms that the item holds, weighted by rarity; of a hybrid search.
+        matched: those terms, the rarest first; of a hybrid search.
+    """
 
     id: str
     text: str
     score: float
     rank: int
     metadata: dict[str, Any]
+    cosine: float | None = None
+    lexical: float | None = None
+    matched: tuple[str, ...] | None = None
 
     def to_json(self) -> JsonValue:
         """Plain values; metadata that JSON has no form for (dates) becomes text."""
@@ -30,7 +42,19 @@ class Recommendation:
             name: value if isinstance(value, str | int | float | bool | list | dict) else str(value)
             for name, value in self.metadata.items()
         }
-        return {"rank": self.rank, "score": self.score, "id": self.id, "text": self.text, "metadata": plain}
+        parts: dict[str, Any] = {
+            "cosine": self.cosine,
+            "lexical": self.lexical,
+            "matched": None if self.matched is None else list(self.matched),
+        }
+        return {
+            "rank": self.rank,
+            "score": self.score,
+            **{name: value for name, value in parts.items() if value is not None},
+            "id": self.id,
+            "text": self.text,
+            "metadata": plain,
+        }
 
 
 class Recommender:

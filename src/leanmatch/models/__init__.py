@@ -4,6 +4,7 @@ This layer lies below everything that encodes texts, and importing it loads no t
 """
 
 from leanmatch.models.prompts import DOCUMENT, QUERY, PromptOptions, Prompts
+from leanmatch.models.reranker import RERANK_TOP, Reranker, TorchReranker
 from leanmatch.models.roles import ByRole, Encoder, RoleEncoder, roles_differ
 from leanmatch.models.settings import SentenceSettings
 from leanmatch.models.tokens import TokenCounts, TokenTally, count_encodings, count_model_tokens
@@ -12,15 +13,18 @@ from leanmatch.models.torch_encoder import TorchEncoder
 __all__ = [
     "DOCUMENT",
     "QUERY",
+    "RERANK_TOP",
     "ByRole",
     "Encoder",
     "PromptOptions",
     "Prompts",
+    "Reranker",
     "RoleEncoder",
     "SentenceSettings",
     "TokenCounts",
     "TokenTally",
     "TorchEncoder",
+    "TorchReranker",
     "count_encodings",
     "count_model_tokens",
     "roles_differ",

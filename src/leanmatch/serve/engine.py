@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from leanmatch.index import Catalogue
-from leanmatch.index.catalogue import Found
 from leanmatch.index.filters.expression import Filter
+from leanmatch.index.search.found import Found
 from leanmatch.index.search.scan import Selection
 from leanmatch.models import DOCUMENT, QUERY, TokenTally
 from leanmatch.serve.explaining import Effects, Explainer

@@ -18,6 +18,7 @@ from leanmatch.cli.index.operations import Encoding, show, write_options
 from leanmatch.cli.index.options import (
     CatalogueArgument,
     DeviceOption,
+    HybridOption,
     JsonOption,
     KindOption,
     ModelOption,
@@ -69,10 +70,11 @@ def build(
     query_prompt: QueryPromptOption = None,
     document_prompt: DocumentPromptOption = None,
     prompt_name: PromptNameOption = None,
+    hybrid: HybridOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a catalogue of ITEMS. After an interruption, run the same command again: it resumes."""
-    with reported_errors(), write_options(kind) as options:
+    with reported_errors(), write_options(kind, hybrid) as options:
         reading = Reading(id_column, text_columns, on_error, delimiter)
         prompts = prompt_options(query_prompt, document_prompt, prompt_name)
         encoding = Encoding(model, device, precision, prompts)
@@ -149,10 +151,11 @@ def rebuild(
     query_prompt: QueryPromptOption = None,
     document_prompt: DocumentPromptOption = None,
     prompt_name: PromptNameOption = None,
+    hybrid: HybridOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Encode the catalogue's own items with MODEL, and make its search index anew."""
-    with reported_errors(), write_options(kind) as options:
+    with reported_errors(), write_options(kind, hybrid) as options:
         prompts = prompt_options(query_prompt, document_prompt, prompt_name)
         change = operations.rebuild(catalogue, Encoding(model, device, precision, prompts), options)
         show(change, catalogue, Reading(None, None, "raise"), as_json)

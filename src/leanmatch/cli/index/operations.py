@@ -189,7 +189,7 @@ def _checked(folder: Path, manifest: Manifest) -> dict[str, Any]:
 
 
 @contextmanager
-def write_options(kind: str | None = None) -> Iterator[WriteOptions]:
+def write_options(kind: str | None = None, hybrid: bool | None = None) -> Iterator[WriteOptions]:
     """Options whose progress is a bar on stderr."""
     from tqdm import tqdm
 
@@ -203,7 +203,7 @@ def write_options(kind: str | None = None) -> Iterator[WriteOptions]:
         bar[0].update(done - bar[0].n)
 
     try:
-        yield WriteOptions(kind=kind, progress=progress, say=say)
+        yield WriteOptions(kind=kind, progress=progress, say=say, hybrid=hybrid)
     finally:
         for opened in bar:
             opened.close()

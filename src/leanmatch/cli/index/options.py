@@ -30,4 +30,30 @@ PrecisionOption = Annotated[
         "changes keep the catalogue's.",
     ),
 ]
+HybridOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--hybrid/--no-hybrid",
+        help="Store the items' terms, so that part numbers are found by their letters (extra hybrid).",
+        show_default=False,
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+HybridSearchOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--hybrid/--no-hybrid",
+        help="Search by terms, too. Default: where the catalogue was built with --hybrid.",
+        show_default=False,
+    ),
+]
+LexicalWeightOption = Annotated[
+    float | None,
+    typer.Option(
+        "--lexical-weight",
+        help="Weight of the terms, 0 to 1. Default: 0.5 where the query holds a part number, else 0.2.",
+        min=0,
+        max=1,
+        show_default=False,
+    ),
+]

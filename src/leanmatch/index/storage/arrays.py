@@ -24,7 +24,7 @@ MOST_HEADER = 4_096
 MOST_DIMENSIONS = 2
 _MAGIC = b"\x93NUMPY"
 _HEADER = re.compile(
-    r"\{'descr': '(?P<kind><f4|<f8|<i8|\|u1|\|b1|<U[0-9]{1,5})', 'fortran_order': (?P<order>False|True), "
+    r"\{'descr': '(?P<kind><f4|<f8|<i4|<i8|\|u1|\|b1|<U[0-9]{1,5})', 'fortran_order': (?P<order>False|True), "
     r"'shape': \((?P<shape>[0-9, ]{0,48})\), \} *\n"
 )
 _SHAPE = re.compile(r"|(?P<one>[0-9]{1,18}),|(?P<rows>[0-9]{1,18}), (?P<columns>[0-9]{1,18})")

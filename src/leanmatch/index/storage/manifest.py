@@ -77,14 +77,32 @@ def _arithmetic(model: ModelIdentity) -> str:
 
 
 @dataclass(frozen=True)
+class LexicalFiles:
+    """Which rows hold which terms: the terms (.npy) and, for each, its rows and their weights (.npy)."""
+
+    terms: StoredFile
+    postings: StoredFile
+
+
+@dataclass(frozen=True)
 class Segment:
-    """Some rows: their vectors (.npy), their items (.npz) and, where rows are gone, which (.npy)."""
+    """Some rows: their vectors (.npy), their items (.npz) and, where rows are gone, which (.npy).
+
+    ``lexical`` is there in hybrid catalogues.
+    """
 
     rows: int
     vectors: StoredFile
     items: StoredFile
     dead: StoredFile | None = None
     dead_rows: int = 0
+    lexical: LexicalFiles | None = None
+
+    @property
+    def files(self) -> tuple[StoredFile, ...]:
+        """Its files."""
+        lexical = () if self.lexical is None else (self.lexical.terms, self.lexical.postings)
+        return (self.vectors, self.items, *(() if self.dead is None else (self.dead,)), *lexical)
 
 
 @dataclass(frozen=True)
@@ -128,6 +146,7 @@ class Manifest:
         identity: random, given when the catalogue is made; it tells two catalogues apart that were made at
             the same place. Empty in catalogues of earlier versions, until their next change.
         source: the columns that changes are read from, too; None where items came without a file.
+        lexical: the rule that terms were made by, for hybrid search; empty where there is none.
     """
 
     generation: int
@@ -139,6 +158,12 @@ class Manifest:
     extras: Mapping[str, StoredFile] = field(default_factory=dict)
     identity: str = ""
     source: SourceColumns | None = None
+    lexical: str = ""
+
+    @property
+    def hybrid(self) -> bool:
+        """Does it hold what hybrid search needs?"""
+        return bool(self.lexical)
 
     @property
     def text_columns(self) -> tuple[str, ...] | None:
@@ -161,12 +186,7 @@ class Manifest:
     @property
     def files(self) -> tuple[StoredFile, ...]:
         """All files that it names."""
-        named = [
-            file
-            for segment in self.segments
-            for file in (segment.vectors, segment.items, segment.dead)
-            if file is not None
-        ]
+        named = [file for segment in self.segments for file in segment.files]
         approximate = [] if self.approximate is None else [self.approximate.file]
         return (*named, *approximate, *self.extras.values())
 
@@ -259,7 +279,10 @@ def _from_json(document: dict[str, Any]) -> Manifest:
         extras={_text(name): _file(entry) for name, entry in document["extras"].items()},
         identity=_text(document.get("identity", "")),
         source=_source(document.get("source")),
+        lexical=_text(document.get("lexical", "")),
     )
+    if any((segment.lexical is not None) != manifest.hybrid for segment in segments):
+        raise ValueError("some segments have terms and others none")
     if manifest.items != document["items"]:
         raise ValueError(f"it names {manifest.items} items and says {document['items']!r:.40}")
     names = [file.name for file in manifest.files]
@@ -273,7 +296,10 @@ def _segment(document: dict[str, Any]) -> Segment:
     dead = None if document["dead"] is None else _file(document["dead"])
     if dead_rows > rows or (dead is None) != (dead_rows == 0):
         raise ValueError(f"{dead_rows:,} dead rows of {rows:,}")
-    return Segment(rows, _file(document["vectors"]), _file(document["items"]), dead, dead_rows)
+    lexical = document.get("lexical")
+    if lexical is not None:
+        lexical = LexicalFiles(_file(lexical["terms"]), _file(lexical["postings"]))
+    return Segment(rows, _file(document["vectors"]), _file(document["items"]), dead, dead_rows, lexical)
 
 
 def _model(document: dict[str, Any]) -> ModelIdentity:

@@ -20,8 +20,10 @@ from leanmatch.errors import FormatError, LeanmatchError, MissingExtraError
 from leanmatch.index.storage.arrays import map_array, read_array, read_arrays
 from leanmatch.index.storage.checking import REMEDY, VERIFIED, StoredFile, check_lengths
 from leanmatch.index.storage.columns import column_of, infer_type
+from leanmatch.index.storage.lexical import read_postings, write_postings
 from leanmatch.index.storage.manifest import Manifest, Segment, store_file
 from leanmatch.index.storage.table import KEY_BYTES, Column, Items, NumberColumn, PlainColumn, TextColumn
+from leanmatch.lexical.bm25 import Postings
 from leanmatch.types import Vectors
 
 OLD_SUFFIX = ".parquet"
@@ -38,6 +40,7 @@ class SegmentRows:
     items: Items
     vectors: Vectors
     alive: NDArray[np.bool_]
+    postings: Postings | None = None
 
     @property
     def live_rows(self) -> NDArray[np.int64]:
@@ -45,8 +48,10 @@ class SegmentRows:
         return np.flatnonzero(self.alive)
 
 
-def write_segment(folder: Path, name: str, items: Items, vectors: Vectors) -> Segment:
-    """Write a segment's two files."""
+def write_segment(
+    folder: Path, name: str, items: Items, vectors: Vectors, *, hybrid: bool = False
+) -> Segment:
+    """Write a segment's two files; with ``hybrid`` those of its terms as well."""
 
     def write_vectors(path: Path) -> None:
         with path.open("wb") as stream:
@@ -60,6 +65,7 @@ def write_segment(folder: Path, name: str, items: Items, vectors: Vectors) -> Se
         rows=len(items),
         vectors=store_file(folder, f"{name}-vectors.npy", write_vectors),
         items=store_file(folder, f"{name}-items.npz", write_items),
+        lexical=write_postings(folder, name, items.texts.tolist()) if hybrid else None,
     )
 
 
@@ -193,7 +199,13 @@ def read_segments(folder: Path, manifest: Manifest) -> list[SegmentRows]:
         alive = np.ones(segment.rows, dtype=bool)
         if segment.dead is not None:
             alive[_read(folder, segment.dead, partial(_read_dead, segment=segment))] = False
-        out.append(SegmentRows(segment, items.with_columns(manifest.columns), vectors, alive))
+        postings = None
+        if segment.lexical is not None:
+            terms = _read(folder, segment.lexical.terms, map_array)
+            postings = _read(
+                folder, segment.lexical.postings, partial(read_postings, terms=terms, documents=segment.rows)
+            )
+        out.append(SegmentRows(segment, items.with_columns(manifest.columns), vectors, alive, postings))
     return out
 
 

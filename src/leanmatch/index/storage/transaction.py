@@ -16,6 +16,7 @@ from leanmatch.index.changes import Change, Item
 from leanmatch.index.search.approximate import EXACT_LIMIT, Tuned, build_approximate, check_kind, write_index
 from leanmatch.index.storage.checking import StoredFile
 from leanmatch.index.storage.columns import converted
+from leanmatch.index.storage.lexical import check_terms
 from leanmatch.index.storage.lock import writer_lock
 from leanmatch.index.storage.manifest import (
     MANIFEST,
@@ -38,6 +39,7 @@ from leanmatch.index.storage.segments import (
 )
 from leanmatch.index.storage.staging import Progress, Staging
 from leanmatch.index.storage.table import Items, joined_items
+from leanmatch.lexical.terms import TERMS_VERSION
 from leanmatch.models import ByRole, RoleEncoder, TokenTally
 from leanmatch.types import EncodeFunction, Vectors
 
@@ -59,6 +61,8 @@ class WriteOptions:
         progress: called while texts are encoded.
         say: told what is worth a line: recall at each effort, a rewrite.
         source: the columns of the file that a new catalogue's items come from.
+        hybrid: store the items' terms for hybrid search; None keeps what the catalogue has (a new one has
+            none). Only a catalogue that is made or rebuilt can change it.
     """
 
     kind: str | None = None
@@ -66,6 +70,7 @@ class WriteOptions:
     progress: Progress | None = None
     say: Callable[[str], None] = lambda _: None
     source: SourceColumns | None = None
+    hybrid: bool | None = None
 
     def __post_init__(self) -> None:
         if self.kind is not None:
@@ -246,7 +251,8 @@ class Transaction:
                 segment = replace(segment, dead=file, dead_rows=len(dead))
             segments.append(segment)
         if table is not None and vectors is not None:
-            segments.append(write_segment(self._folder, self._name, table, vectors))
+            check_terms(manifest)
+            segments.append(write_segment(self._folder, self._name, table, vectors, hybrid=manifest.hybrid))
         return self.switch(
             replace(manifest, generation=self._generation, columns=columns, segments=tuple(segments)),
             change,
@@ -265,7 +271,10 @@ class Transaction:
         """One segment of everything, with a search index where one is due; ``anew``: another catalogue."""
         old = self.manifest
         kind = self._options.kind or (old.kind if old is not None else "auto")
-        segment = write_segment(self._folder, self._name, table, vectors)
+        hybrid = self._options.hybrid
+        if hybrid is None:
+            hybrid = old is not None and old.hybrid
+        segment = write_segment(self._folder, self._name, table, vectors, hybrid=hybrid)
         approximate = self._approximate(segment, vectors, kind)
         same = old is not None and old.model.same_vectors(identity)
         extras: dict[str, StoredFile] = dict(old.extras) if old is not None and same else {}
@@ -273,7 +282,16 @@ class Transaction:
         source = self._options.source if old is None or anew else old.source
         return self.switch(
             Manifest(
-                self._generation, identity, columns, (segment,), kind, approximate, extras, named, source
+                self._generation,
+                identity,
+                columns,
+                (segment,),
+                kind,
+                approximate,
+                extras,
+                named,
+                source,
+                TERMS_VERSION if hybrid else "",
             ),
             change,
         )
@@ -315,6 +333,7 @@ class Transaction:
 
     def _reported(self, manifest: Manifest, change: Change) -> Change:
         change.items, change.generation = manifest.items, manifest.generation
+        change.hybrid = manifest.hybrid
         counts = self._tally.counts
         change.truncated, change.tokens_cut_off = counts.truncated, counts.lost
         if counts.truncated:

@@ -1,0 +1,72 @@
+"""What a search finds, and the order that a reranker gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanmatch.index.search.planner import Plan
+from leanmatch.index.search.scan import Rows
+from leanmatch.models import Reranker
+
+
+@dataclass(frozen=True)
+class Found:
+    """The rows found for one query, best first, their scores, and how they were found.
+
+    Attributes:
+        scores: what the rows are ordered by: cosines, or the weighted sum of a hybrid search.
+        cosines, lexical: of a hybrid search, the parts of that sum; else None.
+        nearest: of a hybrid search, the best cosine of all rows that may be found, and its row.
+    """
+
+    scores: NDArray[np.float64]
+    rows: Rows
+    plan: Plan
+    cosines: NDArray[np.float64] | None = None
+    lexical: NDArray[np.float64] | None = None
+    nearest: tuple[float, int] | None = None
+
+    @property
+    def best(self) -> tuple[float, int] | None:
+        """The best cosine and its row, None where nothing was found."""
+        if self.nearest is not None or not len(self.rows):
+            return self.nearest
+        return float(self.scores[0]), int(self.rows[0])
+
+
+def reranked(
+    texts: Sequence[str],
+    results: Sequence[Found],
+    reranker: Reranker,
+    k: int | Sequence[int],
+    text_of: Callable[[int], str],
+) -> list[Found]:
+    """Results in the order of a reranker, each cut to its ``k``; the scores are the reranker's.
+
+    Args:
+        texts: the queries.
+        results: what was found for each.
+        reranker: scores pairs of texts.
+        k: how many items remain, for all queries or for each.
+        text_of: the text of a row.
+    """
+    wanted = [k] * len(results) if isinstance(k, int) else list(k)
+    pairs = [
+        (text, text_of(row))
+        for text, found in zip(texts, results, strict=True)
+        for row in found.rows.tolist()
+    ]
+    scores = reranker.scores(pairs)
+    out, start = [], 0
+    for found, count in zip(results, wanted, strict=True):
+        own = scores[start : start + len(found.rows)]
+        start += len(own)
+        order = np.argsort(-own, kind="stable")[:count]
+        cosines = found.scores if found.cosines is None else found.cosines
+        lexical = None if found.lexical is None else found.lexical[order]
+        out.append(Found(own[order], found.rows[order], found.plan, cosines[order], lexical, found.best))
+    return out
