@@ -52,7 +52,10 @@ PAGES = {
 }
 """Page to the names that it takes as given."""
 
-ELSEWHERE = {"docs/how-to/serve.md": "tests/serve: it needs a running server"}
+ELSEWHERE = {
+    "docs/how-to/serve.md": "tests/serve: it needs a running server",
+    "docs/how-to/hub.md": "tests/formats/test_hub.py: it needs a hub",
+}
 """Pages with Python that other tests run."""
 
 

@@ -56,7 +56,7 @@ def test_the_table_is_that_of_the_project_file(repository: Path) -> None:
     assert {name for name, package in module.PACKAGES.items() if package.extra is None} == names(
         project["dependencies"]
     )
-    for extra in ("data", "serve", "client", "export", "report", "langchain"):
+    for extra in ("data", "serve", "client", "export", "report", "langchain", "hub"):
         assert {name for name, p in module.PACKAGES.items() if p.extra == extra} == names(extras[extra])
     training = names(extras["train"]) - {"leanmatch"}  # it brings the extra data
     assert {name for name, p in module.PACKAGES.items() if p.extra == "train"} == training

@@ -37,6 +37,19 @@ def exact(x: Any, factors: tuple[Any, ...]) -> Any:
     ).sums
 
 
+def test_pruned_rows_turn_too(rng):
+    atoms = np.broadcast_to(np.eye(4, dtype=np.int8), (3, 4, 4)).copy()
+    values = codes(rng, 5, 3, 2)
+    ones = np.ones(5, np.float32)
+    pruned = QuantizedDenseSparse(
+        atoms, np.ones((3, 4), np.float32), supports(rng, 5, 3, 4, 2), values, ones, identity=True
+    )
+    middle = normal(rng, 12)
+    other = turned(pruned, middle)
+    assert (middle < 0).any() and (other.atoms_q < 0).any()
+    np.testing.assert_array_equal(other.dense(), pruned.dense())
+
+
 @pytest.mark.parametrize(("zero", "width"), [(128, 16), (16, 16), (200, 8), (100, 24)])
 @pytest.mark.parametrize("choose", [False, True])
 def test_rows(rng: Rng, zero: int, width: int, choose: bool) -> None:

@@ -23,6 +23,7 @@ from leanmatch.cli.export import export
 from leanmatch.cli.help import example
 from leanmatch.cli.index.command import app as index_app
 from leanmatch.cli.inspect.command import inspect
+from leanmatch.cli.push import push
 from leanmatch.cli.recommend import recommend
 from leanmatch.cli.serve import serve
 from leanmatch.cli.train.command import train
@@ -61,6 +62,7 @@ app.command(epilog=example('explain model/ "usb c dock" "dock with two hdmi port
 app.command(epilog=example("compress model/ --data pairs.csv --keep 0.99 -o lean/"))(compress)
 app.command(epilog=example("inspect lean/ --plot layers.svg"))(inspect)
 app.command(epilog=example("export lean/ --to onnx -o onnx/"))(export)
+app.command(epilog=example("push lean/ hub:user/name --private"))(push)
 app.add_typer(index_app, name="index")
 app.command(epilog=example('recommend catalogue/ "usb c dock" -k 5'))(recommend)
 app.command(epilog=example("serve catalogue/ --port 8080"))(serve)

@@ -63,6 +63,7 @@ PACKAGES: dict[str, Package] = {
     "matplotlib": Package("matplotlib", "report"),
     "bm25s": Package("bm25s", "hybrid"),
     "langchain-core": Package("langchain_core", "langchain"),
+    "huggingface-hub": Package("huggingface_hub", "hub"),
 }
 
 Report = dict[str, Any]

@@ -12,7 +12,7 @@ from typer.core import TyperCommand, TyperOption
 PANELS: dict[str, tuple[str, ...]] = {
     "Output": (
         *("output", "overwrite", "json", "as_json", "config", "write_parts", "plot", "to", "quick", "fresh"),
-        "full",
+        *("full", "private", "message", "revision"),
     ),
     "Model": (
         *("base", "model", "against", "task", "device", "precision", "runtime", "batch_size"),

@@ -13,6 +13,7 @@ from leanmatch.formats.artifact import (
 )
 from leanmatch.formats.fingerprint import model_fingerprint
 from leanmatch.formats.hashing import weights_sha256
+from leanmatch.formats.hub.push import PushedModel, push_model
 from leanmatch.formats.model_card import model_card, rewrite_model_card
 from leanmatch.formats.parity import MIN_COSINE, Parity
 from leanmatch.formats.provenance import read_provenance
@@ -26,6 +27,7 @@ __all__ = [
     "PACKAGED_MODELS",
     "Artifact",
     "Parity",
+    "PushedModel",
     "SavedArtifact",
     "SavedMatcher",
     "check_target",
@@ -34,6 +36,7 @@ __all__ = [
     "is_model_folder",
     "model_card",
     "model_fingerprint",
+    "push_model",
     "read_provenance",
     "resolve_device",
     "rewrite_model_card",

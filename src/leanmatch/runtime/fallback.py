@@ -68,7 +68,9 @@ class FallbackEncoder(TorchEncoder):
         return f"FallbackEncoder({self.name!r}, dimension={self.dimension})"
 
 
-def fall_back(name_or_folder: str | Path, reason: ModelError) -> FallbackEncoder:
+def fall_back(
+    name_or_folder: str | Path, reason: ModelError, *, revision: str | None = None
+) -> FallbackEncoder:
     """Load a model with sentence-transformers and warn.
 
     Raises:
@@ -77,7 +79,7 @@ def fall_back(name_or_folder: str | Path, reason: ModelError) -> FallbackEncoder
     from leanmatch.formats.reader import load_encoder
 
     try:
-        encoder = load_encoder(name_or_folder)
+        encoder = load_encoder(name_or_folder, revision=revision)
     except MissingExtraError as error:
         raise ModelError(
             f"{name_or_folder}: {reason.problem}, and sentence-transformers, which might run it, "

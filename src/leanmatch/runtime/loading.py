@@ -14,7 +14,7 @@ from leanmatch.errors import ModelError, UsageError
 from leanmatch.formats.artifact import is_artifact
 from leanmatch.formats.artifact.reader import read_artifact
 from leanmatch.formats.provenance import read_provenance
-from leanmatch.formats.reader import find_model, load_encoder, read_compressed_matcher
+from leanmatch.formats.reader import load_encoder, model_folder, read_compressed_matcher
 from leanmatch.models import Encoder
 from leanmatch.runtime.architectures import UnsupportedError, read_sizes
 from leanmatch.runtime.build import (
@@ -54,17 +54,28 @@ def load(
     precision: str = ...,
     runtime: Literal["auto", "native", "torch"] = ...,
     device: str = ...,
+    revision: str | None = ...,
 ) -> Encoder: ...
 
 
 @overload
 def load(
-    name_or_folder: str | Path, *, precision: str = ..., runtime: Literal["transformers"], device: str = ...
+    name_or_folder: str | Path,
+    *,
+    precision: str = ...,
+    runtime: Literal["transformers"],
+    device: str = ...,
+    revision: str | None = ...,
 ) -> PreTrainedModel: ...
 
 
 def load(
-    name_or_folder: str | Path, *, precision: str = "stored", runtime: str = "auto", device: str = "auto"
+    name_or_folder: str | Path,
+    *,
+    precision: str = "stored",
+    runtime: str = "auto",
+    device: str = "auto",
+    revision: str | None = None,
 ) -> Encoder | PreTrainedModel:
     """Load a model for encoding; without torch, where the native runtime knows the model.
 
@@ -81,12 +92,16 @@ def load(
             and gives the model itself.
         device: ``cpu`` or ``cuda`` for torch there (``runtime`` ``auto`` then means ``torch``); ``auto``
             leaves the choice. The native runtime is for CPUs.
+        revision: branch, tag or commit of a model on the hub; the main branch by default.
+
+    A model on the hub is downloaded once. Without a network the downloaded copy is used; a branch or tag is
+    looked up each time, a commit only the first time.
 
     Raises:
         ModelError: the model does not exist, is damaged, or runs on neither runtime.
         FormatError: a compressed model that is damaged.
         UsageError: no such runtime, precision or device; a precision together with ``torch``; a precision
-            that this CPU lacks.
+            that this CPU lacks; a revision of what is no model on the hub.
         NativeError: the compiled extension does not load.
         MissingExtraError: sentence-transformers is needed and not installed.
     """
@@ -94,29 +109,28 @@ def load(
         raise UsageError(f"there is no runtime {runtime!r}", remedy=f"one of {', '.join(RUNTIMES)}")
     check_precision(precision)
     if runtime == "transformers":
-        return _load_transformers(name_or_folder, precision, device)
+        return _load_transformers(model_folder(name_or_folder, revision), precision, device)
     if runtime == "torch" or (runtime == "auto" and device != "auto"):
         if precision != "stored":
             raise UsageError(
                 f"precision {precision!r} with sentence-transformers, which has no choice of it",
                 remedy="leave out the precision, or the runtime and the device",
             )
-        return load_encoder(name_or_folder, device)
+        return load_encoder(name_or_folder, device, revision=revision)
     if runtime == "native" and device not in ("auto", "cpu"):
         raise UsageError(f"the native runtime on device {device!r}", remedy="it runs on CPUs only")
-    folder = _folder_of(name_or_folder)
+    folder = model_folder(name_or_folder, revision)
     try:
         return load_native(folder, name=str(name_or_folder), precision=precision)
     except UnsupportedError as error:
         if runtime == "native":
             raise
-        return fall_back(name_or_folder, error)
+        return fall_back(name_or_folder, error, revision=revision)
 
 
-def _load_transformers(name_or_folder: str | Path, precision: str, device: str) -> PreTrainedModel:
+def _load_transformers(folder: Path, precision: str, device: str) -> PreTrainedModel:
     from leanmatch.formats.artifact.loader import build
 
-    folder = _folder_of(name_or_folder)
     artifact = read_artifact(folder)
     if artifact.task == "matcher" or precision != "stored":
         raise UsageError(
@@ -131,7 +145,10 @@ def _load_transformers(name_or_folder: str | Path, precision: str, device: str) 
 def load_timed(name_or_folder: str | Path, *, precision: str = "stored") -> NativeEncoder:
     """:func:`load` without a fallback, with the times of every path in ``choices``: takes longer."""
     return load_native(
-        _folder_of(name_or_folder), name=str(name_or_folder), precision=check_precision(precision), timed=True
+        model_folder(name_or_folder),
+        name=str(name_or_folder),
+        precision=check_precision(precision),
+        timed=True,
     )
 
 
@@ -230,27 +247,3 @@ def _int8_words(source: Weights, layout: Layout, words: Any) -> Any:
     del words
     module = _static_name(source) if layout.is_static else "embeddings.word_embeddings"
     return make_table(quantize_rows(source.matrix(module).dense()))
-
-
-def _folder_of(name_or_folder: str | Path) -> Path:
-    folder = find_model(name_or_folder)
-    return _from_cache(str(name_or_folder)) if folder is None else folder
-
-
-def _from_cache(name: str) -> Path:
-    """The folder of a hub model that was downloaded before.
-
-    Raises:
-        UnsupportedError: it is not in the cache.
-    """
-    problem = f"{name!r} is no folder here and not in the hub's cache"
-    try:
-        from huggingface_hub import snapshot_download
-    except ModuleNotFoundError as error:
-        raise UnsupportedError(problem, remedy="name a folder") from error
-    try:
-        return Path(
-            snapshot_download(name if "/" in name else f"sentence-transformers/{name}", local_files_only=True)
-        )
-    except Exception as error:  # the library has many errors for it
-        raise UnsupportedError(problem, remedy="name a folder") from error

@@ -326,7 +326,8 @@ def turned(factors: QuantizedDenseSparse, middle: Floats) -> QuantizedDenseSpars
     products = (factors.atoms_q.astype(np.float32) @ blocks)[..., 0]
     sign = np.where(products < 0, -1, 1).astype(np.int8)  # (B, r)
     chosen = sign[np.arange(factors.block_count)[:, None], factors.indices]  # (m, B, k)
-    return replace(factors, atoms_q=factors.atoms_q * sign[..., None], values_q=factors.values_q * chosen)
+    turned_atoms = factors.atoms_q * sign[..., None]
+    return replace(factors, atoms_q=turned_atoms, values_q=factors.values_q * chosen, identity=False)
 
 
 def _sparse_int8_path(factors: QuantizedDenseSparse, inputs: Inputs) -> Path:

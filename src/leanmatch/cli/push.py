@@ -1,0 +1,106 @@
+"""``leanmatch push``: hand what was saved over to where others use it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated
+
+import typer
+
+from leanmatch.cli.common import print_json, reported_errors, say, stdout_console
+from leanmatch.cli.data.command import JsonOption
+from leanmatch.errors import UsageError
+
+
+@dataclass(frozen=True)
+class PushRequest:
+    """What the user typed; ``place`` is the target behind its scheme."""
+
+    source: Path
+    place: str
+    private: bool | None
+    message: str | None
+    revision: str | None
+    json: bool
+
+
+def push(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a model.")],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="hub:user/name.")],
+    private: Annotated[
+        bool | None,
+        typer.Option("--private/--public", help="Who sees a new repository. Default: the account's setting."),
+    ] = None,
+    message: Annotated[str | None, typer.Option("--message", "-m", help="Message of the commit.")] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch to push to; made where it is not there.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Push a model with its card to the Hugging Face hub: one commit with the files that belong to it.
+
+    The token is that of `hf auth login` or HF_TOKEN. Files that are there already are not sent again.
+    """
+    with reported_errors():
+        scheme, place = split_target(target)
+        SCHEMES[scheme](PushRequest(model, place, private, message, revision, json))
+
+
+def split_target(target: str) -> tuple[str, str]:
+    """Scheme and place of a target: ``hub:user/name`` is the place ``user/name`` of the scheme ``hub``.
+
+    Raises:
+        UsageError: no scheme, or one that nothing pushes to.
+    """
+    scheme, colon, place = target.partition(":")
+    if not colon or scheme not in SCHEMES or not place:
+        known = ", ".join(f"{name}:" for name in SCHEMES)
+        raise UsageError(
+            f"the target {target!r} begins with no place that can be pushed to",
+            remedy=f"begin it with one of {known} as in hub:user/name",
+        )
+    return scheme, place
+
+
+def _to_hub(request: PushRequest) -> None:
+    from leanmatch.formats import push_model
+
+    say(f"pushing {request.source} to {request.place}")
+    pushed = push_model(
+        request.source,
+        request.place,
+        private=request.private,
+        message=request.message,
+        revision=request.revision,
+    )
+    if request.json:
+        print_json(
+            {
+                "url": pushed.url,
+                "commit": pushed.commit,
+                "private": pushed.private,
+                "sent": list(pushed.sent),
+                "deleted": list(pushed.deleted),
+                "left_out": list(pushed.left_out),
+                "bytes": pushed.bytes,
+            }
+        )
+        return
+    lines = [f"left out: {', '.join(pushed.left_out)} (no part of the model)"] if pushed.left_out else []
+    if pushed.deleted:
+        lines.append(f"deleted there: {', '.join(pushed.deleted)} (of an earlier model)")
+    sent = (
+        f"{len(pushed.sent)} files, {pushed.bytes:,} bytes" if pushed.sent else "nothing to send: all there"
+    )
+    seen = {True: "private", False: "public: anyone can read it", None: "visibility unknown"}[pushed.private]
+    lines.append(f"{pushed.url} ({seen}), commit {pushed.commit[:12]}: {sent}")
+    lines.append(f'load it with leanmatch.load("{pushed.repository}")')
+    for line in lines:
+        stdout_console().print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+SCHEMES: Mapping[str, Callable[[PushRequest], None]] = MappingProxyType({"hub": _to_hub})
+"""Scheme of a target to what pushes there."""
