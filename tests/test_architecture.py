@@ -28,13 +28,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("formats",),
     ("runtime",),
     ("index",),
+    ("batch",),
     ("serve", "report", "integrations"),
     ("cli",),
     ("__main__",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
-LIGHT_LAYERS = frozenset({"data", "lexical", "models", "metrics", "runtime", "index", "serve", "cli"})
+LIGHT_LAYERS = frozenset(
+    {"data", "lexical", "models", "metrics", "runtime", "index", "batch", "serve", "cli"}
+)
 HEAVY_LIBRARIES = frozenset({"torch", "transformers", "sentence_transformers"})
 MOST_LINES = 500
 MOST_FILES = 15

@@ -55,6 +55,7 @@ PAGES = {
 ELSEWHERE = {
     "docs/how-to/serve.md": "tests/serve: it needs a running server",
     "docs/how-to/hub.md": "tests/formats/test_hub.py: it needs a hub",
+    "docs/how-to/encode.md": "tests/batch: it needs Spark",
 }
 """Pages with Python that other tests run."""
 

@@ -17,6 +17,7 @@ from leanmatch.cli.data.command import app as data_app
 from leanmatch.cli.demo.command import demo
 from leanmatch.cli.diagnose import diagnose
 from leanmatch.cli.doctor import doctor
+from leanmatch.cli.encode import encode
 from leanmatch.cli.evaluate.command import evaluate
 from leanmatch.cli.explain import explain
 from leanmatch.cli.export import export
@@ -63,6 +64,7 @@ app.command(epilog=example("compress model/ --data pairs.csv --keep 0.99 -o lean
 app.command(epilog=example("inspect lean/ --plot layers.svg"))(inspect)
 app.command(epilog=example("export lean/ --to onnx -o onnx/"))(export)
 app.command(epilog=example("push lean/ hub:user/name --private"))(push)
+app.command(epilog=example("encode lean/ items.parquet -o vectors/"))(encode)
 app.add_typer(index_app, name="index")
 app.command(epilog=example('recommend catalogue/ "usb c dock" -k 5'))(recommend)
 app.command(epilog=example("serve catalogue/ --port 8080"))(serve)

@@ -15,14 +15,15 @@ from leanmatch.index.storage.manifest import (
     MANIFEST,
     STAGING,
     Manifest,
+    ModelIdentity,
     read_manifest,
     store_file,
 )
-from leanmatch.index.storage.staging import text_key
+from leanmatch.index.storage.staging import checked_vectors, text_key
 from leanmatch.index.storage.table import Items
 from leanmatch.index.storage.transaction import Transaction, WriteOptions, is_ours
 from leanmatch.models import ByRole
-from leanmatch.types import EncodeFunction
+from leanmatch.types import EncodeFunction, Vectors
 
 
 def create_catalogue(
@@ -63,6 +64,42 @@ def create_catalogue(
         vectors, encoded = writer.encode(table, keys, encoder, identity, stored_vectors.get)
         change = Change(added=len(incoming), encoded=encoded, reused=len(incoming) - encoded)
         return writer.rewrite(table, vectors, identity, columns, change, anew=True)
+
+
+def create_from_vectors(
+    folder: str | Path,
+    items: Sequence[Item],
+    vectors: Vectors,
+    model: ModelIdentity,
+    options: WriteOptions | None = None,
+    *,
+    overwrite: bool = False,
+) -> Change:
+    """Make a catalogue of vectors that were encoded before; no model is opened.
+
+    Args:
+        folder: where; new or empty.
+        items: each identifier once.
+        vectors: of the items, float32 ``(items, dimension)``, unit length.
+        model: what made them.
+        options: see :class:`WriteOptions`.
+        overwrite: replace the catalogue that is there.
+
+    Raises:
+        UsageError: the folder holds a catalogue, or something else.
+        DataError: items that are not sound.
+        ModelError: vectors of another shape than items and model, or not of unit length.
+    """
+    target = Path(folder)
+    _check_target(target, overwrite)
+    incoming = checked_items(items)
+    checked_vectors(vectors, len(incoming), model.dimension)
+    target.mkdir(parents=True, exist_ok=True)
+    with Transaction.opened(target, options or WriteOptions(), new=True) as writer:
+        columns = _inferred(incoming)
+        table, _ = _as_table(incoming, columns)
+        change = Change(added=len(incoming), reused=len(incoming))
+        return writer.rewrite(table, vectors, model, columns, change, anew=True)
 
 
 def upsert_items(

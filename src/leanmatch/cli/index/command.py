@@ -28,6 +28,7 @@ from leanmatch.cli.index.options import (
 )
 from leanmatch.cli.index.reading import Reading
 from leanmatch.cli.prompts import DocumentPromptOption, PromptNameOption, QueryPromptOption, prompt_options
+from leanmatch.errors import UsageError
 
 
 class IndexCommands(TyperGroup):
@@ -54,11 +55,21 @@ app.command(OLD_SPELLING, hidden=True, epilog=example(f"index {OLD_SPELLING} lea
 
 @app.command(epilog=example("index build lean/ items.csv -o catalogue/"))
 def build(
-    model: Annotated[str, typer.Argument(help="Model folder or name.")],
-    items: Annotated[
-        Path, typer.Argument(help="CSV, TSV, JSONL, Parquet (.gz too), a BEIR folder or corpus.jsonl.")
-    ],
     output: OutputOption,
+    model: Annotated[str | None, typer.Argument(help="Model folder or name.")] = None,
+    items: Annotated[
+        Path | None,
+        typer.Argument(help="CSV, TSV, JSONL, Parquet (.gz too), a BEIR folder or corpus.jsonl."),
+    ] = None,
+    vectors: Annotated[
+        str | None,
+        typer.Option(
+            "--vectors",
+            metavar="OUT",
+            help="Output of leanmatch encode, in place of MODEL and ITEMS.",
+            show_default=False,
+        ),
+    ] = None,
     kind: KindOption = None,
     id_column: IdColumnOption = None,
     text_columns: TextColumnsOption = None,
@@ -75,6 +86,25 @@ def build(
 ) -> None:
     """Make a catalogue of ITEMS. After an interruption, run the same command again: it resumes."""
     with reported_errors(), write_options(kind, hybrid) as options:
+        if vectors is not None:
+            reading_or_encoding = {
+                "MODEL": model,
+                "--id-column": id_column,
+                "--text-column": text_columns,
+                "--delimiter": delimiter,
+                "--precision": precision,
+                "--query-prompt": query_prompt,
+                "--document-prompt": document_prompt,
+                "--prompt-name": prompt_name,
+            }
+            operations.refuse_with_vectors(reading_or_encoding)
+            change = operations.build_from_vectors(vectors, output, options, overwrite=overwrite)
+            show(change, output, Reading(None, None, "raise"), as_json)
+            return
+        if model is None or items is None:
+            raise UsageError(
+                "MODEL and ITEMS are needed", remedy="leanmatch index build MODEL ITEMS -o CATALOGUE"
+            )
         reading = Reading(id_column, text_columns, on_error, delimiter)
         prompts = prompt_options(query_prompt, document_prompt, prompt_name)
         encoding = Encoding(model, device, precision, prompts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from leanmatch.cli.common import print_json, say, stdout_console
 from leanmatch.cli.index.reading import Reading, read_added, read_changed, read_named, read_table
 from leanmatch.cli.prompts import with_prompts
 from leanmatch.cli.terminal import visible
+from leanmatch.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from leanmatch.index import Change, Manifest, WriteOptions
@@ -82,6 +83,41 @@ def build(
     source = SourceColumns(table.id_column or "", table.text_columns)
     return create_catalogue(
         folder, items_of(table), encoding.open_anew(), replace(options, source=source), overwrite=overwrite
+    )
+
+
+def refuse_with_vectors(options: Mapping[str, object]) -> None:
+    """Refuse what was decided when vectors were made.
+
+    Raises:
+        UsageError: one of the options is given.
+    """
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise UsageError(
+            f"{given[0]} is given together with --vectors, where it is decided already",
+            remedy=f"leave out {', '.join(given)}",
+        )
+
+
+def build_from_vectors(vectors: str, folder: Path, options: WriteOptions, *, overwrite: bool) -> Change:
+    """Make a catalogue of what leanmatch encode wrote; no model is opened."""
+    from leanmatch.batch import EncodedFiles
+    from leanmatch.index import SourceColumns, create_from_vectors
+
+    check_writable(folder, folder=True)
+    encoded = EncodedFiles.open(vectors)
+    plan = encoded.plan
+    if plan.role != "document":
+        raise DataError(
+            f"the vectors were made with the role {plan.role!r}, not as items of a catalogue",
+            path=vectors,
+            remedy="encode the items with --role document",
+        )
+    items, matrix = encoded.items()
+    source = SourceColumns(plan.id_column or "", plan.text_columns)
+    return create_from_vectors(
+        folder, items, matrix, plan.model, replace(options, source=source), overwrite=overwrite
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from leanmatch.data.columns.names import guess
@@ -32,7 +31,7 @@ OTHER_TEXT_COLUMNS = (
 
 
 def choose_id(
-    path: Path, columns: Mapping[str, Sequence[Any]], named: str | None, *, distinct: bool = True
+    path: object, columns: Mapping[str, Sequence[Any]], named: str | None, *, distinct: bool = True
 ) -> str | None:
     """The column of identifiers: the one that is named, or one of a usual name; None where there is none.
 
@@ -66,7 +65,7 @@ def choose_id(
     return None
 
 
-def need_id(path: Path, columns: Mapping[str, Sequence[Any]], named: str | None, parameter: str) -> str:
+def need_id(path: object, columns: Mapping[str, Sequence[Any]], named: str | None, parameter: str) -> str:
     """:func:`choose_id`, where there must be one.
 
     Args:
@@ -104,7 +103,7 @@ def usual_text(names: Iterable[str]) -> tuple[str, ...]:
     return (likely[0],) if len(likely) == 1 else ()
 
 
-def choose_text(path: Path, names: Sequence[str], identifier: str | None) -> tuple[str, ...]:
+def choose_text(path: object, names: Sequence[str], identifier: str | None) -> tuple[str, ...]:
     """The columns that make the text: of a usual name, or the only one beside the identifier.
 
     Raises:
@@ -133,7 +132,7 @@ def item_remark(identifier: str | None, text: Sequence[str]) -> str | None:
     return f"Reading {name} as the id, {' + '.join(text)} as the text; --id-column, --text-column to change"
 
 
-def check_columns(path: Path, names: Sequence[str], wanted: Sequence[str]) -> None:
+def check_columns(path: object, names: Sequence[str], wanted: Sequence[str]) -> None:
     """Refuse columns that a file has not.
 
     Raises:

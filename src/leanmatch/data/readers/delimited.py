@@ -11,10 +11,9 @@ import io
 import re
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 
 from leanmatch.data.problems import Problem
-from leanmatch.data.readers.sources import RawBatch, not_utf8, opened, text_lines
+from leanmatch.data.readers.sources import RawBatch, TableFile, not_utf8, opened, text_lines
 from leanmatch.errors import DataError, UsageError
 
 MAX_FIELD_CHARACTERS = 2**31 - 1
@@ -46,7 +45,7 @@ def delimiter_named(option: str | None) -> str | None:
     return character
 
 
-def sniff_delimiter(path: Path) -> str:
+def sniff_delimiter(path: TableFile) -> str:
     """The delimiter of a CSV file, from its header and first rows: a comma where nothing else fits better.
 
     A delimiter fits when it cuts the header into two or more fields, and at least half of the sampled rows
@@ -79,7 +78,7 @@ def _fit(lines: list[str], delimiter: str) -> tuple[float, int]:
 
 
 def read_delimited(
-    path: Path, *, tabs: bool, batch_rows: int, delimiter: str | None = None
+    path: TableFile, *, tabs: bool, batch_rows: int, delimiter: str | None = None
 ) -> Iterator[RawBatch]:
     """Batches of a file whose first line names the columns. Blank lines are passed over.
 
@@ -124,7 +123,7 @@ def read_delimited(
         yield RawBatch(_columns(names, rows), numbers, problems)
 
 
-def _header(path: Path, records: Iterator[Record], undecodable: dict[int, bytes]) -> list[str]:
+def _header(path: TableFile, records: Iterator[Record], undecodable: dict[int, bytes]) -> list[str]:
     line, names, problem = next(records, (1, None, None))
     if undecodable:
         problem = not_utf8(min(undecodable), undecodable[min(undecodable)])

@@ -75,7 +75,7 @@ def read_items(
             chosen = _choose(path, raw.columns, id_column, text_columns, partly)
         identifier, parts = chosen
         columns, lines, bad = plain_columns(raw.columns, raw.lines)
-        good, named, rejected = _good_rows(columns, lines, identifier, parts)
+        good, named, rejected = good_rows(columns, lines, identifier, parts)
         texts.extend(text for _, text in named)
         ids.extend(name for name, _ in named if identifier is not None)
         rows.extend(lines[i] for i in good)
@@ -105,7 +105,7 @@ def read_items(
     )
 
 
-def _good_rows(
+def good_rows(
     columns: Mapping[str, list[Any]], lines: Sequence[int], identifier: str | None, parts: Sequence[str]
 ) -> tuple[list[int], list[tuple[str, str]], list[Problem]]:
     """Numbers of the good rows, their identifiers and texts, and the problems of all other rows."""

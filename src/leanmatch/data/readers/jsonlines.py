@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from leanmatch.data.problems import Problem
-from leanmatch.data.readers.sources import RawBatch, not_utf8, opened, text_lines
+from leanmatch.data.readers.sources import RawBatch, TableFile, not_utf8, opened, text_lines
 
 
-def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any] | None, Problem | None]]:
+def read_objects(path: TableFile) -> Iterator[tuple[int, dict[str, Any] | None, Problem | None]]:
     """Each line's number with its object, or with the problem where the line holds no object."""
     with opened(path) as handle:
         undecodable: dict[int, bytes] = {}
@@ -36,7 +35,7 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any] | None, Probl
                 yield number, None, Problem(number, "", value, what, "write one {...} a line")
 
 
-def read_jsonl(path: Path, *, batch_rows: int, absent: Any = None) -> Iterator[RawBatch]:
+def read_jsonl(path: TableFile, *, batch_rows: int, absent: Any = None) -> Iterator[RawBatch]:
     """Batches of a file. Lists under ``negative`` become columns; ``absent`` replaces missing keys."""
     objects: list[dict[str, Any]] = []
     lines: list[int] = []

@@ -7,8 +7,8 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Any
+from pathlib import Path, PurePath
+from typing import IO, Any, Literal, Protocol
 
 from leanmatch.data.problems import Problem
 from leanmatch.errors import DataError
@@ -42,7 +42,22 @@ class RawBatch:
     problems: list[Problem] = field(default_factory=list)
 
 
-def format_of(path: Path) -> str:
+class TableFile(Protocol):
+    """What readers of tables need of a file: a ``Path``, or something that answers like one."""
+
+    @property
+    def name(self) -> str:
+        """Its name, by whose ending the format is known."""
+
+    @property
+    def suffix(self) -> str:
+        """The last ending of the name."""
+
+    def open(self, mode: Literal["rb"], /) -> IO[bytes]:
+        """Its bytes."""
+
+
+def format_of(path: TableFile) -> str:
     """The format of a file by its name.
 
     Raises:
@@ -51,8 +66,8 @@ def format_of(path: Path) -> str:
     >>> format_of(Path("pairs.tsv.gz"))
     'tsv'
     """
-    stem = path.with_suffix("") if path.suffix.lower() == ".gz" else path
-    file_format = FORMATS.get(stem.suffix.lower())
+    stem = path.name[: -len(".gz")] if path.suffix.lower() == ".gz" else path.name
+    file_format = FORMATS.get(PurePath(stem).suffix.lower())
     if file_format is None:
         raise DataError(
             "the file's format is not known by its name",
@@ -76,22 +91,26 @@ def require_file(path: Path) -> None:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
+def opened(path: TableFile) -> Iterator[IO[bytes]]:
     """Open a file for reading bytes, through gzip where its name ends in ``.gz``.
 
     Raises:
         DataError: not gzip data, or gzip data that ends early or is damaged.
     """
     try:
-        with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as handle:
-            yield handle  # type: ignore[misc]
+        with path.open("rb") as handle:
+            if path.suffix.lower() != ".gz":
+                yield handle
+                return
+            with gzip.GzipFile(fileobj=handle) as unpacked:
+                yield unpacked  # type: ignore[misc]
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(
             f"the gzip data cannot be read: {error}", path=path, remedy="copy or download the file again"
         ) from error
 
 
-def text_lines(path: Path, handle: IO[bytes], undecodable: dict[int, bytes]) -> Iterator[str]:
+def text_lines(path: TableFile, handle: IO[bytes], undecodable: dict[int, bytes]) -> Iterator[str]:
     """The lines of a UTF-8 file with their endings, without a byte-order mark.
 
     Args:

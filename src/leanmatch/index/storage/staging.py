@@ -36,6 +36,28 @@ def text_key(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:KEY_BYTES]
 
 
+def checked_vectors(vectors: Vectors, rows: int, dimension: int) -> Vectors:
+    """Vectors as float32, finite, of unit length and of the shape that is needed.
+
+    Raises:
+        ModelError: they are not.
+    """
+    vectors = np.asarray(vectors, dtype=np.float32)
+    if vectors.shape != (rows, dimension):
+        raise ModelError(
+            f"the encoder gave vectors of shape {vectors.shape} for {rows} texts",
+            remedy=f"({rows}, {dimension}) is needed",
+        )
+    if not are_unit(vectors).all():
+        if not np.isfinite(vectors).all():
+            raise ModelError("the encoder gave NaN or infinite numbers", remedy="use another model")
+        raise ModelError(
+            "the encoder gave vectors that are not of length 1",
+            remedy="normalize them: the score of an item is the cosine",
+        )
+    return vectors
+
+
 class Staging:
     """The chunks of one model under one catalogue folder."""
 
@@ -88,7 +110,9 @@ class Staging:
         wanted = list(missing)
         for start in range(0, len(wanted), CHUNK_TEXTS):
             part = wanted[start : start + CHUNK_TEXTS]
-            vectors = self._checked(encoder([texts[missing[key][0]] for key in part]), len(part))
+            vectors = checked_vectors(
+                encoder([texts[missing[key][0]] for key in part]), len(part), self._dimension
+            )
             for key, vector in zip(part, vectors, strict=True):
                 out[missing[key]] = vector
             if keep:
@@ -101,22 +125,6 @@ class Staging:
     def remove(folder: Path) -> None:
         """Remove the chunks of all models under a catalogue's folder."""
         shutil.rmtree(folder / STAGING, ignore_errors=True)
-
-    def _checked(self, vectors: Vectors, rows: int) -> Vectors:
-        vectors = np.asarray(vectors, dtype=np.float32)
-        if vectors.shape != (rows, self._dimension):
-            raise ModelError(
-                f"the encoder gave vectors of shape {vectors.shape} for {rows} texts",
-                remedy=f"({rows}, {self._dimension}) is needed",
-            )
-        if not are_unit(vectors).all():
-            if not np.isfinite(vectors).all():
-                raise ModelError("the encoder gave NaN or infinite numbers", remedy="use another model")
-            raise ModelError(
-                "the encoder gave vectors that are not of length 1",
-                remedy="normalize them: the score of an item is the cosine",
-            )
-        return vectors
 
     def _write(self, keys: list[bytes], vectors: Vectors) -> None:
         path = self._folder / f"chunk-{self._chunks:08d}.npz"
