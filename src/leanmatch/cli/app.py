@@ -17,12 +17,12 @@ from leanmatch.cli.data.command import app as data_app
 from leanmatch.cli.demo.command import demo
 from leanmatch.cli.diagnose import diagnose
 from leanmatch.cli.doctor import doctor
-from leanmatch.cli.encode import encode
 from leanmatch.cli.evaluate.command import evaluate
 from leanmatch.cli.explain import explain
 from leanmatch.cli.export import export
 from leanmatch.cli.help import example
 from leanmatch.cli.index.command import app as index_app
+from leanmatch.cli.index.encode import encode
 from leanmatch.cli.inspect.command import inspect
 from leanmatch.cli.push import push
 from leanmatch.cli.recommend import recommend
