@@ -18,9 +18,10 @@ RIDGE = 1e-6
 
 def sparse_block(codes: Codes, i: int, atoms: int) -> Float:
     """``S_i (m, r)`` with its zeros."""
-    sparse = np.zeros((codes.indices.shape[0], atoms), np.float32)
-    np.put_along_axis(sparse, codes.indices[:, i].astype(np.int64), codes.values[:, i], axis=1)
-    return sparse
+    rows = len(codes.indices)
+    sparse = np.zeros(rows * atoms, np.float32)
+    sparse[(np.arange(rows) * atoms)[:, None] + codes.indices[:, i]] = codes.values[:, i]
+    return sparse.reshape(rows, atoms)
 
 
 def block_of(weight: Float, i: int, block: int) -> Float:
@@ -101,7 +102,10 @@ def revive_atoms(weight: Float, codes: Codes, atoms: Float, share: float = 0.0) 
         energy = np.bincount(
             codes.indices[:, i].ravel(), np.square(codes.values[:, i], dtype=np.float64).ravel(), count
         )
-        weak = np.argsort(energy, kind="stable")[: max(int(share * count), int((energy == 0).sum()))]
+        fewest = max(int(share * count), int((energy == 0).sum()))
+        if not fewest:
+            continue
+        weak = np.argsort(energy, kind="stable")[:fewest]
         worst = np.argsort(-codes.errors[:, i], kind="stable")[: len(weak)]
         worst = worst[codes.errors[worst, i] > 0]
         revived[i, weak[: len(worst)]] = block_of(weight, i, block)[worst]

@@ -9,6 +9,7 @@ from leanmatch.factorization.arrays import Float
 from leanmatch.factorization.dense_sparse import DenseSparse
 from leanmatch.factorization.dictionary import DenseSparseOptions, learn
 from leanmatch.factorization.error_metric import BlockMetric, Doubles, ErrorMetric
+from leanmatch.factorization.pursuit.native import decode
 
 
 def compensated(
@@ -39,7 +40,7 @@ def compensated(
         part, history = learn(
             np.ascontiguousarray(current[:, columns], np.float32), BlockMetric(root[None], rows), options
         )
-        error = (current[:, columns] - part.dense()) @ root
+        error = (current[:, columns] - _dense(part)) @ root
         current[:, begin + block :] -= error @ upper[columns, begin + block :]
         parts.append(part)
         histories.append(history)
@@ -68,13 +69,13 @@ def swept(
     """
     block = options.block
     moments, roots = metric.damped, metric.roots(block)
-    error = weight.astype(np.float64) - np.concatenate([part.dense() for part in parts], axis=1)
+    error = weight.astype(np.float64) - np.concatenate([_dense(part) for part in parts], axis=1)
     kept = list(parts)
     for i, part in enumerate(parts):
         columns = slice(i * block, (i + 1) * block)
         own = moments[columns, columns]
-        others = error @ moments[:, columns] - error[:, columns] @ own
-        target = weight[:, columns].astype(np.float64) + np.linalg.solve(own, others.T).T
+        others = error @ moments[columns].T - error[:, columns] @ own
+        target = weight[:, columns].astype(np.float64) + others @ np.linalg.inv(own)
         rows = None if per_block.rows is None else per_block.rows[:, i, None]
         solved, _ = learn(
             np.ascontiguousarray(target, np.float32),
@@ -84,10 +85,14 @@ def swept(
         )
         if _square_error(target, solved, roots[i], rows) < _square_error(target, part, roots[i], rows):
             kept[i] = solved
-            error[:, columns] = weight[:, columns] - solved.dense()
+            error[:, columns] = weight[:, columns] - _dense(solved)
     return kept
 
 
 def _square_error(target: Doubles, part: DenseSparse, root: Doubles, rows: Doubles | None) -> float:
-    squares = np.square((target - part.dense()) @ root)
+    squares = np.square((target - _dense(part)) @ root)
     return float((squares if rows is None else squares * rows).sum())
+
+
+def _dense(part: DenseSparse) -> Float:
+    return decode(part.indices, part.values, part.atoms, threads=1)

@@ -45,6 +45,8 @@ class Architecture:
         relative_bias: table of T5-style relative attention biases, None where there is none.
         keys: names of the five sizes in ``config.json``: width, heads, inner, layers, activation.
         eps: LayerNorm's epsilon where the configuration has none.
+        streams: the modules whose inputs are the residual stream that the attention's and the feed-forward
+            part's outputs are added to; None where they are ``query`` and ``up`` (post-norm).
         words, positions, embedding_norm: the embeddings' modules; no positions where they are no table.
         runs_natively: the native runtime has code for it; any can be compressed.
     """
@@ -64,6 +66,7 @@ class Architecture:
         "hidden_act",
     )
     eps: float = 1e-12
+    streams: tuple[str, str] | None = None
 
     words: str = "embeddings.word_embeddings"
     positions: str | None = "embeddings.position_embeddings"
@@ -140,6 +143,8 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
             words="shared",
             positions=None,
             runs_natively=False,
+            streams=("layer.0.layer_norm", "layer.1.layer_norm"),
+            keys=("d_model", "num_heads", "d_ff", "num_layers", "dense_act_fn"),
             names=BlockNames(
                 query="layer.0.SelfAttention.q",
                 key="layer.0.SelfAttention.k",

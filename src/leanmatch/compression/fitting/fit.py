@@ -68,6 +68,7 @@ def fit_layers(
     effort: Effort,
     *,
     stack: str | None = None,
+    target: Tensor | None = None,
 ) -> list[CompressedLayer]:
     """The stand-ins of layers that are compressed together; the modules stay as they are.
 
@@ -77,8 +78,9 @@ def fit_layers(
         metric: the error that the solvers minimize.
         effort: see there.
         stack: the stack's name.
+        target: what is approximated in place of the layers' own weights, float32, one above the other.
     """
-    weight = torch.cat([module.weight.detach().float() for module in modules])
+    weight = torch.cat([module.weight.detach().float() for module in modules]) if target is None else target
     if isinstance(spec, DenseSparseSpec):
         factors = _dense_sparse(weight, spec, metric, effort)
         matrices: list[Matrix] = [*_split(factors, modules, spec, metric, stack)]
