@@ -77,12 +77,14 @@ const Ops* choose_ops(const std::string& level) {
 
 bool present(const nb::dict& fields, const char* key) { return fields.contains(key) && !fields[key].is_none(); }
 
+// (weight, bias, eps) of a LayerNorm; without a bias, of a root mean square norm.
 Norm read_norm(nb::handle value) {
     const nb::tuple parts = nb::cast<nb::tuple>(value);
     Norm norm;
     norm.gamma = copied<float, 1>(nb::cast<Array<float, 1>>(parts[0]));
-    norm.beta = copied<float, 1>(nb::cast<Array<float, 1>>(parts[1]));
     norm.eps = nb::cast<float>(parts[2]);
+    if (parts[1].is_none()) return norm;
+    norm.beta = copied<float, 1>(nb::cast<Array<float, 1>>(parts[1]));
     require(norm.gamma.size() == norm.beta.size(), "a LayerNorm whose weight and bias differ in length");
     return norm;
 }
@@ -101,11 +103,13 @@ Layer read_layer(nb::handle value) {
 Block read_block(const nb::dict& fields) {
     Block block;
     for (nb::handle layer : nb::cast<nb::list>(fields["qkv"])) block.qkv.push_back(read_layer(layer));
+    for (nb::handle layer : nb::cast<nb::list>(fields["up"])) block.up.push_back(read_layer(layer));
     block.out = read_layer(fields["out"]);
-    block.up = read_layer(fields["up"]);
     block.down = read_layer(fields["down"]);
-    block.attention_norm = read_norm(fields["attention_norm"]);
-    block.output_norm = read_norm(fields["output_norm"]);
+    if (present(fields, "attention_norm")) block.attention_norm = read_norm(fields["attention_norm"]);
+    block.feed_forward_norm = read_norm(fields["feed_forward_norm"]);
+    if (present(fields, "rotary")) block.rotary = nb::cast<int>(fields["rotary"]);
+    if (present(fields, "window")) block.window = nb::cast<std::size_t>(fields["window"]);
     return block;
 }
 
@@ -136,6 +140,7 @@ Model read_model(const nb::dict& fields) {
         model.positions = copied<float, 2>(array);
         model.position_rows = array.shape(0);
     }
+    if (present(fields, "token_type")) model.token_type = copied<float, 1>(nb::cast<Array<float, 1>>(fields["token_type"]));
     if (present(fields, "pad_id")) model.pad_id = nb::cast<std::int32_t>(fields["pad_id"]);
     if (present(fields, "embedding_norm")) model.embedding_norm = read_norm(fields["embedding_norm"]);
     if (present(fields, "projection")) model.projection = read_layer(fields["projection"]);
@@ -144,6 +149,17 @@ Model read_model(const nb::dict& fields) {
     for (nb::handle at : nb::cast<nb::list>(fields["order"])) model.order.push_back(nb::cast<int>(at));
     if (!model.blocks.empty()) {
         model.heads = nb::cast<std::size_t>(fields["heads"]);
+        model.key_heads = nb::cast<std::size_t>(fields["key_heads"]);
+        model.head_width = nb::cast<std::size_t>(fields["head_width"]);
+        model.scale = nb::cast<float>(fields["scale"]);
+        model.pre_norm = nb::cast<bool>(fields["pre_norm"]);
+        model.gated = nb::cast<bool>(fields["gated"]);
+        if (present(fields, "final_norm")) model.final_norm = read_norm(fields["final_norm"]);
+        for (nb::handle one : nb::cast<nb::list>(fields["rotary"])) {
+            const auto array = nb::cast<Array<float, 2>>(one);
+            require(array.shape(1) == model.head_width, "rotary positions are not as wide as a head");
+            model.rotary.push_back({copied<float, 2>(array), array.shape(0)});
+        }
         model.inner = nb::cast<std::size_t>(fields["inner"]);
         model.activation = parse<Activation>(kActivations, nb::cast<std::string>(fields["activation"]));
     }
@@ -160,11 +176,11 @@ Model read_model(const nb::dict& fields) {
     return model;
 }
 
-// float32 (2, blocks, 3 width + inner), see Encoder::input_ranges.
+// float32 (2, blocks, Model::inputs()), see Encoder::input_ranges.
 nb::object input_ranges(const Encoder& encoder, const Array<std::int32_t, 1>& ids, const Array<std::int64_t, 1>& offsets) {
     require(offsets.size() >= 1, "offsets must hold at least the starting 0");
     require(offsets.data()[offsets.size() - 1] == std::int64_t(ids.size()), "the last offset must be the number of ids");
-    const std::size_t blocks = encoder.model().blocks.size(), columns = 3 * encoder.model().width + encoder.model().inner;
+    const std::size_t blocks = encoder.model().blocks.size(), columns = encoder.model().inputs();
     auto out = std::make_unique<float[]>(2 * blocks * columns + 1);
     {
         nb::gil_scoped_release release;
@@ -278,7 +294,7 @@ void bind_encoder(nb::module_& module) {
         .def("encode", &encode, nb::arg("ids"), nb::arg("offsets"), nb::arg("threads"),
              "int32 ids of all texts, int64 offsets (texts + 1): float32 (texts, dimension).")
         .def("input_ranges", &input_ranges, nb::arg("ids"), nb::arg("offsets"),
-             "float32 (blocks, 3 width + inner): largest size of each input of q, k and v, out, up and down.")
+             "float32 (2, blocks, inputs of q, k and v, out, up and down): least and largest value of each input.")
         .def_prop_ro("dimension", &Encoder::dimension)
         .def_prop_ro("bytes", &Encoder::bytes)
         .def_prop_ro("most_tokens", [](const Encoder& e) { return e.most_tokens() >> 31 ? std::size_t(0) : e.most_tokens(); },
@@ -302,14 +318,24 @@ void bind_encoder(nb::module_& module) {
     module.def("op_layer_norm", [](const std::string& level, const InOut<2>& x, nb::handle norm) {
         const Norm one = read_norm(norm);
         require(one.gamma.size() == x.shape(1), "the LayerNorm does not fit x");
-        choose_ops(level)->layer_norm(x.data(), one.gamma.data(), one.beta.data(), one.eps, x.shape(0), x.shape(1), x.data());
+        one.run(*choose_ops(level), x.data(), x.shape(0), x.data());
+    });
+    // x (rows, 2 width): its first rows * width numbers become the gated rows.
+    module.def("op_gate", [](const std::string& level, const std::string& kind, const InOut<2>& x) {
+        require(x.shape(1) % 2 == 0, "a row must have two halves");
+        choose_ops(level)->gate(parse<Activation>(kActivations, kind), x.shape(0), x.shape(1) / 2, x.data());
+    });
+    module.def("op_rotate", [](const std::string& level, const Array<float, 1>& turn, const InOut<2>& x) {
+        require(x.shape(1) % 2 == 0 && turn.size() == x.shape(1), "x (heads, width) and turn (width), an even number");
+        choose_ops(level)->rotate(turn.data(), x.shape(0), x.shape(1) / 2, x.data());
     });
     module.def("op_normalize", [](const std::string& level, const InOut<1>& x) {
         choose_ops(level)->normalize(x.size(), 1e-12f, x.data());
     });
     // qkv (length, 3, width): out[from:to] = attention of the one head; bias (2 length - 1) or None.
     module.def("op_attention", [](const std::string& level, const Array<float, 3>& qkv, const nb::object& bias,
-                                  std::size_t from, std::size_t to, const InOut<2>& out, bool bf16) {
+                                  std::size_t from, std::size_t to, const InOut<2>& out, bool bf16,
+                                  const nb::object& window) {
         const std::size_t length = qkv.shape(0), width = qkv.shape(2);
         auto* attention = choose_ops(level)->attention;
         if (bf16) {
@@ -327,8 +353,10 @@ void bind_encoder(nb::module_& module) {
         scratch.reserve(attention_scratch(length, width));
         const float* q = qkv.data();
         const float* centre = biases.empty() ? nullptr : biases.data() + (length - 1);
-        attention({q, q + width, q + 2 * width, out.data(), centre, 3 * width, width, length, width, from, to,
-                   1.0f / std::sqrt(float(width)), scratch.data()});
+        Attention one{q, q + width, q + 2 * width, out.data(), centre, 3 * width, 3 * width, width, length, width, from, to,
+                      1.0f / std::sqrt(float(width)), scratch.data()};
+        if (!window.is_none()) one.window = nb::cast<std::size_t>(window);
+        attention(one);
     }, nb::arg("level"), nb::arg("qkv"), nb::arg("bias").none(), nb::arg("from_row"), nb::arg("to_row"), nb::arg("out"),
-       nb::arg("bf16") = false);
+       nb::arg("bf16") = false, nb::arg("window").none() = nb::none());
 }

@@ -92,11 +92,47 @@ void check_rows(const Ops& ops, std::size_t width) {
             expect(y[row * width + i], (double(x[row * width + i]) - mean) * scale * double(factor[i]) + double(shift[i]),
                    tolerance * (1.0 + std::fabs(double(factor[i]))), "layer_norm", width);
     }
+    ops.rms_norm(x.data(), factor.data(), 1e-5f, rows, width, y.data());
+    for (std::size_t row = 0; row < rows; ++row) {
+        double mean = 0.0;
+        for (std::size_t i = 0; i < width; ++i) mean += std::pow(double(x[row * width + i]), 2) / double(width);
+        for (std::size_t i = 0; i < width; ++i) {
+            const double exact = double(x[row * width + i]) / std::sqrt(mean + 1e-5) * double(factor[i]);
+            expect(y[row * width + i], exact, 1e-6 * (1.0 + std::fabs(exact)), "rms_norm", width);
+        }
+    }
     y.assign(x.begin(), x.begin() + std::ptrdiff_t(width));
     double squares = 0.0;
     for (float one : y) squares += double(one) * double(one);
     ops.normalize(width, 1e-12f, y.data());
     for (std::size_t i = 0; i < width; ++i) expect(y[i], double(x[i]) / std::sqrt(squares), 1e-6, "normalize", width);
+}
+
+void check_gates(const Ops& ops, std::size_t width) {
+    const std::size_t rows = 3;
+    for (int kind = 0; kind <= int(Activation::sigmoid); ++kind) {
+        const std::vector<float> x = numbers(2 * rows * width, 2.0f);
+        std::vector<float> y = x;
+        ops.gate(Activation(kind), rows, width, y.data());
+        for (std::size_t i = 0; i < rows * width; ++i) {
+            const double a = double(x[i / width * 2 * width + i % width]), b = double(x[(i / width * 2 + 1) * width + i % width]);
+            expect(y[i], exact(Activation(kind), a) * b, 3e-6 * std::max(1.0, std::fabs(a)) * (1.0 + std::fabs(b)), "gate", width);
+        }
+        for (std::size_t i = rows * width; kind == 0 && i < y.size(); ++i) expect(y[i], double(x[i]), 0.0, "behind gate", width);
+    }
+    const std::size_t heads = 3;
+    const std::vector<float> turn = numbers(2 * width), x = numbers(heads * 2 * width + 1);
+    std::vector<float> y = x;
+    ops.rotate(turn.data(), heads, width, y.data());
+    for (std::size_t head = 0; head < heads; ++head)
+        for (std::size_t i = 0; i < width; ++i) {
+            const std::size_t at = head * 2 * width + i;
+            const double c = double(turn[i]), s = double(turn[width + i]), a = double(x[at]), b = double(x[at + width]);
+            const double tolerance = 3e-7 * (std::fabs(a) + std::fabs(b)) * (std::fabs(c) + std::fabs(s));
+            expect(y[at], a * c - b * s, tolerance, "rotate", width);
+            expect(y[at + width], b * c + a * s, tolerance, "rotate", width);
+        }
+    expect(y.back(), double(x.back()), 0.0, "behind rotate", width);
 }
 
 void check_codes(const Ops& ops, std::size_t width) {
@@ -125,18 +161,26 @@ void check_codes(const Ops& ops, std::size_t width) {
         }
 }
 
-void check_attention(const Ops& ops, std::size_t length, std::size_t width) {
+void check_attention(const Ops& ops, std::size_t length, std::size_t width, std::size_t window) {
     const std::size_t stride = 3 * width + 1, out_stride = width + 2, from = length > 4 ? 1 : 0;
     const std::vector<float> qkv = numbers(length * stride), bias = numbers(2 * length - 1);
     std::vector<float> out(length * out_stride, 7.0f), scratch(attention_scratch(length, width));
     const float scale = 1.0f / std::sqrt(float(width));
     for (bool biased : {false, true}) {
         ops.attention({qkv.data(), qkv.data() + width, qkv.data() + 2 * width, out.data(), biased ? bias.data() + length - 1 : nullptr,
-                       stride, out_stride, length, width, from, length, scale, scratch.data()});
+                       stride, stride, out_stride, length, width, from, length, scale, scratch.data(), window});
+        std::vector<float> alone(out.size()), room(scratch.size());  // a query has the same bits whoever stands beside it
+        for (std::size_t q = from; q < length; ++q) {
+            ops.attention({qkv.data(), qkv.data() + width, qkv.data() + 2 * width, alone.data(), biased ? bias.data() + length - 1 : nullptr,
+                           stride, stride, out_stride, length, width, q, q + 1, scale, room.data(), window});
+            for (std::size_t d = 0; d < width; ++d)
+                expect(alone[q * out_stride + d], double(out[q * out_stride + d]), 0.0, "attention alone", width);
+        }
         for (std::size_t q = 0; q < length; ++q) {
             std::vector<double> weight(length);
             double total = 0.0;
             for (std::size_t k = 0; k < length; ++k) {
+                if ((k > q ? k - q : q - k) > window) continue;
                 double score = biased ? double(bias[length - 1 + k - q]) : 0.0;
                 for (std::size_t d = 0; d < width; ++d)
                     score += double(qkv[q * stride + d]) * double(qkv[k * stride + width + d]) * double(scale);
@@ -170,10 +214,13 @@ int main() {
             check_activations(*ops, width);
             check_rows(*ops, width);
             check_codes(*ops, width);
+            check_gates(*ops, width);
         }
         check_rows(*ops, 384);
         for (std::size_t length : {1, 2, 3, 4, 5, 7, 16, 17, 33, 70})
-            for (std::size_t width : {1, 3, 4, 8, 13, 32, 64}) check_attention(*ops, length, width);
+            for (std::size_t width : {1, 3, 4, 8, 13, 32, 64})
+                for (std::size_t window : {std::size_t(-1), std::size_t(0), std::size_t(1), std::size_t(5), std::size_t(20)})
+                    check_attention(*ops, length, width, window);
         levels_run += (levels_run.empty() ? "" : " ") + level.name;
     }
     std::printf("check_ops: %lld numbers; levels: %s\n", compared, levels_run.c_str());

@@ -37,6 +37,8 @@ Layer layer(linear::Isa isa, int m, int n, bool int8, bool factor) {
 
 Norm norm(std::size_t width) { return {numbers(width), numbers(width), 1e-5f}; }
 
+Norm root(std::size_t width) { return {numbers(width), {}, 1e-6f}; }
+
 Model model(linear::Isa isa, const Ops& ops, bool int8, bool apart, int width, int heads, int inner) {
     Model m;
     m.ops = &ops;
@@ -47,7 +49,9 @@ Model model(linear::Isa isa, const Ops& ops, bool int8, bool apart, int width, i
     m.pad_id = apart ? 1 : -1;
     m.embedding_norm = norm(std::size_t(width));
     m.width = std::size_t(width);
-    m.heads = std::size_t(heads);
+    m.heads = m.key_heads = std::size_t(heads);
+    m.head_width = std::size_t(width / heads);
+    m.scale = 1.0f / std::sqrt(float(m.head_width));
     m.inner = std::size_t(inner);
     m.activation = apart ? Activation::silu : Activation::gelu;
     for (int i = 0; i < 2; ++i) {
@@ -55,10 +59,10 @@ Model model(linear::Isa isa, const Ops& ops, bool int8, bool apart, int width, i
         if (apart) for (int j = 0; j < 3; ++j) block.qkv.push_back(layer(isa, width, width, int8, j == 1));
         else block.qkv.push_back(layer(isa, 3 * width, width, int8, false));
         block.out = layer(isa, width, width, int8, false);
-        block.up = layer(isa, inner, width, int8, true);
+        block.up.push_back(layer(isa, inner, width, int8, true));
         block.down = layer(isa, width, inner, int8, false);
         block.attention_norm = norm(std::size_t(width));
-        block.output_norm = norm(std::size_t(width));
+        block.feed_forward_norm = norm(std::size_t(width));
         m.blocks.push_back(std::move(block));
         m.order.push_back(i);
     }
@@ -72,6 +76,39 @@ Model model(linear::Isa isa, const Ops& ops, bool int8, bool apart, int width, i
     head.dense = layer(isa, 21, 2 * width, false, false);
     head.activation = Activation::tanh;
     m.post.push_back(std::move(head));
+    return m;
+}
+
+// The same with norms in front, gates, rotary positions and windows; `apart`: keys shared by heads, layers not stacked.
+Model gated_model(linear::Isa isa, const Ops& ops, bool int8, bool apart, int width, int heads, int inner) {
+    Model m = model(isa, ops, int8, false, width, heads, inner);
+    m.position_rows = 0;
+    m.positions.clear();
+    m.token_type = numbers(std::size_t(width));
+    m.pre_norm = m.gated = true;
+    m.final_norm = root(std::size_t(width));
+    m.head_width = 10;
+    m.key_heads = apart ? 1 : m.heads;
+    m.activation = apart ? Activation::gelu : Activation::silu;
+    m.rotary = {{numbers(198 * 10), 198}, {numbers(200 * 10), 200}};
+    const int queries = heads * 10, keys = int(m.key_heads) * 10;
+    for (int i = 0; i < 2; ++i) {
+        Block& block = m.blocks[std::size_t(i)];
+        block.qkv.clear();
+        block.up.clear();
+        if (apart) {
+            for (int outputs : {queries, keys, keys}) block.qkv.push_back(layer(isa, outputs, width, int8, false));
+            for (int j = 0; j < 2; ++j) block.up.push_back(layer(isa, inner, width, int8, j == 1));
+        } else {
+            block.qkv.push_back(layer(isa, queries + 2 * keys, width, int8, false));
+            block.up.push_back(layer(isa, 2 * inner, width, int8, false));
+        }
+        block.out = layer(isa, width, queries, int8, false);
+        block.attention_norm = i == 0 ? Norm() : root(std::size_t(width));
+        block.feed_forward_norm = norm(std::size_t(width));
+        block.rotary = i;
+        if (i == 1) block.window = 9;
+    }
     return m;
 }
 
@@ -106,33 +143,34 @@ int main() {
     for (const Level& level : levels()) {
         if (!has(features, level)) continue;
         const linear::Isa isa = linear::isa_from_name(level.name.c_str());
-        for (bool int8 : {false, true})
-            for (bool apart : {false, true})
-                for (int width : {24, 40}) {
-                    Encoder encoder(model(isa, *ops_of(level.name.c_str()), int8, apart, width, width / 8, 56));
-                    encoder.tuning() = {width == 24 ? 16 : 128, width == 24 ? 7 : 64, 4};
-                    for (int length : {0, 1, 2, 5, 63, 64, 65, 130, 198}) check(encoder, {length});
-                    check(encoder, {});
-                    check(encoder, {0, 65, 1, 64, 0, 63, 3, 198, 7, 7, 7, 12, 1});
-                    std::vector<int> many(90, 9);
-                    check(encoder, many);
-                    std::thread other([&] { check(encoder, {5, 6}); });  // while nothing else runs: rng is not shared
-                    other.join();
-                    for (const std::vector<std::int64_t>& wrong : {std::vector<std::int64_t>{0, 201}, {0, -1}, {1, 2}}) {
-                        std::vector<std::int32_t> ids(201, 3);
-                        std::vector<float> out(encoder.dimension());
-                        bool thrown = false;
-                        try {
-                            encoder.run({ids.data(), wrong.data(), 1, out.data()}, 1);
-                        } catch (const std::invalid_argument&) {
-                            thrown = true;
-                        }
-                        if (!thrown) {
-                            std::fprintf(stderr, "offsets 0, %d were taken\n", int(wrong[1]));
-                            return 1;
-                        }
+        for (int kind = 0; kind < 8; ++kind)
+            for (int width : {24, 40}) {
+                const bool int8 = kind & 1, apart = kind & 2;
+                const auto make = kind & 4 ? gated_model : model;
+                Encoder encoder(make(isa, *ops_of(level.name.c_str()), int8, apart, width, width / 8, 56));
+                encoder.tuning() = {width == 24 ? 16 : 128, width == 24 ? 7 : 64, 4};
+                for (int length : {0, 1, 2, 5, 63, 64, 65, 130, 198}) check(encoder, {length});
+                check(encoder, {});
+                check(encoder, {0, 65, 1, 64, 0, 63, 3, 198, 7, 7, 7, 12, 1});
+                std::vector<int> many(90, 9);
+                check(encoder, many);
+                std::thread other([&] { check(encoder, {5, 6}); });  // while nothing else runs: rng is not shared
+                other.join();
+                for (const std::vector<std::int64_t>& wrong : {std::vector<std::int64_t>{0, 201}, {0, -1}, {1, 2}}) {
+                    std::vector<std::int32_t> ids(201, 3);
+                    std::vector<float> out(encoder.dimension());
+                    bool thrown = false;
+                    try {
+                        encoder.run({ids.data(), wrong.data(), 1, out.data()}, 1);
+                    } catch (const std::invalid_argument&) {
+                        thrown = true;
+                    }
+                    if (!thrown) {
+                        std::fprintf(stderr, "offsets 0, %d were taken\n", int(wrong[1]));
+                        return 1;
                     }
                 }
+            }
         std::printf("encoder %s: clean\n", level.name.c_str());
     }
     return 0;

@@ -42,12 +42,26 @@ void require_layer(const Layer& layer, std::size_t inputs, std::size_t outputs, 
 }
 
 void require_norm(const Norm& norm, std::size_t width, const char* name) {
-    if (norm.gamma.size() == width && norm.beta.size() == width) return;
-    throw std::invalid_argument(std::string(name) + ": a LayerNorm of " + std::to_string(norm.gamma.size()) +
+    if (norm.gamma.size() == width && (norm.beta.empty() || norm.beta.size() == width)) return;
+    throw std::invalid_argument(std::string(name) + ": a norm of " + std::to_string(norm.gamma.size()) +
                                 ", expected " + std::to_string(width));
 }
 
+// Layers beside one another that read the same rows: one with all outputs, or one for each part.
+void require_parts(const std::vector<Layer>& layers, std::size_t inputs, const std::vector<std::size_t>& outputs, const char* name) {
+    if (layers.size() == 1)
+        return require_layer(layers[0], inputs, std::accumulate(outputs.begin(), outputs.end(), std::size_t(0)), name);
+    if (layers.size() != outputs.size())
+        throw std::invalid_argument(std::string(name) + ": needs one stacked layer or " + std::to_string(outputs.size()));
+    for (std::size_t i = 0; i < layers.size(); ++i) require_layer(layers[i], inputs, outputs[i], name);
+}
+
 }  // namespace
+
+void Norm::run(const Ops& ops, const float* x, std::size_t rows, float* y) const {
+    if (beta.empty()) ops.rms_norm(x, gamma.data(), eps, rows, gamma.size(), y);
+    else ops.layer_norm(x, gamma.data(), beta.data(), eps, rows, gamma.size(), y);
+}
 
 Layer::Layer(std::vector<Choice> choices) : choices_(std::move(choices)) {
     require(!choices_.empty() && choices_[0].from == 0, "a layer's first choice must start at 0 tokens");
@@ -133,17 +147,26 @@ Encoder::Encoder(Model model) : model_(std::move(model)) {
     if (!m.embedding_norm.empty()) require_norm(m.embedding_norm, embedded, "embeddings");
     if (m.projection.empty()) require(embedded == m.width, "word embeddings are not as wide as the layers");
     else require_layer(m.projection, embedded, m.width, "embedding projection");
-    require(m.heads > 0 && m.width % m.heads == 0, "the width is no multiple of the number of heads");
-    for (const Block& block : m.blocks) {
-        require(block.qkv.size() == 1 || block.qkv.size() == 3, "attention needs one stacked or three input layers");
-        const std::size_t outputs = block.qkv.size() == 1 ? 3 * m.width : m.width;
-        for (const Layer& layer : block.qkv) require_layer(layer, m.width, outputs, "attention input");
-        require_layer(block.out, m.width, m.width, "attention output");
-        require_layer(block.up, m.width, m.inner, "feed-forward input");
-        require_layer(block.down, m.inner, m.width, "feed-forward output");
-        require_norm(block.attention_norm, m.width, "attention");
-        require_norm(block.output_norm, m.width, "feed-forward");
+    require(m.token_type.empty() || m.token_type.size() == embedded, "token type embeddings: wrong width");
+    require(m.heads > 0 && m.key_heads > 0 && m.heads % m.key_heads == 0,
+            "the number of heads is no multiple of that of keys");
+    require(m.blocks.empty() || m.head_width > 0, "heads without a width");
+    for (const Rotary& rotary : m.rotary) {
+        require(m.head_width % 2 == 0, "rotary positions need heads of an even width");
+        require(rotary.rows > 0 && rotary.values.size() == rotary.rows * m.head_width, "rotary positions: wrong size");
     }
+    const std::vector<std::size_t> qkv = {m.query_width(), m.key_width(), m.key_width()};
+    const std::vector<std::size_t> up(m.gated ? 2 : 1, m.inner);
+    for (const Block& block : m.blocks) {
+        require_parts(block.qkv, m.width, qkv, "attention input");
+        require_layer(block.out, m.query_width(), m.width, "attention output");
+        require_parts(block.up, m.width, up, "feed-forward input");
+        require_layer(block.down, m.inner, m.width, "feed-forward output");
+        if (!m.pre_norm || !block.attention_norm.empty()) require_norm(block.attention_norm, m.width, "attention");
+        require_norm(block.feed_forward_norm, m.width, "feed-forward");
+        require(block.rotary >= -1 && block.rotary < int(m.rotary.size()), "attention: no such rotary positions");
+    }
+    if (!m.final_norm.empty()) require_norm(m.final_norm, m.width, "final norm");
     for (int at : m.order) require(at >= 0 && std::size_t(at) < m.blocks.size(), "layer order: no such block");
     if (!m.relative_bias.empty())
         require(m.relative_span > 0 && m.relative_bias.size() == m.heads * (2 * m.relative_span - 1),
@@ -151,7 +174,7 @@ Encoder::Encoder(Model model) : model_(std::move(model)) {
     attention_ = m.ops->attention;
 #if defined(__x86_64__) || defined(_M_X64)
     const bool wide = m.ops == &ops_avx512();
-    if (m.rounds_attention && wide && linear::has_bf16() && m.width / m.heads % 32 == 0) attention_ = attention_bf16;
+    if (m.rounds_attention && wide && linear::has_bf16() && m.head_width && m.head_width % 32 == 0) attention_ = attention_bf16;
 #endif
     require(!m.pooling.empty(), "no pooling");
     dimension_ = m.width * m.pooling.size();
@@ -175,11 +198,14 @@ std::size_t Encoder::bytes() const {
     const Model& m = model_;
     const auto norm = [](const Norm& one) { return (one.gamma.size() + one.beta.size()) * sizeof(float); };
     std::size_t total = m.words->bytes() + (m.positions.size() + m.relative_bias.size()) * sizeof(float);
-    total += norm(m.embedding_norm) + (m.projection.empty() ? 0 : m.projection.bytes());
+    total += norm(m.embedding_norm) + norm(m.final_norm) + (m.projection.empty() ? 0 : m.projection.bytes());
+    total += m.token_type.size() * sizeof(float);
+    for (const Rotary& rotary : m.rotary) total += rotary.values.size() * sizeof(float);
     for (const Block& block : m.blocks) {
         for (const Layer& layer : block.qkv) total += layer.bytes();
-        total += block.out.bytes() + block.up.bytes() + block.down.bytes();
-        total += norm(block.attention_norm) + norm(block.output_norm);
+        for (const Layer& layer : block.up) total += layer.bytes();
+        total += block.out.bytes() + block.down.bytes();
+        total += norm(block.attention_norm) + norm(block.feed_forward_norm);
     }
     for (const Head& head : m.post) total += norm(head.norm) + (head.dense.empty() ? 0 : head.dense.bytes());
     return total;
@@ -192,6 +218,7 @@ std::size_t Encoder::most_tokens() const {
         most = model_.position_rows > first ? model_.position_rows - first : 0;
     }
     if (!model_.relative_bias.empty()) most = std::min(most, model_.relative_span);
+    for (const Rotary& rotary : model_.rotary) most = std::min(most, rotary.rows);
     return most;
 }
 

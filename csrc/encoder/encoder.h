@@ -1,10 +1,16 @@
 // A transformer text encoder as one call: token ids of a batch of texts in, one vector a text out.
 //
 // Texts are packed without padding: tokens of all texts follow one another (T in all), text i is the range
-// offsets[i] .. offsets[i + 1]. Linear layers see tokens, attention sees texts. Layers are post-norm (BERT and kin):
+// offsets[i] .. offsets[i + 1]. Linear layers see tokens, attention sees texts. Layers are post-norm (BERT and kin) or
+// pre-norm (T5, ModernBERT):
 //
 //   x = norm(word[id] + position[p] (+ type), then a projection where there is one)
-//   a = attention(q, k, v of x);  x = norm(x + out(a));  x = norm(x + down(act(up(x))))
+//   post:  a = attention(q, k, v of x);        x = norm(x + out(a));  x = norm(x + f(x))
+//   pre:   a = attention(q, k, v of norm(x));  x = x + out(a);        x = x + f(norm(x));  at the end, once: x = norm(x)
+//   f(x) = down(act(up(x))), or gated: down(act(u) * w) where up(x) is u and w side by side
+//
+// Attention: scores are scaled, biased by distance (MPNet, T5), of queries and keys that were turned by their position
+// (rotary), over the whole text or a window; several heads of queries may share keys and values.
 //
 // Threads. Between two attentions everything is local to a token, so each thread owns a range of tokens for the whole
 // network. A large batch is cut into groups of whole texts that threads take from a counter: no waiting at all. A small one
@@ -53,15 +59,25 @@ private:
 };
 
 struct Norm {
-    std::vector<float> gamma, beta;
+    std::vector<float> gamma, beta;  // no beta: root mean square norm (T5), else LayerNorm
     float eps = 1e-12f;
     bool empty() const { return gamma.empty(); }
+    void run(const Ops& ops, const float* x, std::size_t rows, float* y) const;
 };
 
 struct Block {
-    std::vector<Layer> qkv;  // one of 3h outputs, or three of h
-    Layer out, up, down;
-    Norm attention_norm, output_norm;
+    std::vector<Layer> qkv;  // one of queries, keys and values stacked, or three
+    std::vector<Layer> up;   // one, whose outputs are the activated half and the other where gated; or these as two
+    Layer out, down;
+    Norm attention_norm, feed_forward_norm;  // after the sum, or (pre-norm) before the layers; the first may be empty then
+    int rotary = -1;                         // which of Model::rotary turns queries and keys; -1: none
+    std::size_t window = std::size_t(-1);    // tokens from a query to the farthest key that it sees
+};
+
+// Row p: the cosines, then the sines, by which halves of a head at position p are turned.
+struct Rotary {
+    std::vector<float> values;  // (rows, head width)
+    std::size_t rows = 0;
 };
 
 enum class Pooling : int { mean, cls, max, mean_sqrt, weighted_mean, last };
@@ -78,12 +94,18 @@ struct Model {
     std::shared_ptr<Table> words;
     std::vector<float> positions;  // (position_rows, width of words), token type 0 added; empty: none
     std::size_t position_rows = 0;
+    std::vector<float> token_type;    // (width of words), where there are no positions to add it to; empty: none
     std::int32_t pad_id = -1;         // >= 0: positions count from pad_id + 1 and pass over tokens that are pad_id (RoBERTa)
     Norm embedding_norm;              // empty: none
     Layer projection;                 // empty: none
     std::vector<Block> blocks;        // with `order`, so that ALBERT can use one block many times
     std::vector<int> order;
     std::size_t width = 0, heads = 1, inner = 0;
+    std::size_t key_heads = 1, head_width = 0;  // heads of keys and of values; a divisor of `heads`
+    float scale = 1.0f;                         // of the scores
+    bool pre_norm = false, gated = false;
+    Norm final_norm;                            // of a pre-norm model; empty: none
+    std::vector<Rotary> rotary;
     Activation activation = Activation::gelu;
     std::vector<float> relative_bias;  // (heads, 2 * relative_span - 1), by key - query; empty: none
     std::size_t relative_span = 0;
@@ -92,6 +114,10 @@ struct Model {
     bool rounds_attention = false;     // bfloat16 products in attention where the CPU has them (attention_bf16.cpp)
     const Ops* ops = nullptr;
     linear::Isa isa = linear::Isa::portable;
+
+    std::size_t query_width() const { return heads * head_width; }
+    std::size_t key_width() const { return key_heads * head_width; }
+    std::size_t inputs() const { return 2 * width + query_width() + inner; }  // of a block's q k v, out, up and down
 };
 
 struct Batch {
@@ -127,7 +153,7 @@ public:
     // Throws std::invalid_argument for ids, offsets or lengths out of range.
     void run(const Batch& batch, int threads) const;
 
-    // Widens ranges (2, blocks, 3 width + inner) to the least and the largest value of each input of each block's linear
+    // Widens ranges (2, blocks, Model::inputs()) to the least and the largest value of each input of each block's linear
     // layers: q, k and v, out, up, down, one after the other. Runs on one thread.
     void input_ranges(const Batch& batch, float* ranges) const;
 
@@ -142,7 +168,9 @@ private:
     void attend(const Batch& batch, std::size_t first, std::size_t last, std::size_t from, std::size_t to,
                 const Block& block, const float* qkv, Workspace& shared, Workspace& own) const;
     void project(const std::vector<Layer>& layers, const float* x, std::size_t total, std::size_t row, int tokens, float* y,
-                 Workspace& own) const;
+                 linear::Activation first, Workspace& own) const;
+    void feed_forward(const Block& block, const float* x, int tokens, Workspace& own) const;
+    void rotate(const Block& block, std::size_t total, std::size_t row, std::size_t count, float* qkv, const std::int32_t* places) const;
     const float* scaled(const Layer::Choice& choice, const float* x, int tokens, Workspace& own) const;
     void apply(const Layer& layer, const float* x, int tokens, float* y, const linear::Epilogue& epilogue,
                Workspace& own) const;

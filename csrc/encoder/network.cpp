@@ -64,9 +64,8 @@ void Workspace::reserve(const Encoder& encoder, std::size_t tokens, const Batch&
     if (tokens) {
         x.reserve(tokens * m.width + 64);
         if (!m.order.empty()) {
-            qkv[0].reserve(tokens * 3 * m.width + 64);
-            qkv[1].reserve(tokens * 3 * m.width + 64);
-            mixed.reserve(tokens * m.width + 64);
+            for (Buffer<float>& one : qkv) one.reserve(tokens * (m.query_width() + 2 * m.key_width()) + 64);
+            mixed.reserve(tokens * m.query_width() + 64);
         }
     }
     std::size_t widest = std::max(m.width, m.words->width()), bytes = 0, factors = 0;
@@ -80,7 +79,7 @@ void Workspace::reserve(const Encoder& encoder, std::size_t tokens, const Batch&
     for (const Block& block : m.blocks) {
         for (const Layer& layer : block.qkv) need(layer, tile);
         need(block.out, tile);
-        need(block.up, tile);
+        for (const Layer& layer : block.up) need(layer, tile);
         need(block.down, tile);
     }
     std::size_t dimension = m.width * m.pooling.size();
@@ -91,8 +90,10 @@ void Workspace::reserve(const Encoder& encoder, std::size_t tokens, const Batch&
     }
     widest = std::max(widest, dimension);
     if (!m.projection.empty()) embedded.reserve(tile * m.words->width());
-    if (m.inner) inner.reserve(tile * m.inner);
-    heads.reserve(attention_scratch(longest, m.width / m.heads));
+    if (m.pre_norm) normed.reserve(tile * m.width);
+    if (m.inner) inner.reserve(tile * m.inner * (m.gated ? 2 : 1));
+    if (!m.rotary.empty()) places.reserve(std::size_t(batch.offsets[last] - batch.offsets[first]));
+    heads.reserve(attention_scratch(longest, m.head_width));
     for (Buffer<float>& one : pooled) one.reserve(tile * dimension);
     scaled.reserve(tile * factors);
     scratch.reserve(bytes + 64);
@@ -116,17 +117,20 @@ const float* Encoder::scaled(const Layer::Choice& choice, const float* x, int to
     return own.scaled.data();
 }
 
-// q, k and v of rows `row` .. `row + tokens` (x points at the first): where several layers read them, they are quantized once.
+// Layers that read the same rows `row` .. `row + tokens` of `total` (x points at the first), one's outputs behind another's:
+// rows that several layers read are quantized once. The first may have an activation.
 void Encoder::project(const std::vector<Layer>& layers, const float* x, std::size_t total, std::size_t row, int tokens,
-                      float* y, Workspace& own) const {
+                      float* y, linear::Activation first, Workspace& own) const {
     linear::QuantizedRows rows{nullptr, own.scales.data(), own.zeros.data(), 0};
     for (std::size_t i = 0; i < layers.size(); ++i) {
         const Layer::Choice& choice = layers[i].at(tokens);
         const Linear& layer = *choice.linear;
         const std::size_t width = std::size_t(layer.outputs());
-        float* out = y + i * total * width + row * width;
+        const linear::Epilogue epilogue{i == 0 ? first : linear::Activation::none, nullptr};
+        float* out = y + row * width;
+        y += total * width;
         if (layers.size() == 1 || !layer.takes_quantized() || layer.own_rows() || !choice.input_factor.empty()) {
-            layer.run(scaled(choice, x, tokens, own), tokens, out, {}, own.scratch.data());
+            layer.run(scaled(choice, x, tokens, own), tokens, out, epilogue, own.scratch.data());
             continue;
         }
         if (rows.values == nullptr) {
@@ -134,7 +138,38 @@ void Encoder::project(const std::vector<Layer>& layers, const float* x, std::siz
             rows.stride = linear::quantized_stride(layer.inputs());
             linear::quantize_rows(layer.isa(), x, tokens, layer.inputs(), rows);
         }
-        layer.run_quantized(rows, tokens, out, {}, own.scratch.data());
+        layer.run_quantized(rows, tokens, out, epilogue, own.scratch.data());
+    }
+}
+
+// own.inner = what the last layer of a block reads: act(up(x)), or act(u) * w.
+void Encoder::feed_forward(const Block& block, const float* x, int tokens, Workspace& own) const {
+    const Model& m = model_;
+    const std::size_t rows = std::size_t(tokens), count = rows * m.inner;
+    float* inner = own.inner.data();
+    if (m.gated && block.up.size() == 1) {
+        project(block.up, x, rows, 0, tokens, inner, linear::Activation::none, own);
+        m.ops->gate(m.activation, rows, m.inner, inner);
+        return;
+    }
+    project(block.up, x, rows, 0, tokens, inner, fused(m.activation), own);
+    if (!is_fused(m.activation)) m.ops->activate(m.activation, count, inner);
+    if (m.gated) m.ops->multiply_rows(inner, inner + count, 1, count, inner);
+}
+
+// Turns queries and keys of rows `row` .. `row + count` of `total` by their places in their texts.
+void Encoder::rotate(const Block& block, std::size_t total, std::size_t row, std::size_t count, float* qkv,
+                     const std::int32_t* places) const {
+    const Model& m = model_;
+    const Rotary& rotary = m.rotary[std::size_t(block.rotary)];
+    const std::size_t half = m.head_width / 2, queries = m.query_width(), keys = m.key_width();
+    const bool stacked = block.qkv.size() == 1;
+    const std::size_t stride = stacked ? queries + 2 * keys : queries;
+    for (std::size_t i = 0; i < count; ++i) {
+        const float* turn = rotary.values.data() + std::size_t(places[i]) * m.head_width;
+        float* query = qkv + (row + i) * stride;
+        m.ops->rotate(turn, stacked ? m.heads + m.key_heads : m.heads, half, query);
+        if (!stacked) m.ops->rotate(turn, m.key_heads, half, qkv + total * queries + (row + i) * keys);
     }
 }
 
@@ -159,13 +194,12 @@ void Encoder::embed(const Batch& batch, std::size_t first, std::size_t last, std
         std::size_t place = at;
         if (skips) place = id == m.pad_id ? std::size_t(m.pad_id) : std::size_t(m.pad_id) + ++position;
         if (t < from) continue;
+        if (!m.rotary.empty()) own.places.data()[t - from] = std::int32_t(at);
         float* row = m.projection.empty() ? shared.x.data() + t * m.width : own.embedded.data() + (t - pending) * embedded;
         m.words->decode(*m.ops, std::size_t(id), row);
         if (m.position_rows) m.ops->add(m.positions.data() + place * embedded, embedded, row);
-        if (!m.embedding_norm.empty()) {
-            m.ops->layer_norm(row, m.embedding_norm.gamma.data(), m.embedding_norm.beta.data(), m.embedding_norm.eps, 1,
-                              embedded, row);
-        }
+        if (!m.token_type.empty()) m.ops->add(m.token_type.data(), embedded, row);
+        if (!m.embedding_norm.empty()) m.embedding_norm.run(*m.ops, row, 1, row);
         if (!m.projection.empty() && (t + 1 == to || t + 1 - pending == tile)) {
             apply(m.projection, own.embedded.data(), int(t + 1 - pending), shared.x.data() + pending * m.width, {}, own);
             pending = t + 1;
@@ -177,27 +211,31 @@ void Encoder::attend(const Batch& batch, std::size_t first, std::size_t last, st
                      const Block& block, const float* qkv, Workspace& shared, Workspace& own) const {
     const Model& m = model_;
     const std::size_t base = std::size_t(batch.offsets[first]), total = std::size_t(batch.offsets[last]) - base;
-    const std::size_t width = m.width / m.heads;
+    const std::size_t width = m.head_width, queries = m.query_width(), keys = m.key_width(), share = m.heads / m.key_heads;
     const bool stacked = block.qkv.size() == 1;
-    const std::size_t stride = stacked ? 3 * m.width : m.width, part = stacked ? m.width : total * m.width;
+    const std::size_t query_stride = stacked ? queries + 2 * keys : queries, stride = stacked ? query_stride : keys;
+    const float* key = qkv + (stacked ? queries : total * queries);
+    const float* value = key + (stacked ? keys : total * keys);
     for (std::size_t text = first; text < last; ++text) {
         const std::size_t begin = std::size_t(batch.offsets[text]) - base, length = length_of(batch, text);
         if (begin + length <= from || length == 0) continue;
         if (begin >= to) break;
         Attention one;
+        one.query_stride = query_stride;
         one.stride = stride;
-        one.out_stride = m.width;
+        one.out_stride = queries;
+        one.window = block.window;
         one.length = length;
         one.width = width;
         one.from = from > begin ? from - begin : 0;
         one.to = std::min(to - begin, length);
-        one.scale = 1.0f / std::sqrt(float(width));
+        one.scale = m.scale;
         one.scratch = own.heads.data();
         for (std::size_t head = 0; head < m.heads; ++head) {
-            one.query = qkv + begin * stride + head * width;
-            one.key = one.query + part;
-            one.value = one.key + part;
-            one.out = shared.mixed.data() + begin * m.width + head * width;
+            one.query = qkv + begin * query_stride + head * width;
+            one.key = key + begin * stride + head / share * width;
+            one.value = value + begin * stride + head / share * width;
+            one.out = shared.mixed.data() + begin * queries + head * width;
             one.bias = m.relative_bias.empty()
                            ? nullptr
                            : m.relative_bias.data() + head * (2 * m.relative_span - 1) + (m.relative_span - 1);
@@ -213,15 +251,17 @@ void Encoder::run_group(const Batch& batch, std::size_t first, std::size_t last,
     if (threads == 1) own.reserve(*this, total, batch, first, last);
     const std::size_t from = share(total, rank, threads), to = share(total, rank + 1, threads);
     const std::size_t tile = std::size_t(std::max(1, tuning_.tile_tokens)), w = m.width;
-    const auto norm = [&](const Norm& one, std::size_t row, std::size_t count) {
-        float* x = shared.x.data() + row * w;
-        m.ops->layer_norm(x, one.gamma.data(), one.beta.data(), one.eps, count, w, x);
+    // What a layer of a pre-norm model reads: norm(x), in the workspace; in a post-norm model x is normed already.
+    const auto normed = [&](const Norm& one, const float* x, std::size_t count) {
+        if (!m.pre_norm || one.empty()) return x;
+        one.run(*m.ops, x, count, own.normed.data());
+        return static_cast<const float*>(own.normed.data());
     };
     const auto record = [&](std::size_t step, int part, const float* x, std::size_t count) {
         if (batch.ranges == nullptr) return;
-        const std::size_t width = part == 3 ? m.inner : w, block = std::size_t(m.order[step]);
-        const std::size_t columns = 3 * w + m.inner;
-        float* least = batch.ranges + block * columns + std::size_t(part) * w;
+        const std::size_t starts[] = {0, w, w + m.query_width(), 2 * w + m.query_width(), m.inputs()};
+        const std::size_t width = starts[part + 1] - starts[part], columns = m.inputs(), block = std::size_t(m.order[step]);
+        float* least = batch.ranges + block * columns + starts[part];
         float* most = least + m.blocks.size() * columns;
         for (std::size_t i = 0; i < count * width; ++i) {
             least[i % width] = std::min(least[i % width], x[i]);
@@ -230,9 +270,12 @@ void Encoder::run_group(const Batch& batch, std::size_t first, std::size_t last,
     };
     embed(batch, first, last, from, to, shared, own);
     const auto project_tile = [&](std::size_t step, std::size_t row, std::size_t count) {
-        record(step, 0, shared.x.data() + row * w, count);
-        project(m.blocks[std::size_t(m.order[step])].qkv, shared.x.data() + row * w, total, row, int(count),
-                shared.qkv[step % 2].data(), own);
+        const Block& block = m.blocks[std::size_t(m.order[step])];
+        const float* x = normed(block.attention_norm, shared.x.data() + row * w, count);
+        float* qkv = shared.qkv[step % 2].data();
+        record(step, 0, x, count);
+        project(block.qkv, x, total, row, int(count), qkv, linear::Activation::none, own);
+        if (block.rotary >= 0) rotate(block, total, row, count, qkv, own.places.data() + (row - from));
     };
     if (!m.order.empty())
         for (std::size_t row = from; row < to; row += tile) project_tile(0, row, std::min(tile, to - row));
@@ -243,17 +286,22 @@ void Encoder::run_group(const Batch& batch, std::size_t first, std::size_t last,
         for (std::size_t row = from; row < to; row += tile) {
             const std::size_t count = std::min(tile, to - row);
             float* x = shared.x.data() + row * w;
-            record(step, 1, shared.mixed.data() + row * w, count);
-            apply(block.out, shared.mixed.data() + row * w, int(count), x, {linear::Activation::none, x}, own);
-            norm(block.attention_norm, row, count);
-            record(step, 2, x, count);
-            apply(block.up, x, int(count), own.inner.data(), {fused(m.activation), nullptr}, own);
-            if (!is_fused(m.activation)) m.ops->activate(m.activation, count * m.inner, own.inner.data());
+            const float* mixed = shared.mixed.data() + row * m.query_width();
+            record(step, 1, mixed, count);
+            apply(block.out, mixed, int(count), x, {linear::Activation::none, x}, own);
+            if (!m.pre_norm) block.attention_norm.run(*m.ops, x, count, x);
+            const float* read = normed(block.feed_forward_norm, x, count);
+            record(step, 2, read, count);
+            feed_forward(block, read, int(count), own);
             record(step, 3, own.inner.data(), count);
             apply(block.down, own.inner.data(), int(count), x, {linear::Activation::none, x}, own);
-            norm(block.output_norm, row, count);
+            if (!m.pre_norm) block.feed_forward_norm.run(*m.ops, x, count, x);
             if (step + 1 < m.order.size()) project_tile(step + 1, row, count);
         }
+    }
+    if (!m.final_norm.empty()) {
+        float* x = shared.x.data() + from * w;
+        m.final_norm.run(*m.ops, x, to - from, x);
     }
     barrier.wait();
     const std::size_t texts = last - first;

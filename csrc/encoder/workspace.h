@@ -46,12 +46,14 @@ public:
 
     // Shared by the threads of a group; rows are tokens of the group.
     Buffer<float> x;       // (T, width)
-    Buffer<float> qkv[2];  // (T, 3 width), or three of (T, width)
-    Buffer<float> mixed;   // (T, width): what attention gives
+    Buffer<float> qkv[2];  // (T, widths of queries, keys and values), or one after the other
+    Buffer<float> mixed;   // (T, width of queries): what attention gives
 
     // This thread's own.
     Buffer<float> embedded;  // (tile, width of the word embeddings), where they are projected
-    Buffer<float> inner;     // (tile, inner)
+    Buffer<float> normed;    // (tile, width), where norms come first
+    Buffer<float> inner;     // (tile, inner), twice where gated
+    Buffer<std::int32_t> places;  // of this thread's tokens in their texts, where they are turned
     Buffer<float> scaled;    // (tile, widest input of a layer that scales its inputs)
     Buffer<float> heads;     // attention_scratch
     Buffer<float> pooled[2];

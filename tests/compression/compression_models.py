@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import torch
 
-ARCHITECTURES = ("bert", "distilbert", "roberta", "xlm-roberta", "albert", "mpnet", "t5")
+ARCHITECTURES = (
+    *("bert", "distilbert", "roberta", "xlm-roberta", "albert", "mpnet", "t5", "t5, gated"),
+    *("modernbert", "gte", "nomic_bert", "jina_embeddings_v3", "eurobert"),
+)
 
 
 def tiny_config(kind: str):
@@ -12,6 +15,8 @@ def tiny_config(kind: str):
 
     shared = dict(vocab_size=50, hidden_size=32, num_attention_heads=2, intermediate_size=64)
     shared |= dict(num_hidden_layers=2, max_position_embeddings=40)
+    t5 = dict(vocab_size=50, d_model=32, num_layers=2, num_heads=2, d_ff=64, d_kv=16)
+    ids = dict(pad_token_id=0, bos_token_id=2, eos_token_id=3)
     made = {
         "bert": lambda: t.BertConfig(**shared),
         "distilbert": lambda: t.DistilBertConfig(
@@ -21,7 +26,13 @@ def tiny_config(kind: str):
         "xlm-roberta": lambda: t.XLMRobertaConfig(**shared, pad_token_id=1),
         "albert": lambda: t.AlbertConfig(**shared, embedding_size=16),
         "mpnet": lambda: t.MPNetConfig(**shared),
-        "t5": lambda: t.T5Config(vocab_size=50, d_model=32, num_layers=2, num_heads=2, d_ff=64, d_kv=16),
+        "t5": lambda: t.T5Config(**t5),
+        "t5, gated": lambda: t.T5Config(**t5, feed_forward_proj="gated-gelu"),
+        "modernbert": lambda: t.ModernBertConfig(**shared, **ids, local_attention=4),
+        "gte": lambda: t.GteConfig(**shared),
+        "nomic_bert": lambda: t.NomicBertConfig(**shared),
+        "jina_embeddings_v3": lambda: t.JinaEmbeddingsV3Config(**shared),
+        "eurobert": lambda: t.EuroBertConfig(**shared, **ids, mask_token_id=4, num_key_value_heads=1),
     }
     return made[kind]()
 
@@ -31,7 +42,7 @@ def tiny_encoder(kind: str):
 
     torch.manual_seed(0)
     config = tiny_config(kind)
-    return (t.T5EncoderModel(config) if kind == "t5" else t.AutoModel.from_config(config)).eval()
+    return (t.T5EncoderModel(config) if kind.startswith("t5") else t.AutoModel.from_config(config)).eval()
 
 
 def token_batch(rows: int = 4, tokens: int = 9, seed: int = 0):

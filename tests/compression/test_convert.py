@@ -59,10 +59,12 @@ def test_every_architecture_converts_trains_finalizes_and_keeps_what_it_learned(
     )
     layers = compressed_layers(model)
     linear = [layer for layer in layers.values() if isinstance(layer, FactoredLinear)]
-    assert len(linear) == (6 if kind == "albert" else 12)
+    gated = kind in ("t5, gated", "gte", "nomic_bert", "eurobert")
+    assert len(linear) == {"albert": 6, "modernbert": 8}.get(kind, 14 if gated else 12)
     assert len({id(layer.factors.atoms) for layer in linear}) == (4 if kind == "albert" else 8)
     assert sum(isinstance(layer, FactoredEmbedding) for layer in layers.values()) == 1
-    assert not [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and ".layer." in n]
+    dense = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and "pooler" not in n]
+    assert dense in ([], ["encoder.embedding_hidden_mapping_in"]), "a layer was left dense"
     assert 0 < conversion.mean_error < 0.6
     after = output(model)
     assert not torch.equal(after, before)

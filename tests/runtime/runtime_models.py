@@ -16,6 +16,8 @@ SIZES = {
     "max_position_embeddings": 80,
 }
 DISTIL = {"dim": 48, "n_layers": 2, "n_heads": 3, "hidden_dim": 80, "max_position_embeddings": 80}
+TOKEN_IDS = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "mask_token_id": 4}
+T5 = {"d_model": 48, "num_layers": 2, "num_heads": 3, "d_ff": 80, "d_kv": 10}
 ARCHITECTURES = {
     "bert": ("Bert", SIZES),
     "distilbert": ("DistilBert", DISTIL),
@@ -24,7 +26,16 @@ ARCHITECTURES = {
     "mpnet": ("MPNet", SIZES),
     "electra": ("Electra", {**SIZES, "embedding_size": 20}),
     "albert": ("Albert", {**SIZES, "embedding_size": 20, "num_hidden_layers": 3}),
+    "modernbert": ("ModernBert", {**SIZES, "num_hidden_layers": 4, "local_attention": 8, **TOKEN_IDS}),
+    "gte": ("Gte", {**SIZES, "pad_token_id": 0}),
+    "nomic_bert": ("NomicBert", SIZES),
+    "jina_embeddings_v3": ("JinaEmbeddingsV3", {**SIZES, "pad_token_id": 0}),
+    "eurobert": ("EuroBert", {**SIZES, "num_key_value_heads": 1, "head_dim": 10, **TOKEN_IDS}),
+    "t5": ("T5", T5),
+    "mt5": ("MT5", T5),
 }
+"""Model type to the class in transformers and its sizes."""
+CLASSES = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel"}
 
 TEXTS = [
     "usb dock with two hdmi ports",
@@ -74,32 +85,51 @@ PROVENANCE = {
 """What a folder of leanmatch has to say of itself."""
 
 
-def build(folder: Path, kind: str = "bert", *, pooling: str | tuple[str, ...] = "mean", heads=(), **options):
-    """Save a random encoder; returns the live model."""
+def build(
+    folder: Path,
+    kind: str = "bert",
+    *,
+    pooling: str | tuple[str, ...] = "mean",
+    heads=(),
+    tokens: int | None = 32,
+    length: int = 60,
+    side: str = "right",
+    **options,
+):
+    """Save a random encoder; returns the live model.
+
+    Args:
+        tokens: ``max_seq_length``; ``length`` is the tokenizer's.
+        side: where the tokenizer pads.
+        options: of the configuration.
+    """
     torch = pytest.importorskip("torch", reason="the train extra (torch) is not installed")
     pytest.importorskip("sentence_transformers", reason="the train extra is not installed")
     import transformers
     from sentence_transformers import SentenceTransformer
 
-    tokens = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+    names = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
     tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=make_tokenizer(), model_max_length=60, **tokens
+        tokenizer_object=make_tokenizer(), model_max_length=length, padding_side=side, **names
     )
     prefix, sizes = ARCHITECTURES[kind]
     torch.manual_seed(0)
+    spread = {
+        "initializer_factor" if kind in CLASSES else "initializer_range": 2.0 if kind in CLASSES else 0.2
+    }
     config = getattr(transformers, f"{prefix}Config")(
-        vocab_size=len(tokenizer), **{**sizes, **options}, initializer_range=0.2
+        **{"vocab_size": len(tokenizer), **sizes, **spread, **options}
     )
-    model = getattr(transformers, f"{prefix}Model")(config)
+    model = getattr(transformers, CLASSES.get(kind, f"{prefix}Model"))(config)
     for parameter in model.parameters():  # biases and LayerNorms too: zeros and ones would hide mistakes
         if parameter.ndim == 1:
             parameter.data += 0.3 * torch.randn(parameter.shape)
     source = folder / "source"
     model.save_pretrained(source)
     tokenizer.save_pretrained(source)
-    width = sizes.get("hidden_size", sizes.get("dim"))
+    width = getattr(config, "hidden_size", None) or config.dim
     modes = pooling if isinstance(pooling, str) else list(pooling)
-    modules = [module("Transformer")(str(source), max_seq_length=32), module("Pooling")(width, modes)]
+    modules = [module("Transformer")(str(source), max_seq_length=tokens), module("Pooling")(width, modes)]
     made = SentenceTransformer(modules=[*modules, *heads], device="cpu")
     made.save(str(folder / "model"))
     return made

@@ -73,7 +73,7 @@ def test_a_damaged_file_is_named(tiny, tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden_size": 47}, "should have 47 numbers"),
+        ({"hidden_size": 45}, "should have 45 numbers"),
         ({"num_attention_heads": 7}, "no multiple of the number of heads"),
         ({"num_hidden_layers": 3}, r"encoder\.layer\.2\..* should"),
         ({"intermediate_size": 81}, r"feed-forward input: weights are \(80, 48\), expected \(81, 48\)"),

@@ -53,6 +53,71 @@ def test_layer_norm(level: str, width: int) -> None:
     np.testing.assert_allclose(x, wanted, atol=2e-5, rtol=2e-5)
 
 
+@pytest.mark.parametrize("width", [1, 3, 16, 24, 33, 384, 401])
+def test_root_mean_square_norm(level: str, width: int) -> None:
+    rng = np.random.default_rng(width)
+    x = rng.normal(3, 10, (5, width)).astype(np.float32)
+    x[1] = 0
+    gamma = rng.normal(1, 1, width).astype(np.float32)
+    double = x.astype(np.float64)
+    wanted = double / np.sqrt((double**2).mean(1, keepdims=True) + 1e-6) * gamma
+    native.load().op_layer_norm(level, x, (gamma, None, 1e-6))
+    np.testing.assert_allclose(x, wanted, atol=2e-6, rtol=2e-6)
+
+
+@pytest.mark.parametrize("width", [1, 3, 16, 24, 33, 401])
+@pytest.mark.parametrize("kind", REFERENCES)
+def test_gates(level: str, kind: str, width: int) -> None:
+    x = np.random.default_rng(width).normal(0, 3, (7, 2 * width)).astype(np.float32)
+    found = x.copy()
+    native.load().op_gate(level, kind, found)
+    double = x.astype(np.float64)
+    wanted = REFERENCES[kind](double[:, :width]) * double[:, width:]
+    np.testing.assert_allclose(found.ravel()[: 7 * width].reshape(7, width), wanted, atol=5e-5, rtol=5e-6)
+
+
+@pytest.mark.parametrize("width", [2, 6, 10, 32, 36, 64, 130])
+def test_rotations(level: str, width: int) -> None:
+    rng = np.random.default_rng(width)
+    x = rng.normal(0, 3, (5, width)).astype(np.float32)
+    angles = rng.uniform(0, 6, width // 2)
+    turn = np.concatenate([np.cos(angles), np.sin(angles)]).astype(np.float32)
+    found = x.copy()
+    native.load().op_rotate(level, turn, found)
+    wanted = (x[:, : width // 2] + 1j * x[:, width // 2 :]) * np.exp(1j * angles)
+    np.testing.assert_allclose(found, np.concatenate([wanted.real, wanted.imag], axis=1), atol=3e-6)
+
+
+@pytest.mark.parametrize("window", [0, 1, 5, 16, 40, 1000])
+@pytest.mark.parametrize("width", [10, 32])
+@pytest.mark.parametrize("length", [1, 16, 33, 65, 130])
+def test_attention_in_a_window(level: str, length: int, width: int, window: int) -> None:
+    rng = np.random.default_rng(length * 100 + width)
+    qkv = rng.normal(0, 2, (length, 3, width)).astype(np.float32)
+    qkv[rng.random(length) < 0.2] *= 4
+    bias = rng.normal(0, 2, 2 * length - 1).astype(np.float32) if length % 2 else None
+    scores = np.einsum("qd,kd->qk", *(qkv[:, i].astype(np.float64) for i in (0, 1))) / math.sqrt(width)
+    away = np.arange(length)[None, :] - np.arange(length)[:, None]
+    scores = np.where(abs(away) > window, -np.inf, scores + (0 if bias is None else bias[away + length - 1]))
+    weights = np.exp(scores - scores.max(1, keepdims=True))
+    wanted = weights / weights.sum(1, keepdims=True) @ qkv[:, 2]
+    module = native.load()
+    for bf16 in (False, True) if module.linear.has_bf16() and width == 32 and level == "avx512" else (False,):
+        found = np.full((length, width), np.nan, np.float32)
+        start = length // 3
+        module.op_attention(level, qkv, bias, start, length, found, bf16=bf16, window=window)
+        assert np.isnan(found[:start]).all(), "rows of other threads were written"
+        if bf16:
+            error = np.linalg.norm(found[start:] - wanted[start:]) / np.linalg.norm(wanted[start:])
+            assert error < 0.05
+        else:
+            np.testing.assert_allclose(found[start:], wanted[start:], atol=1e-4, rtol=1e-4)
+        for row in range(start, length):  # the same bits, whoever stands beside it
+            alone = np.empty((length, width), np.float32)
+            module.op_attention(level, qkv, bias, row, row + 1, alone, bf16=bf16, window=window)
+            np.testing.assert_array_equal(alone[row], found[row])
+
+
 @pytest.mark.parametrize("width", [1, 8, 20, 32, 64, 72])
 @pytest.mark.parametrize("length", [1, 2, 7, 16, 33, 63, 64, 65, 130])
 def test_attention(level: str, length: int, width: int) -> None:

@@ -65,9 +65,9 @@ inline void transpose(__m512i (&r)[16]) {
     }
 }
 
-// keys[pair of dimensions][key]; keys beyond the text are zero.
-void pack_keys(const Attention& a, size_t padded, uint32_t* keys) {
-    for (size_t k = 0; k < padded; k += W)
+// keys[pair of dimensions][key] for the keys that are needed; keys beyond the text are zero.
+void pack_keys(const Attention& a, const Keys& needed, size_t padded, uint32_t* keys) {
+    for (size_t k = needed.first; k < needed.end; k += W)
         for (size_t d = 0; d < a.width; d += 2 * W) {
             __m512i rows[16];
 #pragma GCC unroll 16
@@ -82,11 +82,11 @@ void pack_keys(const Attention& a, size_t padded, uint32_t* keys) {
 }
 
 // values[pair of keys][dimension]
-void pack_values(const Attention& a, uint32_t* values) {
+void pack_values(const Attention& a, const Keys& needed, uint32_t* values) {
     alignas(64) static const uint16_t kOrder[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
                                                     8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
     const __m512i order = _mm512_load_si512(kOrder);
-    for (size_t k = 0; k < a.length; k += 2)
+    for (size_t k = needed.first; k < needed.last; k += 2)
         for (size_t d = 0; d < a.width; d += W) {
             const float* value = a.value + k * a.stride + d;
             const __m512 next = k + 1 < a.length ? _mm512_loadu_ps(value + a.stride) : _mm512_setzero_ps();
@@ -118,27 +118,31 @@ inline void products(const uint32_t* left, size_t left_stride, const uint32_t* r
 }
 
 template <int Q, int C>
-inline void scores_at(const uint32_t* queries, const uint32_t* keys, size_t padded, size_t width, float* scores) {
+inline void scores_at(const uint32_t* queries, const uint32_t* keys, size_t padded, size_t width, float* scores,
+                      size_t stride) {
     __m512 sum[Q][C];
     products<Q, C>(queries, width / 2, keys, padded, width / 2, sum);
 #pragma GCC unroll 8
     for (int q = 0; q < Q; ++q) {
 #pragma GCC unroll 2
-        for (int c = 0; c < C; ++c) _mm512_storeu_ps(scores + size_t(q) * padded + size_t(c) * W, sum[q][c]);
+        for (int c = 0; c < C; ++c) _mm512_storeu_ps(scores + size_t(q) * stride + size_t(c) * W, sum[q][c]);
     }
 }
 
-// A row of scores to weights in bfloat16, in its own first half; returns 1 / sum.
-inline float soften(float* scores, size_t length, size_t padded, const float* bias) {
-    const __mmask16 rest = length % W ? __mmask16((1u << (length % W)) - 1u) : __mmask16(0xffff);
-    const size_t last = padded - W;
+// The lanes below `count`: none to all 16.
+inline __mmask16 below(size_t count) { return count < W ? __mmask16((1u << count) - 1u) : __mmask16(0xffff); }
+
+// A row of scores to weights in bfloat16, in its own first half; keys before `first` and from `length` on are not seen.
+// Returns 1 / sum.
+inline float soften(float* scores, size_t first, size_t length, size_t padded, const float* bias) {
     __m512 top = _mm512_set1_ps(-3.0e38f);
     for (size_t i = 0; i < padded; i += W) {
-        const __mmask16 mask = i == last ? rest : __mmask16(0xffff);
+        __mmask16 mask = length > i ? below(length - i) : __mmask16(0);
+        if (first > i) mask = __mmask16(mask & ~below(first - i));
         __m512 x = _mm512_loadu_ps(scores + i);
         if (bias) x = _mm512_add_ps(x, _mm512_maskz_loadu_ps(mask, bias + i));
         x = _mm512_mask_mov_ps(_mm512_set1_ps(-3.0e38f), mask, x);
-        if (bias || i == last) _mm512_storeu_ps(scores + i, x);
+        if (bias || mask != 0xffff) _mm512_storeu_ps(scores + i, x);
         top = _mm512_max_ps(top, x);
     }
     const __m512 shift = _mm512_set1_ps(_mm512_reduce_max_ps(top)), least = _mm512_set1_ps(-100.0f);
@@ -153,10 +157,10 @@ inline float soften(float* scores, size_t length, size_t padded, const float* bi
 }
 
 template <int Q, int C>
-inline void values_at(const Attention& a, const float* scores, size_t padded, const uint32_t* values, const float* factor,
-                      float* out) {
+inline void values_at(const Attention& a, const float* scores, size_t stride, const uint32_t* values, size_t count,
+                      const float* factor, float* out) {
     __m512 sum[Q][C];
-    products<Q, C>(reinterpret_cast<const uint32_t*>(scores), padded, values, a.width, (a.length + 1) / 2, sum);
+    products<Q, C>(reinterpret_cast<const uint32_t*>(scores), stride, values, a.width, (count + 1) / 2, sum);
 #pragma GCC unroll 8
     for (int q = 0; q < Q; ++q) {
 #pragma GCC unroll 2
@@ -170,20 +174,27 @@ void attend(const Attention& a, size_t from, const uint32_t* keys, const uint32_
             float* scores) {
     const __m512 scale = _mm512_set1_ps(a.scale);
     for (int q = 0; q < Q; ++q) {
-        const float* query = a.query + (from + size_t(q)) * a.stride;
+        const float* query = a.query + (from + size_t(q)) * a.query_stride;
         for (size_t d = 0; d < a.width; d += 2 * W)
             _mm512_storeu_si512(queries + (size_t(q) * a.width + d) / 2,
                                 pairs_of(_mm512_mul_ps(_mm512_loadu_ps(query + d), scale),
                                          _mm512_mul_ps(_mm512_loadu_ps(query + d + W), scale)));
     }
+    const Keys needed = keys_of(a, from, from + Q, W);
+    const size_t span = needed.end - needed.first;
+    keys += needed.first;
+    values += needed.first / 2 * a.width;
     size_t k = 0;
-    for (; k + 2 * W <= padded; k += 2 * W) scores_at<Q, 2>(queries, keys + k, padded, a.width, scores + k);
-    for (; k < padded; k += W) scores_at<Q, 1>(queries, keys + k, padded, a.width, scores + k);
+    for (; k + 2 * W <= span; k += 2 * W) scores_at<Q, 2>(queries, keys + k, padded, a.width, scores + k, span);
+    for (; k < span; k += W) scores_at<Q, 1>(queries, keys + k, padded, a.width, scores + k, span);
     float factor[Q];
-    for (int q = 0; q < Q; ++q)
-        factor[q] = soften(scores + size_t(q) * padded, a.length, padded, a.bias ? a.bias - ptrdiff_t(from + size_t(q)) : nullptr);
+    for (size_t q = 0; q < Q; ++q) {
+        const size_t at = from + q, seen = at > a.window ? at - a.window - needed.first : 0;
+        const float* bias = a.bias ? a.bias + (ptrdiff_t(needed.first) - ptrdiff_t(at)) : nullptr;
+        factor[q] = soften(scores + q * span, seen, keys_of(a, at, at + 1, W).last - needed.first, span, bias);
+    }
     for (size_t d = 0; d < a.width; d += 2 * W)
-        values_at<Q, 2>(a, scores, padded, values + d, factor, a.out + from * a.out_stride + d);
+        values_at<Q, 2>(a, scores, span, values + d, needed.last - needed.first, factor, a.out + from * a.out_stride + d);
 }
 
 }  // namespace
@@ -194,8 +205,9 @@ void attention_bf16(const Attention& a) {
     uint32_t* values = keys + padded * a.width / 2;
     uint32_t* queries = values + padded * a.width / 2;
     float* scores = reinterpret_cast<float*>(queries + kQueries * a.width / 2);
-    pack_keys(a, padded, keys);
-    pack_values(a, values);
+    const Keys needed = keys_of(a, a.from, a.to, W);
+    pack_keys(a, needed, padded, keys);
+    pack_values(a, needed, values);
     size_t q = a.from;
     for (; q + 8 <= a.to; q += 8) attend<8>(a, q, keys, values, padded, queries, scores);
     if (q + 4 <= a.to) attend<4>(a, q, keys, values, padded, queries, scores), q += 4;

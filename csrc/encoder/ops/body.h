@@ -132,11 +132,74 @@ void layer_norm(const float* x, const float* gamma, const float* beta, float eps
     }
 }
 
+void rms_norm(const float* x, const float* gamma, float eps, size_t rows, size_t width, float* y) {
+    const size_t whole = width / W * W, rest = width - whole;
+    for (size_t row = 0; row < rows; ++row, x += width, y += width) {
+        V squares = splat(0.0f), squares2 = splat(0.0f);
+        size_t i = 0;
+        for (; i + 2 * W <= whole; i += 2 * W) {
+            const V a = load(x + i), b = load(x + i + W);
+            squares = fma(a, a, squares);
+            squares2 = fma(b, b, squares2);
+        }
+        if (i < whole) squares = fma(load(x + i), load(x + i), squares);
+        if (rest) squares2 = fma(load_part(x + whole, rest), load_part(x + whole, rest), squares2);
+        const V factor = splat(1.0f / sqrtf(sum(add(squares, squares2)) / float(width) + eps));
+        for (i = 0; i < whole; i += W) store(y + i, mul(mul(load(x + i), factor), load(gamma + i)));
+        if (rest) store_part(y + i, mul(mul(load_part(x + i, rest), factor), load_part(gamma + i, rest)), rest);
+    }
+}
+
 void activate(Activation kind, size_t count, float* x) {
     if (kind == Activation::none) return;
     size_t i = 0;
     for (; i + W <= count; i += W) store(x + i, activated(kind, load(x + i)));
     if (i < count) store_part(x + i, activated(kind, load_part(x + i, count - i)), count - i);
+}
+
+// A row is written no farther than it was read: row t ends at (t + 1) width, and rows up to t lie before 2 (t + 1) width.
+template <Activation kKind>
+inline void gate_rows(size_t rows, size_t width, float* x) {
+    float* y = x;
+    for (size_t row = 0; row < rows; ++row, x += 2 * width, y += width) {
+        size_t i = 0;
+        for (; i + W <= width; i += W) store(y + i, mul(activated(kKind, load(x + i)), load(x + width + i)));
+        if (i < width) {
+            const size_t rest = width - i;
+            store_part(y + i, mul(activated(kKind, load_part(x + i, rest)), load_part(x + width + i, rest)), rest);
+        }
+    }
+}
+
+void gate(Activation kind, size_t rows, size_t width, float* x) {
+    switch (kind) {
+        case Activation::none: return gate_rows<Activation::none>(rows, width, x);
+        case Activation::gelu: return gate_rows<Activation::gelu>(rows, width, x);
+        case Activation::relu: return gate_rows<Activation::relu>(rows, width, x);
+        case Activation::tanh: return gate_rows<Activation::tanh>(rows, width, x);
+        case Activation::silu: return gate_rows<Activation::silu>(rows, width, x);
+        case Activation::sigmoid: return gate_rows<Activation::sigmoid>(rows, width, x);
+        case Activation::gelu_tanh: return gate_rows<Activation::gelu_tanh>(rows, width, x);
+    }
+}
+
+void rotate(const float* turn, size_t heads, size_t half, float* x) {
+    const float* sines = turn + half;
+    for (size_t head = 0; head < heads; ++head, x += 2 * half) {
+        float* y = x + half;
+        size_t i = 0;
+        for (; i + W <= half; i += W) {
+            const V c = load(turn + i), s = load(sines + i), a = load(x + i), b = load(y + i);
+            store(x + i, sub(mul(a, c), mul(b, s)));
+            store(y + i, add(mul(b, c), mul(a, s)));
+        }
+        if (i == half) continue;
+        const size_t rest = half - i;
+        const V c = load_part(turn + i, rest), s = load_part(sines + i, rest);
+        const V a = load_part(x + i, rest), b = load_part(y + i, rest);
+        store_part(x + i, sub(mul(a, c), mul(b, s)), rest);
+        store_part(y + i, add(mul(b, c), mul(a, s)), rest);
+    }
 }
 
 void multiply_rows(const float* x, const float* factor, size_t rows, size_t width, float* y) {
@@ -150,7 +213,7 @@ void multiply_rows(const float* x, const float* factor, size_t rows, size_t widt
 // Scores of Q queries against C vectors of keys: out[q][c W ...] = sum_d query[q][d] transposed[d][c W ...].
 template <int Q, int C>
 inline void score_block(const float* query, size_t stride, const float* transposed, size_t padded, size_t width,
-                        float* out) {
+                        float* out, size_t out_stride) {
     V total[Q][C];
     for (int q = 0; q < Q; ++q)
         for (int c = 0; c < C; ++c) total[q][c] = splat(0.0f);
@@ -163,7 +226,7 @@ inline void score_block(const float* query, size_t stride, const float* transpos
         }
     }
     for (int q = 0; q < Q; ++q)
-        for (int c = 0; c < C; ++c) store(out + q * padded + c * W, total[q][c]);
+        for (int c = 0; c < C; ++c) store(out + q * out_stride + c * W, total[q][c]);
 }
 
 // out[q][...] = factor[q] sum_k weights[q][k] value[k][...] for Q queries and C vectors, of which the last has `last`.
@@ -192,11 +255,14 @@ inline void value_block(const float* weights, size_t padded, const float* value,
     }
 }
 
-// One row of scores to weights that are not yet divided by their sum; returns 1 / sum.
-inline float soften(float* scores, size_t length, size_t padded, float scale, const float* bias) {
+// One row of scores to weights that are not yet divided by their sum, zero before `first` and from `length` on; returns
+// 1 / sum.
+inline float soften(float* scores, size_t first, size_t length, size_t padded, float scale, const float* bias) {
     const V factor = splat(scale);
     V top = splat(-3.0e38f);
     size_t i = 0;
+    for (; i < first; ++i) scores[i] = -3.0e38f;
+    i = 0;
     for (; i + W <= length; i += W) {
         V x = mul(load(scores + i), factor);
         if (bias) x = add(x, load(bias + i));
@@ -220,23 +286,31 @@ inline float soften(float* scores, size_t length, size_t padded, float scale, co
 
 template <int Q>
 inline void attend(const Attention& a, size_t from, const float* transposed, size_t padded, float* scores) {
-    const float* query = a.query + from * a.stride;
+    const float* query = a.query + from * a.query_stride;
+    const Keys keys = keys_of(a, from, from + Q, W);
+    const size_t span = keys.end - keys.first;
+    const float* packed = transposed + keys.first;
     size_t c = 0;
-    for (; c + 4 * W <= padded; c += 4 * W) score_block<Q, 4>(query, a.stride, transposed + c, padded, a.width, scores + c);
-    for (; c + 2 * W <= padded; c += 2 * W) score_block<Q, 2>(query, a.stride, transposed + c, padded, a.width, scores + c);
-    for (; c < padded; c += W) score_block<Q, 1>(query, a.stride, transposed + c, padded, a.width, scores + c);
+    for (; c + 4 * W <= span; c += 4 * W)
+        score_block<Q, 4>(query, a.query_stride, packed + c, padded, a.width, scores + c, span);
+    for (; c + 2 * W <= span; c += 2 * W)
+        score_block<Q, 2>(query, a.query_stride, packed + c, padded, a.width, scores + c, span);
+    for (; c < span; c += W) score_block<Q, 1>(query, a.query_stride, packed + c, padded, a.width, scores + c, span);
     float factor[Q];
-    for (int q = 0; q < Q; ++q) {
-        const float* bias = a.bias ? a.bias - ptrdiff_t(from + q) : nullptr;
-        factor[q] = soften(scores + q * padded, a.length, padded, a.scale, bias);
+    for (size_t q = 0; q < Q; ++q) {
+        const size_t at = from + q, seen = at > a.window ? at - a.window - keys.first : 0;
+        const float* bias = a.bias ? a.bias + (ptrdiff_t(keys.first) - ptrdiff_t(at)) : nullptr;
+        factor[q] = soften(scores + q * span, seen, keys_of(a, at, at + 1, W).last - keys.first, span, a.scale, bias);
     }
+    const float* value = a.value + keys.first * a.stride;
+    const size_t count = keys.last - keys.first;
     float* out = a.out + from * a.out_stride;
     size_t d = 0;
     for (; d + 2 * W <= a.width; d += 2 * W)
-        value_block<Q, 2>(scores, padded, a.value + d, a.stride, a.length, factor, W, out + d, a.out_stride);
+        value_block<Q, 2>(scores, span, value + d, a.stride, count, factor, W, out + d, a.out_stride);
     for (; d < a.width; d += W) {
         const size_t last = a.width - d < W ? a.width - d : W;
-        value_block<Q, 1>(scores, padded, a.value + d, a.stride, a.length, factor, last, out + d, a.out_stride);
+        value_block<Q, 1>(scores, span, value + d, a.stride, count, factor, last, out + d, a.out_stride);
     }
 }
 
@@ -244,12 +318,13 @@ void attention(const Attention& a) {
     const size_t padded = (a.length + W - 1) / W * W;
     float* transposed = a.scratch;
     float* scores = transposed + padded * a.width;
-    for (size_t k = 0; k < a.length; ++k) {
+    const Keys keys = keys_of(a, a.from, a.to, W);
+    for (size_t k = keys.first; k < keys.end && k < a.length; ++k) {
         const float* key = a.key + k * a.stride;
         for (size_t d = 0; d < a.width; ++d) transposed[d * padded + k] = key[d];
     }
     for (size_t d = 0; d < a.width; ++d)
-        for (size_t k = a.length; k < padded; ++k) transposed[d * padded + k] = 0.0f;
+        for (size_t k = a.length; k < keys.end; ++k) transposed[d * padded + k] = 0.0f;
     size_t q = a.from;
     for (; q + 4 <= a.to; q += 4) attend<4>(a, q, transposed, padded, scores);
     for (; q + 2 <= a.to; q += 2) attend<2>(a, q, transposed, padded, scores);
@@ -283,5 +358,5 @@ void normalize(size_t width, float floor, float* x) {
     for (; i < width; ++i) x[i] *= factor;
 }
 
-const Ops kOps = {add_rows, dequantize, decode_row, axpy,     layer_norm, activate,
-                  multiply_rows, attention, sum_rows,  max_rows,   normalize};
+const Ops kOps = {add_rows, dequantize,    decode_row, axpy,     layer_norm, rms_norm, activate, gate,
+                  rotate,   multiply_rows, attention,  sum_rows, max_rows,   normalize};

@@ -50,7 +50,8 @@ def default_spec(
         layer: how the encoder's linear layers are compressed; ``DenseSparseSpec()`` if left out.
         embeddings: how word embeddings are compressed; None leaves them.
         positions: how position embeddings are compressed; None leaves them.
-        stack: Q, K and V share their atoms (dense-sparse layers only).
+        stack: Q, K and V share their atoms, and so do a gate and what it multiplies (dense-sparse layers
+            only).
 
     Raises:
         ModelError: an architecture without default patterns.
@@ -61,5 +62,5 @@ def default_spec(
     rules += [Rule(f"*{architecture.words}", embeddings)] if embeddings else []
     if positions and architecture.positions is not None:
         rules.append(Rule(f"*{architecture.positions}", positions))
-    stacked = stack and isinstance(layer, DenseSparseSpec)
-    return CompressionSpec(tuple(rules), (Stack(*architecture.attention),) if stacked else ())
+    stacks = architecture.stacks if stack and isinstance(layer, DenseSparseSpec) else ()
+    return CompressionSpec(tuple(rules), tuple(Stack(*group) for group in stacks))

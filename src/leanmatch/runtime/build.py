@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -13,7 +14,7 @@ from leanmatch import native
 from leanmatch.errors import ModelError
 from leanmatch.factorization import Dense, DenseSparse, Factors, IntMatrix, LowRank, QuantizedDenseSparse
 from leanmatch.models.architectures import Architecture
-from leanmatch.runtime.architectures import Sizes, relative_bias
+from leanmatch.runtime.architectures import MOST_TOKENS, Sizes, relative_bias, rotary_positions
 from leanmatch.runtime.kernels.paths import UNKNOWN, Inputs
 from leanmatch.runtime.weights import Floats, Weights, expect_vector
 
@@ -33,9 +34,11 @@ class Knowledge:
     """What is known of a model when its graph is built.
 
     Attributes:
-        max_tokens: length of the longest text, in tokens; it sizes relative attention biases.
-        apart: keep dense q, k and v as three layers. In 8 bits each then balances its own columns against its
-            inputs, which halves the error (1 - cosine of 9e-4 against 5.6e-4 on MiniLM).
+        max_tokens: length of the longest text, in tokens; it sizes relative attention biases and rotary
+            positions.
+        apart: keep dense q, k and v as three layers, and gates apart from what they multiply. In 8 bits each
+            then balances its own columns against its inputs, which halves the error (1 - cosine of 9e-4
+            against 5.6e-4 on MiniLM).
         ranges: least and largest value of each input of a layer ``(2, n)``, as measured before; empty: not
             measured.
     """
@@ -74,41 +77,64 @@ def build_transformer(
         projection = _linear(weights, architecture.projection, pack)
     blocks = [_block(weights, architecture, sizes, index, pack, known) for index in range(sizes.blocks)]
     positions = _positions(weights, architecture, embedded)
+    longest = MOST_TOKENS if known.max_tokens is None else min(max(known.max_tokens, 1), MOST_TOKENS)
+    if positions is not None:
+        longest = min(longest, positions.shape[0])
     bias = None
     if architecture.relative_bias is not None:
-        span = max(positions.shape[0] if known.max_tokens is None else known.max_tokens, 1)
-        bias = relative_bias(weights.matrix(architecture.relative_bias).dense(), span)
+        table = weights.matrix(architecture.relative_bias).dense()
+        if table.shape[1] != sizes.heads:
+            raise ModelError(
+                f"{architecture.relative_bias} is for {table.shape[1]} heads, not {sizes.heads}",
+                remedy="the folder is damaged: save or copy it again",
+            )
+        bias = relative_bias(table, longest, most=sizes.farthest)
+    thetas = _distinct(sizes)
+    norm, end = architecture.embedding_norm, architecture.final_norm
     return {
         "level": level,
         "words": make_table(words),
         "positions": positions,
+        "token_type": _token_type(weights, architecture, embedded) if positions is None else None,
         "pad_id": sizes.pad_id,
-        "embedding_norm": _norm(weights, architecture.embedding_norm, embedded, sizes.eps),
+        "embedding_norm": None if norm is None else _norm(weights, architecture, sizes, norm, embedded),
         "projection": projection,
         "blocks": blocks,
         "order": list(sizes.order),
         "width": sizes.width,
         "heads": sizes.heads,
+        "key_heads": sizes.key_heads,
+        "head_width": sizes.head_width,
+        "scale": 1 / math.sqrt(sizes.head_width) if architecture.scaled else 1.0,
         "inner": sizes.inner,
         "activation": sizes.activation,
+        "gated": sizes.gated,
+        "pre_norm": architecture.pre_norm,
+        "final_norm": None if end is None else _norm(weights, architecture, sizes, end),
         "relative_bias": bias,
+        "rotary": [rotary_positions(theta, sizes.head_width, longest) for theta in thetas],
     }
 
 
+def _distinct(sizes: Sizes) -> list[float]:
+    """The different bases of rotary positions."""
+    return list(dict.fromkeys(theta for theta in sizes.thetas if theta is not None))
+
+
 def split_ranges(measured: Floats, architecture: Architecture, sizes: Sizes) -> dict[str, Floats]:
-    """``Encoder.input_ranges`` by layer name; q, k and v share an input, which has the query's name."""
+    """``Encoder.input_ranges`` by layer name; of layers that share an input, under the first one's."""
     names, ranges = architecture.names, {}
+    modules = names.attention_inputs[0], names.out, names.feed_forward_inputs[0], names.down
     for index in range(measured.shape[1]):
-        parts = np.split(measured[:, index], np.arange(1, 4) * sizes.width, axis=1)
-        for name, part in zip((names.query, names.out, names.up, names.down), parts, strict=True):
+        parts = np.split(measured[:, index], np.cumsum(sizes.inputs[:3]), axis=1)
+        for name, part in zip(modules, parts, strict=True):
             ranges[architecture.block.format(i=index) + name] = part
     return ranges
 
 
 def range_shapes(architecture: Architecture, sizes: Sizes) -> dict[str, tuple[int, int]]:
     """The shapes of the arrays that :func:`split_ranges` returns."""
-    columns = 3 * sizes.width + sizes.inner
-    nothing = np.zeros((2, sizes.blocks, columns), np.float32)
+    nothing = np.zeros((2, sizes.blocks, sum(sizes.inputs)), np.float32)
     return {name: (2, part.shape[1]) for name, part in split_ranges(nothing, architecture, sizes).items()}
 
 
@@ -154,12 +180,18 @@ def _block(
 ) -> dict[str, Any]:
     prefix = architecture.block.format(i=index)
     names = architecture.names
-    before = architecture.embedding_norm
-    if index > 0 and sizes.order == tuple(range(sizes.blocks)):
-        before = architecture.block.format(i=index - 1) + names.output_norm
-    attention_norm = _norm(weights, prefix + names.attention_norm, sizes.width, sizes.eps)
-    inputs = [prefix + module for module in (names.query, names.key, names.value)]
-    out, up, down = (prefix + module for module in (names.out, names.up, names.down))
+    attention_inputs = [prefix + name for name in names.attention_inputs]
+    feed_forward_inputs = [prefix + name for name in names.feed_forward_inputs]
+    out, down = prefix + names.out, prefix + names.down
+    attention_norm = feed_forward_norm = None
+    if index > 0 or not architecture.bare_start:
+        attention_norm = _norm(weights, architecture, sizes, prefix + names.attention_norm)
+    feed_forward_norm = _norm(weights, architecture, sizes, prefix + names.feed_forward_norm)
+    before: str | None = architecture.embedding_norm
+    if architecture.pre_norm and attention_norm is not None:
+        before = prefix + names.attention_norm
+    elif index > 0 and sizes.order == tuple(range(sizes.blocks)):
+        before = architecture.block.format(i=index - 1) + names.feed_forward_norm
 
     def seen(name: str, guess: Inputs) -> Inputs:
         ends = knowledge.ranges.get(name)
@@ -167,43 +199,103 @@ def _block(
             return guess
         return replace(guess, ranges=np.abs(ends).max(axis=0), middle=ends.mean(axis=0), measured=True)
 
-    guess = Inputs(_range(weights, before, sizes))
-    return {
-        "qkv": _attention_inputs(weights, inputs, pack, seen(inputs[0], guess), knowledge.apart),
+    guess = Inputs(None if before is None else _range(weights, before, sizes))
+    activated = UNKNOWN if sizes.gated else Inputs(zero=ZEROS.get(sizes.activation, 128))
+    heads = [sizes.query_width, *[sizes.key_heads * sizes.head_width] * 2]
+    halves = [sizes.inner] * (2 if sizes.gated else 1)
+    read = feed_forward_norm if architecture.pre_norm else attention_norm
+    assert read is not None, "post-norm families have both norms in each layer"
+    layers = {
+        "qkv": _beside(
+            weights, attention_inputs, heads, pack, seen(attention_inputs[0], guess), knowledge.apart
+        ),
         "out": _linear(weights, out, pack, seen(out, UNKNOWN)),
-        "up": _linear(weights, up, pack, seen(up, Inputs(_norm_range(*attention_norm[:2])))),
-        "down": _linear(weights, down, pack, seen(down, Inputs(zero=ZEROS.get(sizes.activation, 128)))),
+        "up": _beside(
+            weights,
+            feed_forward_inputs,
+            halves,
+            pack,
+            seen(feed_forward_inputs[0], Inputs(_norm_range(*read[:2]))),
+            knowledge.apart,
+            turned_over=architecture.activated_last,
+        ),
+        "down": _linear(weights, down, pack, seen(down, activated)),
+    }
+    theta = sizes.thetas[index]
+    return layers | {
         "attention_norm": attention_norm,
-        "output_norm": _norm(weights, prefix + names.output_norm, sizes.width, sizes.eps),
+        "feed_forward_norm": feed_forward_norm,
+        "rotary": None if theta is None else _distinct(sizes).index(theta),
+        "window": sizes.windows[index],
     }
 
 
 def _range(weights: Weights, module: str, sizes: Sizes) -> Floats | None:
-    """The range of a LayerNorm's outputs; None where they are projected or layers share weights."""
+    """The range of a norm's outputs; None where they are projected or layers share weights."""
     gamma, beta = weights.vector(f"{module}.weight"), weights.vector(f"{module}.bias")
     shared = len(set(sizes.order)) < len(sizes.order)
-    if shared or gamma is None or beta is None or gamma.shape != (sizes.width,):
+    if shared or gamma is None or gamma.shape != (sizes.width,):
         return None
     return _norm_range(gamma, beta)
 
 
-def _norm_range(gamma: Floats, beta: Floats) -> Floats:
-    """Approximate largest magnitude of each output of a LayerNorm: ``|beta| + 4 |gamma|``."""
-    reach: Floats = np.abs(beta) + 4 * np.abs(gamma)
-    return reach
+def _norm_range(gamma: Floats, beta: Floats | None) -> Floats:
+    """Approximate largest magnitude of each output of a norm: ``|beta| + 4 |gamma|``."""
+    reach: Floats = 4 * np.abs(gamma)
+    return reach if beta is None else np.abs(beta) + reach
 
 
-def _attention_inputs(
-    weights: Weights, modules: list[str], pack: PackLayer, inputs: Inputs, apart: bool
+def _beside(
+    weights: Weights,
+    modules: list[str],
+    lengths: list[int],
+    pack: PackLayer,
+    inputs: Inputs,
+    apart: bool,
+    *,
+    turned_over: bool = False,
 ) -> list[Layer]:
-    """q, k and v as one layer where their forms allow it, else as three."""
+    """Layers that read the same input as one layer where their forms allow it, else as they are.
+
+    Args:
+        weights: the model's weights.
+        modules: one module for each of ``lengths``, or one for all.
+        lengths: outputs of each part.
+        pack: packs one linear layer.
+        inputs: what is known of the input.
+        apart: parts that are dense stay, or become, layers of their own.
+        turned_over: the last part comes first in a module that holds all.
+    """
     parts = [weights.matrix(module) for module in modules]
     biases = [_bias(weights, module, part.shape[0]) for module, part in zip(modules, parts, strict=True)]
+    name = modules[0]
+    if len(modules) == 1 and len(lengths) > 1:
+        if parts[0].shape[0] != sum(lengths):
+            raise ModelError(
+                f"{name}: weights should have {sum(lengths)} outputs (found {parts[0].shape[0]})",
+                remedy="the folder is damaged: save or copy it again",
+            )
+        if turned_over or (apart and isinstance(parts[0], Dense)):
+            parts, biases = _split(parts[0], biases[0], lengths[::-1] if turned_over else lengths)
+            modules = [f"{name}[{number}]" for number in range(len(parts))]
+            if turned_over:
+                parts, biases = parts[::-1], biases[::-1]
     stacked = None if apart and isinstance(parts[0], Dense) else stack(parts)
     if stacked is None:
         return [pack(*layer, inputs) for layer in zip(modules, parts, biases, strict=True)]
     bias = _joined(biases, [part.shape[0] for part in parts])
-    return [pack(f"{modules[0]}+key+value", stacked, bias, inputs)]
+    return [
+        pack("+".join([name, *(other.rpartition(".")[2] for other in modules[1:])]), stacked, bias, inputs)
+    ]
+
+
+def _split(
+    factors: Factors, bias: Floats | None, lengths: list[int]
+) -> tuple[list[Factors], list[Floats | None]]:
+    """The rows of a weight and its bias in parts, dense."""
+    cuts = np.cumsum(lengths)[:-1]
+    parts: list[Factors] = [Dense(np.ascontiguousarray(part)) for part in np.split(factors.dense(), cuts)]
+    return parts, [None] * len(parts) if bias is None else list(np.split(bias, cuts))
 
 
 def stack(parts: list[Factors]) -> Factors | None:
@@ -272,20 +364,40 @@ def _joined(biases: list[Floats | None], lengths: list[int]) -> Floats | None:
     return np.concatenate(filled)
 
 
-def _norm(weights: Weights, module: str, width: int, eps: float) -> tuple[Floats, Floats, float]:
-    return (
-        expect_vector(weights, f"{module}.weight", width),
-        expect_vector(weights, f"{module}.bias", width),
-        eps,
-    )
+def _norm(
+    weights: Weights, architecture: Architecture, sizes: Sizes, module: str, width: int | None = None
+) -> tuple[Floats, Floats | None, float]:
+    """Weight, bias and epsilon of a norm; ModernBERT's LayerNorms have no bias, and zeros stand for it."""
+    width = sizes.width if width is None else width
+    gamma = expect_vector(weights, f"{module}.weight", width)
+    if architecture.root_mean_square:
+        return gamma, None, sizes.eps
+    if architecture.bare_start and not weights.has(f"{module}.bias"):
+        return gamma, np.zeros(width, np.float32), sizes.eps
+    return gamma, expect_vector(weights, f"{module}.bias", width), sizes.eps
 
 
-def _positions(weights: Weights, architecture: Architecture, width: int) -> Floats:
-    """Position embeddings with those of token type 0 added: a text is always type 0."""
-    assert architecture.positions is not None, "every native architecture has a table of positions"
+def _token_type(weights: Weights, architecture: Architecture, width: int) -> Floats | None:
+    """The embedding of token type 0, which every token of a text has; None where there is none."""
+    if architecture.types is None or not weights.has(architecture.types):
+        return None
+    types = weights.matrix(architecture.types).dense()
+    if types.shape[1] != width:
+        raise ModelError(
+            f"{architecture.types} has {types.shape[1]} columns, the words have {width}",
+            remedy="the folder is damaged: save or copy it again",
+        )
+    return np.ascontiguousarray(types[0], dtype=np.float32)
+
+
+def _positions(weights: Weights, architecture: Architecture, width: int) -> Floats | None:
+    """Position embeddings with those of token type 0 added: a text is always type 0. None without a table."""
+    if architecture.positions is None:
+        return None
     positions = weights.matrix(architecture.positions).dense()
     if positions.shape[1] != width:
         raise ModelError(f"{architecture.positions} has {positions.shape[1]} columns, the words have {width}")
-    if architecture.types is not None and weights.has(architecture.types):
-        positions = positions + weights.matrix(architecture.types).dense()[0]
+    token_type = _token_type(weights, architecture, width)
+    if token_type is not None:
+        positions = positions + token_type
     return np.ascontiguousarray(positions, dtype=np.float32)

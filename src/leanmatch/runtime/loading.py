@@ -16,6 +16,7 @@ from leanmatch.formats.artifact.reader import read_artifact
 from leanmatch.formats.provenance import read_provenance
 from leanmatch.formats.reader import load_encoder, model_folder, read_compressed_matcher
 from leanmatch.models import Encoder
+from leanmatch.models.architectures import Architecture
 from leanmatch.runtime.architectures import UnsupportedError, read_sizes
 from leanmatch.runtime.build import (
     Knowledge,
@@ -32,7 +33,7 @@ from leanmatch.runtime.kernels.choice import Chooser
 from leanmatch.runtime.kernels.paths import best_level, check_precision, quantize_rows
 from leanmatch.runtime.kernels.ranges import cache_file, read_ranges, short, write_ranges
 from leanmatch.runtime.modules import Layout, read_config, read_layout
-from leanmatch.runtime.tokenization import TextTokenizer, pack, read_tokenizer
+from leanmatch.runtime.tokenization import TextTokenizer, longest_text, pack, read_tokenizer
 from leanmatch.runtime.weights import (
     STOCK_FILE,
     CompressedWeights,
@@ -80,8 +81,9 @@ def load(
     """Load a model for encoding; without torch, where the native runtime knows the model.
 
     The runtime runs folders of ``leanmatch compress`` and ``leanmatch train`` and stock sentence-transformers
-    folders: BERT, DistilBERT, RoBERTa, XLM-R, CamemBERT, MPNet, ELECTRA and ALBERT encoders with any pooling,
-    Dense, LayerNorm and Normalize modules behind it, and static embeddings.
+    folders: the encoders of :data:`leanmatch.models.architectures.ARCHITECTURES` (BERT and its kin, MPNet,
+    ModernBERT, GTE, Nomic, Jina v3, EuroBERT, T5) with any pooling, Dense, LayerNorm and Normalize modules
+    behind it, and static embeddings.
 
     Args:
         name_or_folder: a folder, the name of a packaged model, or a name on the Hugging Face hub.
@@ -175,29 +177,31 @@ def load_native(folder: Path, *, name: str, precision: str = "stored", timed: bo
         layout = read_layout(folder)
         with ExitStack() as files:
             fields: dict[str, Any]
-            if compressed:
-                source: Weights = CompressedWeights(read_compressed_matcher(folder))
-            else:
-                path = layout.transformer / STOCK_FILE
-                source = StockWeights(path, files.enter_context(open_safetensors(path)))
-            if layout.is_static:
-                fields = build_static(source.matrix(_static_name(source)), level)
-            else:
+            architecture: Architecture | None = None
+            if not layout.is_static:
                 config = read_config(layout.transformer / "config.json")
                 architecture, sizes = read_sizes(config)
+            source = _source(folder, layout, architecture, files)
+            if architecture is None:
+                fields = build_static(source.matrix(_static_name(source)), level)
+            else:
+                architecture = architecture.as_found(source.has, gated=sizes.gated)
                 if compressed or precision == "int8":  # layers that may round by the ranges of their inputs
                     cache = cache_file(folder, precision, level)
                     chooser.ranges = read_ranges(cache, range_shapes(architecture, sizes))
-                knowledge = Knowledge(layout.max_tokens, precision == "int8", chooser.ranges)
+                longest = longest_text(layout, config)
+                knowledge = Knowledge(longest, precision == "int8", chooser.ranges)
                 fields = build_transformer(source, architecture, sizes, chooser, level, knowledge)
             if precision == "int8" and not compressed:
-                fields["words"] = _int8_words(source, layout, fields["words"])
+                fields["words"] = None  # the float32 table makes room
+                words_name = _static_name(source) if architecture is None else architecture.words
+                fields["words"] = make_table(quantize_rows(source.matrix(words_name).dense()))
             fields["rounds_attention"] = chooser.rounds
             fields["pooling"] = list(layout.pooling)
             fields["post"] = build_heads(layout, source if compressed else None, level)
             graph = module.Encoder(fields)
             tokenizer = read_tokenizer(layout, config, graph.most_tokens or None)
-            if chooser.wants_ranges:
+            if architecture is not None and chooser.wants_ranges:
                 measured = graph.input_ranges(*_probe(tokenizer, fields["words"].rows))
                 ranges = short(split_ranges(measured, architecture, sizes))
                 write_ranges(cache, ranges)
@@ -226,6 +230,15 @@ def load_native(folder: Path, *, name: str, precision: str = "stored", timed: bo
     )
 
 
+def _source(folder: Path, layout: Layout, architecture: Architecture | None, files: ExitStack) -> Weights:
+    """The weights of a compressed or of a stock folder; ``files`` closes what is opened."""
+    if is_artifact(folder):
+        return CompressedWeights(read_compressed_matcher(folder))
+    path = layout.transformer / STOCK_FILE
+    words = () if architecture is None else (architecture.words,)
+    return StockWeights(path, files.enter_context(open_safetensors(path)), *words)
+
+
 def _probe(tokenizer: TextTokenizer, vocabulary: int) -> tuple[Any, Any]:
     """Texts of random words: outliers among a layer's inputs lie where those of real texts lie."""
     rng = np.random.default_rng(0)
@@ -240,10 +253,3 @@ def _named(precision: str) -> str:
 def _static_name(source: Weights) -> str:
     names = ("embedding", "module0.embedding")
     return next((name for name in names if source.has(name)), names[0])
-
-
-def _int8_words(source: Weights, layout: Layout, words: Any) -> Any:
-    """The word table in 8 bits, a scale a row."""
-    del words
-    module = _static_name(source) if layout.is_static else "embeddings.word_embeddings"
-    return make_table(quantize_rows(source.matrix(module).dense()))

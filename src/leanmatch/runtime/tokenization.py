@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from leanmatch.errors import DataError, ModelError, UsageError
 from leanmatch.formats.layout import MAX_TOKENIZER_LENGTH
 from leanmatch.models import TokenCounts, count_encodings
+from leanmatch.models.architectures import ARCHITECTURES
 from leanmatch.runtime.architectures import UnsupportedError
 from leanmatch.runtime.modules import Layout, read_config
 
@@ -164,20 +165,10 @@ def read_tokenizer(layout: Layout, config: dict[str, Any], most_tokens: int | No
     file = layout.transformer / "tokenizer_config.json"
     options = read_config(file) if file.is_file() else {}
     padding = options.get("padding_side") or (tokenizer.padding or {}).get("direction", "right")
-    if padding != "right":
+    if padding != "right" and ARCHITECTURES[config["model_type"]].positions is not None:
         raise UnsupportedError("the native runtime has no padding on the left, which moves token positions")
     side = options.get("truncation_side") or (tokenizer.truncation or {}).get("direction", "right")
-    limits = [most_tokens, layout.max_tokens]
-    if layout.max_tokens is None:
-        limits.append(options.get("model_max_length"))
-        limits.append(config.get("max_position_embeddings"))
-    for limit in limits:
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float)):
-            raise ModelError(
-                f"{layout.transformer}: the longest text is {limit!r:.40}, not a number of tokens",
-                remedy="correct model_max_length in tokenizer_config.json, or max_position_embeddings",
-            )
-    bounds = [int(bound) for bound in limits if bound is not None and bound < MAX_TOKENIZER_LENGTH]
+    bounds = [bound for bound in (most_tokens, longest_text(layout, config)) if bound is not None]
     longest = min(bounds) if bounds else None
     special = tokenizer.num_special_tokens_to_add(False)
     if longest is not None and longest <= special:
@@ -186,6 +177,30 @@ def read_tokenizer(layout: Layout, config: dict[str, Any], most_tokens: int | No
             remedy="set a longer max_seq_length in the folder",
         )
     return TextTokenizer(tokenizer, max_tokens=longest, side=side)
+
+
+def longest_text(layout: Layout, config: dict[str, Any]) -> int | None:
+    """Tokens of the longest text by a folder's settings; None where they set no limit.
+
+    It is ``max_seq_length``; where there is none, the tokenizer's ``model_max_length`` or the configuration's
+    ``max_position_embeddings``, whichever is shorter.
+
+    Raises:
+        ModelError: a limit that is no number.
+    """
+    limits: list[Any] = [layout.max_tokens]
+    if layout.max_tokens is None:
+        file = layout.transformer / "tokenizer_config.json"
+        options = read_config(file) if file.is_file() else {}
+        limits = [options.get("model_max_length"), config.get("max_position_embeddings")]
+    for limit in limits:
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float)):
+            raise ModelError(
+                f"{layout.transformer}: the longest text is {limit!r:.40}, not a number of tokens",
+                remedy="correct model_max_length in tokenizer_config.json, or max_position_embeddings",
+            )
+    bounds = [int(bound) for bound in limits if bound is not None and bound < MAX_TOKENIZER_LENGTH]
+    return min(bounds) if bounds else None
 
 
 def _open(layout: Layout, config: dict[str, Any]) -> Tokenizer:

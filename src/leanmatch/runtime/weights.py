@@ -21,7 +21,19 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 
 STOCK_FILE = "model.safetensors"
-PREFIXES = ("", "bert.", "roberta.", "distilbert.", "mpnet.", "albert.", "electra.", "model.")
+PREFIXES = (
+    "",
+    "bert.",
+    "roberta.",
+    "distilbert.",
+    "mpnet.",
+    "albert.",
+    "electra.",
+    "model.",
+    "gte.",
+    "new.",
+    "nomic_bert.",
+)
 """What a checkpoint may put before a module's name."""
 
 
@@ -39,18 +51,20 @@ class Weights(Protocol):
 
 
 class StockWeights:
-    """The weights of a stock checkpoint, read one by one when they are asked for."""
+    """The weights of a stock checkpoint, read one by one when they are asked for.
 
-    def __init__(self, path: Path, file: Any) -> None:
+    Args:
+        path: the checkpoint.
+        file: the same, open.
+        words: the module of the word embeddings, which shows what the file puts before modules' names.
+    """
+
+    def __init__(self, path: Path, file: Any, words: str = "embedding") -> None:
         self._path = path
         self._file = file
         self._names = set(file.keys())
         self._prefix = next(
-            (
-                prefix
-                for prefix in PREFIXES
-                if any(name.startswith(f"{prefix}embeddings.") for name in self._names)
-            ),
+            (prefix for prefix in PREFIXES if f"{prefix}{words}.weight" in self._names),
             "",
         )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
@@ -57,7 +56,7 @@ class EncoderLayer:
 
     Attributes:
         name: full name of its module.
-        attention: full name of the module in it that holds the query.
+        attention: full name of the module in it that holds the inputs of attention.
         stages: in the order of the data.
     """
 
@@ -79,7 +78,7 @@ def encoder_layers(model: Any, groups: Sequence[LayerGroup]) -> list[EncoderLaye
     depth = getattr(_config(model), architecture.keys[3], len(numbered))
     if len(numbered) != depth:
         return []
-    attention = architecture.names.query.rpartition(".")[0]
+    attention = architecture.names.attention_inputs[0].rpartition(".")[0]
     return [
         EncoderLayer(name, f"{name}.{attention}", _stages(name, groups, architecture)) for name in numbered
     ]
@@ -109,21 +108,21 @@ def _numbered_layers(model: nn.Module, architecture: Architecture) -> list[str]:
 
 
 def _stages(layer: str, groups: Sequence[LayerGroup], architecture: Architecture) -> tuple[Stage, ...]:
-    names = architecture.names
-    out_stream, down_stream = architecture.streams or (names.query, names.up)
+    names, gated = architecture.names, architecture.gated_names
+    out_stream, down_stream = architecture.streams
     roles: Mapping[tuple[str, ...], str | None] = {
-        (names.query, names.key, names.value): None,
+        names.attention_inputs: None,
         (names.out,): f"{layer}.{out_stream}",
-        (names.up,): None,
+        (*names.feed_forward_inputs, *(gated.feed_forward_inputs if gated else ())): None,
         (names.down,): f"{layer}.{down_stream}",
     }
     stages = []
-    for patterns, stream in roles.items():
+    for modules, stream in roles.items():
         members = tuple(
             group
             for group in groups
             if group.spec.weighting in MENDED
-            and all(any(fnmatchcase(n, f"{layer}.{p}") for p in patterns) for n in group.names)
+            and all(n.removeprefix(f"{layer}.") in modules for n in group.names)
         )
         if members:
             stages.append(Stage(members, stream))
