@@ -269,7 +269,8 @@ def test_missing_weights_are_named(tmp_path, kind: str) -> None:
 def compressed(folder: Path, kind: str, *, stack: bool = True, **options):
     """Saves a model whose linear layers are dense-sparse and whose words are rounded; returns it reloaded."""
     from leanmatch.compression import DenseSparseSpec, RoundingSpec, default_spec, factorize, finalize
-    from leanmatch.formats import load_matcher, save_compressed
+    from leanmatch.formats import save_compressed
+    from leanmatch.formats.reader import load_matcher
 
     sizes = {"d_kv": 16} if kind.endswith("t5") else {"head_dim": 16} if kind == "eurobert" else {}
     model = build(folder, kind, **sizes, **options)
