@@ -103,6 +103,12 @@ def test_inputs_of_zeros_leave_the_weight():
 
 NORMS_AFTER = {  # modules whose input is a sum of an output and the residual stream, by architecture
     "t5": {"layer.0.SelfAttention.o": "layer.1.layer_norm"},
+    "t5, gated": {"layer.0.SelfAttention.o": "layer.1.layer_norm"},
+    "modernbert": {"attn.Wo": "mlp_norm"},
+    "eurobert": {"self_attn.o_proj": "post_attention_layernorm"},
+    "gte": {"self_attn.o_proj": "post_attention_layernorm", "mlp.down_proj": "post_mlp_layernorm"},
+    "nomic_bert": {"self_attn.o_proj": "post_attention_layernorm", "mlp.down_proj": "post_mlp_layernorm"},
+    "jina_embeddings_v3": {"self_attn.o_proj": "post_attention_layernorm", "mlp.fc2": "post_mlp_layernorm"},
     "distilbert": {"attention.out_lin": "sa_layer_norm", "ffn.lin2": "output_layer_norm"},
     "mpnet": {"attention.attn.o": "attention.LayerNorm", "output.dense": "output.LayerNorm"},
     "": {"attention.output.dense": "attention.output.LayerNorm", "output.dense": "output.LayerNorm"},
