@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from leanmatch.cli.app import app
+from leanmatch.cli.evaluate import plan
 
 command = importlib.import_module("leanmatch.cli.diagnose")
 pytest.importorskip("jinja2", reason="the report extra (jinja2) is not installed")
@@ -50,8 +51,8 @@ def run(monkeypatch, tmp_path):
 
     def call(*arguments, provenance=None, data=path):
         monkeypatch.setattr(command, "_load", lambda name, *_: models[name])
-        monkeypatch.setattr(command, "check_models", lambda *names: None)  # they are in memory only
-        monkeypatch.setattr(command, "provenance_of", lambda name: provenance)
+        monkeypatch.setattr(plan, "check_models", lambda *names: None)  # they are in memory only
+        monkeypatch.setattr(plan, "provenance_of", lambda name: provenance)
         return CliRunner().invoke(app, ["diagnose", "good", str(data), *arguments], env={"COLUMNS": "120"})
 
     return call

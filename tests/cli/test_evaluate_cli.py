@@ -11,6 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from leanmatch.cli.evaluate import plan
 from leanmatch.data import PairTable, SplitOptions, split_pairs
 
 # The package has the module and the command under one name; this is the module.
@@ -57,8 +58,8 @@ def run(monkeypatch, pairs):
     def call(*arguments, provenance=None, data=pairs):
         models = {"good": encode, "poor": encode_first_word, "models/poor": encode_first_word}
         monkeypatch.setattr(command, "_load", lambda name, *_: models[name])
-        monkeypatch.setattr(command, "check_models", lambda *names: None)  # they are in memory only
-        monkeypatch.setattr(command, "_provenance", lambda name: provenance)
+        monkeypatch.setattr(plan, "check_models", lambda *names: None)  # they are in memory only
+        monkeypatch.setattr(plan, "provenance_of", lambda name: provenance)
         return CliRunner().invoke(app, ["good", str(data), *arguments], env={"COLUMNS": "100"})
 
     return call

@@ -10,7 +10,7 @@ import warnings
 import pytest
 
 from leanmatch.cli.pairs import parse_columns
-from leanmatch.data import iter_pairs, read_pairs
+from leanmatch.data import read_pairs
 from leanmatch.data.columns.mapping import columns_for
 from leanmatch.errors import DataError, UsageError
 
@@ -183,14 +183,14 @@ def test_bad_rows_name_the_column_of_the_file_and_how_to_keep_it(tmp_path):
     assert len(quietly(path, columns={"clicked": "clicked"})) == rows
 
 
-def test_json_lines_and_batches_are_read_alike(tmp_path):
+def test_json_lines_and_batches_are_read_alike(tmp_path, monkeypatch):
     path = tmp_path / "pairs.jsonl"
     rows = [dict(zip(CLICKS, row, strict=True)) for row in zip(*CLICKS.values(), strict=True)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert quietly(path).labels.tolist() == [1, 1, 0]
-    told = []
-    batches = list(iter_pairs(path, batch_rows=1, tell=told.append))
-    assert [batch.column("label")[0].as_py() for batch in batches] == [1, 1, 0] and len(told) == 1
+    monkeypatch.setattr("leanmatch.data.readers.pairs.BATCH_ROWS", 1)
+    mappings = []
+    assert read_pairs(path, tell=mappings.append).labels.tolist() == [1, 1, 0] and len(mappings) == 1
 
 
 REMEMBERED = {"anchor": "query", "positive": "title", "label": "clicked"}

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from leanmatch.data import PairTable, iter_pairs, read_pairs
+from leanmatch.data import read_pairs
 from leanmatch.errors import DataError, UsageError
 
 
@@ -189,15 +189,13 @@ def test_huge_text(tmp_path: Path) -> None:
         ]
 
 
-def test_batches(tmp_path: Path) -> None:
+def test_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = "".join(f"a{i},b{i},{i % 2}\n" for i in range(25))
     path = write(tmp_path / "a.csv", "anchor,positive,label\n" + rows)
-    batches = list(iter_pairs(path, batch_rows=10))
-    assert [batch.num_rows for batch in batches] == [10, 10, 5]
     whole = read_pairs(path)
-    assert PairTable.from_arrow(pa.Table.from_batches(batches)).fingerprint() == whole.fingerprint()
-    with pytest.raises(UsageError, match="batch_rows"):
-        list(iter_pairs(path, batch_rows=0))
+    monkeypatch.setattr("leanmatch.data.readers.pairs.BATCH_ROWS", 10)
+    assert len(read_pairs(path)) == 25
+    assert read_pairs(path).fingerprint() == whole.fingerprint()
 
 
 def test_batch_of_bad_rows_only_keeps_line_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leanmatch.cli.checks import check_models, check_writable
+from leanmatch.cli.checks import check_writable
 from leanmatch.cli.common import print_json, reported_errors, say, stdout_console
 from leanmatch.cli.data.command import ColumnOption, DelimiterOption, JsonOption, OnErrorOption
 from leanmatch.cli.matchers import (
@@ -17,12 +17,8 @@ from leanmatch.cli.matchers import (
     SlicesOption,
     SplitOption,
     SymmetricOption,
-    labels,
-    provenance_of,
-    slice_columns,
 )
 from leanmatch.cli.matchers import load_any as _load
-from leanmatch.cli.pairs import read_table
 from leanmatch.cli.prompts import DocumentPromptOption, PromptNameOption, QueryPromptOption, prompt_options
 
 if TYPE_CHECKING:
@@ -92,34 +88,25 @@ def diagnose(
         prompts = prompt_options(query_prompt, document_prompt, prompt_name)
         if output is not None:
             _check_output(output)
-        from leanmatch.cli.evaluate.plan import base_named_by, plan_evaluation, propensity_constants
+        from leanmatch.cli.evaluate.plan import compare_on
         from leanmatch.report import diagnose as run_diagnosis
         from leanmatch.report.kept import KeptVectors
 
-        provenance = provenance_of(model)
-        rival = base_named_by(provenance, model) if against == "base" else against
-        check_models(model, rival)
-        table = read_table(
+        comparison = compare_on(
             data,
+            model,
+            against,
+            hold_out=hold_out,
+            after=after,
+            split=split,
+            slices=slices,
+            symmetric=symmetric,
             column=column,
             on_error=on_error,
             delimiter=delimiter,
-            provenance=provenance,
-            model=model,
         )
-        plan = plan_evaluation(
-            table,
-            provenance,
-            hold_out=tuple(hold_out or ()),
-            after=after,
-            split=split,
-            slices=slice_columns(slices),
-            symmetric="auto" if symmetric is None else symmetric,
-            propensity=propensity_constants("default"),
-        )
-        for remark in plan.said():
-            say(remark)
-        names = labels(model, rival, by_base=against == "base")
+        plan, rival = comparison.plan, comparison.rival
+        assert rival is not None, "--against has a default"
         models = _load(model, device, prompts), _load(rival, device, prompts)
         kept = KeptVectors(_work_folder(output), (_identity(models[0], model), _identity(models[1], rival)))
         if kept.folder is not None and kept.folder.is_dir():
@@ -130,13 +117,13 @@ def diagnose(
             against=models[1],
             options=options,
             evaluation=plan.options,
-            name=names[0],
-            against_name=names[1],
+            name=comparison.names[0],
+            against_name=comparison.names[1],
             train_label_counts=plan.train,
             rows_in_words=plan.rows,
             notes=plan.remarks,
             show_progress=True,
-            **_training_of(provenance),
+            **_training_of(comparison.provenance),
             kept=kept,
             report=say,
         )
@@ -147,7 +134,7 @@ def diagnose(
             kept.remove()
             say(f"written: {output}")
         if json:
-            print_json({**diagnosis.to_json(), "skipped": len(table.skipped)})
+            print_json({**diagnosis.to_json(), "skipped": len(comparison.table.skipped)})
         else:
             _show(diagnosis)
             if output is None:

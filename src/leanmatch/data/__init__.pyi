@@ -5,7 +5,6 @@ from .check import check_pairs as check_pairs
 from .items import ItemTable as ItemTable
 from .problems import SkippedRow as SkippedRow
 from .readers.items import read_items as read_items
-from .readers.pairs import iter_pairs as iter_pairs
 from .readers.pairs import read_pairs as read_pairs
 from .splitting.leakage import LeakageReport as LeakageReport
 from .splitting.manifest import load_split as load_split

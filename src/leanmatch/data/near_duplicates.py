@@ -56,7 +56,7 @@ def near_pairs(texts: Sequence[str], threshold: float = THRESHOLD) -> NDArray[np
     needed = np.ceil(threshold * sizes - _EXACT).astype(np.int64)
     prefixes = _prefixes(sets, np.minimum(sizes, sizes - needed + SHARED_TOKENS))
     frequency = np.bincount(prefixes.indices, minlength=sets.shape[1])
-    found: list[NDArray[np.int64]] = []
+    pair_blocks: list[NDArray[np.int64]] = []
     total = 0
     blocks = _blocks(prefixes @ frequency)
     for start, stop in tqdm(blocks, desc="near duplicates", unit=" blocks", delay=3.0, leave=False):
@@ -69,7 +69,7 @@ def near_pairs(texts: Sequence[str], threshold: float = THRESHOLD) -> NDArray[np
         left, right = left[keep], right[keep]
         overlap = _overlaps(sets, left, right)
         near = overlap >= threshold * (sizes[left] + sizes[right] - overlap) - _EXACT
-        found.append(np.sort(np.stack([order[left[near]], order[right[near]]], axis=1), axis=1))
+        pair_blocks.append(np.sort(np.stack([order[left[near]], order[right[near]]], axis=1), axis=1))
         total += int(near.sum())
         if total > MAX_PAIRS:
             raise DataError(
@@ -77,7 +77,7 @@ def near_pairs(texts: Sequence[str], threshold: float = THRESHOLD) -> NDArray[np
                 remedy="the texts come from a template; compare whole texts only: near_duplicates=False",
                 command="the texts come from a template; compare whole texts only: --no-near-duplicates",
             )
-    pairs = np.concatenate(found)
+    pairs = np.concatenate(pair_blocks)
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 

@@ -69,14 +69,14 @@ class Problems:
         self.path, self.on_error = path, on_error
         self.skipped: list[SkippedRow] = []
 
-    def report(self, found: Iterable[Problem]) -> None:
+    def report(self, problems: Iterable[Problem]) -> None:
         """Take the problems of one batch of rows: at most one a line is kept, in the order of lines.
 
         Raises:
             DataError: for the first of them, where ``on_error`` is ``"raise"``.
         """
         by_line: dict[int, Problem] = {}
-        for problem in found:
+        for problem in problems:
             by_line.setdefault(problem.line, problem)
         for line in sorted(by_line):
             bad = by_line[line]

@@ -160,8 +160,8 @@ class PairTable:
     ) -> PairTable:
         require(list(columns), path=source or None)
         problems = Problems(source or None, on_error)
-        rows, found = canonical_rows(columns, range(1, len(columns["anchor"]) + 1))
-        problems.report(found)
+        rows, bad_rows = canonical_rows(columns, range(1, len(columns["anchor"]) + 1))
+        problems.report(bad_rows)
         return cls(rows, source=source, corpus=corpus, skipped=tuple(problems.skipped))
 
     @classmethod

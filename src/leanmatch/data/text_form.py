@@ -48,9 +48,9 @@ def text_ids(columns: list[list[str]]) -> tuple[list[str], list[list[int]]]:
     for column in columns:
         ids = []
         for text in column:
-            known = raw.get(text)
-            if known is None:
-                known = raw[text] = distinct.setdefault(normalized_text(text), len(distinct))
-            ids.append(known)
+            number = raw.get(text)
+            if number is None:
+                number = raw[text] = distinct.setdefault(normalized_text(text), len(distinct))
+            ids.append(number)
         numbered.append(ids)
     return list(distinct), numbered

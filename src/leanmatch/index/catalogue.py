@@ -400,17 +400,17 @@ class Catalogue:
             for text, result in zip(texts, results, strict=True)
         ]
 
-    def _recommendation(self, query: str, found: Found, at: int, *, hybrid: bool) -> Recommendation:
-        row = int(found.rows[at])
+    def _recommendation(self, query: str, result: Found, at: int, *, hybrid: bool) -> Recommendation:
+        row = int(result.rows[at])
         text = self.text(row)
         return Recommendation(
             self.ids[row],
             text,
-            float(found.scores[at]),
+            float(result.scores[at]),
             at + 1,
             self.metadata(row),
-            None if found.cosines is None else float(found.cosines[at]),
-            None if found.lexical is None else float(found.lexical[at]),
+            None if result.cosines is None else float(result.cosines[at]),
+            None if result.lexical is None else float(result.lexical[at]),
             tuple(self.lexical.shared(query, text)) if hybrid else None,
         )
 

@@ -72,7 +72,7 @@ class Faithfulness:
 
 def faithfulness(
     model: Any,
-    found: TokenImportance,
+    importance: TokenImportance,
     *,
     shares: Sequence[float] = SHARES,
     intervention: str = "delete",
@@ -95,21 +95,21 @@ def faithfulness(
     Raises:
         UsageError: an importance of sampled units, a share out of range, ``replace``, or no text with units.
     """
-    _check(found, shares, intervention)
-    level = "auto" if found.level == "tokens" else found.level
+    _check(importance, shares, intervention)
+    level = "auto" if importance.level == "tokens" else importance.level
     readers = as_readers(model, level=level, mask_text=mask_text)
     check_intervention(readers.anchor, intervention)
-    scorer = PairScorer(readers, found.anchors, found.positives, found.unit)
+    scorer = PairScorer(readers, importance.anchors, importance.positives, importance.unit)
     draw = np.random.default_rng(seed)
     edits: list[Edit] = []
     partners: list[int] = []
     before: list[float] = []
-    for pair in range(len(found.scores)):
+    for pair in range(len(importance.scores)):
         for side in (0, 1):
-            rows = found.rows(pair, side)
+            rows = importance.rows(pair, side)
             if not len(rows):
                 continue
-            orders = (np.argsort(-found.effects[rows], kind="stable"), draw.permutation(len(rows)))
+            orders = (np.argsort(-importance.effects[rows], kind="stable"), draw.permutation(len(rows)))
             for order in orders:
                 for share in shares:
                     count = math.ceil(share * len(rows) - 1e-9)

@@ -74,16 +74,18 @@ class _Model:
             dimension = getattr(self.model, "truncate_dim", None)
             return vectors if dimension is None else vectors[:, :dimension]
 
-    def checked(self, found: list[Tokenized], own: list[list[int]], texts: Sequence[str]) -> list[Tokenized]:
+    def checked(
+        self, tokenized: list[Tokenized], own: list[list[int]], texts: Sequence[str]
+    ) -> list[Tokenized]:
         """Refuse ids that are not those which the model itself makes of the texts."""
-        for text, tokens, ids in zip(texts, found, own, strict=True):
+        for text, tokens, ids in zip(texts, tokenized, own, strict=True):
             if tokens.ids.tolist() != ids:
                 raise ModelError(
                     f"the model's own tokens of {text!r:.60} are not its tokenizer's, so it is not known "
                     "where they stand in the text",
                     remedy='use level="text": words are then edited in the text itself',
                 )
-        return found
+        return tokenized
 
 
 class _Padded(_Model):

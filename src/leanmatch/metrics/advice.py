@@ -27,14 +27,14 @@ def compared_slices(evaluation: Evaluation) -> list[tuple[SliceResult, MetricRes
     All rows together are one only where they are not cut into in and out of distribution.
     """
     metric = main_metric(evaluation)
-    found = [
+    compared = [
         (part, part.metrics[metric])
         for part in evaluation.slices.values()
         if metric in part.metrics and part.metrics[metric].verdict is not None
         if part.same_as is None or part.kind in (IN, OUT)
     ]
-    cut = any(part.kind in (IN, OUT) for part, _ in found)
-    return [(part, result) for part, result in found if not (cut and part.kind == OVERALL)]
+    cut = any(part.kind in (IN, OUT) for part, _ in compared)
+    return [(part, result) for part, result in compared if not (cut and part.kind == OVERALL)]
 
 
 def warnings(evaluation: Evaluation) -> list[str]:
@@ -57,42 +57,42 @@ def advice(evaluation: Evaluation, *, average: float | None = None, steps: int |
     slices = compared_slices(evaluation)
     worse = [part for part, result in slices if result.verdict == WORSE]
     better = [part for part, result in slices if result.verdict == BETTER]
-    found = []
+    sentences = []
     if any(part.kind == OUT for part in worse):
-        found.append(
+        sentences.append(
             f"It lost {OUT}: train again closer to the base, with {_closer(average, steps)}, or add training "
             "pairs that are like the rows it lost on."
         )
     elif worse and any(part.kind in (IN, OVERALL) for part in worse):
-        found.append(
+        sentences.append(
             "It lost on rows like those it was trained on: do not use it. Check the pairs (leanmatch data "
             f"check), then train with {_closer(average, steps)} or a lower --lr."
         )
     named = [part.name for part in worse if part.kind not in (OUT, IN, OVERALL)]
     if named:
-        found.append(
+        sentences.append(
             f"It lost on {joined(named)}: add training pairs of these, or hold them out "
             f"(--hold-out {named[0]}), so that the choice of the average sees such a loss."
         )
     if slices and not worse and not better:
         part, result = next(((p, r) for p, r in slices if p.kind == OVERALL), slices[0])
-        found.append(
+        sentences.append(
             "Nothing is significant: the model is neither better nor worse than its base on these rows. "
             f"{_more_pairs(part, result)}"
         )
     elif not worse and better:
-        found.append(
+        sentences.append(
             f"It gained {_places(better)} and lost nowhere: compress it (leanmatch compress), or index and "
             "serve it as it is."
         )
         unseen = [(part, result) for part, result in slices if part.kind == OUT and result.verdict != BETTER]
-        found += [f"No difference was seen {OUT}. {_more_pairs(*one)}" for one in unseen]
+        sentences += [f"No difference was seen {OUT}. {_more_pairs(part, result)}" for part, result in unseen]
     if slices and not any(part.kind == OUT for part, _ in slices):
-        found.append(
+        sentences.append(
             f"No row is {OUT}, so nothing is known of new categories or later months: hold some out "
             "(train --hold-out COLUMN=VALUE, or --after DATE)."
         )
-    return found
+    return sentences
 
 
 def _closer(average: float | None, steps: int | None) -> str:

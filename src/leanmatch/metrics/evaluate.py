@@ -63,18 +63,20 @@ def evaluate(
     options = options or EvaluationOptions()
     rows, split = choose_rows(table, options.split)
     symmetry = decide_symmetric(rows, options.symmetric)
-    known = identify(rows, symmetric=symmetry.symmetric)
+    identities = identify(rows, symmetric=symmetry.symmetric)
     parts = make_slices(rows, options)
-    notes = _remarks(rows, known, options, parts)
+    notes = _remarks(rows, identities, options, parts)
     counts, note = _label_counts(train_label_counts, table, rows, symmetric=symmetry.symmetric)
     if note and any(metric.startswith("PSP") for metric in options.metrics):
         notes.append(note)
-    roles = known.roles(symmetric=symmetry.symmetric)
-    models = [encode_sides(encode, known.texts, *roles, name=name)]
+    roles = identities.roles(symmetric=symmetry.symmetric)
+    models = [encode_sides(encode, identities.texts, *roles, name=name)]
     if against is not None:
-        models.append(encode_sides(against, known.texts, *roles, name=against_name))
+        models.append(encode_sides(against, identities.texts, *roles, name=against_name))
     notes += _zero_vectors(models, roles, [name, against_name])
-    worker = _Worker(rows, known, symmetric=symmetry.symmetric, options=options, models=models, counts=counts)
+    worker = _Worker(
+        rows, identities, symmetric=symmetry.symmetric, options=options, models=models, counts=counts
+    )
     measured: dict[bytes, SliceResult] = {}
     results: dict[str, SliceResult] = {}
     for part in parts:
@@ -136,19 +138,19 @@ class _Worker:
     def __init__(
         self,
         rows: PairTable,
-        known: Identities,
+        identities: Identities,
         *,
         symmetric: bool,
         options: EvaluationOptions,
         models: list[SideVectors],
         counts: LabelCounts | None,
     ) -> None:
-        self.known, self.symmetric, self.options, self.models = known, symmetric, options, models
+        self.identities, self.symmetric, self.options, self.models = identities, symmetric, options, models
         self.labels, self.grades, self.source = rows.labels, grades(rows), rows.source
         self.retrieval_metrics, self.pair_metrics = split_metrics(options.metrics)
         self.inverse: NDArray[np.float64] | None = None
         if counts is not None:
-            seen = [sum(counts.counts.get(name, 0) for name in names) for names in known.item_names]
+            seen = [sum(counts.counts.get(name, 0) for name in names) for names in identities.item_names]
             a, b = options.propensity
             self.inverse = inverse_propensities(seen, counts.queries, a=a, b=b)
         else:
@@ -156,7 +158,7 @@ class _Worker:
 
     def run(self, part: Slice, name: str, against_name: str, notes: list[str]) -> SliceResult:
         """The metrics of one slice; empty, with a note, where a column's value has no matching pair."""
-        task = make_task(self.known, part.rows, self.labels, self.grades, symmetric=self.symmetric)
+        task = make_task(self.identities, part.rows, self.labels, self.grades, symmetric=self.symmetric)
         if task.judgements.n_queries == 0:
             problem = f"{part.name}: no matching pair of two different texts among {len(part.rows):,} rows"
             if part.kind != COLUMN_VALUE:
@@ -177,7 +179,7 @@ class _Worker:
             n_pairs = len(part.rows)
             measure_pairs(
                 measurement,
-                self.known,
+                self.identities,
                 part.rows,
                 labels=self.labels,
                 models=self.models,
@@ -188,13 +190,17 @@ class _Worker:
         return SliceResult(part.name, part.kind, len(part.rows), queries, candidates, n_pairs, ordered)
 
 
-def _remarks(rows: PairTable, known: Identities, options: EvaluationOptions, parts: list[Slice]) -> list[str]:
+def _remarks(
+    rows: PairTable, identities: Identities, options: EvaluationOptions, parts: list[Slice]
+) -> list[str]:
     notes = []
-    if known.conflicts:
-        notes.append(f"{known.conflicts:,} identifiers come with more than one text; the first text counts")
-    if known.repeated:
+    if identities.conflicts:
         notes.append(
-            f"{known.repeated:,} items have the text of another item: "
+            f"{identities.conflicts:,} identifiers come with more than one text; the first text counts"
+        )
+    if identities.repeated:
+        notes.append(
+            f"{identities.repeated:,} items have the text of another item: "
             "items with the same text are one candidate"
         )
     if (options.hold_out or options.after) and not any(part.kind == "in distribution" for part in parts):

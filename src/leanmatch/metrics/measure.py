@@ -129,7 +129,7 @@ def retrieval_values(
 
 def measure_pairs(
     measurement: Measurement,
-    known: Identities,
+    identities: Identities,
     rows: NDArray[np.int64],
     *,
     labels: NDArray[np.int8],
@@ -137,8 +137,8 @@ def measure_pairs(
     metrics: Sequence[str],
 ) -> None:
     """Score the labelled pairs with each model; intervals over anchors, each drawn with all its pairs."""
-    left, right = known.anchor_texts[rows], known.positive_texts[rows]
-    _, anchors = np.unique(known.queries[rows], return_inverse=True)
+    left, right = identities.anchor_texts[rows], identities.positive_texts[rows]
+    _, anchors = np.unique(identities.queries[rows], return_inverse=True)
     ranked = [RankedPairs(vectors.pair_scores(left, right), labels[rows], anchors) for vectors in models]
     options, units = measurement.options, int(anchors.max()) + 1
     values = np.stack([pairs.metrics(metrics, np.ones((1, units)))[0] for pairs in ranked])

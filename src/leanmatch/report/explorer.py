@@ -97,7 +97,7 @@ def shown_pairs(
     chosen: Mapping[int, str],
     scores: Sequence[NDArray[np.float64]],
     ranks: Sequence[NDArray[np.int64]],
-    found: Sequence[TokenImportance],
+    importances: Sequence[TokenImportance],
 ) -> tuple[ShownPair, ...]:
     """Put the explorer's pairs together, the worst regression first.
 
@@ -121,8 +121,8 @@ def shown_pairs(
             base_rank=int(ranks[1][row]) or None,
             slices=tuple(name for name, rows in member.items() if row in rows),
             why=why,
-            anchor=_shown_text(found, position, 0),
-            positive=_shown_text(found, position, 1),
+            anchor=_shown_text(importances, position, 0),
+            positive=_shown_text(importances, position, 1),
         )
         for position, (row, why) in enumerate(chosen.items())
     ]

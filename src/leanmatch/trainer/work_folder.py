@@ -62,16 +62,16 @@ class WorkFolder:
         if record.exists():
             try:
                 there = json.loads(record.read_text(encoding="utf-8"))
-                known, before = there["fingerprint"], there["identity"]
+                stored, before = there["fingerprint"], there["identity"]
             except (ValueError, KeyError, TypeError) as error:
                 raise LeanmatchError(
                     f"{record} cannot be read ({error})",
                     remedy="start anew with resume=False",
                     command="start anew with --no-resume",
                 ) from error
-            if known != fingerprint and not self._holds_work():
+            if stored != fingerprint and not self._holds_work():
                 self._clear()  # it failed or was stopped before there was anything to lose
-            elif known != fingerprint:
+            elif stored != fingerprint:
                 raise LeanmatchError(
                     f"{self.path} holds an unfinished run with other settings: "
                     f"{_difference(before, identity)}",

@@ -27,9 +27,9 @@ def freeze_layers(model: Any, count: int) -> int:
         (module for module in encoder.modules() if isinstance(module, nn.ModuleList)), key=len, default=None
     )
     if layers is None or count >= len(layers):
-        found = 0 if layers is None else len(layers)
+        depth = 0 if layers is None else len(layers)
         raise UsageError(
-            f"cannot freeze {count} layers of an encoder with {found}", remedy="freeze fewer layers"
+            f"cannot freeze {count} layers of an encoder with {depth}", remedy="freeze fewer layers"
         )
     frozen: list[nn.Module] = list(layers[:count])
     frozen.append(getattr(encoder, "embeddings", encoder.get_input_embeddings()))

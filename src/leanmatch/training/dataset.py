@@ -40,10 +40,10 @@ def training_dataset(table: PairTable, options: TrainOptions, base_model: Any) -
     if options.negatives != "none":
         count = options.negatives_per_anchor
         if options.negatives == "mined":
-            found = mined_negatives(base_model, anchors, positives, count)
+            negatives = mined_negatives(base_model, anchors, positives, count)
         else:
-            found = given_negatives(table)
-        extra, share = fill_negatives(anchors, positives, found, count, options.schedule.seed)
+            negatives = given_negatives(table)
+        extra, share = fill_negatives(anchors, positives, negatives, count, options.schedule.seed)
         if options.negatives == "mined" or share >= MIN_COVERAGE:
             columns.update({f"negative_{i + 1}": column for i, column in enumerate(extra)})
             remarks.append(f"{options.negatives} negatives: {share:.0%} of the pairs have their own")

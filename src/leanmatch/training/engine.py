@@ -168,11 +168,11 @@ def _check_full_batches(dataset: Dataset, batch_size: int, processes: int) -> No
         )
 
 
-def _check_steps(made: int, promised: int, *, stopped_early: bool) -> None:
+def _check_steps(steps: int, promised: int, *, stopped_early: bool) -> None:
     """The trainer ends without an error where the data run out of batches."""
-    if made < 1 or (made < promised and not stopped_early):
+    if steps < 1 or (steps < promised and not stopped_early):
         raise ModelError(
-            f"training made {made:,} of {promised:,} steps: the pairs give too few batches without a "
+            f"training made {steps:,} of {promised:,} steps: the pairs give too few batches without a "
             "repeated text",
             remedy="use smaller batches (batch_size), or one process in place of torchrun",
             command="use smaller batches (--batch-size), or one process in place of torchrun",

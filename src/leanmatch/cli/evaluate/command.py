@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leanmatch.cli.checks import check_models
 from leanmatch.cli.common import print_json, reported_errors, say, stdout_console
 from leanmatch.cli.data.command import ColumnOption, DelimiterOption, JsonOption, OnErrorOption
 from leanmatch.cli.matchers import (
@@ -17,12 +16,8 @@ from leanmatch.cli.matchers import (
     SlicesOption,
     SplitOption,
     SymmetricOption,
-    labels,
     load_any,
-    slice_columns,
 )
-from leanmatch.cli.matchers import provenance_of as _provenance
-from leanmatch.cli.pairs import read_table
 from leanmatch.cli.prompts import (
     DocumentPromptOption,
     PromptNameOption,
@@ -74,52 +69,42 @@ def evaluate(
 ) -> None:
     """Measure a matcher on pairs: overall, in and out of distribution, by slice, with intervals."""
     with reported_errors():
-        from leanmatch.cli.evaluate.plan import base_named_by, plan_evaluation, propensity_constants
+        from leanmatch.cli.evaluate.plan import compare_on
         from leanmatch.metrics import evaluate as run_evaluation
         from leanmatch.models import TokenTally
 
         prompts = prompt_options(query_prompt, document_prompt, prompt_name)
-        constants = propensity_constants(propensity)
-        provenance = _provenance(model)
-        rival = base_named_by(provenance, model) if against == "base" else against
-        check_models(model, rival)
-        table = read_table(
+        comparison = compare_on(
             data,
+            model,
+            against,
+            hold_out=hold_out,
+            after=after,
+            split=split,
+            slices=slices,
+            symmetric=symmetric,
+            propensity=propensity,
             column=column,
             on_error=on_error,
             delimiter=delimiter,
-            provenance=provenance,
-            model=model,
         )
-        plan = plan_evaluation(
-            table,
-            provenance,
-            hold_out=tuple(hold_out or ()),
-            after=after,
-            split=split,
-            slices=slice_columns(slices),
-            symmetric="auto" if symmetric is None else symmetric,
-            propensity=constants,
-        )
-        for remark in plan.said():
-            say(remark)
-        names = labels(model, rival, by_base=against == "base")
+        plan, rival = comparison.plan, comparison.rival
         tally = TokenTally()
         evaluation = run_evaluation(
             _load(model, device, batch_size, runtime, prompts, tally),
             plan.table,
             options=plan.options,
             against=None if rival is None else _load(rival, device, batch_size, runtime, prompts),
-            name=names[0],
-            against_name=names[1],
+            name=comparison.names[0],
+            against_name=comparison.names[1],
             train_label_counts=plan.train,
         )
-        evaluation = plan.told(evaluation)
+        evaluation = plan.annotated(evaluation)
         if tally.counts.truncated:
             evaluation = replace(evaluation, notes=(*evaluation.notes, tally.counts.sentence()))
         if json:
             tokens = tally.counts.to_json()
-            print_json({**evaluation.to_json(), "skipped": len(table.skipped), "tokens": tokens})
+            print_json({**evaluation.to_json(), "skipped": len(comparison.table.skipped), "tokens": tokens})
         else:
             _show(evaluation)
 

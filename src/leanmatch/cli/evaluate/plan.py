@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from leanmatch.cli.checks import check_models
+from leanmatch.cli.common import say
+from leanmatch.cli.matchers import labels, provenance_of, slice_columns
+from leanmatch.cli.pairs import read_table
 from leanmatch.data import PairTable, Split, split_from_json
 from leanmatch.errors import DataError, UsageError
 from leanmatch.metrics import PROPENSITY_CONSTANTS, Evaluation, EvaluationOptions, choose_rows
@@ -32,14 +37,76 @@ class EvaluationPlan:
     remarks: tuple[str, ...]
     rows: str | None = None
 
-    def said(self) -> list[str]:
+    def sentences(self) -> list[str]:
         """What to tell before the work starts."""
         return [*([] if self.rows is None else [f"rows: {self.rows}"]), *self.remarks]
 
-    def told(self, evaluation: Evaluation) -> Evaluation:
+    def annotated(self, evaluation: Evaluation) -> Evaluation:
         """The evaluation with the plan's words for its rows, and the remarks among its notes."""
         notes = tuple(dict.fromkeys([*self.remarks, *evaluation.notes]))
         return replace(evaluation, split=self.rows or evaluation.split, notes=notes)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a command that compares two matchers works on.
+
+    Attributes:
+        provenance: the model's, None where it has none.
+        rival: the matcher to compare with, None without one.
+        names: of the model and the rival, for tables.
+        table: the rows that were read.
+        plan: which of them count, and how.
+    """
+
+    provenance: Mapping[str, Any] | None
+    rival: str | None
+    names: tuple[str, str]
+    table: PairTable
+    plan: EvaluationPlan
+
+
+def compare_on(
+    data: Path,
+    model: str,
+    against: str | None,
+    *,
+    hold_out: Sequence[str] | None,
+    after: str | None,
+    split: str | None,
+    slices: str | None,
+    symmetric: bool | None,
+    column: list[str] | None,
+    on_error: str,
+    delimiter: str | None,
+    propensity: str = "default",
+) -> Comparison:
+    """Check the models, read the rows and plan the evaluation; arguments are the commands' options.
+
+    Raises:
+        UsageError: an option out of range, or no such base.
+        ModelError, DataError: a model or rows that cannot be used.
+    """
+    constants = propensity_constants(propensity)
+    provenance = provenance_of(model)
+    rival = base_named_by(provenance, model) if against == "base" else against
+    check_models(model, rival)
+    table = read_table(
+        data, column=column, on_error=on_error, delimiter=delimiter, provenance=provenance, model=model
+    )
+    plan = plan_evaluation(
+        table,
+        provenance,
+        hold_out=tuple(hold_out or ()),
+        after=after,
+        split=split,
+        slices=slice_columns(slices),
+        symmetric="auto" if symmetric is None else symmetric,
+        propensity=constants,
+    )
+    for sentence in plan.sentences():
+        say(sentence)
+    return Comparison(provenance, rival, labels(model, rival, by_base=against == "base"), table, plan)
 
 
 def propensity_constants(name: str) -> tuple[float, float]:

@@ -31,8 +31,8 @@ def negative_columns(names: Iterable[str]) -> list[str]:
     >>> negative_columns(["negative_10", "anchor", "negative_2", "negative"])
     ['negative', 'negative_2', 'negative_10']
     """
-    found = [(int(match[1] or -1), name) for name in names if (match := _NEGATIVE.fullmatch(name))]
-    return [name for _, name in sorted(found)]
+    numbered = [(int(match[1] or -1), name) for name in names if (match := _NEGATIVE.fullmatch(name))]
+    return [name for _, name in sorted(numbered)]
 
 
 def is_known(name: str) -> bool:

@@ -50,7 +50,7 @@ def read_pairs(
     if path.is_dir():
         return _read_folder(path, columns, problems)
     mappings: list[ColumnMapping] = []
-    batches = _batches(path, columns, problems, BATCH_ROWS, delimiter, mappings.append)
+    batches = _batches(path, columns, problems, delimiter, mappings.append)
     tables = [pa.Table.from_batches([batch]) for batch in batches]
     for mapping in mappings:
         tell(mapping)
@@ -60,30 +60,6 @@ def read_pairs(
     return PairTable(
         rows, source=str(path), skipped=tuple(problems.skipped), columns_read=mappings[0].columns
     )
-
-
-def iter_pairs(
-    path: str | Path,
-    *,
-    batch_rows: int = BATCH_ROWS,
-    columns: Mapping[str, str] | None = None,
-    on_error: OnError = "raise",
-    delimiter: str | None = None,
-    tell: Callable[[ColumnMapping], None] = warn_python,
-) -> Iterator[pa.RecordBatch]:
-    """Read a file in batches, so that only one is in memory; arguments as in :func:`read_pairs`.
-
-    Yields:
-        record batches of the canonical columns, at most ``batch_rows`` rows each. Batches of a JSONL file may
-        differ in the optional columns that they have.
-    """
-    if batch_rows < 1:
-        raise UsageError(f"batch_rows is {batch_rows}", remedy="at least 1")
-    path = Path(path)
-    if path.is_dir():
-        yield from read_pairs(path, columns=columns, on_error=on_error).to_arrow().to_batches(batch_rows)
-        return
-    yield from _batches(path, columns, Problems(path, on_error), batch_rows, delimiter, tell)
 
 
 def column_names(path: str | Path, delimiter: str | None = None) -> list[str]:
@@ -101,13 +77,12 @@ def _batches(
     path: Path,
     columns: Mapping[str, str] | None,
     problems: Problems,
-    batch_rows: int,
     delimiter: str | None,
     tell: Callable[[ColumnMapping], None],
 ) -> Iterator[pa.RecordBatch]:
     sparse = format_of(path) == "jsonl"  # objects need not have all keys, so batches may differ in columns
     mapping: ColumnMapping | None = None
-    for raw in raw_batches(path, batch_rows, delimiter):
+    for raw in raw_batches(path, BATCH_ROWS, delimiter):
         if sparse and not raw.lines:
             problems.report(raw.problems)
             continue

@@ -12,11 +12,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any, TypeAlias
+from typing import Any
 
 from leanmatch.data.problems import Problem
-
-Plain: TypeAlias = str | int | float | bool | None
 
 LONGEST_NUMBER = 32
 """No number of 64 bits is written in more characters."""

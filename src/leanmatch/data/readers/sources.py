@@ -135,6 +135,6 @@ def text_lines(path: TableFile, handle: IO[bytes], undecodable: dict[int, bytes]
             yield line.decode("utf-8", "replace")
 
 
-def not_utf8(line: int, found: bytes) -> Problem:
+def not_utf8(line: int, content: bytes) -> Problem:
     """The problem that a line is not UTF-8."""
-    return Problem(line, "", found, "the line is not valid UTF-8", "save the file as UTF-8")
+    return Problem(line, "", content, "the line is not valid UTF-8", "save the file as UTF-8")

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from leanmatch.errors import FormatError
 
-MOST_BITS = 16
 _CHUNK = 1 << 18
 """Numbers that are packed, and groups of eight that are unpacked, at once: bounds the memory for it."""
 

@@ -24,7 +24,6 @@ KINDS = ("auto", "exact", "ivf", "hnsw")
 EXACT_LIMIT = 200_000
 """``auto`` searches exactly up to this many items."""
 
-WANTED_RECALL = 0.98
 RECALL_AT = 10
 SAMPLE_QUERIES = 256
 

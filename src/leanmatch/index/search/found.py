@@ -57,16 +57,16 @@ def reranked(
     wanted = [k] * len(results) if isinstance(k, int) else list(k)
     pairs = [
         (text, text_of(row))
-        for text, found in zip(texts, results, strict=True)
-        for row in found.rows.tolist()
+        for text, result in zip(texts, results, strict=True)
+        for row in result.rows.tolist()
     ]
     scores = reranker.scores(pairs)
     out, start = [], 0
-    for found, count in zip(results, wanted, strict=True):
-        own = scores[start : start + len(found.rows)]
+    for result, count in zip(results, wanted, strict=True):
+        own = scores[start : start + len(result.rows)]
         start += len(own)
         order = np.argsort(-own, kind="stable")[:count]
-        cosines = found.scores if found.cosines is None else found.cosines
-        lexical = None if found.lexical is None else found.lexical[order]
-        out.append(Found(own[order], found.rows[order], found.plan, cosines[order], lexical, found.best))
+        cosines = result.scores if result.cosines is None else result.cosines
+        lexical = None if result.lexical is None else result.lexical[order]
+        out.append(Found(own[order], result.rows[order], result.plan, cosines[order], lexical, result.best))
     return out

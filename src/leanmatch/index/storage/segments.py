@@ -42,11 +42,6 @@ class SegmentRows:
     alive: NDArray[np.bool_]
     postings: Postings | None = None
 
-    @property
-    def live_rows(self) -> NDArray[np.int64]:
-        """Numbers of the rows that are not gone."""
-        return np.flatnonzero(self.alive)
-
 
 def write_segment(
     folder: Path, name: str, items: Items, vectors: Vectors, *, hybrid: bool = False

@@ -164,8 +164,8 @@ class Transaction:
             if keys is None or key in keys
         }
 
-    def is_same(self, item: Item, place: tuple[int, int], columns: dict[str, str]) -> bool:
-        stored, row = self._segments[place[0]].items, place[1]
+    def is_same(self, item: Item, position: tuple[int, int], columns: dict[str, str]) -> bool:
+        stored, row = self._segments[position[0]].items, position[1]
         if stored.texts[row] != item.text:
             return False
         for name, kind in columns.items():
@@ -174,14 +174,14 @@ class Transaction:
                 return False
         return True
 
-    def patched(self, item: Item, place: tuple[int, int]) -> Item:
+    def patched(self, item: Item, position: tuple[int, int]) -> Item:
         """An item that is there with what a change gives: its text stays where that is None.
 
         Raises:
             DataError: of a text that several columns make, no column has a value any more.
         """
-        items = self._segments[place[0]].items
-        old = {name: column[place[1]] for name, column in items.columns.items()}
+        items = self._segments[position[0]].items
+        old = {name: column[position[1]] for name, column in items.columns.items()}
         merged, text = {**old, **item.metadata}, item.text
         parts = self.required().text_columns or ()
         if text is None and len(parts) > 1 and any(name in item.metadata for name in parts):
@@ -192,7 +192,7 @@ class Transaction:
                     column=" + ".join(parts),
                     remedy="give one of these columns a value",
                 )
-        return Item(item.id, items.texts[place[1]] if text is None else text, merged)
+        return Item(item.id, items.texts[position[1]] if text is None else text, merged)
 
     def live_items(self, columns: dict[str, str] | None = None) -> Items:
         """The items that are alive, in their order."""

@@ -237,11 +237,6 @@ def part_drift(
     )
 
 
-def top_effects(found: TokenImportance) -> NDArray[np.float64]:
-    """The largest effect of each text, at least 0, float64 ``(2, pairs)``."""
-    return _tops(found, np.ones((2, len(found.scores)), np.bool_))
-
-
 def _tops(importance: TokenImportance, counted: NDArray[np.bool_]) -> NDArray[np.float64]:
     top = np.zeros((2, len(importance.scores)))
     np.maximum.at(top, (importance.side.astype(np.int64), importance.pair), importance.effects)

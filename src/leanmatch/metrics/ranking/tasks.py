@@ -38,7 +38,7 @@ class RetrievalTask:
 
 
 def make_task(
-    known: Identities,
+    identified: Identities,
     rows: NDArray[np.int64],
     labels: NDArray[np.int8],
     grades: NDArray[np.int64],
@@ -52,19 +52,19 @@ def make_task(
     a query never finds itself nor another item with its very text, and pairs of one text with itself are no
     judgements.
     """
-    candidates = _candidates(known, rows, symmetric)
+    candidates = _candidates(identified, rows, symmetric)
     relevant = rows[labels[rows] == 1]
-    same = known.text_of[known.queries[relevant]] == known.text_of[known.items[relevant]]
+    same = identified.text_of[identified.queries[relevant]] == identified.text_of[identified.items[relevant]]
     self_pairs = int(np.count_nonzero(same)) if symmetric else 0
     if symmetric:
         relevant = relevant[~same]
-    query_ids = distinct_in_order(known.queries[relevant])
-    missing = np.setdiff1d(known.items[relevant], candidates)
+    query_ids = distinct_in_order(identified.queries[relevant])
+    missing = np.setdiff1d(identified.items[relevant], candidates)
     items = np.concatenate([candidates, missing])
-    query_place = _places(query_ids, len(known.text_of))
-    item_place = _places(items, len(known.text_of))
+    query_place = _places(query_ids, len(identified.text_of))
+    item_place = _places(items, len(identified.text_of))
     pairs, first = np.unique(
-        np.stack([query_place[known.queries[relevant]], item_place[known.items[relevant]]]),
+        np.stack([query_place[identified.queries[relevant]], item_place[identified.items[relevant]]]),
         axis=1,
         return_index=True,
     )
@@ -72,10 +72,10 @@ def make_task(
     width = max(1, len(items))
     slots = np.searchsorted(
         pairs[0] * width + pairs[1],
-        query_place[known.queries[relevant]] * width + item_place[known.items[relevant]],
+        query_place[identified.queries[relevant]] * width + item_place[identified.items[relevant]],
     )
     np.maximum.at(best, slots, grades[relevant])
-    query_texts, candidate_texts = known.text_of[query_ids], known.text_of[candidates]
+    query_texts, candidate_texts = identified.text_of[query_ids], identified.text_of[candidates]
     return RetrievalTask(
         query_texts,
         candidate_texts,
@@ -87,21 +87,23 @@ def make_task(
     )
 
 
-def _candidates(known: Identities, rows: NDArray[np.int64], symmetric: bool) -> NDArray[np.int64]:
-    if known.corpus is not None:
-        return known.corpus
+def _candidates(identities: Identities, rows: NDArray[np.int64], symmetric: bool) -> NDArray[np.int64]:
+    if identities.corpus is not None:
+        return identities.corpus
     if symmetric:
-        both = distinct_in_order(np.stack([known.queries[rows], known.items[rows]], axis=1).ravel())
-        return _one_a_text(both, known, rows)
-    return distinct_in_order(known.items[rows])
+        both = distinct_in_order(np.stack([identities.queries[rows], identities.items[rows]], axis=1).ravel())
+        return _one_a_text(both, identities, rows)
+    return distinct_in_order(identities.items[rows])
 
 
 def _one_a_text(
-    identities: NDArray[np.int64], known: Identities, rows: NDArray[np.int64]
+    identities: NDArray[np.int64], identified: Identities, rows: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """One identity for each text: that of an item, which judgements name, where there is one."""
-    chosen = dict(zip(known.text_of[identities].tolist(), identities.tolist(), strict=True))
-    chosen |= dict(zip(known.text_of[known.items[rows]].tolist(), known.items[rows].tolist(), strict=True))
+    chosen = dict(zip(identified.text_of[identities].tolist(), identities.tolist(), strict=True))
+    chosen |= dict(
+        zip(identified.text_of[identified.items[rows]].tolist(), identified.items[rows].tolist(), strict=True)
+    )
     return np.array(list(chosen.values()), np.int64)
 
 
