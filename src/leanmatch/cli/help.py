@@ -16,9 +16,18 @@ PANELS: dict[str, tuple[str, ...]] = {
     ),
     "Model": (
         *("base", "model", "against", "task", "device", "precision", "runtime", "batch_size"),
-        *("query_prompt", "document_prompt", "prompt_name"),
+        *("query_prompt", "document_prompt", "prompt_name", "role"),
     ),
-    "Data": ("data", "column", "id_column", "text_columns", "delimiter", "on_error"),
+    "Data": (
+        "data",
+        "column",
+        "id_column",
+        "text_columns",
+        "delimiter",
+        "on_error",
+        "on_duplicate",
+        "vectors",
+    ),
     "Split": (
         *("hold_out", "after", "split", "valid_fraction", "test_fraction", "leakage", "near_duplicates"),
         "shared_positives",
@@ -36,6 +45,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     "Samples": ("max_rows", "max_pairs", "budget", "shown"),
     "Changes": ("add", "update", "delete", "rebuild", "reference", "check"),
     "Search": ("kind", "k", "where", "include_self", "hybrid", "lexical_weight"),
+    "Engines": ("shard", "engine", "address"),
     "Server": (
         *(
             "catalogue",
@@ -63,6 +73,7 @@ OTHER_PANELS = {
     ("explain", "unit"): "Output",
     ("explain", "interactions"): "Output",
     ("split", "seed"): "Split",
+    ("encode", "workers"): "Engines",
 }
 """Parameters of a command that stand in another group there."""
 

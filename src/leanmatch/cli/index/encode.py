@@ -20,8 +20,6 @@ from leanmatch.cli.prompts import DocumentPromptOption, PromptNameOption, QueryP
 if TYPE_CHECKING:
     from leanmatch.batch import EncodeResult
 
-_ENGINE = "Engines"
-
 
 def encode(
     model: Annotated[str, typer.Argument(help="Model folder or name.")],
@@ -56,19 +54,16 @@ def encode(
             "--shard",
             metavar="I/N",
             help="Encode the share I (from 0) of N; slurm: of a job array; kubernetes/N: of an indexed Job.",
-            rich_help_panel=_ENGINE,
         ),
     ] = None,
-    engine: Annotated[str, typer.Option("--engine", help="local or ray.", rich_help_panel=_ENGINE)] = "local",
+    engine: Annotated[str, typer.Option("--engine", help="local or ray.")] = "local",
     workers: Annotated[
         int | None,
-        typer.Option(
-            "--workers", min=1, help="Processes, or Ray actors; one by default.", rich_help_panel=_ENGINE
-        ),
+        typer.Option("--workers", min=1, help="Processes, or Ray actors; one by default."),
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option("--address", help="Of a running Ray cluster; auto finds it.", rich_help_panel=_ENGINE),
+        typer.Option("--address", help="Of a running Ray cluster; auto finds it."),
     ] = None,
     query_prompt: QueryPromptOption = None,
     document_prompt: DocumentPromptOption = None,
