@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("runtime",),
     ("index",),
     ("batch",),
+    ("stores",),
     ("serve", "report", "integrations"),
     ("cli",),
     ("__main__",),
@@ -36,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 LIGHT_LAYERS = frozenset(
-    {"data", "lexical", "models", "metrics", "runtime", "index", "batch", "serve", "cli"}
+    {"data", "lexical", "models", "metrics", "runtime", "index", "batch", "stores", "serve", "cli"}
 )
 HEAVY_LIBRARIES = frozenset({"torch", "transformers", "sentence_transformers"})
 MOST_LINES = 500

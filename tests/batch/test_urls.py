@@ -72,7 +72,7 @@ def test_a_connection_that_is_lost_leaves_whole_parts(s3, model, tmp_path):
         if len(seen) == 3:
             s3.server.stop()
 
-    with pytest.raises((WriteError, DataError), match="could not be written|cannot be read"):
+    with pytest.raises((WriteError, DataError), match=r"could not be written|cannot be read"):
         encode_files(model, [source], s3("lost"), SMALL, progress=stop)
     assert len(seen) == 3
 

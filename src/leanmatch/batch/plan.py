@@ -177,6 +177,14 @@ def _choose(
     return chosen
 
 
+def is_manifest(path: Path) -> bool:
+    """Whether a file is the manifest of encoded files, and not, say, that of a catalogue."""
+    try:
+        return bool(json.loads(path.read_bytes())["kind"] == KIND)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def check_same(stored: Plan, wanted: Plan, place: object) -> None:
     """Refuse to put parts of two plans into one folder.
 

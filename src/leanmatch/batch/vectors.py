@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +30,11 @@ class Block:
     """Some rows.
 
     Attributes:
-        file: number of the input that they come from.
         ids, texts: one a row.
         metadata: what else is known of each row, plain values, without missing ones.
         vectors: float32, unit length.
     """
 
-    file: int
     ids: list[str]
     texts: list[str]
     metadata: list[dict[str, Any]]
@@ -78,62 +78,81 @@ class EncodedFiles:
     def blocks(self) -> Iterator[Block]:
         """All rows, in the order of the inputs, some thousands at a time.
 
+        Columns of CSV and TSV files become numbers or booleans where all values of the file are, as in
+        :func:`leanmatch.data.read_items`.
+
         Raises:
             FormatError: a part that is damaged.
         """
-        for number in range(len(self.plan.slices)):
-            file, _ = open_part(self._folder, number, self.plan.key)
-            gone = np.asarray(self._complete.superseded.get(number, []), dtype=np.int64)
-            start = 0
-            for batch in file.iter_batches(batch_size=BLOCK_ROWS):
-                kept = np.setdiff1d(np.arange(batch.num_rows), gone - start)
-                start += batch.num_rows
-                rows = batch if len(kept) == batch.num_rows else batch.take(pa.array(kept))
-                if rows.num_rows:
-                    yield _block(self.plan.slices[number].file, rows, self.plan.model.dimension)
+        for number, batch in self._batches(None):
+            file = self.plan.slices[number].file
+            metadata = self._typed(file, _metadata(batch.column(METADATA)))
+            codes = batch.column(VECTOR).flatten().to_numpy(zero_copy_only=False)
+            scales = batch.column(VECTOR + SCALE).to_numpy() if VECTOR + SCALE in batch.schema.names else None
+            vectors = from_stored(codes.reshape(-1, self.plan.model.dimension), scales)
+            yield Block(batch.column(ID).to_pylist(), batch.column(TEXT).to_pylist(), metadata, vectors)
 
     def items(self) -> tuple[list[Item], Vectors]:
         """All rows as items of a catalogue, with their vectors, float32 ``(rows, dimension)``.
-
-        Columns of CSV and TSV files become numbers or booleans where all values are, as in
-        :func:`leanmatch.data.read_items`.
 
         Raises:
             FormatError: a part that is damaged.
         """
         vectors = np.empty((self.rows, self.plan.model.dimension), np.float32)
         items: list[Item] = []
-        starts = [0] * (len(self.plan.files) + 1)
         for block in self.blocks():
             vectors[len(items) : len(items) + len(block.ids)] = block.vectors
             items += map(Item, block.ids, block.texts, block.metadata)
-            starts[block.file + 1 :] = [len(items)] * (len(starts) - block.file - 1)
-        for number, scanned in enumerate(self.plan.scans):
-            if scanned.format in {"csv", "tsv"}:
-                _type_columns([item.metadata for item in items[starts[number] : starts[number + 1]]])
         return items, vectors
 
+    def columns(self) -> Iterator[list[dict[str, Any]]]:
+        """What else is known of the rows, block by block, without reading the vectors."""
+        for number, batch in self._batches([METADATA]):
+            yield self._typed(self.plan.slices[number].file, _metadata(batch.column(METADATA)))
 
-def _type_columns(rows: Sequence[Any]) -> None:
-    """Make the columns of a text file numbers or booleans, in place."""
-    for name in dict.fromkeys(name for row in rows for name in row):
-        typed = typed_column([row.get(name) for row in rows])
-        for row, value in zip(rows, typed, strict=True):
-            if name in row:
-                row[name] = value
+    def _batches(self, names: list[str] | None) -> Iterator[tuple[int, Any]]:
+        """Number of the part, and some of its rows that count."""
+        for number in range(len(self.plan.slices)):
+            file, _ = open_part(self._folder, number, self.plan.key)
+            gone = np.asarray(self._complete.superseded.get(number, []), dtype=np.int64)
+            start = 0
+            for batch in file.iter_batches(batch_size=BLOCK_ROWS, columns=names):
+                kept = np.setdiff1d(np.arange(batch.num_rows), gone - start)
+                start += batch.num_rows
+                rows = batch if len(kept) == batch.num_rows else batch.take(pa.array(kept))
+                if rows.num_rows:
+                    yield number, rows
+
+    @cached_property
+    def _texts_only(self) -> set[tuple[int, str]]:
+        """File and name of the columns of text files that stay text."""
+        kinds: dict[tuple[int, str], set[str]] = defaultdict(set)
+        for number, batch in self._batches([METADATA]):
+            file = self.plan.slices[number].file
+            for row in _metadata(batch.column(METADATA)) if self._is_text_file(file) else ():
+                for name, value in row.items():
+                    kinds[file, name].add(_reading(value))
+        return {place for place, readings in kinds.items() if readings not in ({"number"}, {"boolean"})}
+
+    def _is_text_file(self, file: int) -> bool:
+        return self.plan.scans[file].format in {"csv", "tsv"}
+
+    def _typed(self, file: int, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The rows, with the numbers and booleans of text files as such."""
+        if not self._is_text_file(file):
+            return rows
+        return [
+            {
+                name: value if (file, name) in self._texts_only else typed_column([value])[0]
+                for name, value in row.items()
+            }
+            for row in rows
+        ]
 
 
-def _block(file: int, batch: Any, dimension: int) -> Block:
-    columns: Mapping[str, Any] = {name: batch.column(name) for name in batch.schema.names}
-    codes = columns[VECTOR].flatten().to_numpy(zero_copy_only=False).reshape(-1, dimension)
-    scales = columns[VECTOR + SCALE].to_numpy() if VECTOR + SCALE in columns else None
-    return Block(
-        file,
-        columns[ID].to_pylist(),
-        columns[TEXT].to_pylist(),
-        _metadata(columns[METADATA]),
-        from_stored(codes, scales),
-    )
+def _reading(value: str) -> str:
+    typed = typed_column([value])[0]
+    return "text" if isinstance(typed, str) else "boolean" if isinstance(typed, bool) else "number"
 
 
 def _metadata(column: Any) -> list[dict[str, Any]]:

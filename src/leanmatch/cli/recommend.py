@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from leanmatch.cli.common import print_json, reported_errors, stdout_console, text_lines
+from leanmatch.cli.index.operations import Encoding
 from leanmatch.cli.index.options import HybridSearchOption, LexicalWeightOption, ModelOption
 from leanmatch.cli.prompts import PromptNameOption, QueryPromptOption, prompt_options
 from leanmatch.cli.terminal import visible
@@ -16,10 +18,17 @@ from leanmatch.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from leanmatch.index import Recommendation
+    from leanmatch.index.filters.expression import Filter
+    from leanmatch.stores import StoreInfo
 
 
 def recommend(
-    catalogue: Annotated[Path, typer.Argument(help="Catalogue folder, made by leanmatch index build.")],
+    catalogue: Annotated[
+        str,
+        typer.Argument(
+            help="Catalogue folder, made by leanmatch index build; or the URL of a store (leanmatch push)."
+        ),
+    ],
     texts: Annotated[
         list[str],
         typer.Argument(metavar="TEXT...", help="What to recommend for; - reads lines from stdin."),
@@ -43,16 +52,24 @@ def recommend(
     with reported_errors():
         from leanmatch.index import Catalogue, is_catalogue, parse_filter
         from leanmatch.index.encoders import encoder_for
+        from leanmatch.stores.opening import is_store_url
 
-        if not is_catalogue(catalogue):
+        prompts = prompt_options(query_prompt, None, prompt_name)
+        queries = _queries(texts)
+        expression = None if where is None else parse_filter(where)
+        if is_store_url(catalogue):
+            refuse_terms(hybrid, lexical_weight)
+            answers, info = from_store(
+                catalogue, queries, k, expression, Encoding(model, device, None, prompts), not include_self
+            )
+            show_answers(queries, answers, info.model.name, info.rows, False, as_json)
+            return
+        if not is_catalogue(Path(catalogue)):
             raise UsageError(
                 f"{catalogue} is no catalogue: it holds no manifest.json",
                 remedy="make one with `leanmatch index build MODEL ITEMS -o CATALOGUE`, then "
                 "`leanmatch recommend CATALOGUE TEXT...`",
             )
-        prompts = prompt_options(query_prompt, None, prompt_name)
-        queries = _queries(texts)
-        expression = None if where is None else parse_filter(where)
         opened = Catalogue.open(catalogue)
         if expression is not None:
             opened.select(expression)  # a bad filter is refused before the model is loaded
@@ -68,21 +85,74 @@ def recommend(
             hybrid=hybrid,
             lexical_weight=lexical_weight,
         )
-        if as_json:
-            print_json(
-                {
-                    "model": opened.manifest.model.name,
-                    "items": len(opened),
-                    "hybrid": by_terms,
-                    "queries": [
-                        {"text": text, "recommendations": [item.to_json() for item in ranked]}
-                        for text, ranked in zip(queries, answers, strict=True)
-                    ],
-                }
-            )
-        else:
-            for text, ranked in zip(queries, answers, strict=True):
-                _print_table(text, ranked)
+        show_answers(queries, answers, opened.manifest.model.name, len(opened), by_terms, as_json)
+
+
+def show_answers(
+    queries: Sequence[str],
+    answers: Sequence[Sequence[Recommendation]],
+    model: str,
+    items: int,
+    hybrid: bool,
+    as_json: bool,
+) -> None:
+    """Print the answers as tables, or as one JSON document."""
+    if not as_json:
+        for text, ranked in zip(queries, answers, strict=True):
+            _print_table(text, ranked)
+        return
+    print_json(
+        {
+            "model": model,
+            "items": items,
+            "hybrid": hybrid,
+            "queries": [
+                {"text": text, "recommendations": [item.to_json() for item in ranked]}
+                for text, ranked in zip(queries, answers, strict=True)
+            ],
+        }
+    )
+
+
+def refuse_terms(hybrid: bool | None, lexical_weight: float | None) -> None:
+    """Refuse a search by terms in a store, which holds vectors alone.
+
+    Raises:
+        UsageError: it is asked for.
+    """
+    if hybrid or lexical_weight is not None:
+        raise UsageError(
+            "a store searches by vectors alone",
+            remedy="leave out --hybrid and --lexical-weight, or search a catalogue's folder",
+        )
+
+
+def from_store(
+    url: str,
+    queries: Sequence[str],
+    k: int,
+    expression: Filter | None,
+    encoding: Encoding,
+    exclude_self: bool,
+) -> tuple[list[list[Recommendation]], StoreInfo]:
+    """The best items of a store."""
+    from leanmatch.index.encoders import encoder_for
+    from leanmatch.stores import open_store
+    from leanmatch.stores import recommend as recommend_from
+    from leanmatch.stores.protocol import check_filter
+
+    store = open_store(url)
+    try:
+        info = store.info
+        if expression is not None:
+            check_filter(expression, info)  # before the model is loaded
+        encoder = encoder_for(info, encoding.model, device=encoding.device, queries=encoding.prompts)
+        found = recommend_from(
+            store, encoder, queries, k, filter=expression, exclude_self=exclude_self
+        )
+        return found, info
+    finally:
+        store.close()
 
 
 def _queries(texts: list[str]) -> list[str]:
@@ -104,7 +174,7 @@ def _queries(texts: list[str]) -> list[str]:
     return queries
 
 
-def _print_table(text: str, ranked: list[Recommendation]) -> None:
+def _print_table(text: str, ranked: Sequence[Recommendation]) -> None:
     from rich.table import Table
     from rich.text import Text
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from leanmatch.errors import MissingExtraError, ModelError
 from leanmatch.index.identity import identity_of, known_as
-from leanmatch.index.storage.manifest import Manifest, ModelIdentity
+from leanmatch.index.storage.manifest import ModelIdentity
 from leanmatch.models import PromptOptions
 
 
@@ -57,13 +57,21 @@ def with_catalogue_prompts(encoder: Any, model: ModelIdentity, queries: PromptOp
     return encoder
 
 
-def own_precision(manifest: Manifest, device: str) -> str:
+class HasModel(Protocol):
+    """What says which model its items were encoded with: a catalogue's manifest, or what a store holds."""
+
+    @property
+    def model(self) -> ModelIdentity:
+        """The model."""
+
+
+def own_precision(manifest: HasModel, device: str) -> str:
     """The ``precision`` that a catalogue's items were encoded with; sentence-transformers has no choice."""
     return manifest.model.precision if device == "auto" else "stored"
 
 
 def encoder_for(
-    manifest: Manifest,
+    manifest: HasModel,
     model: str | None,
     *,
     device: str = "auto",

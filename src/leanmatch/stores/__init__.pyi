@@ -1,0 +1,12 @@
+"""Public names and the modules that define them; see :mod:`leanmatch.lazy`."""
+
+from .local import LocalStore as LocalStore
+from .opening import open_store as open_store
+from .protocol import Hit as Hit
+from .protocol import Store as Store
+from .protocol import StoreError as StoreError
+from .protocol import StoreInfo as StoreInfo
+from .push import Source as Source
+from .push import push_items as push_items
+from .push import source_of as source_of
+from .recommend import recommend as recommend

