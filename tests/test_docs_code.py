@@ -56,6 +56,7 @@ ELSEWHERE = {
     "docs/how-to/serve.md": "tests/serve: it needs a running server",
     "docs/how-to/hub.md": "tests/formats/test_hub.py: it needs a hub",
     "docs/how-to/encode.md": "tests/batch: it needs Spark",
+    "docs/how-to/stores.md": "tests/stores: it needs a database",
 }
 """Pages with Python that other tests run."""
 

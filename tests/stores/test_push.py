@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "batch"))
 
 from catalogue_models import WordEncoder, items_of_shop
@@ -24,8 +25,8 @@ from leanmatch.stores.opening import is_store_url
 
 CHILD = """
 import sys
-from leanmatch.stores import push, pgvector_push, push_items, source_of
-push.BLOCK_ROWS = 64
+from leanmatch.stores import pgvector_push, push_items, source, source_of
+source.BLOCK_ROWS = 64
 pgvector_push.BATCH_BYTES = 16 * 4 * 10
 push_items(source_of(sys.argv[1]), sys.argv[2])
 """
@@ -153,6 +154,23 @@ def test_encoded_files_are_pushed_with_typed_columns(pg_url, tmp_path):
     encode_files(model, [tmp_path / "a.csv"], tmp_path / "queries", EncodeOptions(role="query"))
     with pytest.raises(DataError, match="role 'query'"):
         source_of(tmp_path / "queries")
+
+
+def test_the_documented_python(pg_url, tmp_path, repository, capsys):
+    from batch_models import rows_of_shop, static_model
+    from test_docs import code_blocks
+
+    from leanmatch import load
+
+    model = static_model(tmp_path / "lean")
+    items = [Item(row["sku"], row["title"], {"price": row["price"]}) for row in rows_of_shop(0, 20)]
+    create_catalogue(tmp_path / "catalogue", items, load(model))
+    push_items(source_of(tmp_path / "catalogue"), pg_url)
+    page = repository / "docs" / "how-to" / "stores.md"
+    (snippet,) = code_blocks(page.read_text(encoding="utf-8"), frozenset({"python"}))
+    assert '"lean/"' in snippet
+    exec(snippet.replace('"lean/"', repr(str(model))), {"url": pg_url})
+    assert capsys.readouterr().out.splitlines()[0].startswith("1 s")
 
 
 def test_what_cannot_be_pushed_or_opened(pg_url, postgres, catalogue, tmp_path, encoder):

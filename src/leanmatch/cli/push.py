@@ -14,13 +14,17 @@ from leanmatch.cli.common import print_json, reported_errors, say, stdout_consol
 from leanmatch.cli.data.command import JsonOption
 from leanmatch.errors import UsageError
 
+_STORE = "Stores"
+
 
 @dataclass(frozen=True)
 class PushRequest:
     """What the user typed; ``place`` is the target behind its scheme."""
 
-    source: Path
+    source: str
+    target: str
     place: str
+    precision: str | None
     private: bool | None
     message: str | None
     revision: str | None
@@ -28,8 +32,26 @@ class PushRequest:
 
 
 def push(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a model.")],
-    target: Annotated[str, typer.Argument(metavar="TARGET", help="hub:user/name.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="Folder of a model; for a store, of a catalogue or encoded files."
+        ),
+    ],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET", help="hub:user/name, postgresql://.../DATABASE#NAME or qdrant://HOST:PORT/NAME."
+        ),
+    ],
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            "--precision",
+            help="Of a store's vectors: float32, float16 (PostgreSQL), int8 (Qdrant).",
+            rich_help_panel=_STORE,
+        ),
+    ] = None,
     private: Annotated[
         bool | None,
         typer.Option("--private/--public", help="Who sees a new repository. Default: the account's setting."),
@@ -40,13 +62,17 @@ def push(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Push a model with its card to the Hugging Face hub: one commit with the files that belong to it.
+    """Push a model to the Hugging Face hub, or items to a database.
 
-    The token is that of `hf auth login` or HF_TOKEN. Files that are there already are not sent again.
+    hub: one commit with the model, its card and nothing else. The token is that of `hf auth login` or
+    HF_TOKEN. Files that are there already are not sent again.
+
+    postgresql, qdrant: all items as a new generation. Searches see the old items until the new ones are
+    complete. After an interruption, run the same command again: it resumes.
     """
     with reported_errors():
         scheme, place = split_target(target)
-        SCHEMES[scheme](PushRequest(model, place, private, message, revision, json))
+        SCHEMES[scheme](PushRequest(source, target, place, precision, private, message, revision, json))
 
 
 def split_target(target: str) -> tuple[str, str]:
@@ -65,12 +91,52 @@ def split_target(target: str) -> tuple[str, str]:
     return scheme, place
 
 
+def _refuse(request: PushRequest, *names: str) -> None:
+    """Refuse options of another kind of target.
+
+    Raises:
+        UsageError: one of them is given.
+    """
+    given = [f"--{name}" for name in names if getattr(request, name) is not None]
+    if given:
+        raise UsageError(
+            f"{given[0]} says nothing about the target {request.target}",
+            remedy=f"leave out {', '.join(given)}",
+        )
+
+
+def _to_store(request: PushRequest) -> None:
+    from tqdm import tqdm
+
+    from leanmatch.stores import push_items, source_of
+
+    _refuse(request, "private", "message", "revision")
+    items = source_of(request.source)
+    with tqdm(total=items.rows, desc="pushing", unit=" items", unit_scale=True) as bar:
+
+        def advance(done: int, _: int) -> None:
+            bar.update(done - bar.n)
+
+        info = push_items(
+            items,
+            request.target,
+            precision=request.precision or "float32",
+            progress=advance,
+        )
+    if request.json:
+        print_json({"items": info.rows, "generation": info.generation, "columns": dict(info.columns)})
+        return
+    line = f"{info.rows:,} items are there, generation {info.generation}"
+    stdout_console().print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 def _to_hub(request: PushRequest) -> None:
     from leanmatch.formats import push_model
 
+    _refuse(request, "precision")
     say(f"pushing {request.source} to {request.place}")
     pushed = push_model(
-        request.source,
+        Path(request.source),
         request.place,
         private=request.private,
         message=request.message,
@@ -102,5 +168,7 @@ def _to_hub(request: PushRequest) -> None:
         stdout_console().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-SCHEMES: Mapping[str, Callable[[PushRequest], None]] = MappingProxyType({"hub": _to_hub})
+SCHEMES: Mapping[str, Callable[[PushRequest], None]] = MappingProxyType(
+    {"hub": _to_hub, **dict.fromkeys(("postgresql", "postgres", "qdrant", "qdrants"), _to_store)}
+)
 """Scheme of a target to what pushes there."""

@@ -147,9 +147,7 @@ def from_store(
         if expression is not None:
             check_filter(expression, info)  # before the model is loaded
         encoder = encoder_for(info, encoding.model, device=encoding.device, queries=encoding.prompts)
-        found = recommend_from(
-            store, encoder, queries, k, filter=expression, exclude_self=exclude_self
-        )
+        found = recommend_from(store, encoder, queries, k, filter=expression, exclude_self=exclude_self)
         return found, info
     finally:
         store.close()

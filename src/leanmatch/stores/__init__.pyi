@@ -6,7 +6,7 @@ from .protocol import Hit as Hit
 from .protocol import Store as Store
 from .protocol import StoreError as StoreError
 from .protocol import StoreInfo as StoreInfo
-from .push import Source as Source
 from .push import push_items as push_items
-from .push import source_of as source_of
 from .recommend import recommend as recommend
+from .source import Source as Source
+from .source import source_of as source_of

@@ -21,7 +21,7 @@ from leanmatch.stores.pgvector import (
 )
 from leanmatch.stores.pgvector_filter import TYPES, column_names
 from leanmatch.stores.protocol import StoreError, StoreInfo
-from leanmatch.stores.push import Progress, Source
+from leanmatch.stores.source import Progress, Source
 
 BATCH_BYTES = 4 << 20
 """Bytes of vectors that one transaction sends at most."""

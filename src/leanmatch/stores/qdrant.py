@@ -24,8 +24,8 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError(error.name or "qdrant_client", "qdrant", "a store in Qdrant") from error
 
-from leanmatch.stores.push import Progress, Source
 from leanmatch.stores.qdrant_filter import payload_keys, qdrant_filter
+from leanmatch.stores.source import Progress, Source
 
 REGISTRY = "leanmatch_stores"
 IDS = uuid.UUID("6f0f9f7a-6d0c-5b5e-9a53-0c1f3b0f7c11")

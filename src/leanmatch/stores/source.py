@@ -1,0 +1,123 @@
+"""What is pushed: the items of a catalogue, or of encoded files, with their vectors."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from leanmatch.errors import DataError
+from leanmatch.index.changes import Item
+from leanmatch.index.storage.columns import infer_type, reads_as_number
+from leanmatch.index.storage.manifest import ModelIdentity
+from leanmatch.stores.protocol import StoreInfo
+from leanmatch.types import Vectors
+
+BLOCK_ROWS = 4_096
+
+Block = tuple[list[Item], Vectors]
+Progress = Callable[[int, int], None]
+"""Called with the number of items that are there and the number of all."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Items with their vectors, read block by block.
+
+    Attributes:
+        key: tells one content from another; a push that was killed goes on only with the same.
+        model: of the vectors.
+        columns, numeric: as in :class:`leanmatch.stores.StoreInfo`.
+        rows: number of items.
+        blocks: reads them, in one order, always the same.
+    """
+
+    key: str
+    model: ModelIdentity
+    columns: dict[str, str]
+    numeric: tuple[str, ...]
+    rows: int
+    blocks: Callable[[], Iterator[Block]]
+
+    def info(self, generation: int) -> StoreInfo:
+        """What a store says of these items."""
+        return StoreInfo(self.model, self.columns, self.numeric, self.rows, generation, self.key)
+
+
+def source_of(place: str | Path) -> Source:
+    """A catalogue's folder, or the output of ``leanmatch encode``, as a source.
+
+    Raises:
+        DataError: neither, or vectors that were made with the role ``query``.
+    """
+    from leanmatch.batch.plan import MANIFEST, is_manifest
+    from leanmatch.index import is_catalogue
+
+    if Path(place).is_dir() and not is_manifest(Path(place) / MANIFEST):
+        if not is_catalogue(Path(place)):
+            raise DataError(
+                "neither a catalogue nor the output of leanmatch encode",
+                path=place,
+                remedy="name a folder that leanmatch index build or leanmatch encode made",
+            )
+        return _of_catalogue(Path(place))
+    return _of_files(place)
+
+
+def _of_catalogue(folder: Path) -> Source:
+    from leanmatch.index import Catalogue
+
+    catalogue = Catalogue.open(folder)
+    manifest = catalogue.manifest
+
+    def blocks() -> Iterator[Block]:
+        for start in range(0, len(catalogue), BLOCK_ROWS):
+            rows = range(start, min(start + BLOCK_ROWS, len(catalogue)))
+            items = [Item(catalogue.ids[row], catalogue.text(row), catalogue.metadata(row)) for row in rows]
+            yield items, catalogue.vectors(rows)
+
+    numeric = tuple(
+        name
+        for name, kind in manifest.columns.items()
+        if kind == "text" and catalogue.column(name).numeric is not None
+    )
+    key = hashlib.sha256(f"{manifest.identity} {manifest.generation}".encode()).hexdigest()
+    return Source(key, manifest.model, dict(manifest.columns), numeric, len(catalogue), blocks)
+
+
+def _of_files(place: str | Path) -> Source:
+    from leanmatch.batch import EncodedFiles
+
+    encoded = EncodedFiles.open(place)
+    plan = encoded.plan
+    if plan.role != "document":
+        raise DataError(
+            f"the vectors were made with the role {plan.role!r}, not as items",
+            path=place,
+            remedy="encode the items with --role document",
+        )
+    kinds: dict[str, set[str]] = defaultdict(set)
+    not_numeric: set[str] = set()
+    for rows in encoded.columns():
+        for row in rows:
+            for name, value in row.items():
+                kinds[name].add(infer_type([value]))
+                if isinstance(value, str) and not reads_as_number(value):
+                    not_numeric.add(name)
+    columns = {name: _joined_kind(found) for name, found in kinds.items()}
+    numeric = tuple(name for name, kind in columns.items() if kind == "text" and name not in not_numeric)
+
+    def blocks() -> Iterator[Block]:
+        for block in encoded.blocks():
+            yield list(map(Item, block.ids, block.texts, block.metadata)), block.vectors
+
+    key = hashlib.sha256(f"{plan.key} {encoded.rows}".encode()).hexdigest()
+    return Source(key, plan.model, columns, numeric, encoded.rows, blocks)
+
+
+def _joined_kind(kinds: set[str]) -> str:
+    if kinds <= {"integer", "number"}:
+        return "number" if "number" in kinds else "integer"
+    return kinds.copy().pop() if len(kinds) == 1 else "text"
