@@ -47,10 +47,11 @@ from leanmatch.compression import (
 from leanmatch.compression.calibration import calibrate, text_batches
 from leanmatch.compression.distillation import embedding_loss, similarity_loss
 from leanmatch.data import read_pairs
-from leanmatch.files import write_json
+from leanmatch.files import atomic_file, write_json
 from leanmatch.formats.reader import load_matcher
 
 TRAINED, UNSEEN, CALIBRATION, LONGEST = 6144, 768, 3072, 20
+QUERIES, TITLES = 500, 2000
 BATCH, POOL = 32, 8
 BUDGETS: dict[str, dict[str, Any]] = {
     "b16r64k6": {"block": 16, "nonzeros": 6, "ratio": 2.1},
@@ -90,11 +91,17 @@ class Bench:
         ids = self.teacher.tokenizer(texts[:16000], truncation=True, max_length=128)["input_ids"]
         short = [text for text, row in zip(texts, ids, strict=False) if len(row) <= LONGEST]
         self.texts, self.unseen = short[:TRAINED], short[TRAINED : TRAINED + UNSEEN]
-        self.targets, self.unseen_targets = self.embed(self.teacher, self.texts + self.unseen).split(
-            (TRAINED, UNSEEN)
-        )
+        self.targets, self.unseen_targets = self._teacher_vectors().split((TRAINED, UNSEEN))
         self.ranked = {site: _ranking(table, site) for site in ("askubuntu", "quora")}
         self.dense = {site: pack(self.reciprocal_ranks(self.teacher, site)) for site in self.ranked}
+
+    def _teacher_vectors(self) -> torch.Tensor:
+        file = self.options.out.parent / "teacher.npy"
+        if not file.exists():
+            vectors = self.embed(self.teacher, self.texts + self.unseen).numpy()
+            with atomic_file(file) as temporary:
+                np.save(temporary, vectors)
+        return torch.from_numpy(np.load(file))
 
     @torch.no_grad()
     def embed(self, model: Any, texts: list[str]) -> torch.Tensor:
@@ -189,7 +196,7 @@ class Bench:
 
 
 def _ranking(table: Any, site: str) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """A site's distinct test titles, and 500 queries with their positives."""
+    """Distinct test titles of a site, and queries with their positives among them."""
     rows = [row for row, name in enumerate(table.column("domain")) if name == site]
     test = table.take(np.array(rows)).select_split("test")
     positives: dict[str, set[str]] = {}
@@ -199,8 +206,12 @@ def _ranking(table: Any, site: str) -> tuple[list[str], list[tuple[str, list[str
             positives.setdefault(anchor, set()).add(positive)
     queries = sorted(positives)
     random.Random(1).shuffle(queries)
-    titles = sorted({*test.anchors, *test.positives})
-    return titles, [(query, sorted(positives[query])) for query in queries[:500]]
+    queries = queries[:QUERIES]
+    titles = {*queries, *(title for query in queries for title in positives[query])}
+    others = sorted({*test.anchors, *test.positives} - titles)
+    random.Random(2).shuffle(others)
+    titles |= {*others[: max(0, TITLES - len(titles))]}
+    return sorted(titles), [(query, sorted(positives[query])) for query in queries]
 
 
 def main(arguments: list[str] | None = None) -> None:
