@@ -8,7 +8,7 @@ Needs private tables (``research/private_data.py``). Question titles of at most 
 training split are trained on, the first 3,072 of them calibrate, 768 more are unseen. All runs of a seed take
 the same batches; values, atoms, biases and norms are trained towards the dense model's embeddings, embeddings
 and supports stay. The loss is 1 - cosine on the unseen titles, ranks are MRR@10 of 500 queries a site among
-all distinct test titles. Costs are CPU seconds of one thread. Runs that have a result file are skipped.
+2,000 test titles. Costs are CPU seconds of one thread. Runs that have a result file are skipped.
 """
 
 from __future__ import annotations
