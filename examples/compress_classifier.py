@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
     model = copy.deepcopy(dense)
     linear = DenseSparseSpec(block=options.block, atoms=options.atoms, nonzeros=options.nonzeros)
     spec = default_spec(model, linear, embeddings=RoundingSpec())
-    factorize(model, spec, calibration_texts=texts[:256], tokenizer=tokenizer)
+    factorize(model, spec, calibration_texts=texts[:held_out][:3000], tokenizer=tokenizer)
 
     stf = STF(model)  # learns where the nonzeros are
     trainer = CompressingTrainer(

@@ -311,6 +311,21 @@ def test_a_killed_run_goes_on_to_the_same_bits(matcher, texts, tmp_path, monkeyp
     assert all(torch.equal(a.metric, b.metric) for a, b in metrics if hasattr(a, "metric"))
 
 
+def test_two_threads_give_the_same_bits_every_time(matcher, texts):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        states = []
+        for _ in range(2):
+            model = copy.deepcopy(matcher)
+            factorize(model, default_spec(model, LOSSY), calibration_texts=texts)
+            states.append(state_of(model))
+    finally:
+        torch.set_num_threads(threads)
+    assert same(*states)
+    assert not same(states[0], state_of(matcher))
+
+
 def test_files_of_another_run_or_damaged_ones_are_refused(matcher, texts, tmp_path):
     spec, folder = default_spec(matcher, LOSSY), tmp_path / "factors"
     factorize(copy.deepcopy(matcher), spec, calibration_texts=texts, folder=folder, iterations=1)
