@@ -47,6 +47,7 @@ PAGES = {
     "docs/how-to/from-sentence-transformers.md": ("pairs", "texts"),
     "docs/how-to/hybrid.md": (),
     "docs/how-to/langchain.md": (),
+    "docs/how-to/new-texts.md": (),
     "docs/concepts/lean.md": ("model", "texts", "trainer"),
     "docs/concepts/robust.md": (),
 }
@@ -111,6 +112,8 @@ def reader(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[
         for n, (a, p) in enumerate(zip(anchors, positives, strict=True))
     ]
     Path("pairs.csv").write_text("\n".join(["anchor,positive,category", *rows]) + "\n")
+    items = [f"{number},{title}" for number, title in enumerate(titles(60, seed=3))]
+    Path("items.csv").write_text("\n".join(["id,title", *items]) + "\n")
     return {
         "pairs": datasets.Dataset.from_dict({"anchor": anchors, "positive": positives}),
         "texts": titles(40, seed=2),

@@ -61,7 +61,7 @@ def test_the_defaults_that_help_shows_are_those_that_apply():
     train, split = TrainOptions(), SplitOptions()
     real = {**asdict(train), **asdict(train.regularizer), **asdict(train.schedule), **asdict(split)}
     real["regularizer"] = train.regularizer.kind
-    words = {"lr": None, "near_duplicates": True, "shared_positives": None}
+    words = {"lr": None, "near_duplicates": True, "shared_positives": None, "refit": True}
     for name, shown in DEFAULTS["train"].items():
         if name in words:
             assert real[name] is words[name], name

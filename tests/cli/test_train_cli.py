@@ -54,7 +54,7 @@ def test_trains_saves_and_says_so_in_one_json_document(base, pairs, tmp_path):
     result = train(base, pairs, tmp_path / "model", "--hold-out", "category=toys", "--json")
     assert result.exit_code == 0, result.output
     summary = json.loads(result.stdout)
-    assert summary["base"] == str(base) and 0 <= summary["average"] <= 1
+    assert summary["base"] == str(base) and 0 <= summary["average"] <= 1.4
     assert set(summary["history"]) == {"weight-0", "weight-0.3"}
     assert "saved to" in result.stderr and "shifted validation slice" in result.stderr
     provenance = read_provenance(tmp_path / "model")
@@ -65,6 +65,44 @@ def test_trains_saves_and_says_so_in_one_json_document(base, pairs, tmp_path):
     assert "valid MRR@10" in provenance["metrics"]
     assert load_encoder(tmp_path / "model", device="cpu")(["bala"]).shape == (1, 16)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "pairs.csv"], "nothing is left behind"
+
+
+def test_target_texts_of_a_file_are_looked_at(base, pairs, tmp_path):
+    target = tmp_path / "queries.csv"
+    rows = [f"7,{text} {text} ba la {i}" for i, text in enumerate(["bala", "cela", "dini"] * 20)]
+    target.write_text("id,query\n" + "\n".join(rows) + "\n", encoding="utf-8")  # identifiers may repeat
+    result = train(base, pairs, tmp_path / "model", "--target", target, "--json")
+    assert result.exit_code == 0, result.output
+    assert "target texts: 60; 60 of them are asked to find their second half" in result.stderr
+    candidates = json.loads(result.stdout)["choice"]["candidates"]
+    assert all(0 <= candidate["target"] <= 1 for candidate in candidates)
+    data = read_provenance(tmp_path / "model")["data"]
+    assert data["target"] == {"source": str(target), "texts": 60}
+
+
+@pytest.mark.parametrize(
+    ("content", "flags", "code", "message"),
+    [
+        (None, [], 1, "queries.csv: there is no such file"),
+        ("text\n", [], 1, "there are no texts"),
+        ("id,text\n1,bala\n2,\n", [], 1, "queries.csv:3 column 'text': the text is missing or blank"),
+        ("a,b\nbala,cela\n", [], 1, "no column is known to hold the text"),
+        ("a,b\nbala,cela\n", ["--text-column", "c"], 1, "there is no column 'c'"),
+        ("text\nbala\nbala\n", [], 1, "the target has 1 distinct texts of 2"),
+    ],
+)
+def test_bad_targets_stop_before_training(base, pairs, tmp_path, content, flags, code, message):
+    target = tmp_path / "queries.csv"
+    if content is not None:
+        target.write_text(content, encoding="utf-8")
+    result = train(base, pairs, tmp_path / "model", "--target", target, *flags)
+    assert result.exit_code == code and message in result.stderr.replace("\n", " "), result.stderr
+    assert not (tmp_path / "model").exists() and "train, plain" not in result.stderr
+
+
+def test_a_text_column_needs_a_target(base, pairs, tmp_path):
+    result = train(base, pairs, tmp_path / "model", "--text-column", "title")
+    assert result.exit_code == 2 and "names a column of --target" in result.stderr
 
 
 def test_bad_rows_are_listed_where_they_are_left_out(base, pairs, tmp_path):
@@ -308,7 +346,7 @@ def test_time_is_told_before_training(base, pairs, tmp_path):
     result = train(base, pairs, tmp_path / "model", "--hold-out", "category=toys")
     assert result.exit_code == 0, result.output
     words = "training takes about a second: 6 steps at 0.0"
-    assert words in result.stderr and "(itv at weight 0.3), then a second for the choice on" in result.stderr
+    assert words in result.stderr and "(itv at weight 0.3), and a second for the choice on" in result.stderr
     assert result.stderr.index(words) < result.stderr.index("train, plain:")
 
 
@@ -379,7 +417,7 @@ def test_every_option_of_the_command_reaches_the_options(tmp_path, monkeypatch):
     monkeypatch.setattr(command, "run", seen.append)
     names = {name: "--" + name.replace("_", "-") for name in typed} | {"interventions": "--intervention"}
     flags = [word for name, value in typed.items() for word in (names[name], str(value))]
-    flags += ["--hold-out", "a=b", "--no-near-duplicates", "--shared-positives"]
+    flags += ["--hold-out", "a=b", "--no-refit", "--no-near-duplicates", "--shared-positives"]
     result = CliRunner().invoke(app, ["train", "pairs.csv", "-o", str(tmp_path / "m"), *flags])
     assert result.exit_code == 0, result.output
     options, split = gather_options(seen[0])
@@ -387,6 +425,7 @@ def test_every_option_of_the_command_reaches_the_options(tmp_path, monkeypatch):
     flat = {**made, **made["schedule"], **made["regularizer"], "regularizer": made["regularizer"]["kind"]}
     flat |= {name: getattr(split, name) for name in ("after", "valid_fraction", "test_fraction", "leakage")}
     assert {name: flat[name] for name in typed} == typed
+    assert made["refit"] is False and TrainOptions().refit is True
     assert split.hold_out == ("a=b",) and not split.near_duplicates and split.shared_positives
     defaults = TrainOptions().to_json()
     plain = {**SplitOptions().__dict__, **defaults, **defaults["schedule"], **defaults["regularizer"]}

@@ -12,6 +12,7 @@ import training_models as models
 from leanmatch.errors import UsageError
 from leanmatch.interventions import edit_texts
 from leanmatch.training.base_scores import FrozenBase
+from leanmatch.training.features import take
 from leanmatch.training.losses import ITVReg, MaskingLoss, OutReg, PlainLoss
 
 KINDS = ["transformer", "static"]
@@ -122,11 +123,64 @@ def test_itvreg_agrees_with_its_definition(kind, pairs, side, matching, request,
     assert float(loss.components["penalty"]) == pytest.approx(penalty, rel=1e-3)
 
 
+def penalty_of_scores(model, base, edited, others):
+    """Score matching, by its definition, of edited copies and what they are matched with."""
+    after, after0 = embed(model, edited.features), embed(base, edited.features)
+    scores, scores0 = after @ embed(model, others).T, after0 @ embed(base, others).T
+    return float((scores - scores0).square().mean() / (scores0 - scores0.mean()).square().mean())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("side", ["anchor", "positive"])
+def test_a_share_of_the_texts_is_edited(kind, side, request, pair_texts):
+    model = request.getfixturevalue(kind)
+    base = moved(model)
+    features = batch(model, pair_texts)
+    loss = ITVReg(model, base, interventions="delete", per_text=0.25, sides=side)
+    torch.manual_seed(11)
+    loss([dict(f) for f in features], None)
+    torch.manual_seed(11)
+    which = ("anchor", "positive").index(side)
+    rows = torch.randperm(8)[:2].sort().values
+    edited = edit_texts(take(features[which], rows), loss.vocabulary, kind="delete")
+    expected = penalty_of_scores(model, base, edited, features[1 - which])
+    assert expected > 1e-4, "the set-up must bite"
+    assert float(loss.components["penalty"]) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_target_texts_are_regularized_on_in_place_of_the_pairs(kind, request, pair_texts):
+    model = request.getfixturevalue(kind)
+    base = moved(model)
+    features = batch(model, pair_texts)
+    target = pair_texts[0][50:60]
+    loss = ITVReg(model, base, interventions="delete", per_text=0.5, target=target)
+    torch.manual_seed(11)
+    loss([dict(f) for f in features], None)
+    torch.manual_seed(11)
+    drawn = [target[i] for i in torch.randperm(10)[:4].tolist()]  # half of a batch of 8
+    texts = models.tokenized(model, drawn)
+    edited = edit_texts(texts, loss.vocabulary, kind="delete")
+    expected = penalty_of_scores(model, base, edited, texts)
+    assert expected > 1e-4, "the set-up must bite"
+    assert float(loss.components["penalty"]) == pytest.approx(expected, rel=1e-3)
+    plain = float(PlainLoss(model)([dict(f) for f in features], None))
+    assert float(loss.components["contrastive"]) == pytest.approx(plain, rel=1e-4)
+
+
+def test_target_texts_and_shares_that_make_no_sense(static):
+    with pytest.raises(UsageError, match="one target text"):
+        ITVReg(static, static, target=["bala"])
+    for per_text in (1.5, 0, -1):
+        with pytest.raises(UsageError, match="per_text must be"):
+            ITVReg(static, static, per_text=per_text)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_drift_at_the_base_and_its_gradient_pulls_back(kind, request, pair_texts):
     model = request.getfixturevalue(kind)
     features = batch(model, pair_texts)
-    loss = ITVReg(model, model, matching="effect", sides="both")
+    loss = ITVReg(model, model, matching="effect", sides="both", per_text=1)
     loss([dict(f) for f in features], None)
     assert float(loss.components["penalty"]) < 1e-8
     moved(model)
@@ -198,7 +252,7 @@ def test_gradient_caching_equals_one_pass_without_dropout(transformer, pair_text
 
 
 def test_the_base_is_frozen_cached_and_no_submodule(transformer, pair_texts):
-    loss = ITVReg(transformer, transformer, interventions="mask")
+    loss = ITVReg(transformer, transformer, interventions="mask", sides="both")
     assert len(list(loss.parameters())) == len(list(transformer.parameters()))
     features = batch(transformer, pair_texts)
     before = [p.clone() for p in loss.base.model.parameters()]

@@ -10,17 +10,18 @@ import torch
 
 import training_models as models
 from leanmatch.data import PairTable
-from leanmatch.errors import LeanmatchError, ModelError, UsageError
+from leanmatch.errors import DataError, LeanmatchError, ModelError, UsageError
 from leanmatch.trainer.work_folder import MARKER, WorkFolder, last_checkpoint
 from leanmatch.training.adapters import add_lora, freeze_layers, merge_lora
 from leanmatch.training.dataset import training_dataset
 from leanmatch.training.engine import total_steps
-from leanmatch.training.features import chunks_by_length, encode_columns, take
+from leanmatch.training.features import chunks_by_length, count_rows, encode_columns, take
 from leanmatch.training.negatives import fill_negatives, given_negatives, mined_negatives
 from leanmatch.training.options import ScheduleOptions, TrainOptions
 from leanmatch.training.selection.averaging import average_weights, mean_weights, snapshot
-from leanmatch.training.selection.choice import SHARES, Candidate, approach, choose, explore, mixtures, search
+from leanmatch.training.selection.choice import choose, evidence
 from leanmatch.training.selection.shift import set_aside
+from leanmatch.training.selection.target import clean_target, halves
 
 
 class TestAveraging:
@@ -141,156 +142,90 @@ class TestNegatives:
 
 
 class TestSelection:
-    rng = np.random.default_rng(0)
-
-    def scores(self, means, noise=0.0, n=400):
-        common = np.linspace(-0.5, 0.5, n)
-        spread = {share: self.rng.standard_normal(n) for share in means}
+    def scores(self, means, n=400, **slices):
+        """Of each share: ``valid`` with the mean given, and other slices by name."""
+        common = np.linspace(-0.1, 0.1, n)
         return {
-            Candidate((1.0,), share): {
-                "valid": mean
-                + 0.1 * (common - common.mean())
-                + noise * (spread[share] - spread[share].mean())
-            }
+            share: {"valid": mean + common, **{name: of[share] + common for name, of in slices.items()}}
             for share, mean in means.items()
         }
 
     def test_a_clear_winner_wins(self):
-        choice = choose(self.scores({0.0: 0.2, 0.5: 0.4, 1.0: 0.3}, noise=0.01), "MRR@10")
-        assert choice.candidate.share == 0.5 and "average 0.5" in choice.reason
+        choice = choose(self.scores({0.0: 0.2, 0.6: 0.4, 1.0: 0.3}), "MRR@10")
+        assert choice.share == 0.6 and "average 0.6: MRR@10 40.0 valid" in choice.reason
+        assert "against the base model +20.0 valid (standard error 0.0)" in choice.reason
 
-    def test_among_equals_the_one_nearest_to_the_base(self):
-        flat = np.full(50, 0.25)
-        per_query = {Candidate((w,), a): {"valid": flat} for w in (0.0, 0.3) for a in (0.8, 0.5, 1.0)}
-        assert choose(per_query, "MRR@10").candidate == Candidate((0.3,), 0.5)
-
-    def test_both_slices_count(self):
-        n = 500
-        per_query = {
-            Candidate((1.0,), 0.5): {"valid": np.full(n, 0.30), "shifted": np.full(n, 0.50)},
-            Candidate((1.0,), 1.0): {"valid": np.full(n, 0.34), "shifted": np.full(n, 0.40)},
-        }
-        assert choose(per_query, "MRR@10").candidate.share == 0.5
-        assert (
-            choose({c: {"valid": s["valid"]} for c, s in per_query.items()}, "MRR@10").candidate.share == 1.0
+    @pytest.mark.parametrize(("ahead", "chosen"), [(0.0015, 1.0), (0.0017, 0.6), (-1.0, 1.0)])
+    def test_shares_are_pulled_towards_1(self, ahead, chosen):
+        """0.01 * 0.4^2 is 0.0016."""
+        assert choose(self.scores({0.6: 0.3 + ahead, 1.0: 0.3}), "MRR@10").share == chosen
+        assert choose(self.scores({1.4: 0.3 + ahead, 1.0: 0.3}), "MRR@10").share == (
+            1.4 if chosen == 0.6 else 1.0
         )
 
-    @pytest.mark.parametrize("share", [0.0, 0.5, 1.2])
-    def test_away_from_the_trained_weights_only_on_evidence(self, share):
-        noise = 0.3 * self.rng.standard_normal(400)
-        noise -= noise.mean()
-        for gain, expected in ((0.005, 1.0), (0.1, share)):
-            per_query = {
-                Candidate((0.0,), 1.0): {"valid": np.full(400, 0.5)},
-                Candidate((0.0,), share): {"valid": 0.5 + gain + noise},
-            }
-            choice = choose(per_query, "MRR@10")
-            assert choice.candidate.share == expected
-            # the sentence says which part of the rule decided
-            assert ("ahead of average 1, weight 0 (50.00) by more than" in choice.reason) == (expected != 1)
-            assert (f"average {share:g}, weight 0 (50.50) is ahead by no more" in choice.reason) == (
-                expected == 1
-            )
+    def test_the_base_pays_nothing_and_wins_among_equals(self):
+        assert choose(self.scores({0.0: 0.3, 0.2: 0.306, 1.0: 0.2999}), "MRR@10").share == 0.0
+        assert choose(self.scores({0.0: 0.3, 1.0: 0.3}), "MRR@10").share == 0.0
 
-    def test_the_best_and_its_gain_over_the_base_are_told(self):
-        choice = choose(self.scores({0.0: 0.2, 0.5: 0.29, 1.0: 0.3}), "MRR@10")
-        assert choice.candidate.share == 1.0 and "30.00, the best, +10.00 against the base" in choice.reason
+    def test_slices_count_alike_and_the_target_as_much_as_both(self):
+        valid, shifted = {0.6: 0.30, 1.0: 0.34}, {0.6: 0.50, 1.0: 0.40}
+        assert choose(self.scores(valid), "MRR@10").share == 1.0
+        assert choose(self.scores(valid, shifted=shifted), "MRR@10").share == 0.6
+        for target, share in ((0.525, 0.6), (0.535, 1.0)):
+            both = self.scores(valid, shifted=shifted, target={0.6: 0.5, 1.0: target})
+            assert choose(both, "MRR@10").share == share
+        assert evidence(both[1.0]) == {"valid": 0.25, "shifted": 0.25, "target": 0.5}
+        assert evidence({"target": np.zeros(2)}) == {"target": 1.0}
 
-    def test_where_nothing_is_lost_the_share_goes_down(self):
-        def chosen(**means):
-            values = {float(k[1:]) / 10: m for k, m in means.items()}
-            return choose(self.scores(values), "MRR@10")
+    def test_what_is_left_open_is_said(self):
+        shifted = {0.0: 0.5, 1.0: 0.45}
+        choice = choose(self.scores({0.0: 0.2, 1.0: 0.4}, shifted=shifted), "MRR@10")
+        assert "on texts unlike the rest the chosen model is worse than the base by 5.0" in choice.outlook[0]
+        assert "texts of another category or time were not looked at" in choice.outlook[1]
+        target = {0.0: 0.5, 1.0: 0.6}
+        assert choose(self.scores({0.0: 0.2, 1.0: 0.4}, target=target), "MRR@10").outlook == ()
+        assert "the result is the base model" in choose(self.scores({0.0: 0.3, 1.0: 0.2}), "x").outlook[0]
 
-        near = chosen(s0=0.2, s5=0.2965, s8=0.299, s10=0.3)
-        assert near.candidate.share == 0.5
-        assert "surely no more than 0.4 points below average 1 (30.00)" in near.reason
-        assert chosen(s0=0.2, s5=0.2955, s8=0.299, s10=0.3).candidate.share == 0.8
-        # never past a worse one, and never all the way to the base model
-        assert chosen(s0=0.2, s5=0.2999, s8=0.29, s10=0.3).candidate.share == 1.0
-        assert chosen(s0=0.2999, s5=0.2999, s10=0.3).candidate.share == 0.5
-        # another mixture's lower share does not count
-        per_query = {
-            Candidate((0.0,), 0.5): {"valid": np.full(9, 0.2999)},
-            Candidate((0.0, 0.3), 1.0): {"valid": np.full(9, 0.3)},
-        }
-        assert choose(per_query, "MRR@10").candidate == Candidate((0.0, 0.3), 1.0)
-
-    def test_a_loss_that_may_be_large_is_not_nothing(self):
-        noise = self.rng.standard_normal(400)
-        noise -= noise.mean()
-        for spread, share in ((0.03, 0.5), (0.3, 1.0)):
-            per_query = {
-                Candidate((0.0,), 1.0): {"valid": np.full(400, 0.5)},
-                Candidate((0.0,), 0.5): {"valid": 0.499 + spread * noise},
-            }
-            assert choose(per_query, "MRR@10").candidate.share == share
-
-    def test_what_the_way_down_needs_is_scored(self):
-        curve = {1.2: 0.29, 1.0: 0.3, 0.8: 0.2985, 0.6: 0.2965, 0.4: 0.29, 0.2: 0.3}
-
-        def score(candidate):
-            return {"valid": np.full(9, curve[candidate.share])}
-
-        found = search((0.0,), tuple(curve), score)
-        assert [c.share for c in found] == [1.0, 1.2, 0.8]
-        added = approach(found, tuple(curve), score)
-        assert [c.share for c in added] == [0.6, 0.4]
-        assert choose({**found, **added}, "MRR@10").candidate.share == 0.6
-        base = {Candidate((0.0,), 0.0): {"valid": np.full(9, 0.5)}}
-        assert approach({**base, **found}, (0.0, *curve), score) == {}
-
-    def test_the_search_climbs_and_stops(self):
-        def asked(best, shares=SHARES):
-            tried = []
-
-            def score(candidate):
-                tried.append(candidate.share)
-                return {"valid": np.array([-abs(candidate.share - best)])}
-
-            found = search((0.0, 0.3), shares, score)
-            assert list(found) == [Candidate((0.0, 0.3), share) for share in tried]
-            return tried
-
-        assert asked(1.0) == [1.0, 1.2, 0.8]
-        assert asked(1.2) == [1.0, 1.2, 1.4]
-        assert asked(9.0) == [1.0, 1.2, 1.4]
-        assert asked(0.6) == [1.0, 1.2, 0.8, 0.6, 0.4]
-        assert asked(0.0) == [1.0, 1.2, 0.8, 0.6, 0.4, 0.2]
-        assert asked(0.5, shares=(0.5,)) == [0.5]
-        assert asked(0.5, shares=(0.0,)) == [0.0]
-
-    def test_the_base_is_scored_once_and_the_way_down_for_the_winner_alone(self):
-        best = {(0.0,): 0.2, (0.3,): 0.3}
-        asked = []
-
-        def score(candidate):
-            asked.append((candidate.weights, candidate.share))
-            loss = 0.009 * abs(candidate.share - 1) if candidate.share > 0 else 0.1
-            return {"valid": np.full(9, best[candidate.weights] - loss)}
-
-        found = explore(dict.fromkeys(best, (0.0, 0.4, 0.6, 0.8, 1.0, 1.2)), score)
-        plain, regularized = best
-        assert asked == [
-            (plain, 0.0), (plain, 1.0), (plain, 1.2), (plain, 0.8),
-            (regularized, 1.0), (regularized, 1.2), (regularized, 0.8),
-            (regularized, 0.6), (regularized, 0.4),
-        ]  # fmt: skip
-        assert choose(found, "MRR@10").candidate == Candidate(regularized, 0.6)
-
-    def test_several_runs_are_averaged_too(self):
-        assert mixtures([0.0]) == [(0.0,)]
-        assert mixtures([0.0, 0.3]) == [(0.0,), (0.3,), (0.0, 0.3)]
-        slices = {"valid": np.full(9, 0.5)}
-        chosen = choose({Candidate((0.0, 0.3), 1.0): slices}, "MRR@10")
-        assert chosen.to_json()["weight"] == [0.0, 0.3] and "0 and 0.3 averaged" in chosen.reason
+    def test_several_runs_are_averaged(self):
         states = [{"w": torch.full((2,), value)} for value in (1.0, 2.0, 6.0)]
-        torch.testing.assert_close(mean_weights(states)["w"], torch.full((2,), 3.0))
+        torch.testing.assert_close(mean_weights(iter(states))["w"], torch.full((2,), 3.0))
         assert mean_weights(states[:1])["w"] is states[0]["w"]
+        with pytest.raises(ModelError, match="no weights to average"):
+            mean_weights([])
 
     def test_json(self):
         value = choose(self.scores({0.0: 0.1, 1.0: 0.5}), "MRR@10").to_json()
         assert value["average"] == 1.0 and len(value["candidates"]) == 2
         json.dumps(value, allow_nan=False)
+
+
+class TestTarget:
+    def texts(self, count=60):
+        return [f"w{i} one two three four" for i in range(count)]
+
+    def test_halves_keep_every_word_and_one_order(self):
+        made = halves(self.texts())
+        assert made.anchors[0].endswith("one two") and set(made.positives) == {"three four"}
+        assert {a.split()[0] for a in made.anchors} == {f"w{i}" for i in range(60)}
+        assert halves(self.texts()).anchors == made.anchors
+
+    def test_scripts_without_spaces_are_cut_between_characters(self):
+        made = halves([f"{chr(0x4E00 + i)}\u7684\u4e66\u5728\u684c\u5b50\u4e0a\u9762" for i in range(60)])
+        assert all(len(a) == len(p) == 4 for a, p in zip(made.anchors, made.positives, strict=True))
+
+    @pytest.mark.parametrize("text", ["w{} one", "\U0001f600\U0001f600{}", "same same same same", "{} " * 49])
+    def test_what_cannot_be_cut_is_left_out(self, text):
+        count = 49 if text.startswith("{}") else 60
+        assert halves([text.format(*[i] * 49) for i in range(count)]) is None
+
+    def test_at_most_so_many(self):
+        assert len(halves(self.texts(3000))) == 1000
+
+    def test_texts_are_distinct_and_their_order_decides_nothing(self):
+        assert clean_target([" b", "a", "b", "", "  "]) == ["a", "b"]
+        assert clean_target([]) == []
+        with pytest.raises(DataError, match="1 distinct texts of 3"):
+            clean_target(["a", "a ", ""])
 
 
 def letters_encode(texts):
@@ -397,6 +332,17 @@ class TestFeatures:
         assert sorted(torch.cat(chunks).tolist()) == list(range(57))
         assert len(chunks) > 3
         assert all(len(c) == 1 or len(c) * int(lengths[c].max()) <= 100 for c in chunks)
+
+    def test_taking_from_a_bag(self, static, pair_texts):
+        texts = ["", *pair_texts[0][:6], ""]
+        rows = torch.tensor([5, 0, 2])
+        taken, alone = (
+            take(models.tokenized(static, texts), rows),
+            models.tokenized(static, [texts[i] for i in rows]),
+        )
+        for name in ("input_ids", "offsets"):
+            assert torch.equal(taken[name], alone[name])
+        assert count_rows(take(models.tokenized(static, texts), torch.tensor([], dtype=torch.int64))) == 0
 
     def test_taking_trims_padding(self, transformer, pair_texts):
         features = models.tokenized(transformer, pair_texts[0][:10])

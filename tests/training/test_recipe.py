@@ -17,6 +17,7 @@ from leanmatch.metrics import retrieval_score
 from leanmatch.trainer.checkpoints import load_weights
 from leanmatch.training import PairTableEvaluator, RegularizerOptions, ScheduleOptions, TrainOptions, fit
 from leanmatch.training.selection.evaluator import encode_function
+from leanmatch.training.selection.target import clean_target, halves
 
 FAST = {"batch_size": 16, "device": "cpu", "checkpoint_minutes": 60.0, "lr": 1e-2}
 
@@ -145,9 +146,8 @@ def test_the_choice_through_the_native_runtime_is_that_through_torch(transformer
             encoder_of=encoder_of,
         )
         choices.append(result.choice.to_json())
-    assert choices[0]["weight"] == choices[1]["weight"] and choices[0]["average"] == choices[1]["average"]
+    assert choices[0]["average"] == choices[1]["average"]
     for one, other in zip(*(choice["candidates"] for choice in choices), strict=True):
-        assert (one.pop("weight"), one.pop("average")) == (other.pop("weight"), other.pop("average"))
         assert one == pytest.approx(other, abs=1e-4)
 
 
@@ -156,17 +156,143 @@ def test_automatic_choices_look_at_validation_and_are_explained(static, tables, 
     result = fit(
         static, *tables, options(average="auto", weight="auto"), tmp_path / "work", report=said.append
     )
-    assert result.choice is not None
-    candidates = result.choice.to_json()["candidates"]
-    weights = {str(c["weight"]) for c in candidates}
-    assert weights == {"0.0", "0.3", "[0.0, 0.3]"}
-    for weight in weights:
-        shares = {c["average"] for c in candidates if str(c["weight"]) == weight}
-        assert {1.0, 1.2} <= shares and len(shares) < 9
-    assert [c["average"] for c in candidates].count(0.0) == 1
+    assert result.choice is not None and result.weights == (0.0, 0.3)
+    shares = [c["average"] for c in result.choice.to_json()["candidates"]]
+    assert shares == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4]
     assert any("chosen on validation pairs" in message for message in said)
-    assert any("shifted" in message for message in said)
+    assert any("only 64 training pairs: no shifted slice was set aside" in message for message in said)
+    assert set(result.history) == {"weight-0", "weight-0.3"}  # nothing was set aside: no refit
+
+
+def chosen_at(share, monkeypatch):
+    """Let the choice fall on a share, whatever the validation slices say."""
+    from leanmatch.training.selection import choice
+
+    value = choice.objective
+    monkeypatch.setattr(
+        choice, "objective", lambda slices, tried: value(slices, tried) + 9 * (tried == share)
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "refit", "stages", "final"),
+    [
+        ("itv", True, ["weight-0", "weight-0.3-all"], ["weight-0", "weight-0.3-all"]),
+        ("itv", False, ["weight-0", "weight-0.3"], ["weight-0", "weight-0.3"]),
+        ("none", True, ["weight-0-all", "weight-0"], ["weight-0-all"]),
+        ("none", False, ["weight-0"], ["weight-0"]),
+    ],
+)
+def test_the_model_has_seen_the_slice_that_it_was_chosen_on(
+    kind, refit, stages, final, static, tmp_path, monkeypatch
+):
+    chosen_at(0.8, monkeypatch)
+    base = {name: value.clone() for name, value in static.state_dict().items()}
+    said, scored = [], []
+    options = models.automatic_options(refit=refit, regularizer=RegularizerOptions(kind=kind))
+
+    def encoder_of(model):
+        scored.append({name: value.clone() for name, value in model.state_dict().items()})
+        return encode_function(model)
+
+    result = fit(
+        static,
+        *models.many_pairs(),
+        options,
+        tmp_path,
+        group_columns=["topic"],
+        report=said.append,
+        encoder_of=encoder_of,
+    )
+    assert sorted(result.history) == sorted(stages)
+    assert {"valid", "shifted"} == set(result.choice.scores[0.8])
+    words = next(s for s in said if "training takes about" in s)
+    assert ("all pairs)" in words) == refit
+    ends = {stage: load_weights(tmp_path / stage / "final.safetensors") for stage in stages}
+    for name, value in static.state_dict().items():
+        soup = torch.stack([ends[stage][name] for stage in final]).mean(0)
+        torch.testing.assert_close(value, base[name] + 0.8 * (soup - base[name]))
+        if refit:  # the shifted slice was scored with the run that has not seen it, at all shares
+            first = base[name] + 1.4 * (ends["weight-0"][name] - base[name])
+            torch.testing.assert_close(scored[-1][name], first)
+            assert not torch.equal(ends[stages[0]][name], ends[stages[1]][name])
+
+
+def test_the_base_may_be_chosen(static, tmp_path, monkeypatch):
+    chosen_at(0.0, monkeypatch)
+    base = {name: value.clone() for name, value in static.state_dict().items()}
+    options = models.automatic_options()
+    result = fit(static, *models.many_pairs(), options, tmp_path, group_columns=["topic"])
+    assert "shifted" in result.choice.scores[0.0]
+    assert set(result.history) == {"weight-0", "weight-0.3-all"} and result.average == 0.0
+    assert all(torch.equal(base[name], value) for name, value in static.state_dict().items())
+    assert any("the result is the base model" in remark for remark in result.remarks)
+
+
+def test_a_fixed_average_sets_nothing_aside(static, tmp_path):
+    result = fit(static, *models.many_pairs(), models.automatic_options(average=0.7), tmp_path)
+    assert result.choice is None and result.average == 0.7 and result.weights == (0.0, 0.3)
     assert set(result.history) == {"weight-0", "weight-0.3"}
+
+
+def test_target_texts_are_chosen_by_and_kept_where_the_first_run_lost(static, tmp_path, monkeypatch):
+    from leanmatch.training import recipe
+
+    train, valid = models.many_pairs()
+    target = [f"{a} {b}" for a, b in zip(valid.anchors, valid.positives, strict=True)]
+    said, ends = [], {}
+    for name, texts, lost in (
+        ("without", [], None),
+        ("kept", target, True),
+        ("shuffled", [*target[::-1], "", target[0]], True),
+        ("gained", target, False),
+    ):
+        seen = iter([0.5, 0.4] if lost else [0.4, 0.5])
+
+        class Scored(recipe.RetrievalProbe):
+            def per_query(self, encode, seen=seen):
+                return super().per_query(encode) * 0 + next(seen, 0.5)
+
+        monkeypatch.setattr(recipe, "RetrievalProbe", Scored)
+        result = fit(
+            models.static_model(),
+            train,
+            valid,
+            models.automatic_options(),
+            tmp_path / name,
+            group_columns=["topic"],
+            target=texts,
+            report=said.append,
+        )
+        assert ("target" in result.choice.scores[0.0]) == bool(texts)
+        ends[name] = [load_weights(tmp_path / name / f"{s}/final.safetensors") for s in result.history]
+    kept = clean_target(target)
+    told = f"target texts: {len(kept)}; {len(halves(kept))} of them are asked to find their second half"
+    assert sum(told in remark for remark in said) == 3
+    assert sum("the base finds 50.0, the first run 40.0" in remark for remark in said) == 2
+
+    def same(one, other, run):
+        return all(torch.equal(ends[one][run][n], value) for n, value in ends[other][run].items())
+
+    assert all(same("without", name, 0) for name in ends), "the first run is that without a target"
+    assert same("without", "gained", 1) and not same("without", "kept", 1) and same("kept", "shuffled", 1)
+
+
+def test_target_texts_that_are_of_no_use(static, tables, tmp_path):
+    def run(texts, **changes):
+        return fit(static, *tables, models.automatic_options(**changes), tmp_path / "w", target=texts)
+
+    with pytest.raises(DataError, match="the target has 1 distinct texts of 2"):
+        run(["a b c d", "a b c d"])
+    plain = RegularizerOptions(kind="none")
+    with pytest.raises(UsageError, match="target texts have no use"):
+        run(["a b c d", "e f g h"], average=1.0, regularizer=plain)
+    assert not (tmp_path / "w").exists()
+    few = run(["ba la me ni", "po ru", "di fo"])
+    assert any("fewer than 50 of 3 can be cut" in remark for remark in few.remarks)
+    assert "target" not in few.choice.scores[0.0]
+    with pytest.raises(LeanmatchError, match="target was"):
+        run(["ba la me ni", "po ru", "di fo gu"])
 
 
 def test_the_average_lies_between_base_and_trained(static, tables, tmp_path):
@@ -197,7 +323,7 @@ def test_lora_freezing_and_early_stopping(transformer, tables, tmp_path):
 
 
 def test_what_needs_validation_says_so(static, tables, tmp_path):
-    with pytest.raises(UsageError, match="average 'auto' and weight 'auto' and early stopping"):
+    with pytest.raises(UsageError, match="average 'auto' and early stopping"):
         fit(static, tables[0], None, options(average="auto", weight="auto", early_stopping=1), tmp_path / "w")
     assert not (tmp_path / "w").exists()
 
@@ -218,7 +344,11 @@ def test_a_stage_that_is_done_is_not_trained_again(static, tables, tmp_path):
     assert all(torch.equal(first[name], value) for name, value in again.state_dict().items())
 
 
-def run_killed(tmp_path: Path, name: str, kill_at: int) -> subprocess.CompletedProcess[str]:
+def run_killed(tmp_path: Path, name: str, kill_at: int, *, automatic: bool = False):
+    """A process that kills itself after so many steps of all its runs."""
+    call = "*models.many_pairs(), models.automatic_options(), group_columns=['topic'], work="
+    if not automatic:
+        call = "models.pairs(), None, models.resumable_options(), work="
     script = textwrap.dedent(
         f"""
         import os, signal, sys
@@ -227,17 +357,22 @@ def run_killed(tmp_path: Path, name: str, kill_at: int) -> subprocess.CompletedP
         from leanmatch.trainer.run import Progress
         from leanmatch.training import fit
         from leanmatch.trainer.checkpoints import save_weights
+        from leanmatch.training.selection import choice
 
-        before = Progress.on_step_end
+        value = choice.objective
+        choice.objective = lambda slices, share: value(slices, share) + 9 * (share == 1.2)
+        before, steps = Progress.on_step_end, 0
 
         def on_step_end(self, args, state, control, **kwargs):
+            global steps
             before(self, args, state, control, **kwargs)
-            if state.global_step == {kill_at}:
+            steps += 1
+            if steps == {kill_at}:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         Progress.on_step_end = on_step_end
         model = models.transformer_model({str(tmp_path / "bert")!r}, dropout=0.2)
-        result = fit(model, models.pairs(), None, models.resumable_options(), {str(tmp_path / name)!r})
+        result = fit(model, {call}{str(tmp_path / name)!r})
         save_weights({str(tmp_path / (name + ".safetensors"))!r}, model.state_dict())
         print(result.history)
         """
@@ -245,6 +380,12 @@ def run_killed(tmp_path: Path, name: str, kill_at: int) -> subprocess.CompletedP
     return subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=250
     )
+
+
+def assert_same_weights(tmp_path):
+    one, other = (load_weights(tmp_path / f"{name}.safetensors") for name in ("unbroken", "broken"))
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, rtol=0, atol=0)
 
 
 def test_kill_minus_nine_in_mid_epoch_then_the_same_weights(tmp_path):
@@ -258,9 +399,20 @@ def test_kill_minus_nine_in_mid_epoch_then_the_same_weights(tmp_path):
     resumed = run_killed(tmp_path, "broken", kill_at=-1)
     assert resumed.returncode == 0, resumed.stderr
     assert "'resumed_at': 5" in resumed.stdout or "'resumed_at': 6" in resumed.stdout, resumed.stdout
-    one, other = (load_weights(tmp_path / f"{name}.safetensors") for name in ("unbroken", "broken"))
-    for name, value in one.items():
-        torch.testing.assert_close(other[name], value, rtol=0, atol=0)
+    assert_same_weights(tmp_path)
+
+
+def test_kill_minus_nine_in_the_run_on_all_pairs_then_the_same_weights(tmp_path):
+    """Three steps a run, killed in the second one."""
+    unbroken = run_killed(tmp_path, "unbroken", kill_at=-1, automatic=True)
+    assert unbroken.returncode == 0, unbroken.stderr
+    killed = run_killed(tmp_path, "broken", kill_at=5, automatic=True)
+    assert killed.returncode == -9, killed.stderr
+    assert (tmp_path / "broken" / "weight-0" / "final.safetensors").exists()
+    resumed = run_killed(tmp_path, "broken", kill_at=-1, automatic=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "weight-0.3-all" in resumed.stdout and "weight-0'" not in resumed.stdout
+    assert_same_weights(tmp_path)
 
 
 def test_losses_work_in_a_stock_trainer(transformer, tables, tmp_path):

@@ -56,6 +56,18 @@ for name, size in runs.items():
     )
     assert next(iter(result.history.values()))["steps"] == 3
     save_weights(f"{{folder}}/trained{{rank}}.safetensors", model.state_dict())
+os.makedirs({folder!r} + "/automatic", exist_ok=True)
+model = models.static_model()
+save_weights({folder!r} + f"/automatic/base{{rank}}.safetensors", model.state_dict())
+train, valid = models.many_pairs()
+from leanmatch.training.selection import choice
+objective = choice.objective
+choice.objective = lambda slices, share: objective(slices, share) + 9 * (share == 1.2)
+result = fit(
+    model, train, valid, models.automatic_options(), {folder!r} + "/automatic/work", group_columns=["topic"]
+)
+assert list(result.history) == ["weight-0", "weight-0.3-all"] and result.average == 1.2
+save_weights({folder!r} + f"/automatic/trained{{rank}}.safetensors", model.state_dict())
 from leanmatch.data import PairTable
 from leanmatch.errors import DataError, ModelError
 from leanmatch.training import engine
@@ -101,7 +113,7 @@ def distance(one, other):
     return float(sum((value - other[name]).abs().sum() for name, value in one.items()))
 
 
-@pytest.mark.parametrize("run", ["plain", "cached", "static"])
+@pytest.mark.parametrize("run", ["plain", "cached", "static", "automatic"])
 def test_both_processes_train_and_end_with_the_same_weights(folder, run):
     base, *trained = (weights(folder / run, name) for name in ("base0", "trained0", "trained1"))
     assert distance(base, trained[0]) > 0

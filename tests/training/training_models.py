@@ -57,11 +57,11 @@ def tokenized(model, texts):
     return (model.preprocess if hasattr(model, "preprocess") else model.tokenize)(texts)
 
 
-def pair_lists():
+def pair_lists(count: int = 96):
     """Pairs that share three words, of unequal lengths."""
     draw = random.Random(0)
     anchors, positives = [], []
-    for _ in range(96):
+    for _ in range(count):
         shared = draw.sample(WORDS, 3)
         anchors.append(" ".join(shared + draw.sample(WORDS, draw.randint(0, 6))))
         positives.append(" ".join(draw.sample(WORDS, draw.randint(0, 4)) + shared))
@@ -72,6 +72,20 @@ def pairs():
     """The first 64 pairs as a table."""
     anchors, positives = pair_lists()
     return PairTable.from_columns({"anchor": anchors[:64], "positive": positives[:64]})
+
+
+def many_pairs():
+    """Enough of them for a shifted slice, a ``topic``: training rows, and validation rows."""
+    anchors, positives = pair_lists(460)
+    topics = [f"topic {i % 5}" for i in range(460)]
+    table = PairTable.from_columns({"anchor": anchors, "positive": positives, "topic": topics})
+    return table.take(range(400)), table.take(range(400, 460))
+
+
+def automatic_options(**changes):
+    """The default recipe with few steps, a checkpoint after each."""
+    schedule = {"max_steps": 3, "batch_size": 16, "lr": 1e-2, "device": "cpu", "checkpoint_minutes": 0.0}
+    return TrainOptions(schedule=ScheduleOptions(**schedule), **changes)
 
 
 def resumable_options():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,9 +15,6 @@ from leanmatch.trainer.pace import seconds_a_step
 if TYPE_CHECKING:
     from datasets import Dataset
     from torch import nn
-
-CANDIDATES = {1: 6, 3: 14}
-"""About how many candidates the automatic choice scores, by mixtures of runs."""
 
 
 def step_seconds(model: Any, loss: nn.Module, dataset: Dataset, batch_size: int) -> float:
@@ -60,16 +57,20 @@ def steps_within(minutes: float, seconds: Sequence[float], most: int, choice: fl
     return max(1, min(most, int(left / max(sum(seconds), 1e-9))))
 
 
-def training_in_words(steps: int, seconds: Mapping[str, float], choice: float, texts: int) -> str:
+def training_in_words(runs: Sequence[tuple[str, int, float]], choice: float, texts: int) -> str:
     """The estimate as a sentence.
 
-    >>> training_in_words(50, {"plain": 1.9, "itv": 3.0}, 30.0, 640)  # doctest: +NORMALIZE_WHITESPACE
-    'training takes about 5 minutes: 50 steps at 1.90 s (plain), 50 steps at 3.00 s (itv), then 30 seconds
+    Args:
+        runs: name, steps, and seconds of a step.
+        choice: seconds of the choice.
+        texts: validation texts.
+
+    >>> training_in_words([("plain", 50, 1.9), ("itv", 50, 3.0)], 30.0, 640)  # doctest: +NORMALIZE_WHITESPACE
+    'training takes about 5 minutes: 50 steps at 1.90 s (plain), 50 steps at 3.00 s (itv), and 30 seconds
     for the choice on 640 validation texts'
     """
-    parts = [f"{steps:,} steps at {each:.2f} s ({name})" for name, each in seconds.items()]
-    text = ", ".join(parts)
+    text = ", ".join(f"{steps:,} steps at {each:.2f} s ({name})" for name, steps, each in runs)
     if choice:
-        text += f", then {in_words(choice)} for the choice on {texts:,} validation texts"
-    total = steps * sum(seconds.values()) + choice
+        text += f", and {in_words(choice)} for the choice on {texts:,} validation texts"
+    total = sum(steps * each for _, steps, each in runs) + choice
     return f"training takes about {in_words(total)}: {text}"

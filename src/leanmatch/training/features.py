@@ -52,7 +52,16 @@ def join(columns: Sequence[Features]) -> Features:
 
 
 def take(features: Features, rows: Tensor) -> Features:
-    """Select padded texts and trim the columns that are padding in all of them."""
+    """Select texts; of padded ones, trim the columns that are padding in all of them."""
+    if is_bag(features):
+        ends = torch.cat(
+            [features["offsets"][1:], features["offsets"].new_tensor([len(features["input_ids"])])]
+        )
+        lengths = (ends - features["offsets"])[rows]
+        offsets = lengths.cumsum(0) - lengths
+        place = torch.arange(int(lengths.sum()), device=lengths.device)
+        place += (features["offsets"][rows] - offsets).repeat_interleave(lengths)
+        return {"input_ids": features["input_ids"][place], "offsets": offsets}
     mask = features["attention_mask"][rows]
     used = mask.any(0).nonzero()
     width = int(used[-1]) + 1 if len(used) else 1

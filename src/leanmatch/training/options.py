@@ -23,7 +23,7 @@ PAIRS = ("all", "diagonal")
 SIDES = ("alternate", "both", "anchor", "positive")
 NEGATIVES = ("given", "mined", "none")
 DEFAULT_WEIGHT = 0.3
-"""Of a regularizer: that of the losses by themselves, and what ``weight="auto"`` tries beside 0."""
+"""Of a regularizer: that of the losses by themselves, and what ``weight="auto"`` trains beside 0."""
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
@@ -44,6 +44,15 @@ def _above_zero(name: str, value: float) -> None:
         raise UsageError(f"{name} must be above 0 and finite (found {value!r})")
 
 
+def check_per_text(copies: float) -> None:
+    """Copies of each text, or the share of the texts that get one."""
+    if not 0 < copies < 1 and (copies < 1 or copies != round(copies)):
+        raise UsageError(
+            f"per_text must be a whole number from 1 on, or between 0 and 1 (found {copies!r})",
+            remedy="2 makes two edited copies of each text, 0.25 one of every fourth text",
+        )
+
+
 @dataclass(frozen=True)
 class RegularizerOptions:
     """Which regularizer, how strong, and how it intervenes. Its defaults are those of the losses, too.
@@ -51,11 +60,11 @@ class RegularizerOptions:
     Attributes:
         kind: one of :data:`REGULARIZERS`.
         weight: factor of the regularizer in the loss, or ``auto``: train once with it and once without, and
-            choose on validation pairs. Drift is measured relative to the base model's own effects (itv) or to
-            the spread of its scores (out), so 0.3 is a moderate weight and 3 a strong one.
+            average the two models' weights. Drift is measured relative to the base model's own effects (itv)
+            or to the spread of its scores (out), so 0.3 is a moderate weight and 3 a strong one.
         interventions: ``mask``, ``delete``, ``replace``, or ``auto``: mask where the tokenizer has a mask
             token and the encoder is contextual, delete otherwise.
-        per_text: edited copies of each text.
+        per_text: edited copies of each text; below 1, the share of a batch's texts that get one.
         unit: ``token`` or ``word``.
         matching: what is kept near the base model's: ``score``, the scores after an intervention; ``effect``,
             the change that it makes; ``one-sided``, only effects that grew.
@@ -67,7 +76,7 @@ class RegularizerOptions:
     kind: str = "itv"
     weight: float | str = "auto"
     interventions: str = "auto"
-    per_text: int = 1
+    per_text: float = 0.25
     unit: str = "token"
     matching: str = "score"
     pairs: str = "all"
@@ -80,7 +89,7 @@ class RegularizerOptions:
         else:
             _at_least("weight", self.weight, 0)
         _choose("intervention", self.interventions, ("auto", "mask", "delete", "replace"))
-        _at_least("per_text", self.per_text, 1)
+        check_per_text(self.per_text)
         _choose("unit", self.unit, ("token", "word"))
         _choose("matching", self.matching, MATCHINGS)
         _choose("pairs", self.pairs, PAIRS)
@@ -148,8 +157,10 @@ class TrainOptions:
         regularizer: see :class:`RegularizerOptions`.
         schedule: see :class:`ScheduleOptions`.
         average: share of the trained weights in the final model, ``average * trained + (1 - average) * base``
-            (WiSE-FT); ``auto`` chooses it on validation pairs (and whether the runs that ``weight="auto"``
-            trains are averaged), 1 keeps the trained weights, above 1 (to 1.5) goes on beyond them.
+            (WiSE-FT); ``auto`` chooses it on validation pairs, 1 keeps the trained weights, above 1 (to 1.5)
+            goes on beyond them.
+        refit: with ``average="auto"``, whether the rows that are set aside to choose on are trained on as
+            well: by the second of two runs; a single run is trained a second time on all rows.
         negatives: ``given`` uses negative columns and label-0 rows, ``mined`` mines hard negatives with the
             base model, ``none`` uses in-batch negatives only.
         negatives_per_anchor: how many given or mined negatives an anchor gets.
@@ -163,6 +174,7 @@ class TrainOptions:
     regularizer: RegularizerOptions = field(default_factory=RegularizerOptions)
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
     average: float | str = "auto"
+    refit: bool = True
     negatives: str = "given"
     negatives_per_anchor: int = 1
     freeze_layers: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,26 +17,27 @@ from leanmatch.metrics.pace import in_words, text_seconds
 from leanmatch.models.torch_encoder import set_model_prompts
 from leanmatch.trainer.work_folder import WorkFolder
 from leanmatch.training.engine import process_state
-from leanmatch.training.runs import METRIC, Runs, run_weights
-from leanmatch.training.selection.averaging import average_weights, mean_weights, snapshot
+from leanmatch.training.runs import ALL, METRIC, REST, Job, Runs, run_weights
+from leanmatch.training.selection.averaging import average_weights, snapshot
 from leanmatch.training.selection.choice import (
     SHARES,
-    Candidate,
+    SHIFTED,
+    TARGET,
+    VALID,
     Choice,
     choose,
-    explore,
-    mixtures,
     weight_json,
 )
 from leanmatch.training.selection.evaluator import encode_function
 from leanmatch.training.selection.shift import set_aside
+from leanmatch.training.selection.target import FEWEST_TEXTS, clean_target, halves
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from leanmatch.data import PairTable
     from leanmatch.training.options import ScheduleOptions, TrainOptions
-    from leanmatch.training.selection.choice import Slices
     from leanmatch.types import EncodeFunction
 
 ANNOUNCED = 60.0
@@ -50,11 +52,11 @@ class TrainResult:
 
     Attributes:
         model: the ``SentenceTransformer``, with averaged weights and merged adapters.
-        weights: the regularizer's weight of every run whose weights are averaged in the model; mostly one.
+        weights: the regularizer's weight of every run whose weights are averaged in the model.
         average: share of the trained weights.
-        choice: what the automatic choices saw, or None where there was nothing to choose.
+        choice: what the automatic choice saw, or None where there was nothing to choose.
         remarks: sentences for the user.
-        history: steps, seconds and mean loss of each training run.
+        history: steps, seconds and mean loss of each training run, those to choose on included.
     """
 
     model: Any
@@ -87,6 +89,7 @@ def fit(
     by_time: bool = False,
     report: Callable[[str], None] = lambda message: None,
     encoder_of: Callable[[Any], EncodeFunction] = encode_function,
+    target: Sequence[str] = (),
 ) -> TrainResult:
     """Fine-tune ``model`` on the pairs of ``train``.
 
@@ -104,20 +107,26 @@ def fit(
         report: gets a sentence whenever something was decided.
         encoder_of: makes the encode function of a model's current weights, for validation;
             :class:`leanmatch.runtime.TwinEncoders` makes fast ones.
+        target: unlabelled texts of where the model will be used. The choice looks at them too
+            (:mod:`leanmatch.training.selection.target`), and where the first run is worse on them than the
+            base, ITVReg keeps the base's token effects on them in the second.
 
     Raises:
-        UsageError: options that need validation pairs, and there are none.
+        UsageError: options that need validation pairs, and there are none; target texts without use.
+        DataError: fewer than two target texts.
         LeanmatchError: ``work`` holds a run with other settings.
     """
     from transformers import set_seed
 
     set_seed(options.schedule.seed)
     _check_validation(options, valid)
-    identity = _identity(options, train, valid, group_columns, by_time)
+    _check_target(options, target)
+    texts = clean_target(target)
+    identity = _identity(options, train, valid, group_columns, by_time, texts)
     with _open_work(work, identity, resume, options.schedule) as folder:
         if folder.resumed:
             report(f"continuing the run in {folder.path}")
-        return _fit(model, train, valid, options, folder, group_columns, by_time, report, encoder_of)
+        return _fit(model, train, valid, options, folder, group_columns, by_time, report, encoder_of, texts)
 
 
 def _fit(
@@ -130,6 +139,7 @@ def _fit(
     by_time: bool,
     report: Callable[[str], None],
     encoder_of: Callable[[Any], EncodeFunction],
+    target: list[str],
 ) -> TrainResult:
     schedule = options.schedule
     set_model_prompts(model, options.prompts)
@@ -143,35 +153,67 @@ def _fit(
     if schedule.max_length is not None and limit != float("inf"):  # static encoders have no limit to set
         model.max_seq_length = min(schedule.max_length, limit)
     slices = _validation_slices(valid)
-    pace = 0.0
-    if _chooses(options):
+    weights, tables, pace = run_weights(options), {REST: train}, 0.0
+    judged = final = [Job(weight, REST) for weight in weights]  # without a shifted slice REST is all rows
+    if options.average == "auto":
         encode = encoder_of(model)
         pace = text_seconds(encode, train.anchors)
         if pace * len(train) > ANNOUNCED:
             report(f"encoding {len(train):,} training texts takes about {in_words(pace * len(train))}")
         aside = set_aside(train, encode, group_columns=group_columns, by_time=by_time, seed=schedule.seed)
-        train = aside.train
-        if aside.shifted is not None:
-            slices["shifted"] = aside.shifted
         remark(f"shifted validation slice: {aside.how}")
+        if aside.shifted is not None:
+            slices[SHIFTED] = aside.shifted
+            tables = {REST: aside.train, ALL: train}
+            if options.refit:
+                judged, final = _refit(weights)
+    slices |= _target_slice(target, schedule.seed, remark)
     start = snapshot(model.state_dict())
-    run = Runs(model, start, train, slices, options, folder, pace, remark, report, encoder_of)
-    finals, history = run.train_all()
-    choice, share = None, 1.0
-    weights: tuple[float, ...] = (next(iter(finals)),)
-    if _chooses(options):
-        choice = _choose(model, start, finals, slices, options, encoder_of)
-        weights, share = choice.candidate.weights, choice.candidate.share
+    jobs = list(dict.fromkeys([*judged, *final]))
+    run = Runs(model, start, tables, jobs, slices, options, folder, pace, remark, report, encoder_of)
+    if target and len(jobs) > 1 and options.regularizer.kind == "itv":
+        first = run.soup(jobs[:1])
+        if TARGET not in slices or _lost(model, start, first, slices[TARGET], encoder_of, remark):
+            run.target = target
+    trained, choice = run.soup(final), None
+    share = float(options.average) if not isinstance(options.average, str) else 1.0
+    if options.average == "auto":
+        unseen = {SHIFTED: trained if judged == final else run.soup(judged)}
+        choice = _choose(model, start, trained, unseen, slices, options, encoder_of)
+        share = choice.share
         remark("chosen on validation pairs: " + choice.reason)
-        if share == 0:
-            remark("fine-tuning did not help on the validation slices: the result is the base model")
-    elif not isinstance(options.average, str):
-        share = float(options.average)
-    model.load_state_dict(average_weights(start, mean_weights([finals[w] for w in weights]), share))
+        for sentence in choice.outlook:
+            remark(sentence)
+    model.load_state_dict(average_weights(start, trained, share))
     if model.max_seq_length != limit:
         model.max_seq_length = limit
     model.eval()
-    return TrainResult(model, weights, share, choice, tuple(remarks), history)
+    return TrainResult(model, weights, share, choice, tuple(remarks), run.history)
+
+
+def _refit(weights: Sequence[float]) -> tuple[list[Job], list[Job]]:
+    """The runs that the shifted slice is scored with, and those that the model is made of.
+
+    Of two runs the first is trained without the shifted slice and the second on all rows, so that their soup
+    has seen every row and costs no more than without the slice. A single run is trained twice.
+    """
+    first, *others = weights
+    final = [Job(first, REST), *(Job(weight, ALL) for weight in others)] if others else [Job(first, ALL)]
+    return [Job(first, REST)], final
+
+
+def _target_slice(target: list[str], seed: int, remark: Callable[[str], None]) -> dict[str, PairTable]:
+    if not target:
+        return {}
+    cut = halves(target, seed)
+    if cut is None:
+        remark(
+            f"target texts: fewer than {FEWEST_TEXTS} of {len(target):,} can be cut into halves of two "
+            "words: they are not used to choose, only to keep the base's token effects on"
+        )
+        return {}
+    remark(f"target texts: {len(target):,}; {len(cut):,} of them are asked to find their second half")
+    return {TARGET: cut}
 
 
 def _open_work(
@@ -185,30 +227,59 @@ def _open_work(
         )
 
 
+def _lost(
+    model: Any,
+    start: dict[str, Tensor],
+    trained: dict[str, Tensor],
+    cut: PairTable,
+    encoder_of: Callable[[Any], EncodeFunction],
+    remark: Callable[[str], None],
+) -> bool:
+    """Whether the first run finds fewer second halves of target texts than the base."""
+    probe = RetrievalProbe(cut, METRIC)
+    scores = []
+    model.eval()
+    for share in (0.0, 1.0):
+        model.load_state_dict(average_weights(start, trained, share))
+        scores.append(100 * float(probe.per_query(encoder_of(model)).mean()))
+    lost = scores[1] < scores[0]
+    follows = "keeps the base's token effects there" if lost else "is regularized on the training texts"
+    found = f"the base finds {scores[0]:.1f}, the first run {scores[1]:.1f} ({METRIC})"
+    remark(f"target texts: {found}; what follows {follows}")
+    return lost
+
+
 def _choose(
     model: Any,
     start: dict[str, Tensor],
-    finals: dict[float, dict[str, Tensor]],
+    trained: dict[str, Tensor],
+    unseen: dict[str, dict[str, Tensor]],
     slices: dict[str, PairTable],
     options: TrainOptions,
     encoder_of: Callable[[Any], EncodeFunction],
 ) -> Choice:
+    """Score every share; a slice that is in ``unseen`` with those weights, which were not trained on it."""
     from tqdm import tqdm
 
-    shares = SHARES if options.average == "auto" else (float(options.average),)
     probes = {name: RetrievalProbe(table, METRIC) for name, table in slices.items()}
+    groups: list[tuple[dict[str, Tensor], list[str]]] = []
+    for name in probes:
+        weights = unseen.get(name, trained)
+        names = next((names for other, names in groups if other is weights), None)
+        if names is None:
+            groups.append((weights, [name]))
+        else:
+            names.append(name)
     model.eval()
     disable = not process_state(options.schedule).is_main_process
-    with tqdm(desc="choosing on validation pairs", unit=" models", disable=disable) as bar:
-
-        def score(candidate: Candidate) -> Slices:
-            trained = mean_weights([finals[weight] for weight in candidate.weights])
-            model.load_state_dict(average_weights(start, trained, candidate.share))
+    per_query: dict[float, dict[str, NDArray[np.float64]]] = {}
+    for share in tqdm(SHARES, desc="choosing on validation pairs", unit=" models", disable=disable):
+        scores: dict[str, NDArray[np.float64]] = {}
+        for weights, names in groups:
+            model.load_state_dict(average_weights(start, weights, share))
             encode = encoder_of(model)
-            bar.update()
-            return {name: probe.per_query(encode) for name, probe in probes.items()}
-
-        per_query = explore(dict.fromkeys(mixtures(tuple(finals)), shares), score)
+            scores |= {name: probes[name].per_query(encode) for name in names}
+        per_query[share] = {name: scores[name] for name in probes}
     return choose(per_query, METRIC)
 
 
@@ -216,13 +287,9 @@ def _validation_slices(valid: PairTable | None) -> dict[str, PairTable]:
     if valid is None or not len(valid):
         return {}
     if len(valid) <= MAX_VALIDATION_ROWS:
-        return {"valid": valid}
+        return {VALID: valid}
     rows = np.sort(np.random.default_rng(0).choice(len(valid), MAX_VALIDATION_ROWS, replace=False))
-    return {"valid": valid.take(rows)}
-
-
-def _chooses(options: TrainOptions) -> bool:
-    return options.average == "auto" or len(run_weights(options)) > 1
+    return {VALID: valid.take(rows)}
 
 
 def _check_validation(options: TrainOptions, valid: PairTable | None) -> None:
@@ -230,7 +297,6 @@ def _check_validation(options: TrainOptions, valid: PairTable | None) -> None:
         name
         for name, needed in (
             ("average 'auto'", options.average == "auto"),
-            ("weight 'auto'", len(run_weights(options)) > 1),
             ("early stopping", options.schedule.early_stopping > 0),
         )
         if needed
@@ -243,12 +309,23 @@ def _check_validation(options: TrainOptions, valid: PairTable | None) -> None:
         )
 
 
+def _check_target(options: TrainOptions, target: Sequence[str]) -> None:
+    if target and options.average != "auto" and options.regularizer.kind != "itv":
+        raise UsageError(
+            "target texts have no use: the average is fixed, and the regularizer "
+            f"{options.regularizer.kind!r} does not look at them",
+            remedy="leave average at 'auto', or use the regularizer 'itv'",
+            command="leave --average at auto, or use --regularizer itv",
+        )
+
+
 def _identity(
     options: TrainOptions,
     train: PairTable,
     valid: PairTable | None,
     group_columns: Sequence[str],
     by_time: bool,
+    target: Sequence[str],
 ) -> dict[str, Any]:
     """Whatever decides the outcome. How often checkpoints are written does not."""
     fixed = replace(options, schedule=replace(options.schedule, checkpoint_minutes=0.0))
@@ -258,6 +335,7 @@ def _identity(
         "valid": valid.fingerprint() if valid is not None else None,
         "group_columns": list(group_columns),
         "by_time": by_time,
+        "target": hashlib.sha256("\n".join(target).encode()).hexdigest() if target else None,
         "processes": process_state(options.schedule).num_processes,
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "sentence-transformers")},
     }

@@ -1,9 +1,9 @@
-"""The training runs of a recipe: one for each weight of the regularizer, timed, checked, continued."""
+"""The training runs of a recipe: timed, checked, continued, averaged."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,14 @@ from leanmatch.training.adapters import add_lora, freeze_layers, merge_lora
 from leanmatch.training.base_scores import FrozenBase
 from leanmatch.training.dataset import most_repeated, training_dataset
 from leanmatch.training.engine import process_state, total_steps, train_stage
-from leanmatch.training.estimate import CANDIDATES, step_seconds, steps_within, training_in_words
+from leanmatch.training.estimate import step_seconds, steps_within, training_in_words
 from leanmatch.training.losses import ITVReg, MaskingLoss, OutReg, PlainLoss
-from leanmatch.training.selection.choice import WEIGHTS, mixtures
+from leanmatch.training.selection.averaging import mean_weights
+from leanmatch.training.selection.choice import SHARES, VALID, WEIGHTS
 from leanmatch.training.selection.evaluator import PairTableEvaluator, encode_function
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from torch import Tensor, nn
 
     from leanmatch.data import PairTable
@@ -31,21 +33,45 @@ if TYPE_CHECKING:
     from leanmatch.types import EncodeFunction
 
 METRIC = "MRR@10"
+REST, ALL = "rest", "all"
+"""Training rows without the shifted slice, and with it."""
 TRANSFORMER_LR = 2e-5
 STATIC_LR = 1e-2
 FINAL = "final.safetensors"
 """The weights that a run ended with."""
 
 
+@dataclass(frozen=True)
+class Job:
+    """One training run: the regularizer's weight, and the rows, ``rest`` (no shifted slice) or ``all``."""
+
+    weight: float
+    rows: str
+
+    @property
+    def stage(self) -> str:
+        """Its folder in the work folder, and its name in the history."""
+        return f"weight-{self.weight:g}" + ("" if self.rows == REST else f"-{self.rows}")
+
+
 class Runs:
-    """A run for each weight, each from the base model; runs that are done are read from the work folder."""
+    """Runs from the base model, timed beforehand; those that are done are read from the work folder.
+
+    Args:
+        tables: training rows by the name that jobs have for them.
+        jobs: all that may come, in their order.
+
+    Attributes:
+        target: texts that the runs from now on regularize on, in place of the training texts.
+    """
 
     def __init__(
         self,
         model: Any,
         start: dict[str, Tensor],
-        train: PairTable,
-        slices: dict[str, PairTable],
+        tables: Mapping[str, PairTable],
+        jobs: Sequence[Job],
+        slices: Mapping[str, PairTable],
         options: TrainOptions,
         folder: WorkFolder,
         pace: float,
@@ -55,63 +81,50 @@ class Runs:
     ) -> None:
         self.model, self.start, self.slices, self.folder = model, start, slices, folder
         self.remark, self.report = remark, report
+        self.target: Sequence[str] = ()
         self.encoder_of = encode_function if options.lora_rank else encoder_of  # adapters are torch's alone
         self.base = FrozenBase(model)
-        self.dataset, remarks = training_dataset(train, options, self.base.model)
+        self.datasets: dict[str, Dataset] = {}
+        for name in dict.fromkeys(job.rows for job in jobs):
+            self.datasets[name], remarks = training_dataset(tables[name], options, self.base.model)
+            for message in [*remarks, *_repeated(self.datasets[name], options.schedule.batch_size)]:
+                remark(message)
         self.texts = sum(len({*table.anchors, *table.positives}) for table in slices.values())
-        self.choice_seconds = self.texts * pace * CANDIDATES[len(mixtures(run_weights(options)))]
-        for message in [*remarks, *self._repeated(options.schedule.batch_size)]:
-            remark(message)
-        self.options = self._timed(options)
+        self.choice_seconds = self.texts * pace * len(SHARES)
+        self.history: dict[str, dict[str, Any]] = {}
+        self.options = self._timed(options, list(dict.fromkeys(jobs)))
 
-    def train_all(self) -> tuple[dict[float, dict[str, Tensor]], dict[str, dict[str, Any]]]:
-        """The weights that each run ends with, and the runs' histories."""
+    def soup(self, jobs: Sequence[Job]) -> dict[str, Tensor]:
+        """The mean of the weights that the jobs end with; what is not there yet is trained."""
+        for job in jobs:
+            self._finish(job)
+        wait_for_all()  # the caller's first process may remove the folder that the others read
+        return mean_weights(load_weights(self._stage(job) / FINAL) for job in jobs)
+
+    def _finish(self, job: Job) -> None:
         from transformers import set_seed
 
-        options, model = self.options, self.model
-        finals: dict[float, dict[str, Tensor]] = {}
-        history: dict[str, dict[str, Any]] = {}
-        for weight in run_weights(options):
-            stage = self._stage(weight)
-            done = stage / FINAL
+        stage, model = self._stage(job), self.model
+        done = stage / FINAL
+        if done.exists():
+            return
+        set_seed(self.options.schedule.seed)
+        model.load_state_dict(self.start)
+        self.history[job.stage] = self._train(job, stage)
+        _check_finite(model.state_dict(), job.stage)
+        if not self.options.schedule.early_stopping:  # it may keep the very first weights
+            _check_moved(self.start, model.state_dict(), job.stage)
+        with process_state(self.options.schedule).main_process_first():
             if not done.exists():
-                set_seed(options.schedule.seed)
-                model.load_state_dict(self.start)
-                history[stage.name] = self._train(weight, stage)
-                _check_finite(model.state_dict(), stage.name)
-                if not options.schedule.early_stopping:  # it may keep the very first weights
-                    _check_moved(self.start, model.state_dict(), stage.name)
-                with process_state(options.schedule).main_process_first():
-                    if not done.exists():
-                        save_weights(done, model.state_dict())
-            finals[weight] = load_weights(done)
-        wait_for_all()  # the caller's first process may remove the folder that the others read
-        return finals, history
+                save_weights(done, model.state_dict())
 
-    def _stage(self, weight: float) -> Path:
-        return self.folder.stage(f"weight-{weight:g}")
+    def _stage(self, job: Job) -> Path:
+        return self.folder.stage(job.stage)
 
-    def _repeated(self, batch: int) -> list[str]:
-        rows, repeated = len(self.dataset), most_repeated(self.dataset)
-        if repeated == rows and self.dataset.column_names == ["anchor", "positive"]:
-            raise DataError(
-                f"one text stands in all {repeated:,} training pairs: no batch can hold two of them, so "
-                "there is nothing to learn from",
-                remedy="give pairs of several positives, or negatives (rows with label 0)",
-            )
-        if repeated * batch <= 2 * rows:
-            return []
-        return [
-            f"a batch holds no text twice, and one stands in {repeated:,} of {rows:,} pairs: "
-            f"batches have about {rows / repeated:.0f} pairs instead of {batch}"
-        ]
-
-    def _timed(self, options: TrainOptions) -> TrainOptions:
+    def _timed(self, options: TrainOptions, jobs: list[Job]) -> TrainOptions:
         """Say how long it will take; with ``minutes``, the options with the number of steps that fit."""
         schedule = options.schedule
-        processes = process_state(schedule).num_processes
-        pending = [weight for weight in run_weights(options) if not (self._stage(weight) / FINAL).exists()]
-        if processes > 1:
+        if process_state(schedule).num_processes > 1:
             if schedule.minutes is not None:
                 raise UsageError(
                     "minutes needs one process: several would measure different steps",
@@ -119,25 +132,37 @@ class Runs:
                     command="give --max-steps under torchrun",
                 )
             return options
-        steps = total_steps(len(self.dataset), schedule, 1, most_repeated(self.dataset))
-        seconds = {}
-        for weight in pending:
-            loss = build_loss(self.model, self.base.fresh(), options, weight)
-            each = step_seconds(self.model, loss, self.dataset, schedule.batch_size)
-            seconds[_run_name(options, weight)] = each
+        seconds: dict[float, float] = {}
+        pending = [job for job in jobs if not (self._stage(job) / FINAL).exists()]
+        for job in pending:
+            if job.weight not in seconds:
+                loss = build_loss(self.model, self.base.fresh(), options, job.weight)
+                data = self.datasets[job.rows]
+                seconds[job.weight] = step_seconds(self.model, loss, data, schedule.batch_size)
+        steps = {
+            name: total_steps(len(data), schedule, 1, most_repeated(data))
+            for name, data in self.datasets.items()
+        }
         if schedule.minutes is not None:
-            minutes, longest = schedule.minutes, steps
-            steps = fixed_steps(
-                self.folder.path,
-                lambda: steps_within(minutes, [*seconds.values()], longest, self.choice_seconds),
+            minutes, each = schedule.minutes, [seconds[job.weight] for job in pending]
+            longest = max(steps.values())
+            most = fixed_steps(
+                self.folder.path, lambda: steps_within(minutes, each, longest, self.choice_seconds)
             )
-            options = replace(options, schedule=replace(schedule, max_steps=steps))
-        if seconds:
-            self.report(training_in_words(steps, seconds, self.choice_seconds, self.texts))
+            steps = dict.fromkeys(steps, most)
+            options = replace(options, schedule=replace(schedule, max_steps=most))
+        if pending:
+            told = [(self._described(options, job), steps[job.rows], seconds[job.weight]) for job in pending]
+            self.report(training_in_words(told, self.choice_seconds, self.texts))
         return options
 
-    def _train(self, weight: float, stage: Path) -> dict[str, Any]:
-        options, model, valid = self.options, self.model, self.slices.get("valid")
+    def _described(self, options: TrainOptions, job: Job) -> str:
+        return _run_name(options, job.weight) + (
+            ", all pairs" if len(self.datasets) > 1 and job.rows == ALL else ""
+        )
+
+    def _train(self, job: Job, stage: Path) -> dict[str, Any]:
+        options, model, valid = self.options, self.model, self.slices.get(VALID)
         schedule = options.schedule
         if options.freeze_layers:
             freeze_layers(model, options.freeze_layers)
@@ -148,13 +173,13 @@ class Runs:
             evaluator = PairTableEvaluator(valid, METRIC, encoder_of=self.encoder_of)
         history = train_stage(
             model,
-            build_loss(model, self.base, options, weight),
-            self.dataset,
+            build_loss(model, self.base, options, job.weight, self.target),
+            self.datasets[job.rows],
             schedule,
             stage,
             lr=schedule.lr if schedule.lr is not None else default_lr(model),
             evaluator=evaluator,
-            description=f"train, {_run_name(options, weight)}",
+            description=f"train, {self._described(options, job)}",
         )
         merge_lora(model)
         model.requires_grad_(True)
@@ -182,8 +207,10 @@ def _check_moved(start: dict[str, Tensor], state: dict[str, Tensor], stage: str)
         )
 
 
-def build_loss(model: Any, base: FrozenBase, options: TrainOptions, weight: float) -> nn.Module:
-    """The loss that the options name."""
+def build_loss(
+    model: Any, base: FrozenBase, options: TrainOptions, weight: float, target: Sequence[str] = ()
+) -> nn.Module:
+    """The loss that the options name; ITVReg regularizes on the target texts where there are any."""
     regularizer, size = options.regularizer, options.schedule.mini_batch_size
     if regularizer.kind == "itv" and weight > 0:
         return ITVReg(
@@ -198,6 +225,7 @@ def build_loss(model: Any, base: FrozenBase, options: TrainOptions, weight: floa
             sides=regularizer.sides,
             mini_batch_size=size,
             prompts=Prompts.from_model(model),
+            target=target,
         )
     if regularizer.kind == "out" and weight > 0:
         return OutReg(model, base, weight=weight, pairs=regularizer.pairs, mini_batch_size=size)
@@ -210,6 +238,22 @@ def build_loss(model: Any, base: FrozenBase, options: TrainOptions, weight: floa
             prompts=Prompts.from_model(model),
         )
     return PlainLoss(model, mini_batch_size=size)
+
+
+def _repeated(dataset: Dataset, batch: int) -> list[str]:
+    rows, repeated = len(dataset), most_repeated(dataset)
+    if repeated == rows and dataset.column_names == ["anchor", "positive"]:
+        raise DataError(
+            f"one text stands in all {repeated:,} training pairs: no batch can hold two of them, so "
+            "there is nothing to learn from",
+            remedy="give pairs of several positives, or negatives (rows with label 0)",
+        )
+    if repeated * batch <= 2 * rows:
+        return []
+    return [
+        f"a batch holds no text twice, and one stands in {repeated:,} of {rows:,} pairs: "
+        f"batches have about {rows / repeated:.0f} pairs instead of {batch}"
+    ]
 
 
 def default_lr(model: Any) -> float:

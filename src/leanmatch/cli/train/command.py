@@ -12,10 +12,11 @@ import typer
 from leanmatch.cli.checks import check_models, check_writable
 from leanmatch.cli.common import print_json, reported_errors
 from leanmatch.cli.common import say as say_aloud
-from leanmatch.cli.data.command import DelimiterOption, SharedPositivesOption
+from leanmatch.cli.data.command import DelimiterOption, SharedPositivesOption, TextColumnsOption
 from leanmatch.cli.pairs import read_table
 from leanmatch.cli.prompts import DocumentPromptOption, PromptNameOption, QueryPromptOption
 from leanmatch.cli.train.request import TrainRequest, number_or_auto
+from leanmatch.cli.train.target import read_target
 from leanmatch.cli.train.verdict import held_out_verdict, next_command, show_verdict
 
 if TYPE_CHECKING:
@@ -42,6 +43,15 @@ def train(
             help="Average with the base: the share of trained parameters (0 to 1.5), or auto.",
         ),
     ] = None,
+    refit: Annotated[
+        bool | None,
+        typer.Option("--refit/--no-refit", help="Whether one run also trains on the pairs set aside."),
+    ] = None,
+    target: Annotated[
+        Path | None,
+        typer.Option(help="Texts without labels of where the model will be used: items or queries."),
+    ] = None,
+    text_columns: TextColumnsOption = None,
     hold_out: Annotated[
         list[str] | None, typer.Option(help="COL=VALUE: test out of distribution; not trained on.")
     ] = None,
@@ -83,7 +93,9 @@ def train(
     interventions: Annotated[
         str | None, typer.Option("--intervention", help="auto, mask, delete or replace.")
     ] = None,
-    per_text: Annotated[int | None, typer.Option(help="Interventions on a text and step.")] = None,
+    per_text: Annotated[
+        float | None, typer.Option(help="Edited copies of each text; below 1, the share of edited texts.")
+    ] = None,
     unit: Annotated[str | None, typer.Option(help="Intervene on a token or a word.")] = None,
     matching: Annotated[str | None, typer.Option(help="effect, score or one-sided.")] = None,
     pairs: Annotated[str | None, typer.Option(help="all in-batch pairs or the diagonal.")] = None,
@@ -107,12 +119,15 @@ def train(
             column=column,
             on_error=on_error,
             delimiter=delimiter,
+            target=target,
+            text_columns=text_columns,
             overwrite=overwrite,
             resume=resume,
             config=config,
             options={
                 "base": base,
                 "average": number_or_auto("--average", average),
+                "refit": refit,
                 "negatives": negatives,
                 "freeze_layers": freeze_layers,
                 "lora_rank": lora_rank,
@@ -171,6 +186,7 @@ def run(request: TrainRequest) -> dict[str, Any] | None:
 
     check_target(output, overwrite=request.overwrite)  # now, not after hours of training
     check_models(options.base)
+    target = read_target(request, say)
     table = read_table(
         request.data,
         column=request.column,
@@ -186,10 +202,13 @@ def run(request: TrainRequest) -> dict[str, Any] | None:
     )
     for note in split.notes:
         say(note)
-    result, matcher = _fit(options, split, output, request.resume, say)
+    result, matcher = _fit(options, split, target, output, request.resume, say)
     if not first:
         return None
-    summary = _save(result, matcher, options, split, table, output, request.overwrite, say)
+    target_data = {"source": str(request.target), "texts": len(target)} if request.target else None
+    summary = _save(
+        result, matcher, options, split, table, output, request.overwrite, say, target=target_data
+    )
     say(next_command(output, request.data, tested=summary["test"] is not None))
     return summary
 
@@ -199,7 +218,12 @@ def _say_nothing(remark: str) -> None:
 
 
 def _fit(
-    options: TrainOptions, split: Split, output: Path, resume: bool, say: Callable[[str], None]
+    options: TrainOptions,
+    split: Split,
+    target: list[str],
+    output: Path,
+    resume: bool,
+    say: Callable[[str], None],
 ) -> tuple[TrainResult, Path]:
     from leanmatch.formats.reader import load_matcher
     from leanmatch.training import fit
@@ -217,6 +241,7 @@ def _fit(
         by_time=split.options.after is not None,
         report=say,
         encoder_of=_encoder_maker(say),
+        target=target,
     )
     return result, work
 
@@ -238,6 +263,8 @@ def _save(
     output: Path,
     overwrite: bool,
     say: Callable[[str], None],
+    *,
+    target: dict[str, Any] | None,
 ) -> dict[str, Any]:
     import shutil
 
@@ -258,6 +285,7 @@ def _save(
         "fingerprint": table.fingerprint(),
         "rows": len(table),
         "columns": table.columns_read,
+        **({} if target is None else {"target": target}),
     }
     base = Path(options.base)
     provenance = {

@@ -19,6 +19,7 @@ class TrainRequest:
 
     Attributes:
         data, column, on_error, delimiter: the table, and how it is read.
+        target, text_columns: unlabelled texts, and the columns of that file that hold them.
         output, overwrite, resume: where the model goes.
         config: the configuration file.
         options: fields of :class:`leanmatch.training.TrainOptions`.
@@ -33,6 +34,8 @@ class TrainRequest:
     column: list[str] | None = None
     on_error: str = "raise"
     delimiter: str | None = None
+    target: Path | None = None
+    text_columns: list[str] | None = None
     overwrite: bool = False
     resume: bool = True
     config: Path | None = None

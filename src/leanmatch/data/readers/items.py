@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from leanmatch.data.columns.items import check_columns, choose_id, choose_text, need_id
+from leanmatch.data.columns.items import ID_COLUMNS, check_columns, choose_id, choose_text, need_id
 from leanmatch.data.items import ItemTable
 from leanmatch.data.problems import OnError, Problem, Problems, SkippedRow
 from leanmatch.data.readers.batches import raw_batches
@@ -171,6 +171,46 @@ def read_ids(
         )
         ids.extend(value for value in values if value is not None)
     return ids, tuple(problems.skipped)
+
+
+def read_texts(
+    path: str | Path,
+    text_columns: Sequence[str] | None = None,
+    *,
+    on_error: OnError = "raise",
+    delimiter: str | None = None,
+) -> tuple[list[str], tuple[SkippedRow, ...]]:
+    """Read the texts of a table in any of the formats of :func:`read_items`; identifiers may come twice.
+
+    Args:
+        path: the file.
+        text_columns: the columns that make the text; those of a usual name where none is given.
+        on_error: ``"raise"`` at a bad row, or ``"skip"`` it.
+        delimiter: of CSV and TSV, as in :func:`read_items`.
+
+    Returns:
+        the texts, and the rows that were skipped.
+
+    Raises:
+        DataError: no such file or column, no texts, or a row without one.
+    """
+    path = Path(path)
+    problems = Problems(path, on_error)
+    texts: list[str] = []
+    for raw in raw_batches(path, delimiter=delimiter):
+        if not raw.lines:
+            problems.report(raw.problems)
+            continue
+        check_columns(path, list(raw.columns), text_columns or [])
+        identifier = next((name for name in ID_COLUMNS if name in raw.columns), None)
+        parts = tuple(text_columns or choose_text(path, list(raw.columns), identifier))
+        columns, lines, bad = plain_columns({name: raw.columns[name] for name in parts}, raw.lines)
+        _, named, rejected = good_rows(columns, lines, None, parts)
+        problems.report([*raw.problems, *bad, *rejected])
+        texts.extend(text for _, text in named)
+    if not texts:
+        raise DataError("there are no texts", path=path, remedy="name a file with texts")
+    return texts, tuple(problems.skipped)
 
 
 def _choose(

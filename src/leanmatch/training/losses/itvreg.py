@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,15 +15,25 @@ from leanmatch.errors import UsageError
 from leanmatch.interventions.edits import Edited, check_edit, edit_texts
 from leanmatch.interventions.effects import DRIFTS, drift, effects, relative_drift
 from leanmatch.interventions.words.vocabulary import TokenVocabulary
-from leanmatch.models import Prompts
-from leanmatch.models.adapter import transformer_of
-from leanmatch.training.features import Features
+from leanmatch.models import DOCUMENT, Prompts
+from leanmatch.models.adapter import tokenize, transformer_of
+from leanmatch.trainer.parallel import unwrapped
+from leanmatch.training.features import Features, count_rows, take
 from leanmatch.training.losses.contrastive import CONTRASTIVE_CITATION
-from leanmatch.training.losses.outreg import RegularizedLoss, anchors_and_documents
-from leanmatch.training.options import DEFAULT_WEIGHT, SIDES, RegularizerOptions
+from leanmatch.training.losses.outreg import RegularizedLoss
+from leanmatch.training.options import DEFAULT_WEIGHT, SIDES, RegularizerOptions, check_per_text
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+@dataclass(frozen=True)
+class _View:
+    """Edited copies of a column's texts; of those in ``rows``, or of all where it is None."""
+
+    side: int
+    rows: Tensor | None
+    edited: Edited
 
 
 class ITVReg(RegularizedLoss):
@@ -43,7 +55,8 @@ class ITVReg(RegularizedLoss):
         weight: factor of ``R``, which has no unit: at ``R = 1`` effects moved by as much as they are large.
         interventions: ``mask``, ``delete``, ``replace``, or ``auto`` (mask where the encoder is contextual
             and its tokenizer has a mask token, delete otherwise).
-        per_text: edited copies of each text. One costs about half a plain step for each side.
+        per_text: edited copies of each text. One costs about half a plain step for each side. Below 1, a
+            random share of the batch's texts gets a copy.
         unit: ``token`` or ``word``.
         matching: ``score`` (ahead of the others in docs/results/ood.md), ``effect`` or ``one-sided``.
         pairs: ``all`` or ``diagonal``.
@@ -51,6 +64,8 @@ class ITVReg(RegularizedLoss):
         contrastive, mini_batch_size: see :class:`~leanmatch.training.losses.PlainLoss`.
         prompts: what the trainer puts before anchors (queries) and positives (documents), None for nothing.
             Their tokens are never intervened on.
+        target: texts without labels. Where there are any, they are regularized on (among themselves) in place
+            of the batch's own texts, so that the training pairs may change what they need to.
     """
 
     def __init__(
@@ -60,7 +75,7 @@ class ITVReg(RegularizedLoss):
         *,
         weight: float = DEFAULT_WEIGHT,
         interventions: str = RegularizerOptions.interventions,
-        per_text: int = RegularizerOptions.per_text,
+        per_text: float = RegularizerOptions.per_text,
         unit: str = RegularizerOptions.unit,
         matching: str = RegularizerOptions.matching,
         pairs: str = RegularizerOptions.pairs,
@@ -68,6 +83,7 @@ class ITVReg(RegularizedLoss):
         contrastive: nn.Module | Callable[[Any], nn.Module] | None = None,
         mini_batch_size: int | None = None,
         prompts: Prompts | None = None,
+        target: Sequence[str] = (),
     ) -> None:
         super().__init__(
             model, base, weight=weight, pairs=pairs, contrastive=contrastive, mini_batch_size=mini_batch_size
@@ -80,35 +96,28 @@ class ITVReg(RegularizedLoss):
         self.interventions = (
             default_intervention(self.base.model) if interventions == "auto" else interventions
         )
-        check_edit(self.interventions, per_text, unit)
+        check_per_text(per_text)
+        check_edit(self.interventions, math.ceil(per_text), unit)
         if self.interventions == "mask" and self.vocabulary.mask_id is None:
             raise UsageError("the intervention 'mask' needs a mask token", remedy="use 'delete' or 'replace'")
         self.prompts = prompts or Prompts()
         self.per_text, self.unit, self.matching, self.sides = per_text, unit, matching, sides
+        self.target = list(target)
+        if len(self.target) == 1:
+            raise UsageError("one target text has nothing to be compared with", remedy="give several")
 
     def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Tensor:
         """The loss of one batch: one encoding of texts and edited copies together, base from its cache."""
         columns = list(sentence_features)
-        sides = self._draw_sides()
-        edited = [
-            edit_texts(
-                columns[side],
-                self.vocabulary,
-                kind=self.interventions,
-                per_text=self.per_text,
-                unit=self.unit,
-                protected=self.protected(columns[side], side, self.prompts),
-            )
-            for side in sides
-        ]
-        copies = [copy.features for copy in edited]
-        embeddings = self.encode([*columns, *copies])
-        now, after = embeddings[: len(columns)], embeddings[len(columns) :]
-        device = embeddings[0].device
-        base, after0 = self.base.embed(columns, device), self.base.embed(copies, device, remember=False)
-        contrastive = self.contrast(now, labels)
+        count = len(columns)
+        if self.target:
+            columns.append(self._draw_target(count_rows(columns[0]), columns[0]))
+        views = [self._view(columns, side) for side in ((count,) if self.target else self._draw_sides())]
+        embeddings = self.encode([*columns, *(view.edited.features for view in views)])
+        contrastive = self.contrast(embeddings[:count], labels)
         penalties = [
-            self._penalty(side, edited[i], now, base, after[i], after0[i]) for i, side in enumerate(sides)
+            self._penalty(columns, view, embeddings[: len(columns)], copies)
+            for view, copies in zip(views, embeddings[len(columns) :], strict=True)
         ]
         return self.combine(contrastive, torch.stack(penalties).mean())
 
@@ -119,30 +128,76 @@ class ITVReg(RegularizedLoss):
             return (int(torch.randint(2, ())),)
         return (("anchor", "positive").index(self.sides),)
 
+    def _draw_target(self, rows: int, like: Features) -> Features:
+        """As many target texts as are regularized on, tokenized as documents."""
+        rows = min(max(2, round(self.per_text * rows)), len(self.target))
+        drawn = torch.randperm(len(self.target))[:rows].tolist()
+        texts = [self.target[number] for number in drawn]
+        prompt = self.prompts.of_role(DOCUMENT)
+        features = tokenize(unwrapped(self.model), texts, prompt=prompt, role=DOCUMENT)
+        return {
+            name: value.to(self._device) if isinstance(value, torch.Tensor) else value
+            for name, value in features.items()
+        }
+
+    def _view(self, columns: list[Features], side: int) -> _View:
+        """Edit texts of a column: all, or a random share of them where ``per_text`` is below 1."""
+        column, rows = columns[side], None
+        if self.per_text < 1 and not self.target:
+            texts = count_rows(column)
+            rows = torch.randperm(texts)[: max(1, round(self.per_text * texts))].sort().values
+            rows = rows.to(self._device)
+            column = take(column, rows)
+        edited = edit_texts(
+            column,
+            self.vocabulary,
+            kind=self.interventions,
+            per_text=max(1, int(self.per_text)),
+            unit=self.unit,
+            protected=self.protected(columns[side], side, self.prompts),
+        )
+        return _View(side, rows, edited)
+
     def _penalty(
-        self, side: int, edited: Edited, now: list[Tensor], base: list[Tensor], after: Tensor, after0: Tensor
+        self, columns: list[Features], view: _View, embeddings: list[Tensor], copies: Tensor
     ) -> Tensor:
-        """Relative drift over the texts of one side that could be edited."""
-        measured = []
-        for embeddings, intervened in ((now, after), (base, after0)):
-            anchors, documents = anchors_and_documents(embeddings, self.pairs)
-            # the text that is edited, and what it is matched with
-            texts, others = (anchors, documents) if side == 0 else (documents[: len(anchors)], anchors)
-            copies = functional.normalize(intervened.float(), dim=1)
-            width = 1 if self.pairs == "diagonal" else len(others)
-            against = others.repeat_interleave(self.per_text, 0) if self.pairs == "diagonal" else others
-            scores = self.score(texts, others)
-            measured += [scores, self.score(copies, against).view(len(scores), self.per_text, width)]
-        scores, intervened, scores0, intervened0 = measured
+        """Relative drift over the texts of one column that could be edited."""
+        device = copies.device
+        others = [view.side] if self.target else [0] if view.side else [*range(1, len(columns))]
+        texts = {view.side, *others} if self.matching != "score" else set(others)
+        if self.pairs == "diagonal":
+            others = others[:1]
+        order = sorted(texts)
+        frozen = dict(zip(order, self.base.embed([columns[i] for i in order], device), strict=True))
+        (copies0,) = self.base.embed([view.edited.features], device, remember=False)
+        scores, intervened = self._scores(view, others, dict(enumerate(embeddings)), copies)
+        scores0, intervened0 = self._scores(view, others, frozen, copies0)
         squared = drift(self.matching, scores, intervened, scores0, intervened0)
         if self.matching == "score":
             reference = intervened0 - intervened0.mean()
         else:
             reference = effects(scores0, intervened0)
-        changed = edited.changed.view(len(scores), self.per_text)
+        changed = view.edited.changed.view(len(intervened), -1)
         if not bool(changed.any()):
             return squared.sum() * 0.0
         return relative_drift(squared[changed], reference[changed])
+
+    def _scores(
+        self, view: _View, others: list[int], embeddings: Mapping[int, Tensor], copies: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """``(n, m)`` scores of the texts, which only effects need, and ``(n, c, m)`` of their copies."""
+        against = functional.normalize(torch.cat([embeddings[i] for i in others]).float(), dim=1)
+        if self.pairs == "diagonal" and view.rows is not None:
+            against = against[view.rows]
+        each = max(1, int(self.per_text))
+        edited = functional.normalize(copies.float(), dim=1)
+        matched = against.repeat_interleave(each, 0) if self.pairs == "diagonal" else against
+        intervened = self.score(edited, matched).view(len(edited) // each, each, -1)
+        if self.matching == "score":
+            return intervened[:, 0], intervened
+        texts = embeddings[view.side]
+        texts = functional.normalize((texts if view.rows is None else texts[view.rows]).float(), dim=1)
+        return self.score(texts, against), intervened
 
     def get_config_dict(self) -> dict[str, Any]:
         """Settings for the model card."""

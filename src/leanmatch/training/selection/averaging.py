@@ -5,7 +5,7 @@ Source: Wortsman et al., *Robust fine-tuning of zero-shot models* (arXiv 2109.01
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from leanmatch.errors import ModelError
@@ -42,15 +42,19 @@ def average_weights(
     }
 
 
-def mean_weights(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+def mean_weights(states: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The mean of several state dicts of one model (a soup); one alone stays as it is.
 
+    An iterator is taken one by one: never more than two of its state dicts are held.
+
     Raises:
-        ModelError: they do not have the same tensors.
+        ModelError: they do not have the same tensors, or there are none.
     """
-    mean = dict(states[0])
-    for count, state in enumerate(states[1:], 2):
-        mean = average_weights(mean, state, 1 / count)
+    mean: dict[str, Tensor] | None = None
+    for count, state in enumerate(states, 1):
+        mean = dict(state) if mean is None else average_weights(mean, state, 1 / count)
+    if mean is None:
+        raise ModelError("there are no weights to average", remedy="give at least one state dict")
     return mean
 
 
