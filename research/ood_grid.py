@@ -78,7 +78,7 @@ class Method:
 
 
 def _itv(weight: float, **changes: Any) -> RegularizerOptions:
-    return RegularizerOptions(kind="itv", weight=weight, **changes)
+    return RegularizerOptions(kind="itv", weight=weight, **{"per_text": 1, **changes})
 
 
 SOUPS = {"soup": ("plain", "itv"), "soup-score": ("plain", "itv-score")}

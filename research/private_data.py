@@ -12,6 +12,9 @@ TABLES = {
     "question_pairs": "domain (askubuntu, quora), split (train, test), label, anchor, positive",
     "product_titles": "category (cameras, computers), split (train, test), label, anchor, positive",
     "clinc150": "domain, split, intent, intent_text, utterance",
+    "medical_questions": "domain (medical), split (test), label, anchor, positive",
+    "next_item_items": "category, item_id, title",
+    "next_item_pairs": "category, period (train, valid, test), left_id, right_id",
 }
 
 

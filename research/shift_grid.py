@@ -1,0 +1,269 @@
+"""Every recipe on many shifts, with a static encoder: one result file a recipe, resumable.
+
+    python research/shift_grid.py --data FOLDER --model FOLDER --seeds 0
+    python research/collect.py build/shift/runs docs/results/ood/shifts.parquet
+
+A recipe is the mean of the weights of one or two training runs; it is scored at every share of its average
+with the base, on validation pairs, on the shifted slice (by the runs that were not trained on it) and on the
+tests. What is stored is the rank (1 to 10, 0 beyond) of the first relevant text of every query, so that
+``research/shift_table.py`` can play every rule of choice without training again. Settings and what they need:
+``research/shift_settings.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from collect import pack_ranks
+from ood_grid import TokenizedOnce
+from shift_settings import SOURCES
+
+from leanmatch.data import PairTable, split_pairs
+from leanmatch.files import write_json
+from leanmatch.formats import load_matcher
+from leanmatch.metrics import RetrievalProbe
+from leanmatch.trainer.checkpoints import load_weights, save_weights
+from leanmatch.trainer.work_folder import WorkFolder
+from leanmatch.training import PairTableEvaluator, RegularizerOptions, ScheduleOptions, TrainOptions
+from leanmatch.training.base_scores import FrozenBase
+from leanmatch.training.dataset import training_dataset
+from leanmatch.training.engine import train_stage
+from leanmatch.training.losses import ITVReg
+from leanmatch.training.runs import build_loss
+from leanmatch.training.selection.averaging import average_weights, mean_weights, snapshot
+from leanmatch.training.selection.evaluator import encode_function
+from leanmatch.training.selection.shift import set_aside
+
+REGIMES = {"strong": (600, 2e-2), "weak": (150, 1e-2)}
+"""Steps of 64 pairs, and the peak rate."""
+SHARES = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4)
+MOST_ROWS = 800
+"""Pairs of a test, a validation slice, or halves of target texts: ranking costs more than training."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run."""
+
+    regularizer: RegularizerOptions
+    early_stopping: int = 0
+    target: bool = False
+
+
+PLAIN = RegularizerOptions(kind="none", weight=0.0)
+RUNS = {
+    "plain": Run(PLAIN),
+    "early": Run(PLAIN, early_stopping=2),
+    "out": Run(RegularizerOptions(kind="out", weight=0.3)),
+    "itv": Run(RegularizerOptions(kind="itv", weight=0.3, per_text=0.25)),
+    "itv-whole": Run(RegularizerOptions(kind="itv", weight=0.3, per_text=1)),
+    "itv-target": Run(RegularizerOptions(kind="itv", weight=0.3, per_text=0.25), target=True),
+}
+# recipe -> the runs that are averaged; after the slash: rows trained on, "rest" without the shifted slice
+RECIPES = {
+    "plain-rest": ("plain/rest",),
+    "default": ("plain/rest", "itv/all"),
+    "default-target": ("plain/rest", "itv-target/all"),
+    "plain": ("plain/all",),
+    "out": ("out/all",),
+    "early": ("early/all",),
+    "default-whole": ("plain/rest", "itv-whole/all"),
+    "soup": ("plain/all", "itv/all"),
+}
+EXTRA = ("default-whole", "soup")
+"""Recipes that are trained only where they are named."""
+ONE_SHARE = ("out", "early")
+"""Rivals that are not averaged with the base."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--sources", default=",".join(SOURCES))
+    parser.add_argument("--regimes", default="strong")
+    parser.add_argument("--recipes", default=",".join(name for name in RECIPES if name not in EXTRA))
+    parser.add_argument("--out", type=Path, default=Path("build/shift/runs"))
+    parser.add_argument("--work", type=Path, default=Path("build/shift"))
+    arguments = parser.parse_args()
+    for seed in map(int, arguments.seeds.split(",")):
+        for regime in arguments.regimes.split(","):
+            for source in arguments.sources.split(","):
+                setup = None
+                for recipe in arguments.recipes.split(","):
+                    file = arguments.out / f"{source}-{regime}-{seed}-{recipe}.json"
+                    if not file.exists():
+                        setup = setup or Setup(arguments, source, regime, seed)
+                        write_json(file, setup.score(recipe))
+                        print(file.name, flush=True)
+
+
+class UsedRows(torch.nn.EmbeddingBag):
+    """The rows of an embedding that some texts use.
+
+    Rows without a gradient never move under AdamW without weight decay, so training these alone gives the
+    weights that training all gives, in a fraction of the time.
+    """
+
+    def __init__(self, weight: torch.Tensor, used: torch.Tensor) -> None:
+        super().__init__(len(used), weight.shape[1], _weight=weight[used].clone())
+        self.used = used
+        self.register_buffer("place", torch.zeros(len(weight), dtype=torch.int64), persistent=False)
+        self.place[used] = torch.arange(len(used))
+
+    def forward(self, ids: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return super().forward(self.place[ids], offsets)
+
+
+class Setup:
+    """Data, base model and probes of one source, regime and seed."""
+
+    def __init__(self, arguments: argparse.Namespace, name: str, regime: str, seed: int) -> None:
+        self.name, self.regime, self.seed = name, regime, seed
+        self.work: Path = arguments.work
+        source = SOURCES[name]
+        split = split_pairs(source.table(arguments.data), source.split_options(seed))
+        self.model = load_matcher(arguments.model, device="cpu")
+        aside = set_aside(
+            split.train,
+            encode_function(self.model),
+            group_columns=[source.column],
+            by_time=source.period,
+            seed=seed,
+        )
+        if aside.shifted is None:
+            raise SystemExit(aside.how)
+        self.how, self.valid = aside.how, _few(split.valid)
+        self.rows = {"rest": aside.train, "all": split.train}
+        tables = {"valid": self.valid, "shifted": _few(aside.shifted), "in": _few(split.test_in)}
+        self.targets: list[str] = []
+        for setting, values in source.tests.items():
+            held = np.isin([str(value) for value in split.test_out.column(source.column)], values)
+            out = split.test_out.take(np.flatnonzero(held))
+            texts = sorted({*out.anchors, *out.positives})
+            self.targets += texts
+            tables |= {f"out {setting}": _few(out), f"target {setting}": halves(texts, seed)}
+        self.probes = {name: RetrievalProbe(table, "MRR@10") for name, table in tables.items()}
+        texts = {text for table in tables.values() for text in (*table.anchors, *table.positives)}
+        self.encode = TokenizedOnce(self.model, texts)
+        self.base = FrozenBase(self.model)
+        self.start = snapshot(self.model.state_dict())
+        texts |= {text for t in self.rows.values() for text in (*t.anchors, *t.positives)} | {*self.targets}
+        tokens = self.model[0].tokenizer.encode_batch(sorted(texts), add_special_tokens=False)
+        self.used = torch.tensor(sorted({number for each in tokens for number in each.ids}))
+        self.base_ranks = self._ranks(self.probes)
+
+    def score(self, recipe: str) -> dict[str, Any]:
+        """Train what is missing, and rank at every share."""
+        runs = [self.train(*part.split("/")) for part in RECIPES[recipe]]
+        trained = mean_weights([weights for weights, _ in runs])
+        unseen = all(part.endswith("/rest") for part in RECIPES[recipe])
+        probes = {name: probe for name, probe in self.probes.items() if unseen or name != "shifted"}
+        ranks = {"0": {name: self.base_ranks[name] for name in probes}}
+        for share in (1.0,) if recipe in ONE_SHARE else SHARES:
+            self.model.load_state_dict(average_weights(self.start, trained, share))
+            ranks[f"{share:g}"] = self._ranks(probes)
+        return {
+            "encoder": "static",
+            "setting": self.name,
+            "regime": self.regime,
+            "seed": self.seed,
+            "method": recipe,
+            "rows": {name: len(table) for name, table in self.rows.items()},
+            "shifted_slice": self.how,
+            "seconds": [report["seconds"] for _, report in runs],
+            "ranks": {a: {s: pack_ranks(r.tobytes()) for s, r in by.items()} for a, by in ranks.items()},
+        }
+
+    def train(self, name: str, rows: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The weights that a run ends with, kept in the work folder, and what is to be said of it."""
+        kept = self.work / "weights" / f"{self.name}-{self.regime}-{self.seed}-{name}-{rows}.safetensors"
+        told = kept.with_suffix(".json")
+        if told.exists():
+            return load_weights(kept), json.loads(told.read_text())
+        run, (steps, lr) = RUNS[name], REGIMES[self.regime]
+        schedule = ScheduleOptions(
+            max_steps=steps,
+            lr=lr,
+            seed=self.seed,
+            device="cpu",
+            early_stopping=run.early_stopping,
+        )
+        options = TrainOptions(regularizer=run.regularizer, average=1.0, negatives="none", schedule=schedule)
+        torch.manual_seed(schedule.seed)
+        self.model.load_state_dict(self.start)
+        whole = self.model[0].embedding
+        self.model[0].embedding = UsedRows(whole.weight.detach(), self.used)
+        weight = run.regularizer.weight
+        loss = build_loss(self.model, self.base, options, float(weight))
+        if run.target and isinstance(loss, ITVReg):
+            loss.target = sorted(set(self.targets))
+        folder = WorkFolder(self.work / "stages" / kept.stem, {"options": options.to_json()}, resume=False)
+        dataset, _ = training_dataset(self.rows[rows], options, None)
+        begun = time.process_time()
+        train_stage(
+            self.model,
+            loss,
+            dataset,
+            schedule,
+            folder.stage("run"),
+            lr=lr,
+            evaluator=PairTableEvaluator(self.valid) if run.early_stopping else None,
+            description=f"{self.name} {name}",
+        )
+        report = {
+            "seconds": round(time.process_time() - begun, 2),
+            "components": {k: round(float(v), 5) for k, v in loss.components.items()},
+        }
+        with torch.no_grad():
+            whole.weight[self.used] = self.model[0].embedding.weight
+        self.model[0].embedding = whole
+        trained = snapshot(self.model.state_dict())
+        folder.remove()
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        save_weights(kept, trained)
+        write_json(told, report)
+        return trained, report
+
+    def _ranks(self, probes: Mapping[str, RetrievalProbe]) -> dict[str, np.ndarray]:
+        encode: Callable[..., Any] = self.encode()
+        reciprocal = {name: probe.per_query(encode) for name, probe in probes.items()}
+        return {
+            name: np.where(values > 0, np.rint(1 / np.maximum(values, 1e-9)), 0).astype(np.uint8)
+            for name, values in reciprocal.items()
+        }
+
+
+def halves(texts: list[str], seed: int) -> PairTable:
+    """The first half of each text's words, paired with the second half."""
+    words = [text.split() for text in texts]
+    chosen = [number for number, each in enumerate(words) if len(each) >= 4]
+    chosen = np.random.default_rng(seed).permutation(chosen)[:MOST_ROWS].tolist()
+    cut = [(words[i][: -(-len(words[i]) // 2)], words[i][-(-len(words[i]) // 2) :]) for i in chosen]
+    return PairTable.from_columns(
+        {"anchor": [" ".join(a) for a, _ in cut], "positive": [" ".join(b) for _, b in cut]}
+    )
+
+
+def _few(table: PairTable) -> PairTable:
+    """All rows with a fixed random sample of anchors, so that an anchor keeps all of its positives."""
+    anchors = np.array(table.anchors)
+    if len(set(anchors)) <= MOST_ROWS:
+        return table
+    kept = np.random.default_rng(0).choice(sorted(set(anchors)), MOST_ROWS, replace=False)
+    return table.take(np.flatnonzero(np.isin(anchors, kept)))
+
+
+if __name__ == "__main__":
+    main()
