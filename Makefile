@@ -31,12 +31,13 @@ test: $(PACKAGE_STAMP) ## tests and doctests of the installed package, with cove
 		-o asyncio_default_fixture_loop_scope=function \
 		--cov=leanmatch --cov-report=term --cov-fail-under=90 $(PYTEST_ARGUMENTS)
 
-lint: $(PACKAGE_STAMP) ## ruff (rules and format), mypy --strict, the workflows' schema
+lint: $(PACKAGE_STAMP) ## ruff (rules and format), mypy --strict, the workflows' schema, the Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/hadolint Dockerfile
 
 docs: $(PACKAGE_STAMP) ## the documentation, into build/docs; warnings are errors
 	HF_HUB_OFFLINE=1 $(BIN)/python -m sphinx -q -W --keep-going -b html -d build/doctrees docs build/docs

@@ -54,6 +54,8 @@ PACKAGES: dict[str, Package] = {
     "py3langid": Package("py3langid", "serve"),
     "uvicorn": Package("uvicorn", "serve"),
     "uvloop": Package("uvloop", "serve"),
+    "opentelemetry-exporter-otlp-proto-http": Package("opentelemetry.exporter.otlp.proto.http", "otel"),
+    "opentelemetry-sdk": Package("opentelemetry.sdk", "otel"),
     "httpx": Package("httpx", "client"),
     "tenacity": Package("tenacity", "client"),
     "onnx": Package("onnx", "export"),

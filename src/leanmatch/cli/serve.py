@@ -64,6 +64,10 @@ def serve(
         ),
     ] = False,
     log_texts: Annotated[bool, typer.Option("--log-texts", help="Write queries to the log.")] = False,
+    otel: Annotated[
+        bool,
+        typer.Option("--otel", help="Send OpenTelemetry traces; OTEL_EXPORTER_OTLP_ENDPOINT says where."),
+    ] = False,
     demo_folder: Annotated[
         Path | None, typer.Option("--demo-folder", help="Where --demo keeps its catalogue.")
     ] = None,
@@ -96,6 +100,7 @@ def serve(
             write_keys=tuple(write_key or _keys_of(WRITE_KEYS)),
             log_texts=log_texts,
             allow_token_ids=allow_token_ids,
+            otel=otel,
             limits=Limits(
                 batch_texts=batch_texts, window_ms=window_ms, waiting=waiting, timeout_seconds=timeout
             ),

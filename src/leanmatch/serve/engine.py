@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from threading import Event
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,7 +15,8 @@ from leanmatch.index import Catalogue
 from leanmatch.index.filters.expression import Filter
 from leanmatch.index.search.found import Found
 from leanmatch.index.search.scan import Selection
-from leanmatch.models import DOCUMENT, QUERY, TokenTally
+from leanmatch.models import DOCUMENT, QUERY, TokenCounts, TokenTally
+from leanmatch.runtime.encoder import NativeEncoder
 from leanmatch.serve.explaining import Effects, Explainer
 from leanmatch.types import Vectors
 
@@ -24,9 +26,10 @@ EXPLAINED_RESULTS = 10
 
 @dataclass(frozen=True)
 class Embed:
-    """Texts to vectors."""
+    """Texts to vectors. ``place`` of any job: where it stands in its request's trace; None without one."""
 
     texts: Sequence[str]
+    place: Any = None
 
     @property
     def weight(self) -> int:
@@ -56,6 +59,7 @@ class Recommend:
     filter: Selected | None = None
     exclude: Sequence[str] = ()
     exclude_self: bool = True
+    place: Any = None
 
     @property
     def weight(self) -> int:
@@ -72,6 +76,7 @@ class Explain:
 
     pairs: Sequence[tuple[str, Sequence[str]]]
     over: Event = field(default_factory=Event)
+    place: Any = None
 
     @property
     def weight(self) -> int:
@@ -110,6 +115,27 @@ class Answer:
         ]
 
 
+class Phases(Protocol):
+    """Takes note of how long the steps of a batch took."""
+
+    def add(self, name: str, begin: int, end: int, **attributes: Any) -> None:
+        """A step, in nanoseconds since 1970."""
+
+
+class _Tokenized(TokenTally):
+    """Hands token counts on, and remembers when they came: the encoder counts when it has cut the texts."""
+
+    def __init__(self, other: TokenTally | None) -> None:
+        super().__init__()
+        self._other, self.at = other, 0
+
+    def add(self, counts: TokenCounts) -> None:
+        self.at = time.time_ns()
+        super().add(counts)
+        if self._other is not None:
+            self._other.add(counts)
+
+
 class Engine:
     """An encoder and one generation of a catalogue, which stay together; each method is for one thread."""
 
@@ -130,19 +156,30 @@ class Engine:
         """The same encoder, and what is kept for it, with another generation."""
         return Engine(self.encoder, catalogue, self._threads, self.explainer, self._tally)
 
-    def encode(self, texts: Sequence[str], role: str | None = None) -> Vectors:
+    def encode(self, texts: Sequence[str], role: str | None = None, phases: Phases | None = None) -> Vectors:
         """Vectors, with the number of threads that was asked for where the encoder takes one.
 
         Args:
             texts: the texts.
             role: ``query`` or ``document``; None for texts of which that is not known.
+            phases: takes note of how long it took; apart for tokens where the encoder is the native one.
         """
         threads = self._threads is not None and hasattr(self.encoder, "choices")  # leanmatch's runtime
         options: dict[str, Any] = {"threads": self._threads} if threads else {}
         if self._tally is not None and hasattr(self.encoder, "count_tokens"):
             options["tally"] = self._tally
         encode = getattr(self.encoder, f"encode_{role}" if role else "encode", self.encoder)
-        return np.asarray(encode(texts, **options), dtype=np.float32)
+        if phases is None:
+            return np.asarray(encode(texts, **options), dtype=np.float32)
+        tokenized = _Tokenized(options.get("tally"))
+        if isinstance(self.encoder, NativeEncoder):  # in one piece: all tokens, then all vectors
+            options |= {"tally": tokenized, "batch_size": max(len(texts), 1)}
+        begin = time.time_ns()
+        vectors = np.asarray(encode(texts, **options), dtype=np.float32)
+        if tokenized.at:
+            phases.add("tokenize", begin, tokenized.at, **{"leanmatch.tokens": tokenized.counts.tokens})
+        phases.add("encode", tokenized.at or begin, time.time_ns())
+        return vectors
 
     def _role(self, job: Job) -> str | None:
         """The role of a job's texts; that of queries wherever it makes no difference."""
@@ -151,8 +188,11 @@ class Engine:
             return QUERY
         return None
 
-    def run(self, jobs: Sequence[Job]) -> list[Any]:
-        """An answer for each job: vectors, an :class:`Answer`, or the exception that it ended with."""
+    def run(self, jobs: Sequence[Job], phases: Phases | None = None) -> list[Any]:
+        """An answer for each job: vectors, an :class:`Answer`, or the exception that it ended with.
+
+        ``phases`` takes note of how long each step took.
+        """
         catalogue = self.catalogue  # one generation for the whole batch
         rows: dict[tuple[str | None, str], int] = {}
         for job in sorted(jobs, key=lambda job: self._role(job) or ""):  # texts of a role stand together
@@ -160,10 +200,11 @@ class Engine:
                 rows.setdefault((self._role(job), text), len(rows))
         vectors = np.concatenate(
             [
-                self.encode([text for _, text in some], role)
+                self.encode([text for _, text in some], role, phases)
                 for role, some in groupby(rows, key=lambda row: row[0])
             ]
         )
+        begin = 0 if phases is None else time.time_ns()
         out: list[Any] = [None] * len(jobs)
         wanted: list[tuple[int, Recommend, Selection | None, list[set[int]]]] = []
         for at, job in enumerate(jobs):
@@ -176,6 +217,8 @@ class Engine:
             except Exception as error:
                 out[at] = error
         results = iter(self._search(catalogue, vectors, rows, wanted) if wanted else ())
+        if phases is not None and wanted:
+            phases.add("search", begin, time.time_ns(), **{"leanmatch.items": len(catalogue)})
         for at, job, _, _ in wanted:
             out[at] = Answer(catalogue, [next(results) for _ in job.texts])
         return out

@@ -73,6 +73,7 @@ class ServeOptions:
         write_keys: any of them is needed to change items; without any, items cannot be changed.
         log_texts: write queries to the log.
         allow_token_ids: take token ids of the model's own tokenizer as input of embeddings.
+        otel: send OpenTelemetry traces where the environment says (``OTEL_EXPORTER_OTLP_ENDPOINT`` and kin).
         poll_seconds: how often a new generation of the catalogue is looked for.
     """
 
@@ -89,6 +90,7 @@ class ServeOptions:
     write_keys: tuple[str, ...] = ()
     log_texts: bool = False
     allow_token_ids: bool = False
+    otel: bool = False
     poll_seconds: float = 1.0
     limits: Limits = field(default_factory=Limits)
 

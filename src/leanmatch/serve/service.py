@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from threading import Event
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from leanmatch.errors import LeanmatchError, ModelError
 from leanmatch.index import Catalogue, Item, WriteOptions, delete_items, read_manifest, upsert_items
@@ -39,21 +39,27 @@ from leanmatch.serve.selecting import select, takes_long
 from leanmatch.serve.suggestions import Suggester, sample_queries
 from leanmatch.types import Vectors
 
+if TYPE_CHECKING:
+    from leanmatch.serve.monitoring.tracing import Tracing
+
 EXPLAINED_TOGETHER = 16
 """Queries that one pass explains."""
 
 WRITER_PATIENCE_SECONDS = 30.0
 
 T = TypeVar("T")
+J = TypeVar("J", Embed, Recommend, Explain)
 log = logging.getLogger("leanmatch.serve")
 
 
 class Service:
     """Everything behind the routes. :meth:`start` and :meth:`stop` run in the server's event loop."""
 
-    def __init__(self, options: ServeOptions, metrics: Metrics, encoder: Any = None) -> None:
-        """``encoder``: one that is loaded already; else the catalogue says which."""
-        self.options, self.metrics = options, metrics
+    def __init__(
+        self, options: ServeOptions, metrics: Metrics, encoder: Any = None, tracing: Tracing | None = None
+    ) -> None:
+        """``encoder``: one that is loaded already; else the catalogue says which. ``tracing``: its spans."""
+        self.options, self.metrics, self.tracing = options, metrics, tracing
         self.status = "starting"
         self.monitor: Monitor | None = None
         self._given = encoder
@@ -134,7 +140,7 @@ class Service:
         """
         _ = self.engine
         try:
-            vectors: Vectors = await self._batcher.submit(job)
+            vectors: Vectors = await self._batcher.submit(self._placed(job))
         except TimeoutError as error:
             raise self._late() from error
         return vectors
@@ -170,7 +176,7 @@ class Service:
         """
         _ = self.engine
         try:
-            answer: Answer = await self._batcher.submit(job)
+            answer: Answer = await self._batcher.submit(self._placed(job))
         except TimeoutError as error:
             raise self._late() from error
         return answer
@@ -183,7 +189,7 @@ class Service:
         """
         end = asyncio.get_running_loop().time() + self.options.limits.timeout_seconds
         answer = await self.recommend(job)
-        explaining = Explain(answer.pairs(job.texts))
+        explaining = self._placed(Explain(answer.pairs(job.texts)))
         try:
             async with asyncio.timeout_at(end):
                 return answer, await self._explaining.submit(explaining)
@@ -195,6 +201,10 @@ class Service:
     async def aside(self, work: Callable[..., T], *arguments: Any) -> T:
         """Do work in a thread, so that no other request waits for it."""
         return await asyncio.get_running_loop().run_in_executor(self._side, work, *arguments)
+
+    def _placed(self, job: J) -> J:
+        """The job, with its place in its request's trace where there are traces."""
+        return job if self.tracing is None else replace(job, place=self.tracing.here())
 
     def _late(self) -> RefusedError:
         seconds = self.options.limits.timeout_seconds
@@ -412,7 +422,11 @@ class Service:
         self.metrics.batch_wait.observe(waited)
 
     def _run(self, jobs: Sequence[Job]) -> list[Any]:
-        answers = self.engine.run(jobs)
+        if self.tracing is None:
+            answers = self.engine.run(jobs)
+        else:
+            with self.tracing.batch(jobs) as phases:
+                answers = self.engine.run(jobs, phases)
         paths: Counter[str] = Counter()
         for job, answer in zip(jobs, answers, strict=True):
             if isinstance(answer, Answer) and isinstance(job, Recommend):
@@ -423,10 +437,12 @@ class Service:
         return answers
 
     def _explain(self, jobs: Sequence[Explain]) -> list[Any]:
-        return [
-            TimeoutError() if explanation is None else explanation
-            for explanation in self.engine.explain(jobs)
-        ]
+        if self.tracing is None:
+            explanations = self.engine.explain(jobs)
+        else:
+            with self.tracing.batch(jobs) as phases, phases.phase("explain"):
+                explanations = self.engine.explain(jobs)
+        return [TimeoutError() if explanation is None else explanation for explanation in explanations]
 
     def _note(self, job: Recommend, answer: Answer) -> None:
         """Queries without a filter tell about drift; a filter would change what the best item is."""

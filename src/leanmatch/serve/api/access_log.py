@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 EVERY_SECONDS = 0.1
-MORE = ("texts", "queries", "error")
+MORE = ("texts", "queries", "error", "trace")
 """What a line says besides, where it is in the request's state."""
 
 log = logging.getLogger("leanmatch.serve")

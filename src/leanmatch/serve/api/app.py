@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -38,15 +39,25 @@ PAGE_POLICY = (
 )
 
 
-def create_app(options: ServeOptions, *, encoder: Any = None) -> Gate:
+def create_app(options: ServeOptions, *, encoder: Any = None, tracer_provider: Any = None) -> Gate:
     """The ASGI application: FastAPI behind the gate that every request passes.
 
     Args:
         options: see :class:`ServeOptions`.
         encoder: one that is loaded already; else the catalogue says which model to open.
+        tracer_provider: an OpenTelemetry ``TracerProvider`` for traces; None: they are sent where the
+            environment says if ``options.otel`` is set, and there are none else.
+
+    Raises:
+        MissingExtraError: traces without the extra ``otel``.
     """
     metrics = Metrics()
-    service = Service(options, metrics, encoder)
+    tracing = None
+    if options.otel or tracer_provider is not None:
+        from leanmatch.serve.monitoring.tracing import Tracing
+
+        tracing = Tracing(tracer_provider)
+    service = Service(options, metrics, encoder, tracing)
     access = AccessLog()
 
     @asynccontextmanager
@@ -59,6 +70,8 @@ def create_app(options: ServeOptions, *, encoder: Any = None) -> Gate:
         yield {"limits": options.limits}
         await service.stop()
         access.flush()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)  # exports what is left
 
     app = FastAPI(title="leanmatch", version=__version__, lifespan=lifespan, openapi_url=None)
     app.state.service = service

@@ -81,8 +81,19 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begin = time.perf_counter()
         headers = dict(scope["headers"])  # ASGI: names in small letters
+        tracing = self.service.tracing
+        if tracing is None or not scope["path"].startswith("/v1/"):
+            await self._answer(scope, receive, send, headers)
+            return
+        with tracing.request(scope["method"], headers) as span:
+            scope.setdefault("state", {})["trace"] = tracing.trace_name(span)
+            await self._answer(scope, receive, send, headers, span)
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes], span: Any = None
+    ) -> None:
+        begin = time.perf_counter()
         given = headers.get(b"x-request-id")
         name = given.decode("latin-1") if given is not None else ""
         if given is None or not _REQUEST_ID.fullmatch(name):
@@ -110,7 +121,9 @@ class Gate:
             status = CLIENT_GONE
         finally:
             body.release()
-            self._note(name, method, path, status, begin, state)
+            label = self._note(name, method, path, status, begin, state)
+            if span is not None and self.service.tracing is not None:
+                self.service.tracing.note(span, method, label, status, name, state.get("texts"))
 
     @staticmethod
     async def _pass_on(app: App, scope: Scope, body: _Body, send: Send, name: str) -> int:
@@ -130,13 +143,15 @@ class Gate:
 
     def _note(
         self, name: str, method: str, path: str, status: int, begin: float, state: dict[str, Any]
-    ) -> None:
+    ) -> str:
+        """Tell metrics and log; the path as they have it."""
         seconds = time.perf_counter() - begin
         label = path
         if path not in KNOWN_PATHS:
             label = "/v1/items/{id}" if path.startswith("/v1/items/") else "other"
         self._metrics.request(method, label, status, seconds)
         self._access.add(name, method, path, status, seconds, state)
+        return label
 
     def _refusal(self, path: str, headers: dict[bytes, bytes], bounded: bool) -> Refusal | None:
         """What can be refused before the body is read."""
