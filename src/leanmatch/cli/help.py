@@ -68,8 +68,9 @@ PANELS: dict[str, tuple[str, ...]] = {
             "waiting",
             "timeout",
         ),
-        *("api_key", "write_key", "allow_token_ids", "log_texts", "otel", "demo", "demo_folder"),
+        *("api_key", "write_key", "allow_token_ids", "demo", "demo_folder"),
     ),
+    "Monitoring": ("log_texts", "otel"),
 }
 """Parameters by the group that they stand in; groups are shown in this order."""
 
