@@ -128,9 +128,8 @@ def _ones(columns: NDArray[np.int64], bounds: NDArray[np.int64], shape: tuple[in
     return sparse.csr_array((np.ones(len(columns), np.int32), columns, bounds), shape=shape)
 
 
-def _overlaps(
-    sets: sparse.csr_array, left: NDArray[np.int64], right: NDArray[np.int64], chunk: int = 100_000
-) -> NDArray[np.int64]:
+def _overlaps(sets: sparse.csr_array, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:
+    chunk = 100_000
     parts = [
         np.asarray(sets[left[i : i + chunk]].multiply(sets[right[i : i + chunk]]).sum(axis=1)).ravel()
         for i in range(0, len(left), chunk)

@@ -68,18 +68,15 @@ def int_cost(m: int, n: int, *, bits: int, group: int) -> Cost:
     return Cost(macs=m * n, bits=m * n * bits + SCALE_BITS * m * (n // group))
 
 
-def low_rank_cost(
-    m: int, n: int, rank: int, *, value_bits: int | None = None, float_bits: int = FLOAT_BITS
-) -> Cost:
+def low_rank_cost(m: int, n: int, rank: int, *, value_bits: int | None = None) -> Cost:
     """Cost of ``W = left right`` with ``left (m, q)`` and ``right (q, n)``: ``macs = q (m + n)``.
 
     Args:
         m, n, rank: sizes; ``q`` is the rank.
         value_bits: of integer codes with a scale for each row of both factors; None for floats.
-        float_bits: of each float.
     """
     if value_bits is None:
-        return dense_cost(m, rank, float_bits=float_bits) + dense_cost(rank, n, float_bits=float_bits)
+        return dense_cost(m, rank) + dense_cost(rank, n)
     return int_cost(m, rank, bits=value_bits, group=rank) + int_cost(rank, n, bits=value_bits, group=n)
 
 

@@ -45,10 +45,10 @@ def drift(kind: str, scores: Tensor, intervened: Tensor, scores0: Tensor, interv
     raise UsageError(f"unknown drift {kind!r}", remedy=f"one of {', '.join(DRIFTS)}")
 
 
-def relative_drift(squared: Tensor, reference: Tensor, floor: float = 1e-8) -> Tensor:
+def relative_drift(squared: Tensor, reference: Tensor) -> Tensor:
     """``mean(squared) / mean(reference^2)``: drift in units of the base model's own effects.
 
     A value of 1 means that the effects moved by as much as they are large, whatever the encoder, the text
     length and the kind of intervention; that is what makes one default weight serve them all.
     """
-    return squared.mean() / reference.detach().square().mean().clamp(min=floor)
+    return squared.mean() / reference.detach().square().mean().clamp(min=1e-8)

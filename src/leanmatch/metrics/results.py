@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from leanmatch.metrics.bootstrap import Interval
@@ -76,15 +75,15 @@ class Evaluation:
     notes: tuple[str, ...]
     options: dict[str, JsonValue]
 
-    def verdicts(self, metrics: Sequence[str] = MAIN_METRICS) -> list[str]:
-        """A plain sentence for each slice and each of these metrics; none where there was no other model.
+    def verdicts(self) -> list[str]:
+        """A plain sentence for each slice and main metric; none where there was no other model.
 
         A slice of the same rows as an earlier one has none of its own.
         """
         return [
             f"{part.name}: {part.metrics[metric].sentence}"
             for part in self.slices.values()
-            for metric in metrics
+            for metric in MAIN_METRICS
             if part.same_as is None and metric in part.metrics and part.metrics[metric].sentence is not None
         ]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -51,16 +50,10 @@ def slice_table(evaluation: Evaluation, name: str) -> Table:
     return table
 
 
-def summary_table(evaluation: Evaluation, metrics: Sequence[str] | None = None) -> Table:
-    """All slices, one row each: their sizes and the chosen metrics with interval or difference.
-
-    Args:
-        evaluation: what was found.
-        metrics: which; where left out MRR@10, or the first metric that there is.
-    """
+def summary_table(evaluation: Evaluation) -> Table:
+    """All slices, one row each: their sizes and MRR@10, or the first metric, with interval or difference."""
     present = list(dict.fromkeys(name for part in evaluation.slices.values() for name in part.metrics))
-    default = [name for name in MAIN_METRICS if name in present] or present
-    shown = list(metrics) if metrics is not None else default[:1]
+    shown = ([name for name in MAIN_METRICS if name in present] or present)[:1]
     compared = evaluation.against is not None
     title = f"{evaluation.name} against {evaluation.against}" if compared else evaluation.name
     table = Table(title=escape(title), **LAYOUT)

@@ -44,7 +44,7 @@ class Suggester:
         return list(dict.fromkeys(texts))[:SUGGESTIONS]
 
 
-def sample_queries(catalogue: Catalogue, most: int = SAMPLES) -> list[str]:
+def sample_queries(catalogue: Catalogue) -> list[str]:
     """Queries to begin with: short items or first sentences from all over the catalogue, else first words.
 
     No two begin with the same word, as long as there are others.
@@ -53,15 +53,15 @@ def sample_queries(catalogue: Catalogue, most: int = SAMPLES) -> list[str]:
     texts = dict.fromkeys(" ".join(catalogue.text(row)[: 8 * _LONGEST].split()) for row in rows)
     sentences = dict.fromkeys(_SENTENCE_END.split(text, maxsplit=1)[0].rstrip(" .,;:") for text in texts)
     ranked = [text for text in sentences if _SHORTEST <= len(text) <= _LONGEST]
-    if len(ranked) < most:
+    if len(ranked) < SAMPLES:
         ranked += [text for text in map(_first_words, sentences) if text and text not in ranked]
     by_word: dict[str, str] = {}
     for text in ranked:
         by_word.setdefault(text.split()[0].casefold(), text)
     chosen = list(by_word.values())
     chosen += [text for text in ranked if by_word[text.split()[0].casefold()] != text]
-    distinct = max(most, len(by_word))
-    return chosen[:distinct][:: max(1, distinct // most)][:most]
+    distinct = max(SAMPLES, len(by_word))
+    return chosen[:distinct][:: max(1, distinct // SAMPLES)][:SAMPLES]
 
 
 def _first_words(text: str) -> str:

@@ -29,9 +29,7 @@ def given_negatives(table: PairTable) -> dict[str, list[str]]:
     return {anchor: list(texts) for anchor, texts in found.items()}
 
 
-def mined_negatives(
-    model: Any, anchors: list[str], positives: list[str], count: int, *, batch_size: int = 64
-) -> dict[str, list[str]]:
+def mined_negatives(model: Any, anchors: list[str], positives: list[str], count: int) -> dict[str, list[str]]:
     """Semi-hard negatives: the base model's nearest texts that score below the positive by a margin.
 
     A text within 5% of the positive's score is taken for a false negative and left out (the *TopK-PercPos*
@@ -57,7 +55,7 @@ def mined_negatives(
         range_max=min(100, others),  # it fails on more than there are
         sampling_strategy="top",
         output_format="n-tuple",
-        batch_size=batch_size,
+        batch_size=64,
         verbose=False,
         query_prompt=prompts.query,
         corpus_prompt=prompts.document,

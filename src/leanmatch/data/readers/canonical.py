@@ -7,8 +7,10 @@ has one fingerprint in every file format. A missing value and the empty string a
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime
 from typing import Any, TypeAlias
 
 from leanmatch.data.arrow import pa, pc
@@ -16,7 +18,6 @@ from leanmatch.data.columns.names import REQUIRED, SPLIT_NAMES, SPLITS
 from leanmatch.data.columns.roles import label_of
 from leanmatch.data.problems import Problem
 from leanmatch.data.readers.plain_values import as_list
-from leanmatch.data.readers.text_values import one_text
 from leanmatch.data.timestamps import parse_timestamp
 
 TEXT = pa.large_string()
@@ -72,7 +73,7 @@ def _texts(name: str, values: Values, lines: Sequence[int], problems: list[Probl
     if array is None:
         listed = as_list(name, values, lines, problems)
         array = pa.array(
-            [one_text(name, value, lines[i], problems, required) for i, value in enumerate(listed)], TEXT
+            [_one_text(name, value, lines[i], problems, required) for i, value in enumerate(listed)], TEXT
         )
     empty = pc.equal(pc.utf8_trim_whitespace(array) if required else array, pa.scalar("", TEXT))
     empty = pc.fill_null(empty, True)
@@ -158,3 +159,34 @@ def _number(value: Any) -> float | None:
     if not math.isfinite(number):
         raise ValueError("not a finite number")
     return number
+
+
+def _one_text(name: str, value: Any, line: int, problems: list[Problem], required: bool) -> str | None:
+    """A value as text; None where it is missing or cannot be text, which is recorded as a problem."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            problems.append(
+                Problem(line, name, value, "the text has half of a surrogate pair", "store the text as UTF-8")
+            )
+            return None
+        return value
+    if required:
+        remedy = "put the value in quotes where it is meant as text"
+        problems.append(Problem(line, name, value, f"text is needed, not {type(value).__name__}", remedy))
+        return None
+    return _as_text(value)
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, date | datetime):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    try:
+        return json.dumps(value, ensure_ascii=False, sort_keys=True)
+    except (TypeError, ValueError):
+        return str(value)

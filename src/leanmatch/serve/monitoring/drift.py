@@ -260,9 +260,7 @@ def observe(
     ]
 
 
-def build_reference(
-    catalogue: Catalogue, encoder: Any, texts: Sequence[str], source: str, *, batch: int = 256
-) -> Reference:
+def build_reference(catalogue: Catalogue, encoder: Any, texts: Sequence[str], source: str) -> Reference:
     """The profile of texts (anchors of training pairs, for instance) against a catalogue.
 
     At most 5,000 texts are encoded and searched; the vocabulary is that of all.
@@ -273,8 +271,8 @@ def build_reference(
     step = max(1, len(texts) // MOST_TEXTS)
     sample = list(texts[::step])[:MOST_TEXTS]
     queries: list[Query] = []
-    for start in range(0, len(sample), batch):
-        part = sample[start : start + batch]
+    for start in range(0, len(sample), 256):
+        part = sample[start : start + 256]
         results = catalogue.search(
             np.asarray(encode(part), np.float32), 1, exclude=[catalogue.same_as(t) for t in part]
         )
