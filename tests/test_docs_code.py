@@ -55,6 +55,7 @@ PAGES = {
 
 ELSEWHERE = {
     "docs/how-to/serve.md": "tests/serve: it needs a running server",
+    "docs/how-to/export.md": "tests/formats/test_exports.py: it needs an export",
     "docs/how-to/hub.md": "tests/formats/test_hub.py: it needs a hub",
     "docs/how-to/encode.md": "tests/batch: it needs Spark",
     "docs/how-to/stores.md": "tests/stores: it needs a database",

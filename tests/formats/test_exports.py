@@ -14,13 +14,18 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from compressed_models import SMALL, compressed
+from test_docs import code_blocks
 
 from leanmatch.compression import CompressionSpec, DenseSparseSpec, Rule, compressed_layers
-from leanmatch.errors import FormatError, LeanmatchError, MissingExtraError, UsageError
-from leanmatch.formats import read_provenance, save_compressed
+from leanmatch.errors import FormatError, LeanmatchError, MissingExtraError, ModelError, UsageError
+from leanmatch.formats import check_target, read_provenance, save_compressed
 from leanmatch.formats.artifact.loader import load_compressed
 from leanmatch.formats.exports import densify, export_model
 from leanmatch.formats.exports import onnx_file as onnxfile
+from leanmatch.formats.exports.graph import outputs_of
+from leanmatch.formats.exports.graphs import compare_graph
+from leanmatch.formats.exports.source import open_source
+from leanmatch.formats.parity import ODD_TEXTS
 from leanmatch.formats.reader import load_matcher
 
 TEXTS = ["usb dock", "red camera lens", "how do i mount a drive"]
@@ -86,41 +91,184 @@ def test_transformers(classifier, artifact, tmp_path):
     assert AutoModel.from_pretrained(tmp_path / "bare").config.hidden_size == 32
 
 
-def test_onnx_of_a_matcher(model, artifact, tmp_path):
+def run_onnx(folder, texts):
     ort = pytest.importorskip("onnxruntime", reason="the export extra is not installed")
-    import onnx
     from transformers import AutoTokenizer
+
+    session = ort.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    names = [entry.name for entry in session.get_inputs()]
+    tokens = AutoTokenizer.from_pretrained(folder)(texts, padding=True, truncation=True, return_tensors="np")
+    (found,) = session.run(["sentence_embedding"], {name: tokens[name] for name in names})
+    return names, found
+
+
+def test_onnx_of_a_matcher(model, artifact, tmp_path):
+    pytest.importorskip("onnxruntime", reason="the export extra is not installed")
+    import onnx
 
     saved = export_model(artifact, "onnx", tmp_path / "o", sample=TEXTS)
     graph = onnx.load(tmp_path / "o" / "model.onnx")
     assert [(entry.domain, entry.version) for entry in graph.opset_import] == [("", onnxfile.OPSET)]
-    session = ort.InferenceSession(str(tmp_path / "o" / "model.onnx"))
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "o")
-    for texts in (TEXTS, TEXTS[:1]):
-        tokens = tokenizer(texts, padding=True, truncation=True, max_length=24, return_tensors="np")
-        (found,) = session.run(None, dict(tokens))
+    for texts in (TEXTS, TEXTS[:1], [*ODD_TEXTS]):
+        names, found = run_onnx(tmp_path / "o", texts)
+        assert names == ["input_ids", "attention_mask"]
         np.testing.assert_allclose(found, model.encode(texts), atol=2e-3)
         np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-4)
     content = json.loads((tmp_path / "o" / "leanmatch.json").read_text())
     assert content["onnx"]["outputs"] == ["sentence_embedding"] and saved.parity.min_cosine > 0.9999
+    assert content["onnx"]["max_tokens"] == 24 and content["base"] == "tiny"
 
 
-def test_onnx_of_a_classifier_and_a_graph_that_differs(classifier, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def stock(build_bert, tmp_path_factory):
+    """An uncompressed model with a Dense layer, prompts and no Normalize module."""
+    from sentence_transformers import SentenceTransformer
+
+    made = build_bert(tmp_path_factory.mktemp("stock"), dense=True, pooling="max")
+    with torch.no_grad():
+        for value in made.parameters():
+            if value.ndim == 2:
+                value.mul_(5.0)
+    modules = [module for module in made if type(module).__name__ != "Normalize"]
+    made = SentenceTransformer(modules=modules, prompts={"query": "find: "}, device="cpu")
+    folder = tmp_path_factory.mktemp("saved") / "m"
+    made.save_pretrained(str(folder))
+    return made, folder
+
+
+@pytest.fixture(scope="module")
+def whole(stock, tmp_path_factory):
+    """The stock model as ONNX in float32: one export takes seconds."""
     pytest.importorskip("onnxruntime", reason="the export extra is not installed")
+    return export_model(stock[1], "onnx", tmp_path_factory.mktemp("whole") / "o", sample=TEXTS)
+
+
+def test_onnx_of_an_uncompressed_model(stock, whole):
+    made, folder = stock
+    expected = made.encode(TEXTS)
+    assert expected.std(0).max() > 1e-2
+    names, found = run_onnx(whole.folder, TEXTS)
+    assert names == ["input_ids", "attention_mask"]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert "no Normalize module" in whole.notes[0] and "find: " in whole.notes[1]
+    content = read_provenance(whole.folder)
+    assert content["onnx"]["prompts"]["query"] == "find: " and content["base"] == str(folder)
+    assert "library_name: onnx" in (whole.folder / "README.md").read_text()
+
+
+def test_the_snippet_of_the_card_runs(stock, whole, monkeypatch):
+    monkeypatch.chdir(whole.folder.parent)
+    (block,) = code_blocks((whole.folder / "README.md").read_text(), frozenset({"python"}))
+    names = {}
+    exec(block.replace('"model.onnx"', '"o/model.onnx"'), names)
+    np.testing.assert_allclose(names["vectors"], stock[0].encode(["usb c dock"]), rtol=1e-4, atol=1e-5)
+
+
+def test_the_page_runs_as_printed(stock, whole, monkeypatch, tmp_path, repository):
+    (tmp_path / "onnx").symlink_to(whole.folder)
+    monkeypatch.chdir(tmp_path)
+    page = (repository / "docs" / "how-to" / "export.md").read_text(encoding="utf-8")
+    (block,) = code_blocks(page, frozenset({"python"}))
+    names = {}
+    exec(block, names)
+    np.testing.assert_allclose(names["vectors"], stock[0].encode(["usb c dock"]), rtol=1e-4, atol=1e-5)
+
+
+def test_onnx_of_a_static_encoder(static, tmp_path):
+    pytest.importorskip("onnxruntime", reason="the export extra is not installed")
+    static.save_pretrained(str(tmp_path / "s"))
+    export_model(tmp_path / "s", "onnx", tmp_path / "o")
+    texts = [*TEXTS, ""]
+    names, found = run_onnx(tmp_path / "o", texts)
+    assert names == ["input_ids", "attention_mask"] and not found[-1].any()
+    np.testing.assert_allclose(found, static.encode(texts), atol=1e-6)
+    check_target(tmp_path / "o", overwrite=True)  # a folder of ours, although it has no config.json
+
+
+def test_onnx_in_8_bits_by_the_command(stock, whole, tmp_path):
+    from typer.testing import CliRunner
+
+    from leanmatch.cli.app import app
+
+    made, folder = stock
+    line = ["export", str(folder), "--to", "onnx", "--int8", "-o", str(tmp_path / "o"), "--json"]
+    result = CliRunner().invoke(app, line)
+    assert result.exit_code == 0, result.output
+    saved = json.loads(result.stdout)
+    _, found = run_onnx(tmp_path / "o", TEXTS)
+    assert cosines(found, made.encode(TEXTS)).min() > 0.95
+    assert 0.95 <= saved["min_cosine"] < whole.parity.min_cosine and saved["bytes"] < whole.bytes
+    assert read_provenance(tmp_path / "o")["onnx"]["precision"] == "int8"
+    assert sorted(path.name for path in (tmp_path / "o").glob("*.onnx")) == ["model.onnx"]
+
+
+def cosines(one, two):
+    return (one * two).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_openvino(stock, model, artifact, tmp_path, int8):
+    openvino = pytest.importorskip("openvino", reason="the openvino extra is not installed")
+    if int8:
+        pytest.importorskip("nncf", reason="the openvino extra is not installed")
     from transformers import AutoTokenizer
 
+    made, folder = (model, artifact) if int8 else stock
+    target = tmp_path / "v"
+    export_model(folder, "openvino", target, int8=int8, sample=TEXTS)
+    names = {path.name for path in target.glob("*openvino*")}
+    assert names == {"openvino_model.xml", "openvino_model.bin"} and not list(target.glob("*.onnx"))
+    compiled = openvino.Core().compile_model(str(target / "openvino_model.xml"), "CPU")
+    inputs = [entry.any_name for entry in compiled.inputs]
+    assert inputs == ["input_ids", "attention_mask"]
+    assert compiled.outputs[0].any_name == "sentence_embedding"
+    tokenizer = AutoTokenizer.from_pretrained(target)
+    tokens = tokenizer(TEXTS, padding=True, truncation=True, return_tensors="np")
+    found = compiled({name: tokens[name] for name in inputs})["sentence_embedding"]
+    assert cosines(found, made.encode(TEXTS)).min() > (0.95 if int8 else 0.999)
+    assert read_provenance(target)["openvino"]["precision"] == ("int8" if int8 else "float32")
+
+
+def test_onnx_of_a_classifier(classifier, tmp_path):
+    pytest.importorskip("onnxruntime", reason="the export extra is not installed")
     saved = export_model(classifier, "onnx", tmp_path / "o")
-    assert saved.parity.min_cosine > 0.9999
-    real = onnxfile._outputs
+    assert saved.parity.min_cosine > 0.9999 and saved.notes == ()
+    assert read_provenance(tmp_path / "o")["onnx"]["outputs"] == ["output_0"]
 
-    def other(model, features):
-        return [value + 1 for value in real(model, features)]
 
-    monkeypatch.setattr(onnxfile, "_outputs", other)
-    model = load_compressed(classifier, "cpu")
-    tokenizer = AutoTokenizer.from_pretrained(classifier)
-    with pytest.raises(FormatError, match="the ONNX graph gives other outputs"):
-        onnxfile._compare(model, tokenizer, tmp_path / "o" / "model.onnx", TEXTS)
+@pytest.mark.parametrize(("name", "int8"), [("stock", False), ("stock", True), ("classifier", False)])
+def test_a_graph_that_differs_is_refused(stock, classifier, name, int8):
+    source = open_source(stock[1] if name == "stock" else classifier)
+
+    def same(features):
+        return outputs_of(source, TEXTS[: len(features["input_ids"])])
+
+    def other(features):
+        return [value + 9 * np.arange(value.shape[-1]) for value in same(features)]
+
+    assert compare_graph(source, same, TEXTS, int8=int8).min_cosine > 0.9999
+    with pytest.raises(FormatError, match="the graph gives other outputs") as caught:
+        compare_graph(source, other, TEXTS, int8=int8)
+    assert ("without int8" in caught.value.remedy) == int8
+
+
+def test_a_model_that_torch_cannot_export_is_told(stock, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime", reason="the export extra is not installed")
+
+    def fail(*_, **__):
+        raise RuntimeError("no such operator\nmore")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(FormatError, match=r"cannot export .* to ONNX: RuntimeError: no such operator"):
+        export_model(stock[1], "onnx", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_openvino_names_its_extra(stock, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingExtraError, match=r"leanmatch\[openvino\]"):
+        export_model(stock[1], "openvino", tmp_path / "o")
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("library", onnxfile.LIBRARIES)
@@ -138,8 +286,8 @@ def test_a_missing_library_names_the_extra(artifact, tmp_path, monkeypatch, libr
     assert os.listdir(tmp_path) == []
 
 
-def test_mistakes(artifact, classifier, tmp_path):
-    with pytest.raises(UsageError, match="one of sentence-transformers, transformers, onnx"):
+def test_mistakes(artifact, classifier, stock, tmp_path):
+    with pytest.raises(UsageError, match="one of sentence-transformers, transformers, onnx, openvino"):
         export_model(artifact, "tensorflow", tmp_path / "x")
     with pytest.raises(UsageError, match="which sentence-transformers does not read"):
         export_model(classifier, "sentence-transformers", tmp_path / "x")
@@ -147,6 +295,10 @@ def test_mistakes(artifact, classifier, tmp_path):
     (tmp_path / "x" / "thesis.tex").write_text("years of work")
     with pytest.raises(LeanmatchError, match="exists already"):
         export_model(artifact, "transformers", tmp_path / "x")
-    with pytest.raises(FormatError, match="holds no compressed model"):
+    with pytest.raises(ModelError, match="no model folder"):
         export_model(tmp_path / "x", "transformers", tmp_path / "y")
+    with pytest.raises(UsageError, match="int8 with the export 'transformers'"):
+        export_model(artifact, "transformers", tmp_path / "y", int8=True)
+    with pytest.raises(UsageError, match="is not compressed"):
+        export_model(stock[1], "sentence-transformers", tmp_path / "y")
     assert load_matcher(artifact, device="cpu") is not None

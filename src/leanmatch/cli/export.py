@@ -1,4 +1,4 @@
-"""``leanmatch export``: a compressed model for other programs."""
+"""``leanmatch export``: a model for other programs."""
 
 from __future__ import annotations
 
@@ -12,18 +12,27 @@ from leanmatch.cli.data.command import JsonOption
 
 
 def export(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of leanmatch compress.")],
-    to: Annotated[str, typer.Option("--to", help="sentence-transformers, transformers or onnx.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or name of a model.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", help="onnx or openvino; of compressed models sentence-transformers, transformers."
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the export.")],
+    int8: Annotated[bool, typer.Option("--int8", help="Weights in 8 bits (onnx, openvino).")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT if it is there.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Write a compressed model as others read it: dense weights, the same outputs (compared at save)."""
+    """Write a model as others read it; it is compared with the model before it is saved.
+
+    ONNX and OpenVINO get pooling, Dense layers and normalization inside: token ids and mask in, vectors out.
+    """
     with reported_errors():
         from leanmatch.formats.exports import export_model
 
         stderr_console().print(f"exporting {model} to {to}", markup=False, highlight=False, soft_wrap=True)
-        saved = export_model(model, to, output, overwrite=overwrite)
+        saved = export_model(model, to, output, int8=int8, overwrite=overwrite)
         if json:
             print_json(
                 {

@@ -11,7 +11,19 @@ from typer.core import TyperCommand, TyperOption
 
 PANELS: dict[str, tuple[str, ...]] = {
     "Output": (
-        *("output", "overwrite", "json", "as_json", "config", "write_parts", "plot", "to", "quick", "fresh"),
+        *(
+            "output",
+            "overwrite",
+            "json",
+            "as_json",
+            "config",
+            "write_parts",
+            "plot",
+            "to",
+            "int8",
+            "quick",
+            "fresh",
+        ),
         *("full", "private", "message", "revision"),
     ),
     "Model": (

@@ -116,7 +116,7 @@ def _module_folders(folder: Path) -> list[tuple[Path, bool]]:
         return [(folder, True)]
     homes = {folder: True}
     for kind, home in modules:
-        is_known = kind == "CompressedTransformer" or any(kind == module.name for module in LEGACY_MODULES)
+        is_known = any(kind == module.name for module in LEGACY_MODULES)
         homes[home] = homes.get(home, True) and is_known
     return list(homes.items())
 

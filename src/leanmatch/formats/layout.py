@@ -43,6 +43,9 @@ MAX_TOKENIZER_LENGTH = 10**9
 _TEXT_ONLY = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
 
 
+COMPRESSED = "leanmatch.integrations.sentence_transformers.Compressed"
+"""How the types of compressed modules begin; the plain name of the module follows."""
+
 MOST_MODULES = 64
 """No model of sentence-transformers has more modules."""
 
@@ -74,8 +77,18 @@ def module_folders(folder: Path, entries: object) -> list[tuple[str, Path]]:
                 f"{file} names the module folder {path!r:.80}, which is not inside the model's folder",
                 remedy="do not use a model that you do not trust; else save it again",
             )
-        named_folders.append((str(entry["type"]).rpartition(".")[2], folder / inside))
+        named_folders.append((module_kind(str(entry["type"])), folder / inside))
     return named_folders
+
+
+def module_kind(written_type: str) -> str:
+    """The class name in a type of ``modules.json``; of a compressed module, that of the one it stands for.
+
+    >>> module_kind("sentence_transformers.models.Pooling"), module_kind(f"{COMPRESSED}Transformer")
+    ('Pooling', 'Transformer')
+    """
+    plain = written_type.removeprefix(COMPRESSED)
+    return plain if plain != written_type else written_type.rpartition(".")[2]
 
 
 def check_modules(folder: Path) -> None:
@@ -119,6 +132,7 @@ class LegacyModule:
             f"{self.package}.{self.name}",
             self.legacy_type,
             f"{self.legacy_type}.{self.name}",
+            f"{COMPRESSED}{self.name}",
         )
 
 

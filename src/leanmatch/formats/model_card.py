@@ -28,8 +28,11 @@ PIPELINE_TAGS = {
 }
 """Task of a compressed model to the hub's name for it."""
 
+GRAPHS = ("onnx", "openvino")
+"""Kinds of exports that are one graph."""
+
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-_LOADED = re.compile(r'\b(leanmatch\.load|SentenceTransformer)\("[^"/]*"')
+_LOADED = re.compile(r'\b(leanmatch\.load|SentenceTransformer|from_pretrained)\("[^"/]*"')
 """How a card's snippets load the model, by its name on the disk."""
 _FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---\n", re.S)
 
@@ -60,13 +63,17 @@ def rewrite_model_card(folder: str | Path, evaluation: Mapping[str, Any]) -> Non
 
 def model_card(content: Mapping[str, Any], *, name: str, evaluation: Mapping[str, Any] | None = None) -> str:
     """The card as text; arguments as in :func:`write_model_card`."""
-    compressed = content.get("kind") == "compressed"
+    kind = str(content.get("kind") or "")
+    compressed = kind == "compressed"
     task = str(content["artifact"]["task"]) if compressed else "matcher"
+    library = {"compressed": "leanmatch", "onnx": "onnx", "openvino": "openvino"}.get(
+        kind, "sentence-transformers"
+    )
     base = str(content.get("base") or "")
     header: dict[str, Any] = {
-        "library_name": "leanmatch" if compressed else "sentence-transformers",
+        "library_name": library,
         "pipeline_tag": PIPELINE_TAGS[task],
-        "tags": ["leanmatch", PIPELINE_TAGS[task], *([] if compressed else ["sentence-transformers"])],
+        "tags": ["leanmatch", PIPELINE_TAGS[task], *([] if compressed else [library])],
     }
     if "/" in base and _HUB_NAME.fullmatch(base):
         header["base_model"] = base
@@ -79,7 +86,7 @@ def model_card(content: Mapping[str, Any], *, name: str, evaluation: Mapping[str
         f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---\n",
         f"# {name}\n",
         _summary(content, base, task, compressed),
-        _usage(name, task, compressed),
+        _graph_usage(name, content[kind]) if kind in GRAPHS else _usage(name, task, compressed),
         _evaluation(evaluation),
         _training(content),
         _compression(content),
@@ -137,12 +144,35 @@ def _usage(name: str, task: str, compressed: bool) -> str:
         'documents = encoder.encode_document(["docking station, type c"])\n'
         "print(queries @ documents.T)\n```\n"
     )
+    opened, registered = "The folder is a stock sentence-transformers model too", ""
+    if compressed:
+        opened = 'sentence-transformers opens it too, with `pip install "leanmatch[train]"`'
+        registered = "from leanmatch.integrations.sentence_transformers import register\n"
     stock = (
-        "\nThe folder is a stock sentence-transformers model too:\n\n"
-        "```python\nfrom sentence_transformers import SentenceTransformer\n\n"
+        f"\n{opened}:\n\n```python\n{registered}from sentence_transformers import SentenceTransformer\n\n"
+        f"{'register()' + chr(10) if compressed else ''}"
         f'model = SentenceTransformer("{name}")\n```\n'
     )
-    return f"## Use\n\n{native}{'' if compressed else stock}"
+    return f"## Use\n\n{native}{stock}"
+
+
+def _graph_usage(name: str, graph: Mapping[str, Any]) -> str:
+    """How the one graph of an export is run."""
+    if graph["file"].endswith(".onnx"):
+        opened = f'session = onnxruntime.InferenceSession("{graph["file"]}")'
+        library, run = "onnxruntime", "session.run(None, features)[0]"
+    else:
+        opened = f'session = openvino.Core().compile_model("{graph["file"]}", "CPU")'
+        library, run = "openvino", "session(features)[0]"
+    names = ", ".join(f'"{entry}"' for entry in graph["inputs"])
+    return (
+        "## Use\n\nIn the folder of the files:\n\n"
+        f"```python\nimport {library}\nfrom transformers import AutoTokenizer\n\n"
+        f'tokenizer = AutoTokenizer.from_pretrained("{name}")\n{opened}\n'
+        'tokens = tokenizer(["usb c dock"], padding=True, truncation=True, return_tensors="np")\n'
+        f"features = {{name: tokens[name] for name in ({names},)}}\n"
+        f"vectors = {run}  # {graph['outputs'][0]}\n```\n"
+    )
 
 
 def _evaluation(evaluation: Mapping[str, Any] | None) -> str:

@@ -129,7 +129,7 @@ def check_target(folder: str | Path, *, overwrite: bool = False) -> None:
             remedy="name another folder or pass overwrite=True",
             command="name another folder or pass --overwrite",
         )
-    if not is_model_folder(target):
+    if not is_model_folder(target) and not (target / FILE_NAME).is_file():
         raise ModelError(f"{target} exists and is not a saved model", remedy="name another folder")
 
 

@@ -87,7 +87,7 @@ def read_layout(folder: Path) -> Layout:
     if any(entry.get("kwargs") for entry in entries):
         raise UnsupportedError("the native runtime has no modules with arguments (kwargs in modules.json)")
     first, home = modules[0] if modules else ("nothing", folder)
-    if first not in ("Transformer", "StaticEmbedding", "CompressedTransformer"):
+    if first not in ("Transformer", "StaticEmbedding"):
         raise UnsupportedError(f"the native runtime has no module {first!r} to start with")
     pooling: tuple[str, ...] = ("mean",) if first == "StaticEmbedding" else ()
     pools_prompt = True

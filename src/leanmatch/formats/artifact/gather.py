@@ -15,7 +15,7 @@ from leanmatch.formats.artifact.fields import Array
 from leanmatch.formats.artifact.forms import SHARED, encode
 from leanmatch.formats.artifact.halves import stored
 from leanmatch.formats.artifact.reader import UNUSED, tensor_names
-from leanmatch.formats.layout import LEGACY_MODULES
+from leanmatch.formats.layout import LEGACY_MODULES, module_kind
 
 if TYPE_CHECKING:
     from leanmatch.compression import CompressedLayer
@@ -76,7 +76,7 @@ def parts_of(model: Any) -> list[Part]:
     parts = []
     allowed = {module.name for module in LEGACY_MODULES}
     for number, module in enumerate(model):
-        if type(module).__name__ not in allowed:
+        if module_kind(f"{type(module).__module__}.{type(module).__name__}") not in allowed:
             raise ModelError(
                 f"module {number} of the model is a {type(module).__name__}, which an artifact cannot hold",
                 remedy=f"it holds {', '.join(sorted(allowed))}",

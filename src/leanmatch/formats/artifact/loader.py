@@ -11,16 +11,22 @@ from typing import Any
 import numpy as np
 
 from leanmatch.errors import FormatError, LeanmatchError, MissingExtraError
+from leanmatch.files import write_json
 from leanmatch.formats.artifact import tensor_file as tensorfile
-from leanmatch.formats.artifact.contents import Artifact
+from leanmatch.formats.artifact.contents import Artifact, ModuleConfig
 from leanmatch.formats.artifact.gather import parts_of
 from leanmatch.formats.artifact.modules import compressed_layer, replace_modules, share_stacks
 from leanmatch.formats.artifact.reader import read_artifact
 from leanmatch.formats.artifact.skeleton import check_against_skeleton
+from leanmatch.formats.artifact.stock_names import without_requirement
+from leanmatch.formats.layout import LEGACY_MODULES
 from leanmatch.formats.provenance import FILE_NAME
 from leanmatch.formats.quiet import quiet_loading
 from leanmatch.models.devices import resolve_device
+from leanmatch.models.prompts import CONFIG_FILE
+from leanmatch.types import JsonValue
 
+MODULES_FILE = "modules.json"
 _REMEDY = "the folder is incomplete or damaged: compress the model again"
 
 
@@ -77,7 +83,7 @@ def _stock_folder(artifact: Artifact) -> Iterator[Path]:
 
     with tempfile.TemporaryDirectory(prefix="leanmatch-") as name:
         temporary = Path(name)
-        hidden = {FILE_NAME, tensorfile.FILE_NAME}
+        hidden = {FILE_NAME, tensorfile.FILE_NAME, MODULES_FILE, CONFIG_FILE}
         for path in artifact.folder.iterdir():
             if (
                 path.is_file()
@@ -85,6 +91,10 @@ def _stock_folder(artifact: Artifact) -> Iterator[Path]:
                 and path.suffix in (".json", ".txt", ".model", ".jinja")
             ):
                 (temporary / path.name).symlink_to(path.resolve())
+        if artifact.modules:
+            write_json(temporary / MODULES_FILE, [_stock_entry(n, m) for n, m in enumerate(artifact.modules)])
+        if (artifact.folder / CONFIG_FILE).is_file():
+            write_json(temporary / CONFIG_FILE, without_requirement(artifact.folder / CONFIG_FILE))
         for module in artifact.modules:
             if module.path and not (temporary / module.path).exists():
                 (temporary / module.path).mkdir()
@@ -98,6 +108,11 @@ def _stock_folder(artifact: Artifact) -> Iterator[Path]:
             if own:
                 save_file(own, temporary / module.path / "model.safetensors", metadata={"format": "pt"})
         yield temporary
+
+
+def _stock_entry(number: int, module: ModuleConfig) -> dict[str, JsonValue]:
+    kind = next(kind for kind in LEGACY_MODULES if kind.name == module.type)
+    return {"idx": number, "name": str(number), "path": module.path, "type": kind.legacy_type}
 
 
 def _own_tensors(artifact: Artifact, prefix: str) -> dict[str, Any]:

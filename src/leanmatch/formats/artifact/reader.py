@@ -23,7 +23,10 @@ from leanmatch.formats.provenance import FILE_NAME, read_provenance
 KIND = "compressed"
 UNUSED = "pooler."
 """Parameters of a sentence encoder's transformer that no vector depends on: left out, loaded as zeros."""
-VERSION = 1
+VERSION = 2
+"""Of matchers; their ``modules.json`` names compressed modules."""
+PLAIN_VERSION = 1
+"""Of models for other tasks, and of matchers before."""
 MOST_CONFIG_BYTES = 1 << 20
 MOST_NUMBER = 1 << 31
 MOST_LAYERS = 1024

@@ -13,8 +13,9 @@ from leanmatch.errors import FormatError, ModelError, UsageError
 from leanmatch.files import atomic_folder, write_json
 from leanmatch.formats.artifact import tensor_file as tensorfile
 from leanmatch.formats.artifact.gather import Gathered, gather, is_matcher, parts_of
-from leanmatch.formats.artifact.reader import KIND, VERSION
-from leanmatch.formats.layout import legacy_tokenizer_config, rewrite_to_legacy
+from leanmatch.formats.artifact.reader import KIND, PLAIN_VERSION, VERSION
+from leanmatch.formats.artifact.stock_names import name_compressed_modules
+from leanmatch.formats.layout import legacy_tokenizer_config, module_kind, rewrite_to_legacy
 from leanmatch.formats.model_card import write_model_card
 from leanmatch.formats.parity import Parity
 from leanmatch.formats.provenance import FILE_NAME, checked_provenance
@@ -96,19 +97,14 @@ def save_compressed(
     gathered = gather(model, errors or {})
     with atomic_folder(target, overwrite=overwrite) as temporary:
         layout_notes = write_configs(model, temporary, tokenizer)
-        _write_tensors(gathered, temporary)
+        write_tensors(gathered, temporary)
         common = common_fields(temporary, given, layout_notes)
         card = {**common, "kind": KIND, "artifact": {"task": task_of(model), **_sizes(gathered, temporary)}}
         write_model_card(temporary, card, name=target.name)  # before the files are counted
         section = {
-            "version": VERSION,
-            "task": task_of(model),
-            "architecture": type(parts_of(model)[0].module).__name__,
-            **_sizes(gathered, temporary),
+            **section_of(model, gathered, temporary),
             "quality": stored_quality,
-            "dropped": sorted(gathered.dropped),
             "spec": None if spec is None else spec.to_json(),
-            "layers": gathered.layers,
         }
         content = {
             **common,
@@ -124,6 +120,19 @@ def save_compressed(
         check_bytes(section["bytes"], size, temporary)
     report = {name: value for name, value in section.items() if name != "layers"}
     return SavedArtifact(target, parity, size, report, (*layout_notes, *notes))
+
+
+def section_of(model: Any, gathered: Gathered, folder: Path) -> dict[str, Any]:
+    """What the section ``artifact`` of ``leanmatch.json`` says of a model whose files lie in the folder."""
+    first = parts_of(model)[0].module
+    return {
+        "version": VERSION if is_matcher(model) else PLAIN_VERSION,
+        "task": task_of(model),
+        "architecture": module_kind(f"{type(first).__module__}.{type(first).__name__}"),
+        **_sizes(gathered, folder),
+        "dropped": sorted(gathered.dropped),
+        "layers": gathered.layers,
+    }
 
 
 def task_of(model: Any) -> str:
@@ -181,7 +190,8 @@ def _sizes(gathered: Gathered, folder: Path) -> dict[str, Any]:
     }
 
 
-def _write_tensors(gathered: Gathered, folder: Path) -> None:
+def write_tensors(gathered: Gathered, folder: Path) -> None:
+    """Write the weight file."""
     from safetensors.numpy import save
 
     # bytes first: a full disk is then an OSError, whatever the library makes of it
@@ -197,11 +207,12 @@ def write_configs(model: Any, folder: Path, tokenizer: Any) -> list[str]:
         if is_matcher(model):
             with _without_weights(parts_of(model)[0].module):
                 model.save_pretrained(str(folder), create_model_card=False)
-            for path in list(folder.rglob("*.safetensors")) + list(folder.rglob("*.bin")):
-                path.unlink()
+            for path in (*folder.rglob("*.safetensors"), *folder.rglob("*.bin"), folder / FILE_NAME):
+                path.unlink(missing_ok=True)
             notes = rewrite_to_legacy(folder, list(model))
+            name_compressed_modules(folder, [n for n, module in enumerate(model) if module.state_dict()])
         else:
-            _save_config(model, folder)
+            save_architecture(model, folder)
             tokenizer.save_pretrained(str(folder))
             for path in folder.rglob("tokenizer_config.json"):
                 content = json.loads(path.read_text(encoding="utf-8"))
@@ -214,7 +225,8 @@ def write_configs(model: Any, folder: Path, tokenizer: Any) -> list[str]:
     return notes
 
 
-def _save_config(model: Any, folder: Path | str) -> None:
+def save_architecture(model: Any, folder: Path | str) -> None:
+    """Write the ``config.json`` of a transformers model."""
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(str(folder))
 
@@ -225,7 +237,7 @@ def _without_weights(inner: Any) -> Iterator[None]:
     if not hasattr(inner, "config"):  # a static encoder
         yield
         return
-    inner.save_pretrained = lambda path, **options: _save_config(inner, path)
+    inner.save_pretrained = lambda path, **options: save_architecture(inner, path)
     try:
         yield
     finally:

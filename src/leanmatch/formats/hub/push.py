@@ -146,7 +146,7 @@ def model_files(folder: Path) -> dict[str, Path]:
         ModelError: there is no model, or one without weights.
         FormatError: an artifact that is damaged.
     """
-    if not folder.is_dir() or not is_model_folder(folder):
+    if not is_model_folder(folder) and not (folder / PROVENANCE).is_file():
         raise ModelError(
             f"{folder} is no folder of a saved model (it lacks {' and '.join(MARKERS)})",
             remedy="name a folder of leanmatch train, compress or export",
