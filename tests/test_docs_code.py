@@ -48,6 +48,8 @@ PAGES = {
     "docs/how-to/hybrid.md": (),
     "docs/how-to/langchain.md": (),
     "docs/how-to/new-texts.md": (),
+    "docs/how-to/llamaindex.md": (),
+    "docs/how-to/haystack.md": (),
     "docs/concepts/lean.md": ("model", "texts", "trainer"),
     "docs/concepts/robust.md": (),
 }
@@ -61,6 +63,32 @@ ELSEWHERE = {
     "docs/how-to/stores.md": "tests/stores: it needs a database",
 }
 """Pages with Python that other tests run."""
+
+
+LIBRARIES = {"docs/how-to/llamaindex.md": "llama_index.core", "docs/how-to/haystack.md": "haystack"}
+"""Pages that need a library of no extra; its page is skipped where it is not installed."""
+
+
+def best_text(names: dict[str, Any]) -> str:
+    """What the recipes' search for a dock must find, by the vectors alone."""
+    encoder = names["leanmatch"].load("lean/")
+    texts = ["docking station, type c", "red camera"]
+    scores = encoder.encode_query(["usb c dock"]) @ encoder.encode_document(texts).T
+    return texts[int(scores.argmax())]
+
+
+def llamaindex_found(names: dict[str, Any]) -> None:
+    assert names["best"][0].node.text == best_text(names)
+    assert [(found.node.id_, found.node.metadata) for found in names["cheap"]] == [("b", {"price": 5})]
+
+
+def haystack_found(names: dict[str, Any]) -> None:
+    assert names["best"][0].content == best_text(names)
+    assert [(found.id, found.meta) for found in names["cheap"]] == [("b", {"price": 5})]
+
+
+SHOWN = {"docs/how-to/llamaindex.md": llamaindex_found, "docs/how-to/haystack.md": haystack_found}
+"""What must hold of a page's names once its Python has run."""
 
 
 class QuietTrainer:
@@ -124,7 +152,10 @@ def reader(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[
 
 
 @pytest.mark.parametrize("page", sorted(PAGES))
-def test_python_of_the_pages_runs(page: str, reader: dict[str, Any]) -> None:
+def test_python_of_the_pages_runs(page: str, reader: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    if page in LIBRARIES:
+        monkeypatch.setenv("HAYSTACK_TELEMETRY_ENABLED", "False")  # read when it is imported
+        pytest.importorskip(LIBRARIES[page], reason=f"{page} needs {LIBRARIES[page]}, which no extra brings")
     blocks = list(code_blocks((REPOSITORY / page).read_text(encoding="utf-8"), frozenset({"python"})))
     namespace = {"__name__": "page"} | {name: reader[name] for name in PAGES[page]}
     for number, block in enumerate(blocks, start=1):
@@ -134,6 +165,8 @@ def test_python_of_the_pages_runs(page: str, reader: dict[str, Any]) -> None:
             namespace = test.globs
         else:
             exec(compile(block, f"{page}, Python block {number}", "exec"), namespace)
+    if page in SHOWN:
+        SHOWN[page](namespace)
 
 
 def test_every_page_with_python_is_run() -> None:
