@@ -46,7 +46,8 @@ def chosen(setting: Setting, recipe: str, *, target: str | None = None, pull: fl
             SHIFTED: setting["plain-rest"][share][SHIFTED],
         }
         if target is not None:
-            slices[TARGET] = setting[recipe][share][f"target {target}"]
+            unseen = "plain-rest" if recipe == "default-target" else recipe
+            slices[TARGET] = setting[unseen][share][f"target {target}"]
         values[share] = objective(slices, share, pull)
     return max(values, key=lambda share: (values[share], -share))
 

@@ -30,12 +30,17 @@ def evaluation(*parts):
 IN_BETTER = part("in distribution", 0.05, 0.02)
 
 
-def test_a_loss_out_of_distribution_is_loud_and_comes_with_three_ways_out():
+def test_a_loss_out_of_distribution_is_loud_and_comes_with_ways_out():
     found = evaluation(IN_BETTER, part("out of distribution", -0.03, 0.01))
     (loud,) = warnings(found)
     assert loud.startswith("WARNING: out of distribution: m is worse than base by 3.0 points of MRR@10")
     (first,) = advice(found, average=1.2, steps=50)
-    assert "--average 0.6" in first and "--max-steps 25" in first and "add training pairs" in first
+    assert (
+        "--target FILE" in first
+        and "--average 0.6" in first
+        and "--max-steps 25" in first
+        and "add training pairs" in first
+    )
     assert "--average 0.5" in advice(found)[0]
 
 

@@ -60,8 +60,9 @@ def advice(evaluation: Evaluation, *, average: float | None = None, steps: int |
     sentences = []
     if any(part.kind == OUT for part in worse):
         sentences.append(
-            f"It lost {OUT}: train again closer to the base, with {_closer(average, steps)}, or add training "
-            "pairs that are like the rows it lost on."
+            f"It lost {OUT}: train again with texts from there, which need no labels (--target FILE), or "
+            f"closer to the base, with {_closer(average, steps)}, or add training pairs that are like the "
+            "rows it lost on."
         )
     elif worse and any(part.kind in (IN, OVERALL) for part in worse):
         sentences.append(

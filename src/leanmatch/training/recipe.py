@@ -171,14 +171,19 @@ def _fit(
     start = snapshot(model.state_dict())
     jobs = list(dict.fromkeys([*judged, *final]))
     run = Runs(model, start, tables, jobs, slices, options, folder, pace, remark, report, encoder_of)
-    if target and len(jobs) > 1 and options.regularizer.kind == "itv":
-        first = run.soup(jobs[:1])
-        if TARGET not in slices or _lost(model, start, first, slices[TARGET], encoder_of, remark):
-            run.target = target
-    trained, choice = run.soup(final), None
+    first = run.soup(jobs[:1])
+    regularized = target and len(jobs) > 1 and options.regularizer.kind == "itv"
+    if regularized and (
+        TARGET not in slices or _lost(model, start, first, slices[TARGET], encoder_of, remark)
+    ):
+        run.target = target
+    trained, choice = run.soup(final) if final != jobs[:1] else first, None
     share = float(options.average) if not isinstance(options.average, str) else 1.0
     if options.average == "auto":
-        unseen = {SHIFTED: trained if judged == final else run.soup(judged)}
+        unseen = {
+            SHIFTED: trained if judged == final else first,
+            TARGET: first if run.target else trained,
+        }
         choice = _choose(model, start, trained, unseen, slices, options, encoder_of)
         share = choice.share
         remark("chosen on validation pairs: " + choice.reason)

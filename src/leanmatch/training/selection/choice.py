@@ -5,7 +5,8 @@ the run, or the average of the runs (a soup) where the recipe has two. Each cand
 validation pairs of the training distribution, and a shifted slice
 (:mod:`leanmatch.training.selection.shift`). With unlabelled target texts there is a third
 (:mod:`leanmatch.training.selection.target`). A slice is scored by runs that were not trained on it: the
-shifted slice, where the second run is trained on it, by the first alone. The largest objective wins:
+shifted slice, where the second run is trained on it, and the target, where that run is regularized on it, by
+the first alone. The largest objective wins:
 
 .. math:: J(s) = E(s) - 0.01 (s - 1)^2
 
