@@ -28,6 +28,15 @@ def usable_cpus() -> int:
     return max(1, allowed if quota is None else min(allowed, math.ceil(quota)))
 
 
+def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The CPU's name: that in ``cpuinfo``, where there is such a file with such a line; else Python's."""
+    import platform  # takes milliseconds at every start
+
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or "unknown"
+
+
 def limit_openmp() -> None:
     """Give programs on OpenMP (torch, FAISS, BLAS) the quota as their number of threads.
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from leanmatch import native
+from leanmatch import cpus, native
 from leanmatch.cli import doctor as module
 from leanmatch.cli.app import app
 
@@ -170,10 +170,10 @@ def test_full_lists_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "cuda:0 Big GPU" in CliRunner().invoke(app, ["doctor", "--full"]).stdout
 
 
-def test_cpu_model(tmp_path: Path) -> None:
+def test_cpu_name(tmp_path: Path) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("processor\t: 0\nmodel name\t: Abacus 3000\nmodel name\t: Abacus 3000\n")
-    assert module._cpu_model(cpuinfo) == "Abacus 3000"
+    assert cpus.cpu_name(cpuinfo) == "Abacus 3000"
     cpuinfo.write_text("processor\t: 0\n")
-    assert module._cpu_model(cpuinfo)
-    assert module._cpu_model(tmp_path / "absent") == module._cpu_model(cpuinfo)
+    assert cpus.cpu_name(cpuinfo)
+    assert cpus.cpu_name(tmp_path / "absent") == cpus.cpu_name(cpuinfo)

@@ -8,7 +8,6 @@ import platform
 import sys
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -114,7 +113,7 @@ def doctor(
 
 def _cpu() -> Report:
     return {
-        "model": _cpu_model(Path("/proc/cpuinfo")),
+        "model": cpus.cpu_name(),
         "architecture": platform.machine(),
         "cores": os.cpu_count(),
         "usable_cores": cpus.usable_cpus(),
@@ -128,13 +127,6 @@ def _cache() -> Report:
     if folder is None:
         return {"folder": None, "why_unwritable": "the user has no home folder"}
     return {"folder": str(folder), "why_unwritable": why_unwritable(folder)}
-
-
-def _cpu_model(cpuinfo: Path) -> str:
-    """The name in ``cpuinfo``, where there is such a file with such a line; else what Python knows."""
-    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.is_file() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "") or platform.processor() or "unknown"
 
 
 def _native(problems: list[dict[str, str]]) -> Report:
