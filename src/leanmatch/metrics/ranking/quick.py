@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from leanmatch.data.table import PairTable
 from leanmatch.errors import DataError, UsageError
-from leanmatch.metrics.encoding import encode_sides
+from leanmatch.metrics.encoding import SideVectors, encode_sides
 from leanmatch.metrics.measure import retrieval_values
 from leanmatch.metrics.names import parse_retrieval_metric
 from leanmatch.metrics.ranking.candidates import decide_symmetric, grades, identify
@@ -56,8 +56,21 @@ class RetrievalProbe:
         Args:
             encode: an encoder, whose prompts by role are used, or a function from texts to vectors.
         """
-        vectors = encode_sides(encode, self._known.texts, *self._known.roles(symmetric=self.symmetric))
+        return self.values(self.vectors(encode))
+
+    def vectors(self, encode: EncodeFunction | ByRole) -> SideVectors:
+        """The vectors of all texts that take part, as queries and as documents."""
+        return encode_sides(encode, self._known.texts, *self._known.roles(symmetric=self.symmetric))
+
+    def values(self, vectors: SideVectors) -> NDArray[np.float64]:
+        """:meth:`per_query` of vectors that :meth:`vectors` gave, or of others for the same texts."""
         return retrieval_values(self._task, vectors, [self.metric])[0][:, 0]
+
+    def neighbours(self, vectors: SideVectors, k: int) -> NDArray[np.int64]:
+        """For each query the numbers of its ``k`` best candidates, shape ``(queries, k)``; -1 where there are
+        fewer."""
+        found: NDArray[np.int64] = self._task.search(vectors, k).indices
+        return found
 
     def __call__(self, encode: EncodeFunction | ByRole) -> float:
         """The mean over queries."""
