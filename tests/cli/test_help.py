@@ -73,7 +73,7 @@ def test_the_defaults_that_help_shows_are_those_that_apply():
         for parameter in DEFAULTS[command]:
             assert given[parameter] is None, f"{parameter} has a default of its own"
     assert DEFAULTS["compress"]["minutes"].startswith(f"{compress_options.DEFAULT_MINUTES:g};")
-    assert DEFAULTS["compress"]["macs"].startswith(f"{compress_options.DEFAULT_MACS}x")
+    assert DEFAULTS["compress"]["faster"].startswith(f"{compress_options.DEFAULT_FASTER}x")
     output = CliRunner().invoke(app, ["train", "-h"], env={"COLUMNS": "160"}).output
     assert "[default: (itv)]" in output and "[default: (alternate)]" in output
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from leanmatch.compression.convert import factorize
 from leanmatch.compression.planner import plan as planner
+from leanmatch.compression.planner import states
 from leanmatch.compression.planner.attempts import Attempt, best_attempt, rungs_to_train
-from leanmatch.compression.planner.plan import Budget, Planner
+from leanmatch.compression.planner.budget import Budget
+from leanmatch.compression.planner.choice import Plan
+from leanmatch.compression.planner.evidence import Judgement
+from leanmatch.compression.planner.plan import Planner
 from leanmatch.compression.planner.quality import compare
 from leanmatch.compression.planner.training import TrainingOptions
 from leanmatch.compression.spec import CompressionSpec
@@ -20,7 +26,7 @@ from leanmatch.compression.spec import CompressionSpec
 def attempt(rung, kept, steps=0):
     dense = np.full(50, 0.5)
     quality = compare("MRR@10", dense, dense * kept)
-    return Attempt(rung, f"rung {rung}", CompressionSpec(()), quality, {}, {"steps": steps})
+    return Attempt(rung, Plan(f"rung {rung}", CompressionSpec(())), quality, {}, {"steps": steps})
 
 
 class TestBestAttempt:
@@ -63,10 +69,13 @@ class Judged:
     def __init__(self, kept, spoilt):
         self.kept, self.spoilt, self.ran = kept, spoilt, False
 
-    def scores(self, model):
+    def judge(self, model):
         if not planner.compressed_layers(model):
-            return np.full(40, 0.5)
-        return np.full(40, 0.5) * (self.spoilt if self.ran else self.kept)
+            return Judgement(np.full(40, 0.5))
+        return Judgement(np.full(40, 0.5) * (self.spoilt if self.ran else self.kept))
+
+    def evidence(self, dense, compressed):
+        return None
 
 
 @pytest.fixture
@@ -82,8 +91,11 @@ def tiny(monkeypatch):
         task.ran = True
         return {"steps": 7, "loss": 1.0, "resumed_at": None}
 
-    monkeypatch.setattr(planner, "train_factors", train)
-    monkeypatch.setattr(planner, "calibration_of", lambda *arguments, **more: None)
+    def without_texts(made, spec, **options):
+        factorize(made, spec, progress=False)
+
+    monkeypatch.setattr(states, "train_factors", train)
+    monkeypatch.setattr(states, "factorize", without_texts)
     return model
 
 
@@ -107,9 +119,9 @@ def test_training_that_spoils_the_model_is_thrown_away(tiny, tmp_path):
     planned = run.run(Budget(), spec_of(tiny))
     assert [a.trained for a in planned.attempts] == [False, True], "both were evaluated"
     assert not planned.chosen.trained and planned.chosen.quality.kept == pytest.approx(1.002)
-    shot = planner.copy.deepcopy(tiny)
-    planner.factorize(shot, spec_of(tiny))
-    planner.finalize(shot)
+    shot = states.copy.deepcopy(tiny)
+    states.factorize(shot, spec_of(tiny))
+    states.finalize(shot)
     expected = shot.state_dict()
     for name, value in planned.model.state_dict().items():
         assert torch.equal(value, expected[name]), name
@@ -127,24 +139,24 @@ def test_training_that_helps_is_kept_and_a_second_call_ends_alike(tiny, tmp_path
         assert planned.attempts[0].quality.kept == pytest.approx(0.94)
         results.append(planned.model.state_dict())
     assert all(torch.equal(results[0][name], value) for name, value in results[1].items())
-    assert json.loads((tmp_path / "one-shot-0.json").read_text())["errors"]
+    (file,) = tmp_path.glob("plan-*/one-shot.json")
+    assert json.loads(file.read_text())["errors"]
 
 
 def test_a_ladder_ends_at_the_rung_that_needs_no_training(tiny, tmp_path, monkeypatch):
     """Leaner rungs are tried by training; where that misses, the one shot that was seen is the result."""
     spec = spec_of(tiny)
-    rungs = [(f"{ratio}x", spec) for ratio in planner.RUNGS]
+    rungs = [Plan(f"{ratio}x", spec) for ratio in planner.MACS_RUNGS]
     kept = np.linspace(0.80, 1.03, len(rungs))
-    task = Judged(1.0, 0.5)
-    run = Planner(tiny, task, tmp_path, training=TrainingOptions(steps=7), progress=False)
-    run._calibrate(spec)
-    real = run._one_shot
+    run = Planner(tiny, Judged(1.0, 0.5), tmp_path, training=TrainingOptions(steps=7), progress=False)
+    real = run.states.one_shot
 
-    def one_shot(rung, made, attempts):
-        task.kept, task.ran = float(kept[rung]), False
-        return real(rung, made, attempts)
+    def shot(rung, plan):
+        found = real(rung, plan)
+        quality = compare("MRR@10", np.full(40, 0.5), np.full(40, 0.5) * kept[rung])
+        return replace(found, quality=quality)
 
-    monkeypatch.setattr(run, "_one_shot", one_shot)
+    monkeypatch.setattr(run.states, "one_shot", shot)
     planned = run._best_of(rungs, 0.99, climb=True)
     assert planned.reached and not planned.chosen.trained
     trained = [a.rung for a in planned.attempts if a.trained]
@@ -176,7 +188,7 @@ def test_the_dense_model_teaches_and_is_judged_natively_with_equal_numbers(tmp_p
         return lambda texts: asked.append(len(texts)) or encode(texts)
 
     plain, native = (Matching(anchors[24:], held_out, encoder_of=one) for one in (None, encoder_of))
-    np.testing.assert_allclose(native.scores(model), plain.scores(model), atol=1e-6)
+    np.testing.assert_allclose(native.judge(model).scores, plain.judge(model).scores, atol=1e-6)
     losses = [float(task.loss(student, model, rows).detach()) for task in (plain, native)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4) and losses[0] > 1e-3
     assert len(asked) == 2 and asked[1] == 16, "the judgement and the lesson"

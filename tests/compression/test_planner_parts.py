@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leanmatch.compression import DenseSparseSpec, LayerSpec, LowRankSpec, PruningSpec, RoundingSpec
-from leanmatch.compression.planner.allocation import allocate
-from leanmatch.compression.planner.candidates import LINEAR_CANDIDATES, Candidate, Group
-from leanmatch.compression.planner.plan import Budget, pick_candidates
-from leanmatch.compression.planner.quality import compare
+from leanmatch.compression.planner.allocation import NoChoiceError, allocate, least, total
+from leanmatch.compression.planner.budget import Budget
+from leanmatch.compression.planner.candidates import LINEAR_CANDIDATES
+from leanmatch.compression.planner.quality import Quality, compare
 from leanmatch.compression.planner.sensitivity import in_proportion, middle_of
 from leanmatch.errors import UsageError
 from leanmatch.metrics.bootstrap import interval, ratio_influence, resampled_ratios
@@ -37,54 +37,55 @@ choices = st.lists(
 
 
 @given(groups=choices, budget=st.integers(0, 120))
-@settings(max_examples=200, deadline=None)
-def test_the_knapsack_is_optimal_where_costs_lie_on_the_grid(groups, budget):
-    losses = [[float(loss) for loss, _ in group] for group in groups]
-    costs = [[cost for _, cost in group] for group in groups]
-    if sum(min(cost) for cost in costs) > budget:
-        with pytest.raises(UsageError, match="below the least that is possible"):
-            allocate(losses, costs, budget)
-        return
-    picks = allocate(losses, costs, budget)
-    assert sum(cost[pick] for cost, pick in zip(costs, picks, strict=True)) <= budget
-    assert sum(loss[pick] for loss, pick in zip(losses, picks, strict=True)) == brute_force(
-        losses, costs, budget
-    )
-
-
-@given(groups=choices, budget=st.integers(1, 120), grid=st.integers(5, 40))
 @settings(max_examples=100, deadline=None)
-def test_a_coarse_grid_never_exceeds_the_budget(groups, budget, grid):
+def test_the_knapsack_is_optimal(groups, budget):
     losses = [[float(loss) for loss, _ in group] for group in groups]
-    costs = [[cost for _, cost in group] for group in groups]
-    if sum(min(cost) for cost in costs) <= budget:
-        picks = allocate(losses, costs, budget, grid=grid)
-        assert sum(cost[pick] for cost, pick in zip(costs, picks, strict=True)) <= budget
+    costs = {"size": [[cost for _, cost in group] for group in groups]}
+    if sum(min(cost) for cost in costs["size"]) > budget:
+        with pytest.raises(NoChoiceError):
+            allocate(losses, costs, {"size": budget})
+        return
+    picks = allocate(losses, costs, {"size": budget})
+    assert total(costs["size"], picks) <= budget
+    assert total(losses, picks) == brute_force(losses, costs["size"], budget)
 
 
-def group(name, shape, options, embedding=False):
-    return Group(
-        (name,), shape, embedding, tuple(Candidate(DenseSparseSpec(nonzeros=k), b, m) for k, b, m in options)
-    )
+@given(groups=choices, limits=st.tuples(st.integers(1, 90), st.integers(1, 200)))
+@settings(max_examples=60, deadline=None)
+def test_two_limits_at_once(groups, limits):
+    losses = [[float(loss) for loss, _ in group] for group in groups]
+    costs = {
+        "size": [[cost for _, cost in group] for group in groups],
+        "faster": [[(7 * loss + 3 * cost) % 41 for loss, cost in group] for group in groups],
+    }
+    asked = dict(zip(costs, limits, strict=True))
+    best = math.inf
+    for picks in itertools.product(*(range(len(group)) for group in losses)):
+        if all(total(costs[name], picks) <= asked[name] for name in costs):
+            best = min(best, total(losses, picks))
+    if best == math.inf:
+        with pytest.raises(NoChoiceError):
+            allocate(losses, costs, asked)
+        return
+    picks = allocate(losses, costs, asked)
+    assert all(total(costs[name], picks) <= asked[name] for name in costs)
+    assert total(losses, picks) == best
 
 
-def test_both_limits_are_met():
-    # bytes and multiply-adds disagree on what is cheap
-    groups = [group(str(i), (100, 100), [(1, 10, 5000), (2, 20, 2000), (3, 30, 1000)]) for i in range(4)]
-    harm = [[1.0, 2.0, 3.0]] * 4
-    assert pick_candidates(groups, harm, size=40) == [0, 0, 0, 0]
-    picks = pick_candidates(groups, harm, size=80, macs=4.0)
-    assert sum((5000, 2000, 1000)[pick] for pick in picks) <= 10_000
-    assert sum((10, 20, 30)[pick] for pick in picks) <= 80
-    with pytest.raises(UsageError, match="no choice of layers has at most 40 bytes"):
-        pick_candidates(groups, harm, size=40, macs=4.0)
-    with pytest.raises(UsageError, match="below the least"):
-        pick_candidates(groups, harm, macs=100.0)
+def test_the_least_of_one_cost_within_the_others():
+    costs = {"size": [[10, 20, 30]] * 4, "macs": [[5000, 2000, 1000]] * 4}
+    assert least(costs, "size", {"size": 1, "macs": 10_000}) == 80, "four of 2,000, or others no cheaper"
+    assert least(costs, "macs", {"size": 40, "macs": 1}) == 20_000
+    assert least(costs, "size", {"size": 1, "macs": 3999}) is None
 
 
-def test_the_smaller_of_two_equally_harmless_choices_is_taken():
-    groups = [group("a", (100, 100), [(1, 900, 10), (2, 500, 10)])]
-    assert pick_candidates(groups, [[0.0, 0.0]], macs=2.0) == [1]
+def test_costs_far_above_the_unit_keep_their_limit():
+    """The solver counts in floats: a limit in bytes holds to the byte."""
+    rng = np.random.default_rng(0)
+    costs = {"size": rng.integers(10**8, 10**9, (20, 6)).tolist()}
+    losses = rng.random((20, 6)).tolist()
+    limit = int(total(costs["size"], [0] * 20))
+    assert total(costs["size"], allocate(losses, costs, {"size": limit})) <= limit
 
 
 def test_harm_is_in_proportion_to_the_error():
@@ -159,8 +160,44 @@ def test_queries_that_the_dense_model_never_answers_are_no_error():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"keep": 0.0}, {"keep": 1.1}, {"size": 0}, {"macs": 1.0}, {"macs": math.inf}]
+    "bad",
+    [
+        {"keep": 0.0},
+        {"keep": 1.1},
+        {"size": 0},
+        {"macs": 1.0},
+        {"macs": math.inf},
+        {"faster": 1.0},
+        {"faster": math.nan},
+    ],
 )
 def test_budgets_out_of_range(bad):
     with pytest.raises(UsageError):
         Budget(**bad)
+
+
+def quality(kept, low, high, queries=131, evidence=None):
+    return Quality("MRR@10", 0.5, 0.5 * kept, kept, low, high, queries, evidence)
+
+
+def test_a_verdict_needs_the_whole_interval():
+    assert quality(1.0, 0.991, 1.01).verdict(0.99) == "shown"
+    assert quality(0.978, 0.946, 1.010).verdict(0.99) == "not shown"
+    assert quality(0.95, 0.92, 0.98).verdict(0.99) == "missed"
+    assert "131" not in quality(0.978, 0.946, 1.010).verdict_sentence(0.99)
+    assert "queries would decide" in quality(0.978, 0.946, 1.010).verdict_sentence(0.99)
+
+
+def test_the_narrower_interval_counts_and_says_so():
+    agreed = {"kept": 0.995, "low": 0.991, "high": 0.998, "texts": 262}
+    both = quality(0.978, 0.946, 1.010, evidence=agreed)
+    assert both.estimate == (0.995, 0.991, 0.998) and both.verdict(0.99) == "shown"
+    assert "262 texts" in both.sentence() and "97.8% kept" in both.sentence()
+    wide = quality(0.99, 0.985, 0.995, evidence={**agreed, "low": 0.9})
+    assert wide.estimate == (0.99, 0.985, 0.995)
+
+
+def test_queries_to_decide_grow_with_the_square():
+    assert quality(0.97, 0.95, 0.99, queries=100).queries_to_decide(0.99) == 100
+    assert quality(0.98, 0.96, 1.00, queries=100).queries_to_decide(0.99) == 400
+    assert quality(0.99, 0.97, 1.01).queries_to_decide(0.99) is None

@@ -59,7 +59,10 @@ PANELS: dict[str, tuple[str, ...]] = {
         ),
         *("per_text", "matching", "pairs", "sides", "negatives"),
     ),
-    "Size and method": ("keep", "size", "macs", "method", "spec", "allow_lower"),
+    "Budget and method": (
+        *("keep", "faster", "size", "macs", "workload", "menu", "pick"),
+        *("method", "spec", "allow_lower"),
+    ),
     "Training": (
         *("minutes", "epochs", "max_steps", "lr", "seed", "early_stopping", "freeze_layers", "lora_rank"),
         *("mini_batch_size", "max_length", "resume"),
@@ -129,7 +132,7 @@ DEFAULTS = {
         "near_duplicates": "near-duplicates",
         "shared_positives": "by the data",
     },
-    "compress": {"minutes": "10; none with int8", "macs": "2.67x, unless another is asked for"},
+    "compress": {"minutes": "10; none with int8", "faster": "1.5x, unless another budget is given"},
     "evaluate": {"slices": "columns of few values", "symmetric": "by the data"},
     "diagnose": {"slices": "columns of few values", "symmetric": "by the data"},
     "split": {"shared_positives": "by the data"},

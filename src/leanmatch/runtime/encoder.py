@@ -115,6 +115,11 @@ class NativeEncoder:
         return self._tokenizer.count(self._tokenizer.encodings(texts, resolved))
 
     @property
+    def graph(self) -> Any:
+        """The native graph: token ids to vectors that are not normalized yet."""
+        return self._native
+
+    @property
     def bytes(self) -> int:
         """Bytes of the weights as they lie in memory."""
         return int(self._native.bytes)

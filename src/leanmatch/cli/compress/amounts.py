@@ -31,13 +31,13 @@ def parse_share(text: str) -> float:
     return share
 
 
-def parse_ratio(text: str) -> float:
-    """How many times fewer: 2.67x or 2.67.
+def parse_ratio(text: str, option: str = "macs") -> float:
+    """How many times fewer, or faster: 2.67x or 2.67.
 
     >>> parse_ratio("2.67x")
     2.67
     """
-    return _number("macs", text.lower().removesuffix("x"), "a ratio such as 2.67x")
+    return _number(option, text.lower().removesuffix("x"), "a ratio such as 2.67x")
 
 
 def parse_size(text: str) -> int:

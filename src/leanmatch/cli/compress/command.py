@@ -10,12 +10,16 @@ import typer
 
 from leanmatch.cli.checks import check_models, check_writable
 from leanmatch.cli.common import EXIT_FAILED, print_json, reported_errors, stderr_console, stdout_console
+from leanmatch.cli.compress.menu import show_menu
 from leanmatch.cli.compress.request import CompressRequest
 from leanmatch.cli.data.command import ColumnOption, DelimiterOption, JsonOption, OnErrorOption
 
 if TYPE_CHECKING:
     from leanmatch.cli.compress.task import Work
-    from leanmatch.compression.planner.plan import Planned
+    from leanmatch.compression.planner.budget import Budget
+    from leanmatch.compression.planner.clock import Clock
+    from leanmatch.compression.planner.menu import Menu
+    from leanmatch.compression.planner.plan import Planned, Planner
 
 
 def compress(
@@ -36,6 +40,21 @@ def compress(
         str | None,
         typer.Option(metavar="X", help="Fewer multiply-adds in the layers, such as 2.67x."),
     ] = None,
+    faster: Annotated[
+        str | None,
+        typer.Option(metavar="X", help="As fast as int8 of the same model here, times 1.6x, on one core."),
+    ] = None,
+    workload: Annotated[
+        str,
+        typer.Option("--for", help="What time is measured on: queries (1 x 16 tokens) or bulk (64 x 32)."),
+    ] = "bulk",
+    menu: Annotated[
+        bool, typer.Option("--menu", help="Show what could be had, before any training; nothing is saved.")
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the menu: a .svg, .png or .pdf file.")
+    ] = None,
+    pick: Annotated[int | None, typer.Option(metavar="N", help="Train this row of the menu.")] = None,
     spec: Annotated[
         Path | None, typer.Option(metavar="FILE", help="JSON or YAML specification; nothing is planned then.")
     ] = None,
@@ -69,6 +88,11 @@ def compress(
         keep=keep,
         size=size,
         macs=macs,
+        faster=faster,
+        workload=workload,
+        menu=menu,
+        plot=plot,
+        pick=pick,
         spec=spec,
         method=method,
         minutes=minutes,
@@ -85,6 +109,9 @@ def compress(
     )
     with reported_errors():
         summary = run(request)
+        if menu:
+            show_menu(summary, json)
+            return
         if json:
             print_json(summary)
         else:
@@ -97,7 +124,12 @@ def run(request: CompressRequest) -> dict[str, Any]:
     """Do what was asked for."""
     from leanmatch.cli.compress.amounts import parse_ratio, parse_share, parse_size
 
-    parsers = ((request.keep, parse_share), (request.size, parse_size), (request.macs, parse_ratio))
+    parsers = (
+        (request.keep, parse_share),
+        (request.size, parse_size),
+        (request.macs, parse_ratio),
+        (request.faster, lambda words: parse_ratio(words, "faster")),
+    )
     for words, parse in parsers:
         if words is not None:
             parse(words)  # refused before torch is imported
@@ -113,20 +145,32 @@ def run(request: CompressRequest) -> dict[str, Any]:
     def say(message: str) -> None:
         console.print(message, highlight=False, markup=False, soft_wrap=True)
 
-    from leanmatch.cli.compress.task import open_work
+    from leanmatch.cli.compress.options import default_budget
+    from leanmatch.cli.compress.task import clock_of, open_work
     from leanmatch.formats import check_target
     from leanmatch.trainer.work_folder import WorkFolder
 
-    check_target(output, overwrite=request.overwrite)
+    if not request.menu:
+        check_target(output, overwrite=request.overwrite)
     work = open_work(request, say)
+    clock = clock_of(work.model, options.workload)
+    options = default_budget(options, clock is not None and request.method in ("stf", "post"))
     folder = output.parent / f".{output.name}.compressing"
     identity = {**options.identity, **work.identity}
     with WorkFolder(folder, identity, resume=request.resume, lock=True) as work_folder:
         if work_folder.resumed:
             say(f"continuing the run in {work_folder.path}")
-        planned = _plan(request, options, work, work_folder.path, say)
+        planner, budget = _planner(request, options, work, clock, work_folder.path, say)
+        if request.menu:
+            return _menu(request, planner.menu(budget), clock)
+        if request.pick is not None:
+            row = planner.menu(budget).row(request.pick)
+            say(f"row {row.number}: {planner.words(row.plan)}")
+            planned = planner.take(row.plan, budget.keep)
+        else:
+            planned = planner.run(budget, options.spec)
         if planned.reached or request.allow_lower:
-            summary = _save(request, options, work, planned)
+            summary = _save(request, options, work, planned, clock)
             work_folder.remove()
         else:
             summary = _summary(request, options, planned) | {"saved": False, "work": str(work_folder.path)}
@@ -143,7 +187,9 @@ def _require_libraries() -> None:
             raise MissingExtraError(library, "train", "compressing a model") from error
 
 
-def _plan(request: CompressRequest, options: Any, work: Work, folder: Path, say: Any) -> Planned:
+def _planner(
+    request: CompressRequest, options: Any, work: Work, clock: Clock | None, folder: Path, say: Any
+) -> tuple[Planner, Budget]:
     from dataclasses import replace
 
     from leanmatch.cli.compress.task import overhead
@@ -155,16 +201,37 @@ def _plan(request: CompressRequest, options: Any, work: Work, folder: Path, say:
         say(f"tokenizer and configurations take {rest:,} of the {budget.size:,} bytes")
         budget = replace(budget, size=max(1, budget.size - rest))
     planner = Planner(
-        work.model, work.task, folder, method=request.method, training=options.training, report=say
+        work.model,
+        work.task,
+        folder,
+        method=request.method,
+        training=options.training,
+        clock=clock,
+        report=say,
     )
-    return planner.run(budget, options.spec)
+    return planner, budget
+
+
+def _menu(request: CompressRequest, menu: Menu, clock: Clock | None) -> dict[str, Any]:
+    summary = {
+        **menu.to_json(),
+        "workload": None if clock is None else str(clock.workload),
+        "machine": None if clock is None else clock.machine,
+    }
+    if request.plot is not None:
+        from leanmatch.cli.compress.menu import draw
+
+        draw(summary, request.plot)
+    return summary
 
 
 def _summary(request: CompressRequest, options: Any, planned: Planned) -> dict[str, Any]:
     chosen = planned.chosen
     evaluated = [
         {
-            "budget": attempt.label,
+            "budget": attempt.plan.label,
+            "faster": attempt.plan.faster,
+            "dropped": list(attempt.plan.dropped),
             "trained": attempt.trained,
             "chosen": attempt is chosen,
             **attempt.quality.to_json(),
@@ -180,6 +247,9 @@ def _summary(request: CompressRequest, options: Any, planned: Planned) -> dict[s
         "method": request.method,
         "asked": options.asked,
         "quality": chosen.quality.to_json(),
+        "verdict": None if options.budget.keep is None else chosen.quality.verdict(options.budget.keep),
+        "faster": chosen.plan.faster,
+        "dropped": list(chosen.plan.dropped),
         "evaluated": evaluated,
         "attempts": [entry for entry in evaluated if entry["trained"]]
         or [entry for entry in evaluated if entry["chosen"]],
@@ -187,19 +257,31 @@ def _summary(request: CompressRequest, options: Any, planned: Planned) -> dict[s
     }
 
 
-def _save(request: CompressRequest, options: Any, work: Work, planned: Planned) -> dict[str, Any]:
+def _save(
+    request: CompressRequest, options: Any, work: Work, planned: Planned, clock: Clock | None
+) -> dict[str, Any]:
     from leanmatch.formats import save_compressed
 
     chosen = planned.chosen
     summary = _summary(request, options, planned)
     quality = {**chosen.quality.to_json(), "reached": planned.reached, "asked": options.asked}
     training = {name: summary[name] for name in ("method", "attempts", "evaluated")}
+    machine = None
+    if clock is not None:
+        machine = {
+            **clock.machine,
+            "workload": clock.workload.name,
+            "texts": clock.workload.texts,
+            "tokens": clock.workload.tokens,
+            "faster": chosen.plan.faster,
+            "encoder_layers": work.encoder_layers,
+        }
     saved = save_compressed(
         planned.model,
         request.output,
-        {**work.provenance, "options": options.identity["options"], "training": training},
+        {**work.provenance, "options": options.identity["options"], "training": training, "machine": machine},
         tokenizer=work.task.tokenizer,
-        spec=chosen.spec,
+        spec=chosen.plan.spec,
         quality=quality,
         errors=chosen.errors,
         overwrite=request.overwrite,
@@ -212,13 +294,44 @@ def _save(request: CompressRequest, options: Any, work: Work, planned: Planned) 
         "dense": report["dense"],
         "layer_macs": report["layer_macs"],
         "parity": saved.parity.min_cosine,
+        "machine": machine,
     }
 
 
 def _state_in_words(state: dict[str, Any]) -> str:
+    from dataclasses import fields
+
+    from leanmatch.compression.planner.quality import Quality
+
+    quality = Quality(**{item.name: state[item.name] for item in fields(Quality)})
+    kept, low, high = quality.estimate
     how = f"trained {state['training']['steps']:,} steps" if state["trained"] else "one shot"
-    kept = f"{state['kept']:.1%} kept ({state['low']:.1%} to {state['high']:.1%})"
-    return f"{state['budget']}, {how}: {kept}{' <- the best' if state['chosen'] else ''}"
+    mark = " <- the best" if state["chosen"] else ""
+    return f"{state['budget']}, {how}: {kept:.1%} kept ({low:.1%} to {high:.1%}){mark}"
+
+
+def _speed_words(summary: dict[str, Any]) -> list[str]:
+    machine = summary["machine"]
+    if machine is None or summary["faster"] is None:
+        return []
+    ratio = summary["faster"]
+    verdict = (
+        f"{ratio:.2f}x as fast as int8 of the same model"
+        if ratio > 1
+        else (f"NOT faster than int8 of the same model ({ratio:.2f}x)")
+    )
+    noise = (
+        f"; times differed by {machine['spread']:.0%}: measure again when idle" if machine["noisy"] else ""
+    )
+    dropped = (
+        f"; {len(summary['dropped'])} of {machine['encoder_layers']} encoder layers left out"
+        if summary["dropped"]
+        else ""
+    )
+    return [
+        f"{verdict} on this machine ({machine['level']}, {machine['texts']} x {machine['tokens']} tokens, "
+        f"one core){dropped}{noise}"
+    ]
 
 
 def _show(summary: dict[str, Any]) -> None:
@@ -229,8 +342,8 @@ def _show(summary: dict[str, Any]) -> None:
     lines = []
     if not summary["saved"]:
         lines += [
-            f"No model was saved: {summary['asked']['keep']:.1%} was asked for, and the best of "
-            f"{len(summary['evaluated'])} evaluated models falls short.",
+            f"No model was saved: the best of {len(summary['evaluated'])} models is estimated below what was "
+            f"asked for. {quality.verdict_sentence(summary['asked']['keep'])}",
             *(f"  {_state_in_words(state)}" for state in summary["evaluated"]),
             "To take the best one, give the same command with --allow-lower: it is kept in "
             f"{summary['work']}.",
@@ -239,7 +352,9 @@ def _show(summary: dict[str, Any]) -> None:
     else:
         dense, sizes = summary["dense"], summary["bytes"]
         if not summary["reached"]:
-            lines.append(f"BELOW the {summary['asked']['keep']:.1%} that was asked for; saved as told.")
+            lines.append("Estimated below what was asked for; saved as told.")
+        if summary["verdict"] is not None:
+            lines.append(quality.verdict_sentence(summary["asked"]["keep"]))
         lines += [
             quality.sentence(),
             *(
@@ -251,6 +366,7 @@ def _show(summary: dict[str, Any]) -> None:
             f"float32; whole folder {summary['folder_bytes']:,}",
             f"multiply-adds a token in compressed layers: {summary['layer_macs']:,}, "
             f"{dense['layer_macs'] / max(1, summary['layer_macs']):.2f}x fewer",
+            *_speed_words(summary),
             f"saved to {summary['output']} (reloaded: cosine at least {summary['parity']:.6f})",
         ]
     for line in lines:

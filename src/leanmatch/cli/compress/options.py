@@ -8,14 +8,15 @@ from typing import Any
 
 from leanmatch.cli.compress.amounts import parse_ratio, parse_share, parse_size
 from leanmatch.cli.compress.request import CompressRequest
+from leanmatch.compression.planner.budget import Budget
 from leanmatch.compression.planner.candidates import LINEAR_CANDIDATES
-from leanmatch.compression.planner.plan import Budget
+from leanmatch.compression.planner.clock import Workload, workload
 from leanmatch.compression.planner.training import TrainingOptions
 from leanmatch.compression.spec import CompressionSpec
 from leanmatch.errors import UsageError
 
 TASKS = ("match", "classify")
-DEFAULT_MACS = 2.67
+DEFAULT_MACS, DEFAULT_FASTER = 2.67, 1.5
 DEFAULT_MINUTES = 10.0
 
 
@@ -24,7 +25,8 @@ class CompressOptions:
     """Everything but model and data.
 
     Attributes:
-        budget: size, multiply-adds, quality.
+        budget: size, multiply-adds, time, quality.
+        workload: what time is measured on.
         spec: a specification instead.
         training: how long and how.
         asked: the budget for the record.
@@ -32,6 +34,7 @@ class CompressOptions:
     """
 
     budget: Budget
+    workload: Workload
     spec: CompressionSpec | None
     training: TrainingOptions
     asked: dict[str, Any]
@@ -51,12 +54,15 @@ def gather_options(request: CompressRequest) -> CompressOptions:
     keep = None if request.keep is None else parse_share(request.keep)
     size = None if request.size is None else parse_size(request.size)
     macs = None if request.macs is None else parse_ratio(request.macs)
+    faster = None if request.faster is None else parse_ratio(request.faster, "faster")
     spec = None if request.spec is None else read_spec(request.spec)
-    if keep is None and size is None and macs is None and spec is None and request.method != "int8":
-        macs = DEFAULT_MACS
+    _check_menu(request)
     if request.method == "int8":
-        if macs is not None:
-            raise UsageError("int8 saves bytes, not multiply-adds", remedy="leave --macs out, or use --size")
+        if macs is not None or faster is not None:
+            raise UsageError(
+                "int8 saves bytes, not multiply-adds or time",
+                remedy="leave --macs and --faster out, or use --size",
+            )
         if keep is None and size is None and spec is None:
             keep = 0.99
     minutes = request.minutes
@@ -65,15 +71,39 @@ def gather_options(request: CompressRequest) -> CompressOptions:
     training = TrainingOptions(minutes=minutes, batch_size=request.batch_size, seed=request.seed)
     if request.lr is not None:
         training = replace(training, lr=request.lr)
-    budget = Budget(keep=keep, size=size, macs=macs)
+    budget = Budget(keep=keep, size=size, macs=macs, faster=faster)
+    chosen = workload(request.workload)
     options = {
         "task": request.task,
         "method": request.method,
         "budget": asdict(budget),
+        "workload": chosen.name,
         "spec": None if spec is None else spec.to_json(),
         "training": {name: value for name, value in asdict(training).items() if name != "checkpoint_seconds"},
     }
-    return CompressOptions(budget, spec, training, asdict(budget), {"options": options})
+    return CompressOptions(budget, chosen, spec, training, asdict(budget), {"options": options})
+
+
+def default_budget(options: CompressOptions, clocked: bool) -> CompressOptions:
+    """The options with a budget where the user gave none: less time; without a clock fewer multiply-adds."""
+    if options.budget != Budget() or options.spec is not None:
+        return options
+    budget = Budget(faster=DEFAULT_FASTER) if clocked else Budget(macs=DEFAULT_MACS)
+    return replace(options, budget=budget, asked=asdict(budget))
+
+
+def _check_menu(request: CompressRequest) -> None:
+    if request.plot is not None and not request.menu:
+        raise UsageError("--plot draws the menu", remedy="add --menu")
+    if request.menu and request.pick is not None:
+        raise UsageError("--menu shows the rows, --pick takes one", remedy="give one of the two")
+    if (request.menu or request.pick is not None) and request.spec is not None:
+        raise UsageError("a specification leaves nothing to choose", remedy="leave --spec out")
+    if (request.menu or request.pick is not None) and request.method not in ("stf", "post"):
+        raise UsageError(
+            f"the menu is for the methods stf and post (found {request.method})",
+            remedy="leave --method out",
+        )
 
 
 def read_spec(path: Path) -> CompressionSpec:

@@ -10,7 +10,7 @@ from pathlib import Path
 class CompressRequest:
     """The options of the command; what each means stands in its help.
 
-    ``keep``, ``size`` and ``macs`` are words such as ``99%``, ``10MB`` and ``2.67x``, which
+    ``keep``, ``size``, ``macs`` and ``faster`` are words such as ``99%``, ``10MB`` and ``1.6x``, which
     :mod:`leanmatch.cli.compress.amounts` reads.
     """
 
@@ -21,6 +21,11 @@ class CompressRequest:
     keep: str | None
     size: str | None
     macs: str | None
+    faster: str | None
+    workload: str
+    menu: bool
+    plot: Path | None
+    pick: int | None
     spec: Path | None
     method: str
     minutes: float | None

@@ -16,6 +16,7 @@ from leanmatch.formats import find_model, is_artifact, read_provenance, resolve_
 from leanmatch.formats.reader import load_matcher
 
 if TYPE_CHECKING:
+    from leanmatch.compression.planner.clock import Clock, Workload
     from leanmatch.compression.planner.tasks import Task
 
 MANIFEST_BYTES = 64_000
@@ -31,6 +32,7 @@ class Work:
         task: see :class:`leanmatch.compression.planner.tasks.Task`.
         provenance: for the artifact.
         identity: whatever of model and data decides the outcome.
+        encoder_layers: of the dense model; 0 where they cannot be dropped.
         skipped: bad rows that were left out.
     """
 
@@ -38,6 +40,7 @@ class Work:
     task: Task
     provenance: dict[str, Any]
     identity: dict[str, Any]
+    encoder_layers: int = 0
     skipped: int = 0
 
 
@@ -84,7 +87,26 @@ def open_work(request: CompressRequest, say: Callable[[str], None]) -> Work:
         "data": table.fingerprint(),
         "seed": request.seed,
     }
-    return Work(model, task, provenance, identity, len(table.skipped))
+    from leanmatch.compression.planner.depth import encoder_layer_count
+
+    return Work(model, task, provenance, identity, encoder_layer_count(model), len(table.skipped))
+
+
+def clock_of(model: Any, workload: Workload) -> Clock | None:
+    """A clock for a sentence encoder that the native runtime runs; None for any other model."""
+    from leanmatch.formats.artifact.gather import is_matcher
+    from leanmatch.models.adapter import transformer_of
+    from leanmatch.runtime.architectures import UnsupportedError
+    from leanmatch.runtime.kernels.planned import MachineClock
+
+    if not is_matcher(model):
+        return None
+    transformer = transformer_of(model)
+    shapes = {name: tuple(value.shape) for name, value in transformer.named_parameters()}
+    try:
+        return MachineClock(transformer.config.to_dict(), shapes, workload)
+    except UnsupportedError:
+        return None
 
 
 def overhead(work: Work) -> int:

@@ -13,7 +13,7 @@ from leanmatch.cli.common import Commands, reported_errors
 from leanmatch.cli.data.command import DelimiterOption, IdColumnOption, OnErrorOption, TextColumnsOption
 from leanmatch.cli.help import example
 from leanmatch.cli.index import operations
-from leanmatch.cli.index.old_spelling import new_spelling
+from leanmatch.cli.index.old_spelling import OLD_SPELLING, old_spelling
 from leanmatch.cli.index.operations import Encoding, show, write_options
 from leanmatch.cli.index.options import (
     CatalogueArgument,
@@ -35,12 +35,11 @@ class IndexCommands(TyperGroup):
     """Commands; what names none of them is read as versions before 0.2 did."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Translate arguments that begin with no command."""
+        """Put the hidden command of the old spelling before arguments that begin with no command."""
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
             likely = difflib.get_close_matches(args[0], list(self.commands), n=1, cutoff=0.75)
             if args[0].startswith("-") or not likely or Path(args[0]).exists():
-                with reported_errors():
-                    args = new_spelling(args)
+                args = [OLD_SPELLING, *args]
         return super().parse_args(ctx, args)
 
 
@@ -48,6 +47,9 @@ app = Commands(
     cls=IndexCommands,
     help="Make a catalogue of items, and change it; every change is all or nothing, also under kill -9.",
     no_args_is_help=True,
+)
+app.command(OLD_SPELLING, hidden=True, epilog=example(f"index {OLD_SPELLING} lean/ items.csv -o catalogue/"))(
+    old_spelling
 )
 
 

@@ -52,17 +52,21 @@ def _show_runtime(model: Path, as_json: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from leanmatch.formats.artifact.reader import is_artifact, read_artifact
     from leanmatch.runtime import runtime_choices
+    from leanmatch.runtime.kernels.planned import worth_here
     from leanmatch.runtime.loading import load_timed
     from leanmatch.runtime.tables import COLUMNS, runtime_rows
 
     encoder = load_timed(model)
+    worth = worth_here(read_artifact(model), encoder) if is_artifact(model) else None
     if as_json:
         print_json(
             {
                 "model": str(model),
                 "precision": encoder.precision,
                 "bytes": encoder.bytes,
+                "worth": worth,
                 "layers": runtime_choices(encoder),
             }
         )
@@ -75,6 +79,25 @@ def _show_runtime(model: Path, as_json: bool) -> None:
         table.add_row(*map(escape, row))
     console.print(table)
     console.print(f"weights in memory: {encoder.bytes:,} bytes", highlight=False)
+    if worth is not None:
+        for line in _worth_words(worth):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _worth_words(worth: dict[str, Any]) -> list[str]:
+    planned, here = worth["planned"], worth["here"]
+    unit = (
+        f"as fast as int8 of the uncompressed model ({planned['texts']} x {planned['tokens']} tokens, "
+        "one core)"
+    )
+    noise = f"; times differed by {here['spread']:.0%}" if here["noisy"] else ""
+    lines = []
+    if planned.get("faster") is not None:
+        lines.append(f"planned on {planned['cpu']} ({planned['level']}): {planned['faster']:.2f}x {unit}")
+    lines.append(f"here, {here['cpu']} ({here['level']}): {here['faster']:.2f}x{noise}")
+    if here["faster"] < 1:
+        lines.append("here it is slower than int8: it saves bytes only, so compress for this machine, too")
+    return lines
 
 
 def layer_rows(artifact: Artifact) -> list[dict[str, Any]]:
@@ -176,4 +199,4 @@ def _quality_words(quality: dict[str, Any]) -> str:
         )
     except (KeyError, TypeError, ValueError):
         return "no quality was measured when it was saved"
-    return words + ("" if quality.get("reached", True) else ", BELOW what was asked for")
+    return words + ("" if quality.get("reached", True) else ", estimated below what was asked for")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from leanmatch.compression.planner.choice import Plan
 from leanmatch.compression.planner.quality import Quality
-from leanmatch.compression.spec import CompressionSpec
 
 
 @dataclass(frozen=True)
@@ -16,28 +16,26 @@ class Attempt:
 
     Attributes:
         rung: its place on the ladder; the leanest is 0.
-        label: the budget in words.
-        spec: what it was made with.
+        plan: what it was made with.
         quality: on the held-out pairs.
         errors: relative squared error of each layer to the dense weights.
         training: steps and loss; 0 steps for one shot.
     """
 
     rung: int
-    label: str
-    spec: CompressionSpec
+    plan: Plan
     quality: Quality
     errors: dict[str, float]
     training: dict[str, Any]
 
     @property
     def trained(self) -> bool:
-        """Whether it took any training step."""
+        """Whether its factors took any training step."""
         return bool(self.training["steps"])
 
     def meets(self, keep: float | None) -> bool:
-        """Whether its share of the dense model's metric is what was asked for."""
-        return keep is None or self.quality.kept >= keep
+        """Whether the best estimate of its share of the dense model's metric is what was asked for."""
+        return keep is None or self.quality.estimate.kept >= keep
 
 
 def best_attempt(attempts: Sequence[Attempt], keep: float | None, *, leanest: bool) -> Attempt:

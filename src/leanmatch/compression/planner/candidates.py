@@ -14,9 +14,10 @@ from leanmatch.compression.layer_specs import (
     PruningSpec,
     RoundingSpec,
 )
+from leanmatch.compression.planner.clock import Clock, Shapes
 from leanmatch.compression.spec import CompressionSpec, Rule
 from leanmatch.errors import ModelError, UsageError
-from leanmatch.factorization.cost import dense_cost
+from leanmatch.factorization.cost import Cost, dense_cost
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,13 @@ class Candidate:
         spec: what :func:`leanmatch.compression.factorize` is told.
         bytes: of the weight in an artifact, without bias.
         macs: multiply-adds a token.
+        seconds: a text, measured here; None where no clock ran.
     """
 
     spec: LayerSpec
     bytes: int
     macs: int
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Group:
     Attributes:
         names: full names of the modules.
         shape: ``(m, n)``, the members above one another.
+        shapes: ``(m, n)`` of each member.
         embedding: a table of rows, not a linear layer.
         candidates: from the cheapest to the dearest in bytes.
     """
@@ -49,6 +53,7 @@ class Group:
     shape: tuple[int, int]
     embedding: bool
     candidates: tuple[Candidate, ...]
+    shapes: Shapes = ()
 
     @property
     def name(self) -> str:
@@ -74,20 +79,26 @@ def _dense_sparse(block: int, atoms: int, nonzeros: int, bits: int = 8) -> Dense
 
 
 _DENSE_SPARSE = (
-    *(_dense_sparse(16, 64, k) for k in (2, 3, 4)),
-    *(_dense_sparse(16, 64, k, 4) for k in (3, 4)),
-    *(_dense_sparse(12, 64, k) for k in (2, 4)),
-    *(_dense_sparse(8, 64, k) for k in (2, 3, 4)),
+    *(_dense_sparse(16, 64, k) for k in (2, 3, 4, 8)),
+    _dense_sparse(16, 64, 4, 4),
+    _dense_sparse(12, 64, 4),
+    *(_dense_sparse(width, 64, 4) for width in (24, 32, 48)),
+    *(_dense_sparse(8, 64, k) for k in (2, 4)),
     _dense_sparse(8, 32, 2),
     _dense_sparse(16, 32, 3),
 )
-"""The best of 24 at equal multiply-adds on MiniLM (docs/LOG.md), and the leanest for small layers."""
+"""Widths of 16 to 48 columns at 4 nonzeros, the unit of the integer kernel, are the quickest at their error;
+the others have fewer bytes or multiply-adds (docs/LOG.md)."""
 _INT8 = RoundingSpec(bits=8)
+_INT4 = RoundingSpec(bits=4, group=32)
 _LOW_RANK = tuple(LowRankSpec(ratio=x) for x in (1.25, 1.5, 1.75, 2.0, 2.33, 2.67, 3.0, 3.57, 4.5, 6.0))
+_WHOLE_RANKS = tuple(LowRankSpec(rank=rank) for rank in (64, 128, 256, 384))
+"""Ranks that fill the integer kernel's tiles."""
+_ALL = (*_DENSE_SPARSE, *_WHOLE_RANKS, _INT8, _INT4)
 LINEAR_CANDIDATES: Mapping[str, tuple[LayerSpec, ...]] = MappingProxyType(
     {
-        "stf": (*_DENSE_SPARSE, _INT8),
-        "post": (*_DENSE_SPARSE, _INT8),
+        "stf": _ALL,
+        "post": _ALL,
         "svd": (*(replace(spec, weighting="none") for spec in _LOW_RANK), _INT8),
         "fwsvd": (*(replace(spec, weighting="fisher") for spec in _LOW_RANK), _INT8),
         "nm": (*(PruningSpec(block=16, nonzeros=k) for k in (3, 4, 5, 6, 7, 8, 10, 12)), _INT8),
@@ -108,16 +119,17 @@ MOST_ROWS_FACTORED = 1000
 """Tables with fewer rows are rounded, not factored: atoms would cost what they save."""
 
 
-def groups_of(model: Any, spec: CompressionSpec, method: str) -> list[Group]:
+def groups_of(model: Any, spec: CompressionSpec, method: str, clock: Clock | None = None) -> list[Group]:
     """The layers that a spec names, with their candidates.
 
     Args:
         model: a dense model.
         spec: names layers and stacks; what it says of each is not looked at.
         method: one of :data:`LINEAR_CANDIDATES`.
+        clock: times the candidates of linear layers, each distinct form once; None leaves time out.
 
     Raises:
-        UsageError: no such method.
+        UsageError: no such method, or a machine that is too busy to be timed.
         ModelError: a layer that no candidate fits.
     """
     from torch import nn
@@ -136,17 +148,29 @@ def groups_of(model: Any, spec: CompressionSpec, method: str) -> list[Group]:
             continue
         names = _members(name, spec, modules) if stacks and isinstance(module, nn.Linear) else (name,)
         grouped.update(names)
-        shape = (sum(modules[member].weight.shape[0] for member in names), module.weight.shape[1])
+        shapes = tuple((len(modules[member].weight), module.weight.shape[1]) for member in names)
+        shape = (sum(m for m, _ in shapes), module.weight.shape[1])
         table = isinstance(module, nn.Embedding)
-        candidates = sorted(_candidates(shape, table, method), key=lambda option: (option.bytes, option.macs))
+        candidates = sorted(
+            _candidates(shapes, table, method), key=lambda option: (option.bytes, option.macs)
+        )
         if not candidates:
             raise ModelError(
                 f"no way to compress {name} ({shape[0]} x {shape[1]}) fits it",
                 remedy="leave it out of the specification (spec)",
                 command="leave it out with --spec",
             )
-        groups.append(Group(names, shape, table, tuple(candidates)))
-    return groups
+        groups.append(Group(names, shape, table, tuple(candidates), shapes))
+    return groups if clock is None else [_timed(group, clock) for group in groups]
+
+
+def _timed(group: Group, clock: Clock) -> Group:
+    """The group with the seconds of its candidates; reading a row of a table takes none worth counting."""
+    if group.embedding:
+        return replace(group, candidates=tuple(replace(c, seconds=0.0) for c in group.candidates))
+    seconds = clock.layer_seconds([(group.shapes, c.spec) for c in group.candidates])
+    timed = (replace(c, seconds=s) for c, s in zip(group.candidates, seconds, strict=True))
+    return replace(group, candidates=tuple(timed))
 
 
 def _members(name: str, spec: CompressionSpec, modules: Mapping[str, Any]) -> tuple[str, ...]:
@@ -158,15 +182,17 @@ def _members(name: str, spec: CompressionSpec, modules: Mapping[str, Any]) -> tu
     return members if all(member in modules for member in members) else (name,)
 
 
-def _candidates(shape: tuple[int, int], table: bool, method: str) -> Iterator[Candidate]:
-    m, n = shape
+def _candidates(shapes: Shapes, table: bool, method: str) -> Iterator[Candidate]:
+    m, n = sum(rows for rows, _ in shapes), shapes[0][1]
     dense = dense_cost(m, n)
     for spec in TABLE_CANDIDATES if table else LINEAR_CANDIDATES[method]:
-        if spec.misfit(m, n) is not None:
+        # members of a stack share their atoms; any other form is one of each member's own
+        parts = ((m, n),) if isinstance(spec, DenseSparseSpec) else shapes
+        if any(spec.misfit(*part) is not None for part in parts):
             continue
         if table and isinstance(spec, DenseSparseSpec) and m < MOST_ROWS_FACTORED:
             continue
-        cost = spec.cost(m, n)
+        cost = sum((spec.cost(*part) for part in parts), Cost(0, 0))
         slower = not table and not isinstance(spec, RoundingSpec) and cost.macs >= dense.macs
         if not slower and cost.bytes < dense.bytes:
             yield Candidate(spec, cost.bytes, 0 if table else cost.macs)

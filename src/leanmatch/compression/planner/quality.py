@@ -1,9 +1,11 @@
-"""The share of the dense model's metric that a compressed model keeps on held-out queries."""
+"""The share of the dense model's metric that a compressed model keeps, and how sure that is."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,16 @@ from numpy.typing import NDArray
 from leanmatch.metrics.bootstrap import interval, ratio_influence, resampled_ratios
 
 RESAMPLES = 2000
+MOST_QUERIES = 1_000_000
+SHOWN, OPEN, MISSED = "shown", "not shown", "missed"
+
+
+class Estimate(NamedTuple):
+    """A share that is kept, with its 95% interval."""
+
+    kept: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -24,6 +36,8 @@ class Quality:
         kept: ``compressed / dense``.
         low, high: 95% interval of ``kept`` (:mod:`leanmatch.metrics.bootstrap`, paired by query).
         queries: how many.
+        evidence: agreement with the dense model and what it says of the share that is kept
+            (:mod:`leanmatch.compression.planner.evidence`); None where it was not measured.
     """
 
     metric: str
@@ -33,6 +47,31 @@ class Quality:
     low: float
     high: float
     queries: int
+    evidence: Mapping[str, Any] | None = None
+
+    @property
+    def estimate(self) -> Estimate:
+        """The share that is kept, by the narrower of the two intervals: ranks alone, or with agreement."""
+        ranks = Estimate(self.kept, self.low, self.high)
+        if self.evidence is None:
+            return ranks
+        both = Estimate(*(float(self.evidence[name]) for name in ("kept", "low", "high")))
+        return both if both.high - both.low < ranks.high - ranks.low else ranks
+
+    def verdict(self, keep: float) -> str:
+        """``shown``: all of the interval is at least ``keep``; ``missed``: none of it; else ``not shown``."""
+        _, low, high = self.estimate
+        return SHOWN if low >= keep else MISSED if high < keep else OPEN
+
+    def queries_to_decide(self, keep: float) -> int | None:
+        """About how many held-out queries would decide on ``keep`` by ranks alone, were the estimate right.
+
+        None where they are more than a million.
+        """
+        gap = abs(self.estimate.kept - keep)
+        half = (self.high - self.low) / 2
+        needed = self.queries * (half / gap) ** 2 if gap else math.inf
+        return math.ceil(needed) if needed <= MOST_QUERIES else None
 
     def to_json(self) -> dict[str, Any]:
         """All fields."""
@@ -40,13 +79,39 @@ class Quality:
 
     def sentence(self) -> str:
         """For people."""
-        return (
+        ranks = (
             f"{self.metric} {self.compressed:.4f} of {self.dense:.4f} on {self.queries:,} held-out queries, "
             f"{self.kept:.1%} kept (95% interval {self.low:.1%} to {self.high:.1%})"
         )
+        if self.evidence is None or self.estimate.kept == self.kept:
+            return ranks
+        kept, low, high = self.estimate
+        texts = self.evidence["texts"]
+        return f"{ranks}; with agreement on {texts:,} texts {kept:.1%} ({low:.1%} to {high:.1%})"
+
+    def verdict_sentence(self, keep: float) -> str:
+        """What was asked for and what the evidence says.
+
+        >>> Quality("MRR@10", 0.5, 0.49, 0.98, 0.95, 1.01, 131).verdict_sentence(0.99)
+        '99.0% asked for: not shown (95.0% to 101.0%); about 1,179 queries would decide'
+        """
+        _, low, high = self.estimate
+        verdict = self.verdict(keep)
+        if verdict == SHOWN:
+            return f"{keep:.1%} asked for: shown, the interval begins at {low:.1%}"
+        if verdict == MISSED:
+            return f"{keep:.1%} asked for: missed, the interval ends at {high:.1%}"
+        needed = self.queries_to_decide(keep)
+        more = "more than a million" if needed is None else f"about {needed:,}"
+        return f"{keep:.1%} asked for: not shown ({low:.1%} to {high:.1%}); {more} queries would decide"
 
 
-def compare(metric: str, dense: NDArray[np.float64], compressed: NDArray[np.float64]) -> Quality:
+def compare(
+    metric: str,
+    dense: NDArray[np.float64],
+    compressed: NDArray[np.float64],
+    evidence: Mapping[str, Any] | None = None,
+) -> Quality:
     """Quality from the scores of each query, in the same order.
 
     >>> compare("MRR@10", np.array([1.0, 0.5]), np.array([0.5, 0.5])).kept
@@ -61,4 +126,4 @@ def compare(metric: str, dense: NDArray[np.float64], compressed: NDArray[np.floa
     low, high = interval(
         ratios, kept, confidence=0.95, influence=influence if np.isfinite(influence).all() else None
     )
-    return Quality(metric, before, after, kept, low, high, len(dense))
+    return Quality(metric, before, after, kept, low, high, len(dense), evidence)

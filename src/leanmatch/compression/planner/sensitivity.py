@@ -33,6 +33,7 @@ from leanmatch.compression.layer_specs import DenseSparseSpec, LayerSpec, Prunin
 from leanmatch.compression.layers import CompressedLayer
 from leanmatch.compression.matrices import FactoredMatrix
 from leanmatch.compression.planner.candidates import Group
+from leanmatch.compression.planner.depth import MOST_DROPPED, Depth, encoder_layer_count, lacking
 from leanmatch.compression.spec import CompressionSpec, Rule, Stack
 from leanmatch.errors import ModelError
 from leanmatch.factorization import ErrorMetric
@@ -41,7 +42,9 @@ from leanmatch.files import write_json
 
 ITERATIONS = 2
 """Iterations of the factorizations that are only measured."""
-PROBE_TEXTS = 64
+PROBE_TEXTS, PROBE_BATCH = 64, 16
+DEPTH_TEXTS = 16
+"""Texts on which the next block to drop is chosen; there are as many choices as blocks squared."""
 CALIBRATION_TEXTS = 512
 LEAST_ERROR = 1e-9
 
@@ -77,7 +80,9 @@ class Sensitivity:
     def __init__(self, model: Any, texts: Sequence[str], folder: Path, *, tokenizer: Any = None) -> None:
         self.model, self.file = model, folder / "sensitivity.json"
         self._modules = dict(model.named_modules())
-        self._batches = list(text_batches(model, texts[:PROBE_TEXTS], tokenizer=tokenizer, batch_size=16))
+        self._batches = list(
+            text_batches(model, texts[:PROBE_TEXTS], tokenizer=tokenizer, batch_size=PROBE_BATCH)
+        )
         self._measured: dict[str, float] = json.loads(self.file.read_text()) if self.file.exists() else {}
         self._target = self._outputs()
         if not all(bool(torch.isfinite(part).all()) for part in self._target):
@@ -100,6 +105,28 @@ class Sensitivity:
             write_json(self.file, self._measured)
             harm[group.name] = in_proportion(trial.errors, trial.middle, self._measured[key])
         return [harm.get(group.name, [0.0]) for group in groups]
+
+    def depths(self, *, progress: bool = True) -> list[Depth]:
+        """Nothing dropped, then one block more each time: that whose loss does the least harm, measured on
+        :data:`DEPTH_TEXTS` texts; each depth's harm is measured on all."""
+        count = encoder_layer_count(self.model)
+        depths = [Depth()]
+        most = int(MOST_DROPPED * count)
+        for _ in tqdm(range(most), "measuring depth", unit=" blocks", disable=not progress or not most):
+            gone = depths[-1].dropped
+            key = f"without {gone}"
+            if key not in self._measured:
+                left = [number for number in range(count) if number not in gone]
+                few = DEPTH_TEXTS // PROBE_BATCH
+                best = min(left, key=lambda number: self._harm_without((*gone, number), few))
+                self._measured |= {key: best, f"{key} harm": self._harm_without((*gone, best), None)}
+                write_json(self.file, self._measured)
+            depths.append(Depth((*gone, int(self._measured[key])), self._measured[f"{key} harm"]))
+        return depths
+
+    def _harm_without(self, dropped: Sequence[int], batches: int | None) -> float:
+        with lacking(self.model, dropped):
+            return self._lost(self._outputs(batches))
 
     def _try(self, group: Group, calibration: Calibration) -> Trial:
         """The errors of all candidates; candidates that differ in rounding only are factored once."""
@@ -156,8 +183,10 @@ class Sensitivity:
     def _harm(self, group: Group, layers: Sequence[CompressedLayer]) -> float:
         """``mean(1 - cos)`` of the outputs with only this group compressed."""
         with self._in_place(group, layers):
-            outputs = self._outputs()
-        pairs = zip(self._target, outputs, strict=True)
+            return self._lost(self._outputs())
+
+    def _lost(self, outputs: Sequence[torch.Tensor]) -> float:
+        pairs = zip(self._target[: len(outputs)], outputs, strict=True)
         lost = [1 - torch.nn.functional.cosine_similarity(dense, changed, dim=1) for dense, changed in pairs]
         harm = float(torch.cat(lost).mean())
         return max(0.0, harm) if math.isfinite(harm) else 2.0  # as bad as can be
@@ -176,12 +205,12 @@ class Sensitivity:
                 setattr(parent, name, module)
 
     @torch.no_grad()
-    def _outputs(self) -> list[torch.Tensor]:
+    def _outputs(self, batches: int | None = None) -> list[torch.Tensor]:
         was = self.model.training
         self.model.eval()
         outputs_by_batch = []
         device = next(self.model.parameters()).device
-        for features in self._batches:
+        for features in self._batches[:batches]:
             batch = {
                 name: value.to(device) if hasattr(value, "to") else value for name, value in features.items()
             }

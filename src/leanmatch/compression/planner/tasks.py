@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from leanmatch.compression.convert import compressed_layers
 from leanmatch.compression.distillation import embedding_loss, logit_loss, similarity_loss
+from leanmatch.compression.planner.evidence import Judgement, gather
 from leanmatch.errors import DataError
 from leanmatch.metrics import RetrievalProbe
 from leanmatch.models import RoleEncoder
-from leanmatch.models.adapter import on_device, tokenize
+from leanmatch.models.adapter import evaluation_mode, on_device, tokenize
 from leanmatch.types import EncodeFunction
 
 MOST_PAIRS = 3000
@@ -37,8 +38,11 @@ class Task(Protocol):
     texts: list[str]
     tokenizer: Any
 
-    def scores(self, model: Any) -> NDArray[np.float64]:
-        """The metric of each held-out query or text, in the same order for every model."""
+    def judge(self, model: Any) -> Judgement:
+        """The metric of each held-out query or text, in the same order for every model, and their vectors."""
+
+    def evidence(self, dense: Judgement, compressed: Judgement) -> dict[str, Any] | None:
+        """Agreement of two models and what it says of the metric; None where the task has no vectors."""
 
     def loss(self, model: Any, teacher: Any, rows: NDArray[np.int64]) -> torch.Tensor:
         """The loss of a batch of texts, given by their row numbers."""
@@ -87,17 +91,18 @@ class Matching:
         self._vectors: torch.Tensor | None = None
         self._encoded = np.zeros(len(self.texts), dtype=bool)
 
-    def scores(self, model: Any) -> NDArray[np.float64]:
+    def judge(self, model: Any) -> Judgement:
         """Reciprocal rank (or whatever the metric is) of each held-out anchor."""
-
         if self._encoder_of is not None and not compressed_layers(model):
-            return self._probe.per_query(self._encoder_of(model))
-        was = model.training
-        model.eval()
-        with torch.no_grad():
-            scores = self._probe.per_query(RoleEncoder(model, batch_size=64))
-        model.train(was)
-        return scores
+            vectors = self._probe.vectors(self._encoder_of(model))
+        else:
+            with evaluation_mode(model), torch.no_grad():
+                vectors = self._probe.vectors(RoleEncoder(model, batch_size=64))
+        return Judgement(self._probe.values(vectors), vectors)
+
+    def evidence(self, dense: Judgement, compressed: Judgement) -> dict[str, Any] | None:
+        """:func:`leanmatch.compression.planner.evidence.gather`."""
+        return gather(dense, compressed, self._probe.values, self._probe.neighbours)
 
     def loss(self, model: Any, teacher: Any, rows: NDArray[np.int64]) -> torch.Tensor:
         """``mean(1 - cos(s, t))`` plus the in-batch similarities' squared error."""
@@ -185,20 +190,19 @@ class Classifying:
         self._held_out = list(held_out[0])
         self._wanted = np.array([class_number(name, labels) for name in held_out[1]])
 
-    def scores(self, model: Any) -> NDArray[np.float64]:
+    def judge(self, model: Any) -> Judgement:
         """1 for each held-out text whose best class is its own, else 0."""
-        was = model.training
-        model.eval()
         order = sorted(range(len(self._held_out)), key=lambda row: len(self._held_out[row]))
         best = np.zeros(len(order), dtype=np.int64)
-        with torch.no_grad():
+        with evaluation_mode(model), torch.no_grad():
             for start in range(0, len(order), 64):
                 rows = order[start : start + 64]
                 logits = model(**self._features([self._held_out[row] for row in rows], model)).logits
                 best[rows] = logits.argmax(1).cpu().numpy()
-        model.train(was)
-        hits: NDArray[np.float64] = (best == self._wanted).astype(np.float64)
-        return hits
+        return Judgement((best == self._wanted).astype(np.float64))
+
+    def evidence(self, dense: Judgement, compressed: Judgement) -> None:
+        """Classes have no vectors."""
 
     def loss(self, model: Any, teacher: Any, rows: NDArray[np.int64]) -> torch.Tensor:
         """Half cross-entropy of the labels, half that of the dense model's softened scores."""

@@ -1,0 +1,242 @@
+"""Makes and evaluates the models of a plan: of less depth and healed, with first factors, trained.
+
+Everything lies in the folder, by the plan's key, so that an interrupted run, or the next call for another
+plan, makes nothing twice.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from leanmatch.compression.convert import Factored, compressed_layers, factorize, finalize
+from leanmatch.compression.layer_specs import DenseSpec, RoundingSpec
+from leanmatch.compression.matrices import FactoredMatrix
+from leanmatch.compression.planner.attempts import Attempt
+from leanmatch.compression.planner.choice import Plan
+from leanmatch.compression.planner.depth import without_layers
+from leanmatch.compression.planner.evidence import Judgement
+from leanmatch.compression.planner.quality import Quality, compare
+from leanmatch.compression.planner.tasks import Task
+from leanmatch.compression.planner.training import TrainingOptions, train_factors
+from leanmatch.compression.stf.factorizer import STF
+from leanmatch.errors import ModelError
+from leanmatch.files import write_json
+from leanmatch.metrics.pace import in_words
+from leanmatch.trainer.checkpoints import load_weights, save_weights
+
+FACTOR_TEXTS = 3072
+"""Texts that first factors are made on."""
+PARTS = ("measuring", "factors", "training", "judging")
+"""What the planner's time goes to."""
+HEALING = 0.5
+"""Share of the training for which a model of less depth is healed before its layers are factored."""
+HEALING_RATE = 3e-4
+"""Peak learning rate of all parameters while it is healed."""
+
+
+class States:
+    """The models of plans.
+
+    Args:
+        model: the dense model.
+        task: texts, loss and score.
+        folder: for all states.
+        method: one of :data:`leanmatch.compression.planner.candidates.LINEAR_CANDIDATES`.
+        training: how long and how.
+        report: gets a sentence whenever something was evaluated.
+        progress: bars on stderr.
+
+    Raises:
+        ModelError: the dense model has no quality that could be kept.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        task: Task,
+        folder: Path,
+        *,
+        method: str,
+        training: TrainingOptions,
+        report: Callable[[str], None],
+        progress: bool,
+    ) -> None:
+        self.model, self.task, self.folder, self.method = model, task, folder, method
+        self.training, self.report, self.progress = training, report, progress
+        self.seconds: dict[str, float] = dict.fromkeys(PARTS, 0.0)
+        self._tables: dict[tuple[int, ...], Factored] = {}  # what is factored alone, by dropped layers
+        report(f"measuring the dense model's {task.metric} on held-out data")
+        self._dense = self._judged(model)
+        mean = float(self._dense.scores.mean())
+        if not np.isfinite(self._dense.scores).all() or mean <= 0:
+            raise ModelError(
+                f"the dense model's {task.metric} on the held-out data is {mean:.4f}",
+                remedy="its quality cannot be kept: check model and data",
+            )
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is time for any training step."""
+        steps, minutes = self.training.steps, self.training.minutes
+        return bool(minutes if steps is None else steps)
+
+    def one_shot(self, rung: int, plan: Plan) -> Attempt:
+        """The plan's first factors, evaluated once."""
+        file = self._folder(plan) / "one-shot.json"
+        if not file.exists():
+            model = self._factored(plan)
+            finalize(model)
+            errors = layer_errors(self._base(plan), model)
+            write_json(file, {"quality": self._quality(model).to_json(), "errors": errors})
+        record = json.loads(file.read_text(encoding="utf-8"))
+        quality = Quality(**record["quality"])
+        self.report(f"one shot at {plan.label}: {quality.sentence()}")
+        return Attempt(rung, plan, quality, record["errors"], {"steps": 0, "loss": None})
+
+    def trained(self, rung: int, plan: Plan) -> Attempt:
+        """The plan after training."""
+        folder = self._folder(plan)
+        done, result = folder / "final.safetensors", folder / "training.json"
+        if not done.exists():
+            model = self._factored(plan)
+            learned = self.method == "stf" and any(
+                isinstance(layer.factors, FactoredMatrix) and hasattr(layer, "in_features")
+                for layer in compressed_layers(model).values()
+            )
+            history = self._train(
+                model,
+                self._share(1 - HEALING) if plan.dropped else self.training,
+                folder,
+                f"training, {plan.label}",
+                stf=(lambda factored, steps: STF(factored, total_steps=steps)) if learned else None,
+            )
+            finalize(model)
+            record = {
+                "training": history,
+                "quality": self._quality(model).to_json(),
+                "errors": layer_errors(self._base(plan), model),
+            }
+            write_json(result, record)
+            save_weights(done, model.state_dict())
+            _remove_checkpoints(folder)
+        record = json.loads(result.read_text(encoding="utf-8"))
+        quality = Quality(**record["quality"])
+        self.report(f"{plan.label}, trained: {quality.sentence()}")
+        return Attempt(rung, plan, quality, record["errors"], record["training"])
+
+    def model_of(self, attempt: Attempt) -> Any:
+        """The model of an attempt, made again: factors are kept, trained weights lie in the folder."""
+        model = self._factored(attempt.plan)
+        finalize(model)
+        if attempt.trained:
+            model.load_state_dict(load_weights(self._folder(attempt.plan) / "final.safetensors"))
+        return model.eval()
+
+    def sample(self, count: int) -> list[str]:
+        """A fixed random sample of the training texts."""
+        order = np.random.default_rng(0).permutation(len(self.task.texts))[:count]
+        return [self.task.texts[row] for row in order]
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Add what the block takes to a part of :attr:`seconds`."""
+        begun = time.monotonic()
+        yield
+        self.seconds[part] += time.monotonic() - begun
+
+    def _factored(self, plan: Plan) -> Any:
+        """A copy of the model with the plan's first factors."""
+        model = copy.deepcopy(self._base(plan))
+        with self.timed("factors"):
+            factorize(
+                model,
+                plan.spec,
+                calibration_texts=None if _only_rounds(plan) else self.sample(FACTOR_TEXTS),
+                tokenizer=self.task.tokenizer,
+                progress=self.progress,
+                folder=self._folder(plan) / "factors",
+                cache=self._tables.setdefault(plan.dropped, {}),
+            )
+        return model
+
+    def _base(self, plan: Plan) -> Any:
+        """The dense model; with fewer encoder layers, healed by distillation from the whole one."""
+        if not plan.dropped:
+            return self.model
+        share = 1.0 if _only_rounds(plan) else HEALING  # codes do not train: all the time is for healing
+        folder = self.folder / f"without-{'-'.join(map(str, plan.dropped))}-{share:g}"
+        done = folder / "final.safetensors"
+        model = without_layers(self.model, plan.dropped)
+        if not done.exists():
+            options = self._share(share)
+            options = replace(options, lr=HEALING_RATE, lr_other=HEALING_RATE)
+            self._train(model, options, folder, f"healing without encoder layers {_listed(plan.dropped)}")
+            save_weights(done, model.state_dict())
+            _remove_checkpoints(folder)
+        model.load_state_dict(load_weights(done))
+        return model.eval()
+
+    def _train(
+        self, model: Any, options: TrainingOptions, folder: Path, description: str, stf: Any = None
+    ) -> dict[str, Any]:
+        if options.steps is None and options.minutes:
+            self.report(f"{description}: about {in_words(60 * options.minutes)}")
+        with self.timed("training"):
+            return train_factors(
+                model, self.model, self.task, options, folder, stf=stf, description=description
+            )
+
+    def _share(self, share: float) -> TrainingOptions:
+        training = self.training
+        if training.steps is not None:
+            return replace(training, steps=round(share * training.steps))
+        return replace(training, minutes=share * training.minutes)
+
+    def _judged(self, model: Any) -> Judgement:
+        with self.timed("judging"):
+            return self.task.judge(model)
+
+    def _quality(self, model: Any) -> Quality:
+        judged = self._judged(model)
+        evidence = self.task.evidence(self._dense, judged)
+        return compare(self.task.metric, self._dense.scores, judged.scores, evidence)
+
+    def _folder(self, plan: Plan) -> Path:
+        folder = self.folder / f"plan-{plan.key}"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+
+def _only_rounds(plan: Plan) -> bool:
+    return all(isinstance(rule.layer, RoundingSpec | DenseSpec) for rule in plan.spec.rules)
+
+
+def _remove_checkpoints(folder: Path) -> None:
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, sorted(numbers)))
+
+
+def layer_errors(dense: Any, model: Any) -> dict[str, float]:
+    """``|W - W^|^2 / |W|^2`` of each compressed layer, ``W`` being the dense model's weight."""
+    errors = {}
+    with torch.no_grad():
+        for name, layer in compressed_layers(model).items():
+            weight = dense.get_submodule(name).weight.float()
+            lost = (weight - layer.factors.weight().to(weight)).square().sum()
+            errors[name] = float(lost / weight.square().sum().clamp_min(1e-30))
+    return errors
