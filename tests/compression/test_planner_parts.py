@@ -97,7 +97,8 @@ def test_harm_is_in_proportion_to_the_error():
 
 
 @pytest.mark.parametrize(
-    "spec", sorted({spec for specs in LINEAR_CANDIDATES.values() for spec in specs}, key=str)
+    "spec",
+    sorted({s for specs in LINEAR_CANDIDATES.values() for s in specs if s.misfit(96, 192) is None}, key=str),
 )
 def test_costs_are_those_of_the_artifact(spec):
     """The bytes that the planner counts are those that the artifact stores (all scales fit float16 here)."""

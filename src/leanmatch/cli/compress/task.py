@@ -32,7 +32,7 @@ class Work:
         task: see :class:`leanmatch.compression.planner.tasks.Task`.
         provenance: for the artifact.
         identity: whatever of model and data decides the outcome.
-        encoder_layers: of the dense model; 0 where they cannot be dropped.
+        encoder_layers: of the dense model; 0 where its architecture is not known.
         skipped: bad rows that were left out.
     """
 

@@ -80,7 +80,7 @@ class Choices:
         harm: of each group's candidates, alone, before training.
         depths: none dropped first.
         other_bytes: of the weights that no group holds, by the number of dropped encoder layers.
-        architecture: None where no encoder layer can be dropped.
+        architecture: None where it is not known.
         encoder_layers: of the whole model.
         clock: None leaves time out.
         measure: times the whole model of a plan: how many times as fast as int8 it is; None does not.

@@ -20,9 +20,9 @@ from leanmatch.compression.patterns import model_type
 from leanmatch.errors import ModelError
 from leanmatch.models.architectures import ARCHITECTURES, Architecture
 
-SHALLOW = ("albert", "t5")
+KEEPING = ("albert", "t5", "mt5")
 """Architectures that keep all their layers: those of ALBERT share weights, the first one of T5 holds the
-relative positions of all."""
+relative positions of all. So do families whose layers differ by number (windows, a bare first layer)."""
 MOST_DROPPED = 0.67
 """At most this share of the encoder layers is dropped."""
 
@@ -41,12 +41,19 @@ class Depth:
 
 
 def architecture_of(model: Any) -> Architecture | None:
-    """The model's architecture; None where none is known, or its encoder layers cannot be dropped."""
+    """The model's architecture; None where none is known."""
     try:
-        kind = model_type(model)
+        return ARCHITECTURES[model_type(model)]
     except ModelError:
         return None
-    return None if kind in SHALLOW else ARCHITECTURES[kind]
+
+
+def can_drop(model: Any) -> bool:
+    """Whether encoder layers of this model may be left out."""
+    architecture = architecture_of(model)
+    if architecture is None or model_type(model) in KEEPING:
+        return False
+    return architecture.local_theta is None and not architecture.bare_start
 
 
 def layer_number(name: str, architecture: Architecture) -> int | None:
@@ -85,7 +92,7 @@ def inside_transformer(name: str, architecture: Architecture) -> str:
 
 
 def encoder_layer_count(model: Any) -> int:
-    """How many encoder layers the model has; 0 where they cannot be dropped."""
+    """How many encoder layers the model has; 0 where its architecture is not known."""
     architecture = architecture_of(model)
     return 0 if architecture is None else len(_home(model, architecture)[2])
 
@@ -96,11 +103,11 @@ def without_layers(model: Any, dropped: Sequence[int]) -> Any:
     Raises:
         ModelError: an architecture whose encoder layers cannot be dropped.
     """
+    architecture = architecture_of(model)
+    if architecture is None or not can_drop(model):
+        raise ModelError(f"the encoder layers of a {type(model).__name__} cannot be dropped")
     with lacking(model, dropped):
         lean = copy.deepcopy(model)
-    architecture = architecture_of(model)
-    if architecture is None:
-        raise ModelError(f"the encoder layers of a {type(model).__name__} cannot be dropped")
     left = len(_home(lean, architecture)[2])
     for module in lean.modules():
         if hasattr(getattr(module, "config", None), architecture.keys[3]):

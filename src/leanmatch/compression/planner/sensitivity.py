@@ -33,7 +33,13 @@ from leanmatch.compression.layer_specs import DenseSparseSpec, LayerSpec, Prunin
 from leanmatch.compression.layers import CompressedLayer
 from leanmatch.compression.matrices import FactoredMatrix
 from leanmatch.compression.planner.candidates import Group
-from leanmatch.compression.planner.depth import MOST_DROPPED, Depth, encoder_layer_count, lacking
+from leanmatch.compression.planner.depth import (
+    MOST_DROPPED,
+    Depth,
+    can_drop,
+    encoder_layer_count,
+    lacking,
+)
 from leanmatch.compression.spec import CompressionSpec, Rule, Stack
 from leanmatch.errors import ModelError
 from leanmatch.factorization import ErrorMetric
@@ -109,7 +115,7 @@ class Sensitivity:
     def depths(self, *, progress: bool = True) -> list[Depth]:
         """Nothing dropped, then one block more each time: that whose loss does the least harm, measured on
         :data:`DEPTH_TEXTS` texts; each depth's harm is measured on all."""
-        count = encoder_layer_count(self.model)
+        count = encoder_layer_count(self.model) if can_drop(self.model) else 0
         depths = [Depth()]
         most = int(MOST_DROPPED * count)
         for _ in tqdm(range(most), "measuring depth", unit=" blocks", disable=not progress or not most):

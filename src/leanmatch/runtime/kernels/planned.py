@@ -89,11 +89,13 @@ class MachineClock:
         kernels: KernelClock | None = None,
         clock: Callable[[], float] = time.thread_time,
     ) -> None:
-        self._architecture, self._sizes = read_sizes(config)
+        architecture, self._sizes = read_sizes(config)
         if self._sizes.order != tuple(range(self._sizes.blocks)):
             raise UnsupportedError("time is not planned for a model whose layers share weights")
         self.workload, self._clock = workload, clock
         self._sizes = self._sized(encoder_layers)
+        has = PlannedWeights(shapes).has
+        self._architecture = architecture.as_found(has, gated=self._sizes.gated)
         self._shapes = _with_layers(shapes, self._architecture.block, self._sizes.blocks)
         tokens = min(64, workload.texts * workload.tokens)
         self._kernels = kernels or KernelClock(tokens, folder=kernel_cache())
@@ -187,7 +189,14 @@ class MachineClock:
 
     def _sized(self, encoder_layers: int | None) -> Sizes:
         count = self._sizes.blocks if encoder_layers is None else encoder_layers
-        return replace(self._sizes, blocks=count, order=tuple(range(count)))
+        repeats = -(-count // len(self._sizes.thetas))  # windows and positions alternate from layer to layer
+        return replace(
+            self._sizes,
+            blocks=count,
+            order=tuple(range(count)),
+            thetas=(self._sizes.thetas * repeats)[:count],
+            windows=(self._sizes.windows * repeats)[:count],
+        )
 
     def _build(self, weights: PlannedWeights, precision: str, sizes: Sizes) -> dict[str, Any]:
         shapes = range_shapes(self._architecture, sizes)
