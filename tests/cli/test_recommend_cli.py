@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from rerankers import pair_tokenizer, saved_reranker
 from typer.testing import CliRunner
 
 from leanmatch.cli.recommend import recommend
@@ -145,6 +146,27 @@ def test_hybrid(catalogue, model, tmp_path):
     result = run(catalogue, "usb", "--hybrid")
     assert result.exit_code == 2 and "leanmatch index rebuild CATALOGUE --hybrid" in result.stderr
     assert run(tmp_path / "c", "usb", "--no-hybrid", "--lexical-weight", 0.3).exit_code == 2
+
+
+def test_rerank(catalogue, tmp_path):
+    words = sorted({word for _, text in ITEMS for word in text.split()})
+    folder, encoder = saved_reranker(tmp_path, pair_tokenizer(words))
+    texts = dict(ITEMS)
+    expected = {key: float(encoder.predict([("usb", text)])[0]) for key, text in ITEMS}
+    result = run(catalogue, "usb", "-k", 2, "--rerank", folder, "--rerank-top", 4, "--json")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    best = document["queries"][0]["recommendations"]
+    assert document["reranker"] == str(folder)
+    assert [item["id"] for item in best] == sorted(texts, key=lambda key: -expected[key])[:2]
+    assert best[0]["score"] == pytest.approx(expected[best[0]["id"]], abs=0.05)  # int8
+    assert -1 <= best[0]["cosine"] <= 1
+    first = run(catalogue, "usb", "-k", 1, "--rerank", folder, "--rerank-top", 1, "--json")
+    plain = run(catalogue, "usb", "-k", 1, "--json")
+    ids = [json.loads(one.stdout)["queries"][0]["recommendations"][0]["id"] for one in (first, plain)]
+    assert ids[0] == ids[1]  # one item has one order
+    result = run(catalogue, "usb", "--rerank", tmp_path / "nowhere")
+    assert result.exit_code == 1 and "nowhere" in result.stderr
 
 
 def test_importing_the_command_is_cheap():

@@ -69,7 +69,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     ),
     "Samples": ("max_rows", "max_pairs", "budget", "shown"),
     "Changes": ("add", "update", "delete", "rebuild", "reference", "check"),
-    "Search": ("kind", "k", "where", "include_self", "hybrid", "lexical_weight"),
+    "Search": ("kind", "k", "where", "include_self", "hybrid", "lexical_weight", "rerank", "rerank_top"),
     "Engines": ("shard", "engine", "address"),
     "Server": (
         *(

@@ -11,7 +11,13 @@ import typer
 
 from leanmatch.cli.common import print_json, reported_errors, stdout_console, text_lines
 from leanmatch.cli.index.operations import Encoding
-from leanmatch.cli.index.options import HybridSearchOption, LexicalWeightOption, ModelOption
+from leanmatch.cli.index.options import (
+    HybridSearchOption,
+    LexicalWeightOption,
+    ModelOption,
+    RerankOption,
+    RerankTopOption,
+)
 from leanmatch.cli.prompts import PromptNameOption, QueryPromptOption, prompt_options
 from leanmatch.cli.terminal import visible
 from leanmatch.errors import DataError, UsageError
@@ -47,18 +53,21 @@ def recommend(
     prompt_name: PromptNameOption = None,
     hybrid: HybridSearchOption = None,
     lexical_weight: LexicalWeightOption = None,
+    rerank: RerankOption = None,
+    rerank_top: RerankTopOption = 50,
 ) -> None:
     """Recommend the K items of a catalogue that match each TEXT best."""
     with reported_errors():
         from leanmatch.index import Catalogue, is_catalogue, parse_filter
         from leanmatch.index.encoders import encoder_for
+        from leanmatch.runtime import load_reranker
         from leanmatch.stores.opening import is_store_url
 
         prompts = prompt_options(query_prompt, None, prompt_name)
         queries = _queries(texts)
         expression = None if where is None else parse_filter(where)
         if is_store_url(catalogue):
-            refuse_terms(hybrid, lexical_weight)
+            refuse_terms(hybrid, lexical_weight, rerank)
             answers, info = from_store(
                 catalogue, queries, k, expression, Encoding(model, device, None, prompts), not include_self
             )
@@ -75,6 +84,7 @@ def recommend(
             opened.select(expression)  # a bad filter is refused before the model is loaded
         if by_terms := opened.hybrid if hybrid is None else hybrid:
             _ = opened.lexical  # a catalogue without terms is refused then, too
+        reranker = None if rerank is None else load_reranker(rerank, device=device)
         encoder = encoder_for(opened.manifest, model, device=device, queries=prompts)
         answers = opened.recommend(
             encoder,
@@ -84,8 +94,10 @@ def recommend(
             exclude_self=not include_self,
             hybrid=hybrid,
             lexical_weight=lexical_weight,
+            reranker=reranker,
+            rerank_top=rerank_top,
         )
-        show_answers(queries, answers, opened.manifest.model.name, len(opened), by_terms, as_json)
+        show_answers(queries, answers, opened.manifest.model.name, len(opened), by_terms, as_json, rerank)
 
 
 def show_answers(
@@ -95,6 +107,7 @@ def show_answers(
     items: int,
     hybrid: bool,
     as_json: bool,
+    reranker: str | None = None,
 ) -> None:
     """Print the answers as tables, or as one JSON document."""
     if not as_json:
@@ -106,6 +119,7 @@ def show_answers(
             "model": model,
             "items": items,
             "hybrid": hybrid,
+            "reranker": reranker,
             "queries": [
                 {"text": text, "recommendations": [item.to_json() for item in ranked]}
                 for text, ranked in zip(queries, answers, strict=True)
@@ -114,16 +128,16 @@ def show_answers(
     )
 
 
-def refuse_terms(hybrid: bool | None, lexical_weight: float | None) -> None:
-    """Refuse a search by terms in a store, which holds vectors alone.
+def refuse_terms(hybrid: bool | None, lexical_weight: float | None, rerank: str | None) -> None:
+    """Refuse a search by terms, or a reranked one, in a store.
 
     Raises:
         UsageError: it is asked for.
     """
-    if hybrid or lexical_weight is not None:
+    if hybrid or lexical_weight is not None or rerank is not None:
         raise UsageError(
             "a store searches by vectors alone",
-            remedy="leave out --hybrid and --lexical-weight, or search a catalogue's folder",
+            remedy="leave out --hybrid, --lexical-weight and --rerank, or search a catalogue's folder",
         )
 
 

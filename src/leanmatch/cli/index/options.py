@@ -57,3 +57,15 @@ LexicalWeightOption = Annotated[
         show_default=False,
     ),
 ]
+RerankOption = Annotated[
+    str | None,
+    typer.Option(
+        "--rerank",
+        metavar="MODEL",
+        help="Put the best items in the order of this cross-encoder (folder or name).",
+        show_default=False,
+    ),
+]
+RerankTopOption = Annotated[
+    int, typer.Option("--rerank-top", help="So many items of each search are reranked.", min=1)
+]
