@@ -82,8 +82,7 @@ def recommend(
         opened = Catalogue.open(catalogue)
         if expression is not None:
             opened.select(expression)  # a bad filter is refused before the model is loaded
-        if by_terms := opened.hybrid if hybrid is None else hybrid:
-            _ = opened.lexical  # a catalogue without terms is refused then, too
+        by_terms = opened.by_terms(hybrid, lexical_weight)  # so is a catalogue without terms
         reranker = None if rerank is None else load_reranker(rerank, device=device)
         encoder = encoder_for(opened.manifest, model, device=device, queries=prompts)
         answers = opened.recommend(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from leanmatch.cli.common import reported_errors, say
+from leanmatch.cli.index.options import RerankOption, RerankTopOption
 from leanmatch.cli.prompts import PromptNameOption, QueryPromptOption
 from leanmatch.errors import DataError, UsageError
 
@@ -68,6 +69,8 @@ def serve(
         bool,
         typer.Option("--otel", help="Send OpenTelemetry traces; OTEL_EXPORTER_OTLP_ENDPOINT says where."),
     ] = False,
+    rerank: RerankOption = None,
+    rerank_top: RerankTopOption = 50,
     demo_folder: Annotated[
         Path | None, typer.Option("--demo-folder", help="Where --demo keeps its catalogue.")
     ] = None,
@@ -101,6 +104,8 @@ def serve(
             log_texts=log_texts,
             allow_token_ids=allow_token_ids,
             otel=otel,
+            rerank=rerank,
+            rerank_top=rerank_top,
             limits=Limits(
                 batch_texts=batch_texts, window_ms=window_ms, waiting=waiting, timeout_seconds=timeout
             ),

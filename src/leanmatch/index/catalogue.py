@@ -188,6 +188,25 @@ class Catalogue:
         """Does it hold what hybrid search needs?"""
         return self.manifest.hybrid
 
+    def by_terms(self, hybrid: bool | None, lexical_weight: float | None = None) -> bool:
+        """Is a search one by terms, too: as asked for, else where the catalogue has them.
+
+        Raises:
+            UsageError: it is asked for and the catalogue has none; a weight without it, or outside 0..1.
+            FormatError, MissingExtraError: see :attr:`lexical`.
+        """
+        if not (self.hybrid if hybrid is None else hybrid):
+            if lexical_weight is None:
+                return False
+            raise UsageError(
+                "a weight of terms goes with hybrid search alone",
+                remedy="leave lexical_weight out, or search a catalogue that has terms with hybrid=True",
+                command="leave --lexical-weight out, or build the catalogue with --hybrid",
+            )
+        weight_of("", lexical_weight)
+        _ = self.lexical  # made now, or the error says what is missing
+        return True
+
     @property
     def lexical(self) -> LexicalScorer:
         """Scores of all rows by the terms that they share with a query; made when it is first asked for.
@@ -376,13 +395,7 @@ class Catalogue:
             return []
         out = {row for row in map(self.row, exclude) if row is not None}
         banned = [out | set(self.same_as(text) if exclude_self else ()) for text in texts]
-        hybrid = self.hybrid if hybrid is None else hybrid
-        if lexical_weight is not None and not hybrid:
-            raise UsageError(
-                "a weight of terms goes with hybrid search alone",
-                remedy="leave lexical_weight out, or search a catalogue that has terms with hybrid=True",
-                command="leave --lexical-weight out, or build the catalogue with --hybrid",
-            )
+        hybrid = self.by_terms(hybrid, lexical_weight)
         if reranker is not None and rerank_top < 1:
             raise UsageError(f"rerank_top is {rerank_top}", remedy="give 1 or more")
         results = self.search(

@@ -120,7 +120,9 @@ class NativeReranker:
             DataError: a text that is no text, or has half of a surrogate pair.
             ModelError: the model gives NaN or infinite numbers.
         """
-        distinct = {pair: row for row, pair in enumerate(dict.fromkeys(map(_checked, pairs)))}
+        distinct: dict[tuple[str, str], int] = {}
+        for pair in map(_checked, pairs):
+            distinct.setdefault(pair, len(distinct))
         order = sorted(distinct, key=lambda pair: len(pair[0]) + len(pair[1]), reverse=True)
         logits = np.zeros(len(distinct))
         threads = usable_threads(self._threads)
@@ -129,7 +131,9 @@ class NativeReranker:
             ids, offsets = pack([self._ids(pair) for pair in self._encodings(chunk)])
             logits[[distinct[pair] for pair in chunk]] = self._graph.encode(ids, offsets, threads)[:, 0]
         scores = self._activation(logits)
-        return checked_scores(scores[[distinct[tuple(pair)] for pair in pairs]], len(pairs), self.name)
+        return checked_scores(
+            scores[[distinct[(query, item)] for query, item in pairs]], len(pairs), self.name
+        )
 
     def _encodings(self, pairs: list[tuple[str, str]]) -> list[Any]:
         try:

@@ -126,8 +126,11 @@ class Client:
         exclude: Sequence[str] = (),
         exclude_self: bool = True,
         explain: bool = False,
+        hybrid: bool | None = None,
+        lexical_weight: float | None = None,
+        rerank: bool = False,
     ) -> list[list[Hit]]:
-        """The ``k`` best items for each text.
+        """The ``k`` best items for each text; the options are those of ``/v1/recommend``.
 
         Raises:
             UsageError: one string in place of a list.
@@ -144,7 +147,10 @@ class Client:
             "exclude": list(exclude),
             "exclude_self": exclude_self,
             "explain": explain,
+            "rerank": rerank,
         }
+        choices = {"hybrid": hybrid, "lexical_weight": lexical_weight}
+        body |= {name: value for name, value in choices.items() if value is not None}
         answer = self._ask("POST", "/v1/recommend", body)
         return [[_hit(entry) for entry in result["recommendations"]] for result in answer["results"]]
 

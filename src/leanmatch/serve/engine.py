@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from threading import Event
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -52,13 +52,15 @@ class Selected:
 
 @dataclass(frozen=True)
 class Recommend:
-    """Texts to items."""
+    """Texts to items; ``hybrid`` and ``lexical_weight`` as in :meth:`leanmatch.index.Catalogue.recommend`."""
 
     texts: Sequence[str]
     k: int = 10
     filter: Selected | None = None
     exclude: Sequence[str] = ()
     exclude_self: bool = True
+    hybrid: bool | None = None
+    lexical_weight: float | None = None
     place: Any = None
 
     @property
@@ -99,13 +101,18 @@ class Answer:
         document = self.catalogue.document
         return [
             [
-                b'"rank":%d,"score":%.6f,%b' % (rank, score, document(row))
-                for rank, (row, score) in enumerate(
-                    zip(result.rows.tolist(), result.scores.tolist(), strict=True), start=1
+                b'"rank":%d,"score":%.6f,%b%b' % (rank, score, parts, document(row))
+                for rank, (row, score, parts) in enumerate(
+                    zip(result.rows.tolist(), result.scores.tolist(), _parts(result), strict=True), start=1
                 )
             ]
             for result in self.found
         ]
+
+    def matched(self, texts: Sequence[str]) -> list[list[list[str]]]:
+        """For each text and each of its first items the terms that they share, rarest first."""
+        shared = self.catalogue.lexical.shared
+        return [[shared(text, item) for item in items] for text, items in self.pairs(texts)]
 
     def pairs(self, texts: Sequence[str]) -> list[tuple[str, list[str]]]:
         """Each text with its first items, as they are explained."""
@@ -134,6 +141,18 @@ class _Tokenized(TokenTally):
         super().add(counts)
         if self._other is not None:
             self._other.add(counts)
+
+
+def _parts(found: Found) -> list[bytes]:
+    """The cosine and the lexical score of each item where its score is another number."""
+    out = [b""] * len(found.rows)
+    for name, values in ((b"cosine", found.cosines), (b"lexical", found.lexical)):
+        if values is not None:
+            out = [
+                b'%b"%b":%.6f,' % (part, name, value)
+                for part, value in zip(out, values.tolist(), strict=True)
+            ]
+    return out
 
 
 class Engine:
@@ -206,21 +225,22 @@ class Engine:
         )
         begin = 0 if phases is None else time.time_ns()
         out: list[Any] = [None] * len(jobs)
-        wanted: list[tuple[int, Recommend, Selection | None, list[set[int]]]] = []
+        wanted: list[_Wanted] = []
         for at, job in enumerate(jobs):
             if isinstance(job, Embed):
                 out[at] = vectors[[rows[self._role(job), text] for text in job.texts]]
                 continue
             try:  # one request's fault is not its neighbours'
                 selection = None if job.filter is None else job.filter.of(catalogue)
-                wanted.append((at, job, selection, _excluded(catalogue, job)))
+                by_terms = catalogue.by_terms(job.hybrid, job.lexical_weight)
+                wanted.append(_Wanted(at, job, selection, _excluded(catalogue, job), by_terms))
             except Exception as error:
                 out[at] = error
         results = iter(self._search(catalogue, vectors, rows, wanted) if wanted else ())
         if phases is not None and wanted:
             phases.add("search", begin, time.time_ns(), **{"leanmatch.items": len(catalogue)})
-        for at, job, _, _ in wanted:
-            out[at] = Answer(catalogue, [next(results) for _ in job.texts])
+        for one in wanted:
+            out[one.at] = Answer(catalogue, [next(results) for _ in one.job.texts])
         return out
 
     def explain(self, jobs: Sequence[Explain]) -> list[list[list[tuple[Effects, Effects]]] | None]:
@@ -237,15 +257,27 @@ class Engine:
         catalogue: Catalogue,
         vectors: Vectors,
         rows: dict[tuple[str | None, str], int],
-        wanted: Sequence[tuple[int, Recommend, Selection | None, list[set[int]]]],
+        wanted: Sequence[_Wanted],
     ) -> list[Found]:
         """One search for all texts of all jobs."""
         return catalogue.search(
-            vectors[[rows[QUERY, text] for _, job, _, _ in wanted for text in job.texts]],
-            [job.k for _, job, _, _ in wanted for _ in job.texts],
-            filters=[selection for _, job, selection, _ in wanted for _ in job.texts],
-            exclude=[rows_ for _, _, _, excluded in wanted for rows_ in excluded],
+            vectors[[rows[QUERY, text] for one in wanted for text in one.job.texts]],
+            [one.job.k for one in wanted for _ in one.job.texts],
+            filters=[one.selection for one in wanted for _ in one.job.texts],
+            exclude=[banned for one in wanted for banned in one.excluded],
+            texts=[text if one.by_terms else None for one in wanted for text in one.job.texts],
+            lexical_weight=[one.job.lexical_weight for one in wanted for _ in one.job.texts],
         )
+
+
+class _Wanted(NamedTuple):
+    """A search of a batch: the job and its place, what it may find, and whether it is hybrid."""
+
+    at: int
+    job: Recommend
+    selection: Selection | None
+    excluded: list[set[int]]
+    by_terms: bool
 
 
 def _excluded(catalogue: Catalogue, job: Recommend) -> list[set[int]]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from leanmatch.errors import UsageError
+from leanmatch.models import RERANK_TOP
 from leanmatch.runtime.kernels.paths import PRECISIONS
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -75,6 +76,8 @@ class ServeOptions:
         allow_token_ids: take token ids of the model's own tokenizer as input of embeddings.
         otel: send OpenTelemetry traces where the environment says (``OTEL_EXPORTER_OTLP_ENDPOINT`` and kin).
         poll_seconds: how often a new generation of the catalogue is looked for.
+        rerank: a cross-encoder, folder or name, for requests that ask for it.
+        rerank_top: so many items of a search are reranked.
     """
 
     catalogue: str
@@ -92,6 +95,8 @@ class ServeOptions:
     allow_token_ids: bool = False
     otel: bool = False
     poll_seconds: float = 1.0
+    rerank: str | None = None
+    rerank_top: int = RERANK_TOP
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -101,6 +106,8 @@ class ServeOptions:
             raise UsageError(f"workers {self.workers}, threads {self.threads}", remedy="give 1 or more")
         if self.precision is not None and self.precision not in PRECISIONS:
             raise UsageError(f"precision is {self.precision!r}", remedy=f"one of: {', '.join(PRECISIONS)}")
+        if self.rerank_top < 1:
+            raise UsageError(f"rerank_top is {self.rerank_top}", remedy="give 1 or more")
         if not 0.01 <= self.poll_seconds < math.inf:
             raise UsageError(f"poll_seconds is {self.poll_seconds}", remedy="give 0.01 or more")
         for key in (*self.api_keys, *self.write_keys):

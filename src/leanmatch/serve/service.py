@@ -20,6 +20,7 @@ from leanmatch.index.changes import Change
 from leanmatch.index.encoders import encoder_for
 from leanmatch.index.storage.manifest import Manifest
 from leanmatch.models import PromptOptions
+from leanmatch.runtime import load_reranker
 from leanmatch.serve.api.problems import RefusedError
 from leanmatch.serve.batching import Batcher
 from leanmatch.serve.engine import Answer, Embed, Engine, Explain, Identified, Job, Recommend, Selected
@@ -35,6 +36,7 @@ from leanmatch.serve.monitoring.drift import (
 )
 from leanmatch.serve.monitoring.metrics import Metrics
 from leanmatch.serve.options import ServeOptions
+from leanmatch.serve.reranking import Reranking
 from leanmatch.serve.selecting import select, takes_long
 from leanmatch.serve.suggestions import Suggester, sample_queries
 from leanmatch.types import Vectors
@@ -79,6 +81,7 @@ class Service:
         self._explaining = Batcher(  # apart, so that nobody waits behind an explanation
             self._explain, most=EXPLAINED_TOGETHER, window_seconds=0.0
         )
+        self.reranking = Reranking()
         self._tasks: list[asyncio.Task[None]] = []
         self._settled = asyncio.Event()
         self._digest = ""
@@ -112,6 +115,7 @@ class Service:
         """Begin to load."""
         self._batcher.start()
         self._explaining.start()
+        self.reranking.start()
         loading = asyncio.create_task(self._load_and_follow())
         loading.add_done_callback(lambda _: self._settled.set())
         self._tasks.append(loading)
@@ -128,6 +132,7 @@ class Service:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._batcher.close()
         await self._explaining.close()
+        await self.reranking.close()
         self._selecting.shutdown(wait=True, cancel_futures=True)
         self._writer.shutdown(wait=True)
         self._side.shutdown(wait=True, cancel_futures=True)
@@ -181,14 +186,33 @@ class Service:
             raise self._late() from error
         return answer
 
-    async def explain(self, job: Recommend) -> tuple[Answer, list[list[Explained]]]:
+    async def reranked(self, job: Recommend) -> Answer:
+        """What is found, the best ``rerank_top`` in the reranker's order. Cancelling ends the work.
+
+        Raises:
+            RefusedError: 400 where the server has no reranker; 503, after the time-out or while not ready.
+        """
+        _ = self.engine
+        if self.reranking.reranker is None:
+            raise RefusedError(
+                400, "this server has no reranker; start it with --rerank MODEL", param="rerank"
+            )
+        end = asyncio.get_running_loop().time() + self.options.limits.timeout_seconds
+        answer = await self.recommend(replace(job, k=max(job.k, self.options.rerank_top)))
+        try:
+            async with asyncio.timeout_at(end):
+                return await self.reranking.rerank(job.texts, answer, job.k)
+        except TimeoutError as error:
+            raise self._late() from error
+
+    async def explain(self, job: Recommend, *, rerank: bool) -> tuple[Answer, list[list[Explained]]]:
         """What is found, with the effect of each word of the first results. Cancelling ends the work.
 
         Raises:
-            RefusedError: 503, after the time-out or while not ready.
+            RefusedError: as :meth:`reranked`.
         """
         end = asyncio.get_running_loop().time() + self.options.limits.timeout_seconds
-        answer = await self.recommend(job)
+        answer = await (self.reranked(job) if rerank else self.recommend(job))
         explaining = self._placed(Explain(answer.pairs(job.texts)))
         try:
             async with asyncio.timeout_at(end):
@@ -323,6 +347,9 @@ class Service:
         if encoder is None:
             encoder = self._open(manifest, options.model)
         engine = self._engine_of(encoder)
+        engine.catalogue.by_terms(None)  # a server that lacks bm25s does not start
+        if options.rerank is not None:
+            self.reranking.reranker = load_reranker(options.rerank, threads=options.threads)
         engine.run([Recommend(["warm-up"], 1)])
         return engine
 
@@ -397,6 +424,7 @@ class Service:
         else:
             moved = self.options.model if manifest.model.fingerprint == old.model.fingerprint else None
             fresh = self._engine_of(self._open(manifest, moved))
+        fresh.catalogue.by_terms(None)
         fresh.catalogue.same_as("")  # made now, so that no request waits for them
         _warm_columns(fresh.catalogue)
         fresh.run([Recommend(["warm-up"], 1)])
@@ -430,7 +458,10 @@ class Service:
         paths: Counter[str] = Counter()
         for job, answer in zip(jobs, answers, strict=True):
             if isinstance(answer, Answer) and isinstance(job, Recommend):
-                paths.update(result.plan.path for result in answer.found)
+                paths.update(
+                    f"{result.plan.path}{'' if result.lexical is None else '+terms'}"
+                    for result in answer.found
+                )
                 self._note(job, answer)
         for path, count in paths.items():
             self.metrics.searches.labels(path).inc(count)
@@ -450,9 +481,7 @@ class Service:
         if monitor is None or job.filter is not None or not monitor.wants(len(job.texts)):
             return
         best = [
-            (float(result.scores[0]), answer.catalogue.metadata(int(result.rows[0])))
-            if len(result.rows)
-            else None
+            None if result.best is None else (result.best[0], answer.catalogue.metadata(result.best[1]))
             for result in answer.found
         ]
         monitor.add(observe(answer.catalogue, self._counter, job.texts, monitor.reference.column, best))

@@ -28,6 +28,9 @@ from leanmatch.serve.service import Service
 EXPLAINED_TEXTS = 16
 """Texts of one request that are explained; each word of each result costs a pass through the model."""
 
+RERANKED_TEXTS = 16
+"""Texts of one request that are reranked; each of their best items costs a pass through the cross-encoder."""
+
 RESULTS_ON_LOOP = 500
 """More results than this are put together in a thread."""
 
@@ -125,15 +128,31 @@ async def recommend(service: Service, request: RecommendRequest, http: Request) 
         raise RefusedError(
             400, f"{len(texts)} texts; at most {EXPLAINED_TEXTS} a request are explained", param="texts"
         )
+    if request.rerank and len(texts) > RERANKED_TEXTS:
+        raise RefusedError(
+            400, f"{len(texts)} texts; at most {RERANKED_TEXTS} a request are reranked", param="texts"
+        )
     selected = await service.select(request.filter)
-    job = Recommend(texts, request.k, selected, request.exclude, request.exclude_self)
+    job = Recommend(
+        texts,
+        request.k,
+        selected,
+        request.exclude,
+        request.exclude_self,
+        request.hybrid,
+        request.lexical_weight,
+    )
     note(http.scope["state"], service, texts)
     service.metrics.texts.labels("recommend").inc(len(texts))
+    explained = None
     if request.explain:
-        answer, explained = await unless_gone(http.receive, service.explain(job))
+        work = service.explain(job, rerank=request.rerank)
+        answer, explained = await unless_gone(http.receive, work)
+    elif request.rerank:
+        answer = await unless_gone(http.receive, service.reranked(job))
     else:
-        answer, explained = await service.recommend(job), None
-    if len(texts) * request.k > RESULTS_ON_LOOP:
+        answer = await service.recommend(job)
+    if len(texts) * request.k > RESULTS_ON_LOOP or explained is not None:
         content = await service.aside(_document, service.model, texts, answer, explained)
     else:
         content = _document(service.model, texts, answer, explained)
@@ -171,9 +190,12 @@ def _document(
 ) -> bytes:
     documents = answer.documents()
     if explained is not None:
-        for items, effects in zip(documents, explained, strict=True):
+        hybrid = any(result.lexical is not None for result in answer.found)
+        matched = answer.matched(texts) if hybrid else None
+        for number, (items, effects) in enumerate(zip(documents, explained, strict=True)):
             for at, (query, item) in enumerate(effects):
-                items[at] += b',"explanation":{"query":%b,"item":%b}' % (_words(query), _words(item))
+                terms = b"" if matched is None else b',"terms":%b' % json.dumps(matched[number][at]).encode()
+                items[at] += b',"explanation":{"query":%b,"item":%b%b}' % (_words(query), _words(item), terms)
     results = b",".join(
         b'{"text":%b,"recommendations":[%b]}'
         % (_text(text), b",".join([b"{%b}" % fields for fields in items]))

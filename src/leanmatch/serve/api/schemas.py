@@ -44,6 +44,22 @@ class RecommendRequest(_Request):
     explain: Annotated[
         StrictBool, Field(description="Add to the first 10 results the words that carried the match.")
     ] = False
+    hybrid: Annotated[
+        StrictBool | None,
+        Field(description="Search by terms, too. Default: where the catalogue has terms."),
+    ] = None
+    lexical_weight: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=1,
+            strict=True,
+            description="Weight of the terms. Default: 0.5 where a text holds a part number, else 0.2.",
+        ),
+    ] = None
+    rerank: Annotated[
+        StrictBool, Field(description="Put the best items in the order of the server's cross-encoder.")
+    ] = False
 
 
 class Word(BaseModel):
@@ -55,17 +71,24 @@ class Word(BaseModel):
 
 
 class Explanation(BaseModel):
-    """The words of both sides."""
+    """The words of both sides, and after a hybrid search the terms that both share, rarest first."""
 
     query: list[Word]
     item: list[Word]
+    terms: list[str] | None = None
 
 
 class Recommended(BaseModel):
-    """One item; the score is the cosine."""
+    """One item.
+
+    The score is the cosine. After a hybrid search it is the weighted sum of ``cosine`` and ``lexical``, and
+    after reranking the cross-encoder's.
+    """
 
     rank: int
     score: float
+    cosine: float | None = None
+    lexical: float | None = None
     id: str
     text: str
     metadata: dict[str, Any]
