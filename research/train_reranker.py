@@ -1,11 +1,11 @@
 """A small cross-encoder for product titles, trained on the training pairs of both categories.
 
 No package on PyPI carries a cross-encoder, so the reranking rows of docs/results/hybrid.md use this one:
-MiniLM with one output, three of six layers trained, binary cross-entropy, on the labelled pairs and on negatives that a hybrid search of
-the training titles ranks high. Offers of the same product, by the connected components of matching pairs, are
-no negatives.
+MiniLM with one output, three of its six layers trained, binary cross-entropy, on the labelled pairs and on
+negatives that a hybrid search of the training titles ranks high. Offers of the same product, by the connected
+components of matching pairs, are no negatives.
 
-    python research/train_reranker.py DATA_FOLDER OUTPUT [--base MODEL] [--pairs 5000]
+    python research/train_reranker.py DATA_FOLDER OUTPUT [--base MODEL] [--pairs 3000]
 
 DATA_FOLDER holds product_titles.tsv.gz (research/private_data.py says with which columns).
 """
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--base", default="sentence-transformers/all-MiniLM-L6-v2")
-    parser.add_argument("--pairs", type=int, default=5_000)
+    parser.add_argument("--pairs", type=int, default=3_000)
     options = parser.parse_args()
     whole = leanmatch.read_pairs(private_table(options.data, "product_titles")).select_split("train")
     encoder = leanmatch.load(options.base, precision="int8")
@@ -116,6 +116,7 @@ def main() -> None:
         save_total_limit=1,
         report_to="none",
         use_cpu=True,
+        bf16=True,
         seed=0,
     )
     trainer = CrossEncoderTrainer(

@@ -278,3 +278,13 @@ def test_an_empty_file_is_refused(run, tmp_path):
     result = run(data=tmp_path / "empty.csv")
     assert result.exit_code == 1
     assert "empty.csv" in result.stderr
+
+
+def test_hybrid(run):
+    result = run("--hybrid", "--against", "good", "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document["name"] == "good (hybrid)" and any("terms" in note for note in document["notes"])
+    assert run("--lexical-weight", "0.5").exit_code == 2
+    result = run("--rerank", "/nowhere/at/all")
+    assert result.exit_code == 1 and "nowhere" in result.output

@@ -6,6 +6,7 @@ from leanmatch.metrics.evaluate import choose_rows, evaluate
 from leanmatch.metrics.names import DEFAULT_METRICS, PAIR_METRICS, RETRIEVAL_FAMILIES
 from leanmatch.metrics.options import EvaluationOptions
 from leanmatch.metrics.pairs import pair_metrics
+from leanmatch.metrics.ranking.fusion import Ranking
 from leanmatch.metrics.ranking.propensity import PROPENSITY_CONSTANTS, LabelCounts
 from leanmatch.metrics.ranking.quick import RetrievalProbe, per_query_scores, retrieval_score
 from leanmatch.metrics.ranking.search import Exclusions, Neighbours, top_k
@@ -22,6 +23,7 @@ __all__ = [
     "LabelCounts",
     "MetricResult",
     "Neighbours",
+    "Ranking",
     "RetrievalProbe",
     "SliceResult",
     "choose_rows",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +11,11 @@ from numpy.typing import NDArray
 from leanmatch.data.table import PairTable
 from leanmatch.errors import DataError
 from leanmatch.metrics.encoding import SideVectors, encode_sides
-from leanmatch.metrics.measure import Measurement, measure_pairs, measure_retrieval
+from leanmatch.metrics.measure import Measurement, Search, measure_pairs, measure_retrieval
 from leanmatch.metrics.names import split_metrics
 from leanmatch.metrics.options import EvaluationOptions
 from leanmatch.metrics.ranking.candidates import Identities, decide_symmetric, grades, identify
+from leanmatch.metrics.ranking.fusion import Ranking, RememberingReranker, search_ranked
 from leanmatch.metrics.ranking.propensity import FEWEST_TRAINING_QUERIES, LabelCounts, inverse_propensities
 from leanmatch.metrics.ranking.tasks import make_task
 from leanmatch.metrics.results import Evaluation, SliceResult
@@ -34,6 +36,7 @@ def evaluate(
     name: str = "model",
     against_name: str = "base",
     train_label_counts: LabelCounts | PairTable | None = None,
+    ranking: Ranking | None = None,
 ) -> Evaluation:
     """Measure how well a matcher finds and separates pairs, overall and by slice.
 
@@ -55,6 +58,7 @@ def evaluate(
         against_name: what to call the other.
         train_label_counts: for PSP, or the training rows to count over; where left out, the table's rows with
             split train.
+        ranking: how the matcher ranks candidates; None by cosine, as ``against`` always does.
 
     Raises:
         DataError: no such split, column or value; no matching pair overall or in or out of distribution.
@@ -74,9 +78,16 @@ def evaluate(
     if against is not None:
         models.append(encode_sides(against, identities.texts, *roles, name=against_name))
     notes += _zero_vectors(models, roles, [name, against_name])
+    search: Search | None = None
+    if ranking is not None:
+        notes += ranking.in_words(name)
+        if ranking.reranker is not None:
+            ranking = replace(ranking, reranker=RememberingReranker(ranking.reranker))
+        search = partial(search_ranked, ranking=ranking, texts=identities.texts)
     worker = _Worker(
         rows, identities, symmetric=symmetry.symmetric, options=options, models=models, counts=counts
     )
+    worker.searches = [search, None][: len(models)]
     measured: dict[bytes, SliceResult] = {}
     results: dict[str, SliceResult] = {}
     for part in parts:
@@ -148,6 +159,7 @@ class _Worker:
         self.identities, self.symmetric, self.options, self.models = identities, symmetric, options, models
         self.labels, self.grades, self.source = rows.labels, grades(rows), rows.source
         self.retrieval_metrics, self.pair_metrics = split_metrics(options.metrics)
+        self.searches: list[Search | None] = [None] * len(models)
         self.inverse: NDArray[np.float64] | None = None
         if counts is not None:
             seen = [sum(counts.counts.get(name, 0) for name in names) for names in identities.item_names]
@@ -173,7 +185,9 @@ class _Worker:
         notes += _task_notes(part, task.self_pairs, task.lost, task.judgements.n_queries)
         measurement = Measurement(self.options, name, against_name)
         if self.retrieval_metrics:
-            measure_retrieval(measurement, task, self.models, self.retrieval_metrics, self.inverse)
+            measure_retrieval(
+                measurement, task, self.models, self.retrieval_metrics, self.inverse, self.searches
+            )
         n_pairs = 0
         if self.pair_metrics and len(np.unique(self.labels[part.rows])) > 1:
             n_pairs = len(part.rows)

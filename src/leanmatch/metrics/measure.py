@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,12 @@ from leanmatch.metrics.pairs import RankedPairs
 from leanmatch.metrics.ranking.candidates import Identities
 from leanmatch.metrics.ranking.propensity import propensity_scored
 from leanmatch.metrics.ranking.retrieval import per_query
+from leanmatch.metrics.ranking.search import Neighbours
 from leanmatch.metrics.ranking.tasks import RetrievalTask
 from leanmatch.metrics.results import MetricResult, judge, verdict_sentence
+
+Search = Callable[[RetrievalTask, SideVectors, int], Neighbours]
+"""The best candidates of a slice to a depth."""
 
 
 class Measurement:
@@ -78,9 +82,16 @@ def measure_retrieval(
     models: Sequence[SideVectors],
     metrics: Sequence[RetrievalMetric],
     inverse: NDArray[np.float64] | None,
+    searches: Sequence[Search | None] | None = None,
 ) -> None:
-    """Search with each model, compute the metrics, add them with intervals over queries."""
-    parts = [retrieval_values(task, vectors, metrics, inverse) for vectors in models]
+    """Search with each model, compute the metrics, add them with intervals over queries.
+
+    ``searches``: for each model how it searches, None for its vectors alone.
+    """
+    parts = [
+        retrieval_values(task, vectors, metrics, inverse, search)
+        for vectors, search in zip(models, searches or [None] * len(models), strict=True)
+    ]
     numerators = np.hstack([numerator for numerator, _ in parts])
     denominators = np.hstack([denominator for _, denominator in parts])
     options = measurement.options
@@ -98,6 +109,7 @@ def retrieval_values(
     vectors: SideVectors,
     metrics: Sequence[RetrievalMetric],
     inverse: NDArray[np.float64] | None = None,
+    search: Search | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Numerators and denominators of the metrics for each query, shapes ``(queries, metrics)``.
 
@@ -109,8 +121,10 @@ def retrieval_values(
         vectors: one row a distinct text.
         metrics: which.
         inverse: inverse propensities by identity; needed for PSP alone.
+        search: how candidates are ranked; None for inner products alone.
     """
-    neighbours = task.search(vectors, max(metric.k for metric in metrics))
+    depth = max(metric.k for metric in metrics)
+    neighbours = task.search(vectors, depth) if search is None else search(task, vectors, depth)
     plain = [column for column, metric in enumerate(metrics) if metric.family != "PSP"]
     numerators = np.zeros((task.judgements.n_queries, len(metrics)))
     denominators = np.ones_like(numerators)

@@ -10,6 +10,7 @@ import typer
 
 from leanmatch.cli.common import print_json, reported_errors, say, stdout_console
 from leanmatch.cli.data.command import ColumnOption, DelimiterOption, JsonOption, OnErrorOption
+from leanmatch.cli.index.options import LexicalWeightOption, RerankOption, RerankTopOption
 from leanmatch.cli.matchers import (
     AfterOption,
     HoldOutOption,
@@ -28,7 +29,7 @@ from leanmatch.cli.prompts import (
 )
 
 if TYPE_CHECKING:
-    from leanmatch.metrics import Evaluation
+    from leanmatch.metrics import Evaluation, Ranking
     from leanmatch.models import PromptOptions, RoleEncoder, TokenTally
 
 MOST_TABLES = 12
@@ -62,6 +63,15 @@ def evaluate(
     query_prompt: QueryPromptOption = None,
     document_prompt: DocumentPromptOption = None,
     prompt_name: PromptNameOption = None,
+    hybrid: Annotated[
+        bool,
+        typer.Option(
+            "--hybrid", help="Rank by terms, too, as a hybrid catalogue does; --against stays as it is."
+        ),
+    ] = False,
+    lexical_weight: LexicalWeightOption = None,
+    rerank: RerankOption = None,
+    rerank_top: RerankTopOption = 50,
     column: ColumnOption = None,
     on_error: OnErrorOption = "raise",
     delimiter: DelimiterOption = None,
@@ -74,6 +84,7 @@ def evaluate(
         from leanmatch.models import TokenTally
 
         prompts = prompt_options(query_prompt, document_prompt, prompt_name)
+        ranking = _ranking(hybrid, lexical_weight, rerank, rerank_top, device)
         comparison = compare_on(
             data,
             model,
@@ -88,16 +99,20 @@ def evaluate(
             on_error=on_error,
             delimiter=delimiter,
         )
-        plan, rival = comparison.plan, comparison.rival
+        plan, rival, names = comparison.plan, comparison.rival, comparison.names
+        if ranking is not None:
+            how = "hybrid" if hybrid else "reranked"
+            names = f"{names[0].removesuffix(' (model)')} ({how})", names[1].removesuffix(" (against)")
         tally = TokenTally()
         evaluation = run_evaluation(
             _load(model, device, batch_size, runtime, prompts, tally),
             plan.table,
             options=plan.options,
             against=None if rival is None else _load(rival, device, batch_size, runtime, prompts),
-            name=comparison.names[0],
-            against_name=comparison.names[1],
+            name=names[0],
+            against_name=names[1],
             train_label_counts=plan.train,
+            ranking=ranking,
         )
         evaluation = plan.annotated(evaluation)
         if tally.counts.truncated:
@@ -130,6 +145,25 @@ def _load(
     if words := prompts_in_words(encoder):
         say(words)
     return RoleEncoder(encoder, batch_size=batch_size, show_progress=True, tally=tally)
+
+
+def _ranking(
+    hybrid: bool, lexical_weight: float | None, rerank: str | None, rerank_top: int, device: str
+) -> Ranking | None:
+    """How MODEL ranks, None for by cosine alone; what is missing is told before the work starts."""
+    from leanmatch.lexical.bm25 import bm25s_module
+    from leanmatch.metrics import Ranking
+
+    if not hybrid and rerank is None and lexical_weight is None:
+        return None
+    reranker = None
+    if hybrid:
+        bm25s_module("ranking by terms")
+    if rerank is not None:
+        from leanmatch.runtime import load_reranker
+
+        reranker = load_reranker(rerank, device=device)
+    return Ranking(hybrid, lexical_weight, reranker, rerank_top)
 
 
 def _show(evaluation: Evaluation) -> None:

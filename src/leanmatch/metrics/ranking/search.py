@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +41,7 @@ def top_k(
     k: int,
     *,
     exclude: Exclusions | None = None,
+    change: Callable[[NDArray[np.float32], int], None] | None = None,
     block_bytes: int = BLOCK_BYTES,
 ) -> Neighbours:
     """The ``k`` candidates with the largest inner product of each query.
@@ -52,6 +54,8 @@ def top_k(
         candidates: shape ``(candidates, dimension)``, float32.
         k: how many, at least 1; fewer come back where there are fewer candidates.
         exclude: pairs that must not be found, a query's own text for one.
+        change: called with the scores of some queries, ``(queries, candidates)``, and the number of the first
+            of them; it may change the scores.
         block_bytes: how many bytes of scores are held at once.
 
     Raises:
@@ -78,6 +82,8 @@ def top_k(
     transposed = candidates.T
     for start in range(0, len(queries), step):
         block = queries[start : start + step] @ transposed
+        if change is not None:
+            change(block, start)
         first, last = np.searchsorted(excluded_queries, [start, start + len(block)])
         block[excluded_queries[first:last] - start, excluded_candidates[first:last]] = -np.inf
         _take_best(block, width, indices[start : start + step], scores[start : start + step])
