@@ -118,7 +118,7 @@ def test_private_data_that_is_missing_says_what_it_must_hold(script, tmp_path):
     assert script("private_data").private_table(tmp_path, "clinc150") == Path(tmp_path / "clinc150.tsv.gz")
 
 
-@pytest.mark.parametrize("name", ["calibration", "compression", "ood_grid"])
+@pytest.mark.parametrize("name", ["calibration", "compression", "hybrid", "ood_grid", "train_reranker"])
 def test_scripts_that_need_private_data_say_so_first(repository, name):
     source = (repository / "research" / f"{name}.py").read_text(encoding="utf-8")
     assert "research/private_data.py" in source.split('"""')[1]
