@@ -71,7 +71,7 @@ class PairWeights(StockWeights):
     """The weights of a stock checkpoint, whose word table also has the words of the second token type."""
 
     def __init__(self, path: Path, file: Any, words: str, types: str | None) -> None:
-        super().__init__(path, file)
+        super().__init__(path, file, words)
         self._words, self._types = words, types
         self.rows = 0
         """Words of one type; 0 where there is one type alone."""
@@ -212,6 +212,7 @@ def _load_native(folder: Path, name: str, precision: str, threads: int | None) -
         with open_safetensors(path) as file:
             types = architecture.types if _gives_types(folder) else None
             source = PairWeights(path, file, architecture.words, types)
+            architecture = architecture.as_found(source.has, gated=sizes.gated)
             head = _head(path, file, classifier, level)
             knowledge = Knowledge(None, precision == "int8", {})
             fields = build_transformer(source, architecture, sizes, chooser, level, knowledge)
