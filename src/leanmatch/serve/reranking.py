@@ -8,6 +8,7 @@ from threading import Event
 
 from leanmatch.index.search.found import Found, reranked
 from leanmatch.models import Reranker
+from leanmatch.serve.api.problems import RefusedError
 from leanmatch.serve.batching import Batcher
 from leanmatch.serve.engine import Answer
 
@@ -48,6 +49,16 @@ class Reranking:
     async def close(self) -> None:
         """Finish what was accepted."""
         await self._batcher.close()
+
+    def check(self) -> None:
+        """Refuse requests for a reranker that is not there.
+
+        Raises:
+            RefusedError: 400.
+        """
+        if self.reranker is None:
+            problem = "this server has no reranker; start it with --rerank MODEL"
+            raise RefusedError(400, problem, param="rerank")
 
     async def rerank(self, texts: Sequence[str], answer: Answer, k: int) -> Answer:
         """An answer in the reranker's order. Cancelling ends the work after the query that is worked on."""

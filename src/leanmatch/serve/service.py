@@ -6,8 +6,9 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -164,12 +165,10 @@ class Service:
             return select(given, catalogue)
         over = Event()
         try:
-            async with asyncio.timeout(self.options.limits.timeout_seconds):
+            async with self._in_time():
                 return await asyncio.get_running_loop().run_in_executor(
                     self._selecting, select, given, catalogue, over
                 )
-        except TimeoutError as error:
-            raise self._late() from error
         finally:
             over.set()
 
@@ -193,17 +192,10 @@ class Service:
             RefusedError: 400 where the server has no reranker; 503, after the time-out or while not ready.
         """
         _ = self.engine
-        if self.reranking.reranker is None:
-            raise RefusedError(
-                400, "this server has no reranker; start it with --rerank MODEL", param="rerank"
-            )
-        end = asyncio.get_running_loop().time() + self.options.limits.timeout_seconds
-        answer = await self.recommend(replace(job, k=max(job.k, self.options.rerank_top)))
-        try:
-            async with asyncio.timeout_at(end):
-                return await self.reranking.rerank(job.texts, answer, job.k)
-        except TimeoutError as error:
-            raise self._late() from error
+        self.reranking.check()
+        async with self._in_time():
+            answer = await self.recommend(replace(job, k=max(job.k, self.options.rerank_top)))
+            return await self.reranking.rerank(job.texts, answer, job.k)
 
     async def explain(self, job: Recommend, *, rerank: bool) -> tuple[Answer, list[list[Explained]]]:
         """What is found, with the effect of each word of the first results. Cancelling ends the work.
@@ -211,16 +203,22 @@ class Service:
         Raises:
             RefusedError: as :meth:`reranked`.
         """
-        end = asyncio.get_running_loop().time() + self.options.limits.timeout_seconds
-        answer = await (self.reranked(job) if rerank else self.recommend(job))
-        explaining = self._placed(Explain(answer.pairs(job.texts)))
-        try:
-            async with asyncio.timeout_at(end):
+        async with self._in_time():
+            answer = await (self.reranked(job) if rerank else self.recommend(job))
+            explaining = self._placed(Explain(answer.pairs(job.texts)))
+            try:
                 return answer, await self._explaining.submit(explaining)
+            finally:
+                explaining.over.set()
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        """What is awaited within is cancelled at the time-out of requests, and answered 503."""
+        try:
+            async with asyncio.timeout(self.options.limits.timeout_seconds):
+                yield
         except TimeoutError as error:
             raise self._late() from error
-        finally:
-            explaining.over.set()
 
     async def aside(self, work: Callable[..., T], *arguments: Any) -> T:
         """Do work in a thread, so that no other request waits for it."""
@@ -458,10 +456,7 @@ class Service:
         paths: Counter[str] = Counter()
         for job, answer in zip(jobs, answers, strict=True):
             if isinstance(answer, Answer) and isinstance(job, Recommend):
-                paths.update(
-                    f"{result.plan.path}{'' if result.lexical is None else '+terms'}"
-                    for result in answer.found
-                )
+                paths.update(result.path for result in answer.found)
                 self._note(job, answer)
         for path, count in paths.items():
             self.metrics.searches.labels(path).inc(count)

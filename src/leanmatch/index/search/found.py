@@ -31,6 +31,11 @@ class Found:
     nearest: tuple[float, int] | None = None
 
     @property
+    def path(self) -> str:
+        """How it was found, in a word."""
+        return self.plan.path if self.lexical is None else f"{self.plan.path}+terms"
+
+    @property
     def best(self) -> tuple[float, int] | None:
         """The best cosine and its row, None where nothing was found."""
         if self.nearest is not None or not len(self.rows):
