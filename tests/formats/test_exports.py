@@ -174,6 +174,27 @@ def test_the_page_runs_as_printed(stock, whole, monkeypatch, tmp_path, repositor
     np.testing.assert_allclose(names["vectors"], stock[0].encode(["usb c dock"]), rtol=1e-4, atol=1e-5)
 
 
+def test_t5_is_exported_with_plain_attention(static, tmp_path):
+    """torch cannot export its fused one; the model keeps it."""
+    pytest.importorskip("onnxruntime", reason="the export extra is not installed")
+    from sentence_transformers import SentenceTransformer
+    from tiny_bert import fast_tokenizer, module
+    from tokenizers import Tokenizer
+    from transformers import T5Config, T5EncoderModel
+
+    tokenizer = static[0].tokenizer  # of `tokenizers`
+    tokenizer = fast_tokenizer(Tokenizer.from_str(tokenizer.to_str()), model_max_length=48)
+    sizes = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 1, "num_heads": 2, "pad_token_id": 0}
+    torch.manual_seed(0)
+    T5EncoderModel(T5Config(vocab_size=len(tokenizer), **sizes)).save_pretrained(tmp_path / "t5")
+    tokenizer.save_pretrained(tmp_path / "t5")
+    modules = [module("Transformer")(str(tmp_path / "t5"), max_seq_length=24), module("Pooling")(32, "mean")]
+    SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(tmp_path / "m"))
+    assert export_model(tmp_path / "m", "onnx", tmp_path / "o").parity.min_cosine > 0.9999
+    made = load_matcher(tmp_path / "m", "cpu")
+    np.testing.assert_allclose(run_onnx(tmp_path / "o", TEXTS)[1], made.encode(TEXTS), rtol=1e-3, atol=1e-5)
+
+
 def test_onnx_of_a_static_encoder(static, tmp_path):
     pytest.importorskip("onnxruntime", reason="the export extra is not installed")
     static.save_pretrained(str(tmp_path / "s"))

@@ -55,29 +55,45 @@ def write_onnx(source: Source, path: Path) -> tuple[list[str], list[str]]:
     )
     names = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
     static = source.is_matcher and source.inner is None
+    options = {
+        "dynamo": True,
+        "opset_version": OPSET,
+        "input_names": list(features),
+        "output_names": outputs,
+        "dynamic_shapes": tuple(names for _ in features) if static else (tuple(names for _ in features),),
+        "verbose": False,
+    }
     with _quiet():
-        try:
-            program = torch.onnx.export(
-                graph,
-                tuple(features.values()),
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=list(features),
-                output_names=outputs,
-                dynamic_shapes=tuple(names for _ in features)
-                if static
-                else (tuple(names for _ in features),),
-                verbose=False,
-            )
-        except Exception as error:  # whatever the exporter raises at a model that it cannot trace
-            first = (str(error).strip().splitlines() or [""])[0]
-            raise FormatError(
-                f"torch cannot export {source.name} to ONNX: {type(error).__name__}: {first:.200}",
-                remedy="update torch and onnxscript, or use the model with leanmatch as it is",
-            ) from error
-        program.save(str(path), external_data=False)  # type: ignore[union-attr]
+        program = _traced(source, graph, tuple(features.values()), options)
+        program.save(str(path), external_data=False)
     check_standard(path)
     return list(features), outputs
+
+
+def _traced(source: Source, graph: Any, tensors: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """The exported program; a model that does not export with fused attention (T5) gets the plain one."""
+    import torch
+
+    inner: Any = getattr(source.dense[0], "auto_model", None) if source.is_matcher else source.dense
+    attention = getattr(getattr(inner, "config", None), "_attn_implementation", "eager")
+    try:
+        return torch.onnx.export(graph, tensors, **options)
+    except Exception as error:  # whatever the exporter raises at a model that it cannot trace
+        failure = error
+    if attention != "eager" and hasattr(inner, "set_attn_implementation"):
+        inner.set_attn_implementation("eager")
+        try:
+            return torch.onnx.export(graph, tensors, **options)
+        except Exception as error:
+            failure = error
+        finally:
+            inner.set_attn_implementation(attention)
+    lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
+    reason = next((line for line in lines if line.startswith("<class")), lines[0] if lines else "")
+    raise FormatError(
+        f"torch cannot export {source.name} to ONNX: {type(failure).__name__}: {reason:.200}",
+        remedy="update torch and onnxscript, or use the model with leanmatch as it is",
+    ) from failure
 
 
 def round_onnx(path: Path) -> None:
