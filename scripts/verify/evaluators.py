@@ -2,7 +2,7 @@
 
     python scripts/verify/evaluators.py FOLDER_OF_A_MODEL
 
-The two adapters are all that is needed to run ``leanmatch.load`` in either.
+MTEB's own wrapper takes what ``leanmatch.load`` returns; BEIR needs the adapter below.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import mteb
-import numpy as np
 import torch
 from beir.retrieval.evaluation import EvaluateRetrieval
 from beir.retrieval.search.dense import DenseRetrievalExactSearch
 from datasets import Dataset
 from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.task_metadata import TaskMetadata
-from mteb.models.model_meta import ModelMeta
 
 import leanmatch
 from leanmatch import EvaluationOptions, evaluate, read_pairs
@@ -32,23 +30,6 @@ MOST = 1e-5
 """MTEB and BEIR round to five decimals."""
 
 
-class ForMTEB:
-    """``leanmatch.load`` as an MTEB encoder."""
-
-    def __init__(self, model_name: str, revision: str | None = None, *, device: str | None = None, **_: Any):
-        self.encoder = leanmatch.load(model_name)
-        self.mteb_model_meta = ModelMeta.create_empty({"name": "leanmatch/local", "revision": "local"})
-
-    def encode(self, inputs: Any, **_: Any) -> np.ndarray:
-        return self.encoder.encode([text for batch in inputs for text in batch["text"]])
-
-    def similarity(self, first: Any, second: Any) -> torch.Tensor:
-        return torch.as_tensor(np.asarray(first)) @ torch.as_tensor(np.asarray(second)).T
-
-    def similarity_pairwise(self, first: Any, second: Any) -> torch.Tensor:
-        return (torch.as_tensor(np.asarray(first)) * torch.as_tensor(np.asarray(second))).sum(dim=1)
-
-
 class ForBEIR:
     """``leanmatch.load`` as a BEIR model."""
 
@@ -56,11 +37,11 @@ class ForBEIR:
         self.encoder = leanmatch.load(model)
 
     def encode_queries(self, queries: list[str], batch_size: int = 64, **_: Any) -> torch.Tensor:
-        return torch.from_numpy(self.encoder.encode(queries, batch_size=batch_size))
+        return self.encoder.encode(queries, batch_size=batch_size, convert_to_tensor=True)
 
     def encode_corpus(self, corpus: list[dict[str, str]], batch_size: int = 64, **_: Any) -> torch.Tensor:
         texts = [f"{one.get('title', '')} {one['text']}".strip() for one in corpus]
-        return torch.from_numpy(self.encoder.encode(texts, batch_size=batch_size))
+        return self.encoder.encode(texts, batch_size=batch_size, convert_to_tensor=True)
 
 
 def made_up_corpus() -> tuple[dict[str, str], dict[str, str], dict[str, dict[str, int]]]:
@@ -137,8 +118,9 @@ def ours(model: str) -> dict[str, float]:
 
 
 def from_mteb(model: str) -> dict[str, float]:
+    encoder = mteb.models.SentenceTransformerEncoderWrapper(leanmatch.load(model))
     result = mteb.evaluate(
-        ForMTEB(model), [MadeUp()], cache=None, overwrite_strategy="always", show_progress_bar=False
+        encoder, [MadeUp()], cache=None, overwrite_strategy="always", show_progress_bar=False
     )
     scores = result.task_results[0].scores["test"][0]
     names = ("ndcg_at_10", "mrr_at_10", "recall_at_10", "precision_at_5")

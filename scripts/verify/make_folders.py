@@ -44,7 +44,7 @@ def main(output: Path) -> None:
     save_compressed(lean, output / COMPRESSED, {"base": "bert"}, spec=spec, overwrite=True)
     export_model(output / COMPRESSED, "sentence-transformers", output / "exported", overwrite=True)
     vectors = {
-        name: load_encoder(str(output / name), device="cpu").encode(TEXTS)
+        name: load_encoder(str(output / name), device="cpu")(TEXTS)
         for name in (*made, COMPRESSED, "exported")
     }
     np.savez(output / "vectors.npz", **vectors)

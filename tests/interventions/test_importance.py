@@ -173,7 +173,7 @@ class Light:
     tokenizer = models.tokenizer()
     prompts = Prompts({"query": "red ", "document": "red "})
 
-    def tokenize(self, texts, prompt="red "):
+    def encodings(self, texts, prompt="red "):
         return self.tokenizer.encode_batch([prompt + text for text in texts])
 
     def encode_tokens(self, rows, add_special_tokens=True):
@@ -185,7 +185,7 @@ class Light:
 def test_an_encoder_that_shows_its_tokens():
     found = importance(Light(), ["unbelievable \U0001f680"], ["usb"], intervention="mask", sides="anchor")
     assert (found.level, found.words()) == ("tokens", ["unbelievable", "\U0001f680"])
-    ids = [np.array(one.ids) for one in Light().tokenize(["unbelievable \U0001f680", "usb"])]
+    ids = [np.array(one.ids) for one in Light().encodings(["unbelievable \U0001f680", "usb"])]
     masked = ids[0].copy()
     masked[2:-2] = Light.tokenizer.token_to_id("[MASK]")
     a, b, c = Light().encode_tokens([ids[0], masked, ids[1]], add_special_tokens=False)

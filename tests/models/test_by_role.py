@@ -56,15 +56,15 @@ def prefixed(prompt, texts):
 
 def test_each_role_is_encoded_with_its_prompt(encoders):
     own, plain = encoders
-    for method, prompt in ((own.encode_query, QUERY), (own.encode_document, DOCUMENT), (own, DEFAULT)):
-        np.testing.assert_allclose(method(TEXTS), plain(prefixed(prompt, TEXTS)), atol=1e-6)
-        assert abs(method(TEXTS) - plain(TEXTS)).max() > 0.01, "the prompt changes the vectors"
+    for method, prompt in ((own.encode_query, QUERY), (own.encode_document, DOCUMENT), (own.encode, DEFAULT)):
+        np.testing.assert_allclose(method(TEXTS), plain.encode(prefixed(prompt, TEXTS)), atol=1e-6)
+        assert abs(method(TEXTS) - plain.encode(TEXTS)).max() > 0.01, "the prompt changes the vectors"
     assert own.roles_differ and not plain.roles_differ
     assert own.count_tokens(TEXTS, prompt_name="query") == plain.count_tokens(prefixed(QUERY, TEXTS))
     own.set_prompts(PromptOptions(query="fast "))
-    np.testing.assert_allclose(own.encode_query(TEXTS), plain(prefixed("fast ", TEXTS)), atol=1e-6)
+    np.testing.assert_allclose(own.encode_query(TEXTS), plain.encode(prefixed("fast ", TEXTS)), atol=1e-6)
     own.set_prompts(PromptOptions(name="other"))
-    np.testing.assert_allclose(own.encode_document(TEXTS), plain(prefixed(DEFAULT, TEXTS)), atol=1e-6)
+    np.testing.assert_allclose(own.encode_document(TEXTS), plain.encode(prefixed(DEFAULT, TEXTS)), atol=1e-6)
     assert not own.roles_differ
 
 
@@ -103,7 +103,7 @@ def test_interventions_never_touch_a_prompt(encoders):
     readers = as_readers(own)
     for reader, prompt, texts in zip(readers, (QUERY, DOCUMENT), (ANCHORS, TEXTS), strict=True):
         for reading, text in zip(reader.read(texts, "token"), texts, strict=True):
-            whole = plain.tokenize([prompt + text])[0].ids if hasattr(plain, "tokenize") else None
+            whole = plain.encodings([prompt + text])[0].ids if hasattr(plain, "encodings") else None
             if whole is not None:
                 assert reading.source.tolist() == whole
             assert all(0 <= unit.start < unit.end <= len(text) for unit in reading.units)

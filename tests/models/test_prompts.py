@@ -35,7 +35,19 @@ def test_a_prompt_is_resolved_as_sentence_transformers_does(asked, text):
 
 def test_roles_have_prompts_of_their_own():
     assert (OWN.query, OWN.document, OWN.of_role(None)) == ("find: ", "", "match: ")
-    assert OWN and not Prompts() and Prompts().query == Prompts().document == ""
+    assert OWN.any_text and not Prompts().any_text and Prompts().query == Prompts().document == ""
+
+
+def test_prompts_are_a_mapping_as_in_sentence_transformers():
+    assert Prompts() == {"query": "", "document": ""} and len(Prompts()) == 2
+    assert OWN["query"] == "find: " and OWN.get("nowhere") is None and "sts" in OWN
+    assert dict(OWN) == OWN != {**OWN, "query": ""}
+    assert Prompts(OWN.named) != OWN, "the default counts"
+
+
+def test_a_prompt_goes_before_its_name_with_a_warning():
+    with pytest.warns(UserWarning, match="both prompt_name 'query' and prompt 'text'"):
+        assert OWN.resolve("query", "text") == "text"
 
 
 @pytest.mark.parametrize(
@@ -58,7 +70,7 @@ def test_options_override_the_prompts_of_roles_alone(options, prompts):
     ("call", "message"),
     [
         (lambda: OWN.resolve("nowhere"), "no prompt named 'nowhere'"),
-        (lambda: OWN.resolve("query", "text"), "both prompt_name 'query' and prompt 'text'"),
+        (lambda: OWN.with_default("nowhere"), "no prompt named 'nowhere'"),
         (lambda: OWN.overridden(PromptOptions(name="nowhere")), "no prompt named 'nowhere'"),
         (lambda: PromptOptions(query="a", name="sts"), "exclude one another"),
     ],

@@ -57,10 +57,12 @@ def texts_of(encoder: NativeEncoder, count: int) -> list[str]:
 def test_vectors_do_not_depend_on_the_batch(made, level: str, kind: str) -> None:
     encoder = made(kind)
     texts = texts_of(encoder, count_of(level, kind))
-    together = encoder.encode(texts, batch_size=len(texts), threads=1, normalize=False)
+    together = encoder.encode(texts, batch_size=len(texts), threads=1, normalize_embeddings=False)
     assert np.abs(together - together[0]).max(axis=1)[1:].min() > 1e-3, "all texts alike prove nothing"
     for batch_size, threads in ((1, 2), (7, 1), (61, 2)):
-        again = encoder.encode(texts[::-1], batch_size=batch_size, threads=threads, normalize=False)[::-1]
+        again = encoder.encode(
+            texts[::-1], batch_size=batch_size, threads=threads, normalize_embeddings=False
+        )[::-1]
         differ = (again != together).any(axis=1)
         assert not differ.any(), (
             f"{differ.sum()} of {len(texts)} texts differ at batch size {batch_size}, {threads} threads, by "

@@ -26,7 +26,7 @@ def test_every_architecture_gives_the_vectors_of_torch(tiny, kind: str) -> None:
     folder, model = tiny(kind)
     wanted = expected(model, TEXTS)
     assert np.linalg.norm(wanted - wanted[0], axis=1).max() > 0.5, "all texts alike prove nothing"
-    found = load(folder, runtime="native").encode(TEXTS, normalize=False)
+    found = load(folder, runtime="native").encode(TEXTS, normalize_embeddings=False)
     np.testing.assert_allclose(found, wanted, rtol=2e-4, atol=2e-5)
     assert cosines(found, wanted).min() > 0.999999
 
@@ -36,14 +36,14 @@ def test_every_level(tiny, level: str) -> None:
     encoder = load(folder, runtime="native")
     assert {choice.level for choice in encoder.choices} == {level} or level in TABLE_LEVELS
     np.testing.assert_allclose(
-        encoder.encode(TEXTS, normalize=False), expected(model, TEXTS), rtol=2e-4, atol=2e-5
+        encoder.encode(TEXTS, normalize_embeddings=False), expected(model, TEXTS), rtol=2e-4, atol=2e-5
     )
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu_new", "silu"])
 def test_activations(tmp_path, activation: str) -> None:
     model = build(tmp_path, hidden_act=activation)
-    found = load(tmp_path / "model", runtime="native").encode(TEXTS, normalize=False)
+    found = load(tmp_path / "model", runtime="native").encode(TEXTS, normalize_embeddings=False)
     np.testing.assert_allclose(found, expected(model, TEXTS), rtol=2e-4, atol=2e-5)
 
 
@@ -55,7 +55,7 @@ def test_pooling(tmp_path, pooling) -> None:
     encoder = load(tmp_path / "model", runtime="native")
     assert encoder.dimension == model.get_embedding_dimension()
     np.testing.assert_allclose(
-        encoder.encode(TEXTS, normalize=False), expected(model, TEXTS), rtol=2e-4, atol=2e-5
+        encoder.encode(TEXTS, normalize_embeddings=False), expected(model, TEXTS), rtol=2e-4, atol=2e-5
     )
 
 
@@ -68,7 +68,7 @@ def test_heads(tmp_path) -> None:
     norm = module("LayerNorm")(33)
     torch.nn.init.normal_(norm.norm.weight)
     model = build(tmp_path, heads=(dense, plain, norm, module("Normalize")()))
-    found = load(tmp_path / "model", runtime="native").encode(TEXTS, normalize=False)
+    found = load(tmp_path / "model", runtime="native").encode(TEXTS, normalize_embeddings=False)
     assert found.shape == (len(TEXTS), 33)
     np.testing.assert_allclose(found, expected(model, TEXTS), rtol=2e-4, atol=2e-5)
 
@@ -79,7 +79,7 @@ def test_static(tiny) -> None:
     assert encoder.max_tokens is None
     texts = [*TEXTS, "usb dock " * 5000]
     np.testing.assert_allclose(
-        encoder.encode(texts, normalize=False), expected(model, texts), rtol=1e-4, atol=1e-5
+        encoder.encode(texts, normalize_embeddings=False), expected(model, texts), rtol=1e-4, atol=1e-5
     )
     int8 = load(folder, precision="int8").encode(texts)
     known = np.linalg.norm(expected(model, texts), axis=1) > 0
@@ -95,7 +95,7 @@ def test_lower_precisions(tiny, weights: str, bar: float) -> None:
     except UsageError as error:
         assert weights == "bfloat16" and "no bfloat16" in str(error)
         pytest.skip("no bfloat16 on this CPU")
-    found, wanted = encoder.encode(TEXTS, normalize=False), expected(model, TEXTS)
+    found, wanted = encoder.encode(TEXTS, normalize_embeddings=False), expected(model, TEXTS)
     assert encoder.precision == weights
     # where float32 is faster than bfloat16 (a tiny model; CPUs whose bfloat16 products are slow) it runs
     lower = any(choice.path in ROUNDED for choice in encoder.choices)
@@ -137,11 +137,11 @@ def test_order_duplicates_and_batches_do_not_matter(tiny) -> None:
         again = encoder.encode(TEXTS[::-1], batch_size=batch_size, threads=threads)[::-1]
         np.testing.assert_array_equal(again, whole)
     assert encoder.encode([]).shape == (0, encoder.dimension)
-    np.testing.assert_allclose(np.linalg.norm(whole, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(encoder(TEXTS), axis=1), 1, rtol=1e-5)
 
 
 def test_progress_goes_to_stderr(tiny, capsys) -> None:
-    load(tiny("bert")[0]).encode(["a", "b"], show_progress=True)
+    load(tiny("bert")[0]).encode(["a", "b"], show_progress_bar=True)
     captured = capsys.readouterr()
     assert "encoding" in captured.err and not captured.out
 
@@ -149,15 +149,22 @@ def test_progress_goes_to_stderr(tiny, capsys) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (("usb",), UsageError, "one string"),
-        ((["usb", 3],), DataError, "row 2: a text is a int"),
-        ((["usb"], 0), UsageError, "batch_size is 0"),
-        ((["usb"], 1, True, 0), UsageError, "threads is 0"),
+        ({"inputs": 3}, DataError, "encode was given a int"),
+        ({"inputs": ["usb", 3]}, DataError, "row 2: a text is a int"),
+        ({"batch_size": 0}, UsageError, "batch_size is 0"),
+        ({"threads": 0}, UsageError, "threads is 0"),
+        ({"truncate_dim": 0}, UsageError, "truncate_dim is 0"),
+        ({"precision": "int4"}, UsageError, "no precision 'int4'"),
+        ({"precision": "int8"}, UsageError, "needs the range of each dimension"),
+        ({"output_value": "token_embeddings"}, UsageError, 'runtime="torch"'),
+        ({"device": "cuda"}, UsageError, "the native runtime on device 'cuda'"),
+        ({"device": ["cpu", "cpu"]}, UsageError, "the native runtime on device"),
+        ({"pool": {}}, UsageError, "pool is for several processes"),
     ],
 )
 def test_misuse(tiny, arguments, error, message) -> None:
     with pytest.raises(error, match=message):
-        load(tiny("bert")[0]).encode(*arguments)
+        load(tiny("bert")[0]).encode(**{"inputs": ["usb"], **arguments})
 
 
 def test_nan_is_an_error(tiny) -> None:

@@ -44,7 +44,7 @@ def test_an_unknown_architecture_falls_back_and_says_so(tiny, tmp_path: Path) ->
         encoder = load(place)
     assert len(seen) == 1 and isinstance(encoder, FallbackEncoder)
     assert encoder.encode(TEXTS, threads=1).shape == (len(TEXTS), encoder.dimension)
-    assert encoder.encode(["usb"], normalize=False).shape == (1, encoder.dimension)
+    assert encoder.encode(["usb"], normalize_embeddings=False).shape == (1, encoder.dimension)
     assert runtime_choices(encoder) == []
 
 

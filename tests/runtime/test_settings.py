@@ -170,12 +170,13 @@ def torch_vectors(folder: Path) -> dict[str, np.ndarray]:
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-    return {role: getattr(model, role)(TEXTS, normalize_embeddings=True) for role in ROLES}
+    return {role: getattr(model, role)(TEXTS) for role in ROLES}
 
 
 def same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
     return all(
-        first[role].shape == second[role].shape and np.allclose(first[role], second[role], atol=2e-5)
+        first[role].shape == second[role].shape
+        and np.allclose(first[role], second[role], rtol=2e-4, atol=2e-5)
         for role in ROLES
     )
 

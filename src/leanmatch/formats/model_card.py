@@ -142,7 +142,7 @@ def _usage(name: str, task: str, compressed: bool) -> str:
         f'encoder = leanmatch.load("{name}")  # without torch\n'
         'queries = encoder.encode_query(["usb c dock"])\n'
         'documents = encoder.encode_document(["docking station, type c"])\n'
-        "print(queries @ documents.T)\n```\n"
+        "print(encoder.similarity(queries, documents))\n```\n"
     )
     opened, registered = "The folder is a stock sentence-transformers model too", ""
     if compressed:

@@ -45,7 +45,7 @@ def with_catalogue_prompts(encoder: Any, model: ModelIdentity, queries: PromptOp
     """
     if not hasattr(encoder, "set_prompts"):
         return encoder
-    if model.document_prompt is None and encoder.prompts:
+    if model.document_prompt is None and encoder.prompts.any_text:
         raise ModelError(
             f"the catalogue does not say with which prompt its items were encoded, and {encoder.name} has "
             f"prompts: {', '.join(name for name, text in encoder.prompts.named.items() if text)}",

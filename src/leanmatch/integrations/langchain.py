@@ -41,7 +41,7 @@ except ModuleNotFoundError as error:
     raise MissingExtraError("langchain-core", "langchain", "the LangChain integration") from error
 
 if TYPE_CHECKING:
-    from leanmatch.models import Encoder
+    from leanmatch.models import SentenceEncoder
 
 METADATA_COLUMN = "langchain_metadata"
 """Column of a catalogue that holds a document's metadata as JSON, so that it comes back as it was given."""
@@ -58,18 +58,24 @@ class LeanmatchEmbeddings(Embeddings):
         load_options: further arguments of :func:`leanmatch.load`.
     """
 
-    def __init__(self, model: str | Path | Encoder, *, batch_size: int = 256, **load_options: Any) -> None:
+    def __init__(
+        self, model: str | Path | SentenceEncoder, *, batch_size: int = 256, **load_options: Any
+    ) -> None:
         self.encoder = load(model, **load_options) if isinstance(model, str | Path) else model
         self.batch_size = batch_size
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """L2-normalized vectors of texts, with the prompt of documents."""
-        vectors: list[list[float]] = self.encoder.encode_document(texts, batch_size=self.batch_size).tolist()
-        return vectors
+        vectors = self.encoder.encode_document(
+            texts, batch_size=self.batch_size, show_progress_bar=False, normalize_embeddings=True
+        )
+        rows: list[list[float]] = vectors.tolist()
+        return rows
 
     def embed_query(self, text: str) -> list[float]:
         """The L2-normalized vector of a text, with the prompt of queries."""
-        vector: list[float] = self.encoder.encode_query([text])[0].tolist()
+        encoded = self.encoder.encode_query(text, show_progress_bar=False, normalize_embeddings=True)
+        vector: list[float] = encoded.tolist()
         return vector
 
 

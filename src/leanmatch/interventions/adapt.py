@@ -48,7 +48,7 @@ def as_reader(
 
     - A ``SentenceTransformer`` or a :class:`leanmatch.models.TorchEncoder` is read by tokens.
     - A :class:`leanmatch.runtime.NativeEncoder` as well, without torch; and so is every object with its
-      ``tokenize(texts, prompt)``, ``encode_tokens`` and ``tokenizer``.
+      ``encodings(texts, prompt)``, ``encode_tokens`` and ``tokenizer``.
     - Any other function from texts to vectors, or object with ``encode``, is read by text; where it has a
       ``tokenizer``, that one names the mask token and counts the pieces of words.
 
@@ -76,18 +76,18 @@ def as_reader(
         if is_sentence_transformer(module):
             return sentence_transformer_reader(module, role)
     tokenizer = getattr(model, "tokenizer", None)
-    if level != "text" and hasattr(model, "encode_tokens") and hasattr(model, "tokenize"):
+    if level != "text" and hasattr(model, "encode_tokens") and hasattr(model, "encodings"):
         return _light_reader(model, tokenizer, role)
     if level == "tokens":
         raise UsageError(
             f"the tokens of {type(model).__name__} cannot be edited",
-            remedy="give a SentenceTransformer or an Encoder, or use level='text'",
+            remedy="give a SentenceTransformer or an encoder of leanmatch.load, or use level='text'",
         )
     encode = model if callable(model) and module is None else getattr(model, "encode", None)
     if encode is None:
         raise UsageError(
             f"{type(model).__name__} is no model",
-            remedy="give a SentenceTransformer, an Encoder or a function from texts to vectors",
+            remedy="give a SentenceTransformer, an encoder of leanmatch.load, or a function of texts",
         )
     if role is not None and hasattr(model, f"encode_{role}"):
         encode = RoleEncoder(model).of_role(role)
@@ -103,7 +103,7 @@ def _light_reader(model: Any, tokenizer: Any, role: str | None) -> TokenReader:
     prompt = prompts.of_role(role)
 
     def tokenize(texts: Sequence[str]) -> list[Tokenized]:
-        encodings = model.tokenize(texts, prompt) if texts else ()
+        encodings = model.encodings(texts, prompt) if texts else ()
         return [
             tokenized(encoding.ids, encoding.offsets, encoding.special_tokens_mask, text, prompt)
             for text, encoding in zip(texts, encodings, strict=True)

@@ -49,7 +49,7 @@ def importance(
     see :func:`leanmatch.interventions.as_reader`.
 
     Args:
-        model: a ``SentenceTransformer``, an ``Encoder``, or any function from texts to vectors.
+        model: a ``SentenceTransformer``, a ``SentenceEncoder``, or any function from texts to vectors.
         anchors: left texts.
         positives: right texts, as many.
         intervention: ``delete``, ``mask`` or ``replace``. Masks are foreign to most encoders: any mask

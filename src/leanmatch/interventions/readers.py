@@ -202,7 +202,7 @@ class TextReader(Reader):
         if unit == "token":
             raise UsageError(
                 "unit='token' needs the tokens that the model reads, and this model is a function of texts",
-                remedy="use unit='word', or give a SentenceTransformer or an Encoder",
+                remedy="use unit='word', or give a SentenceTransformer or an encoder of leanmatch.load",
             )
         return [
             Reading(text, text, tuple(Unit(a, b, ()) for a, b in split_words(text).tolist()), len(text))

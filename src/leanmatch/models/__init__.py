@@ -5,8 +5,9 @@ This layer lies below everything that encodes texts, and importing it loads no t
 
 from leanmatch.models.prompts import DOCUMENT, QUERY, PromptOptions, Prompts
 from leanmatch.models.reranker import RERANK_TOP, Reranker, TorchReranker
-from leanmatch.models.roles import ByRole, Encoder, RoleEncoder, roles_differ
+from leanmatch.models.roles import ByRole, RoleEncoder, roles_differ, unit_length
 from leanmatch.models.settings import SentenceSettings
+from leanmatch.models.surface.encoder import SentenceEncoder
 from leanmatch.models.tokens import TokenCounts, TokenTally, count_encodings, count_model_tokens
 from leanmatch.models.torch_encoder import TorchEncoder
 
@@ -15,11 +16,11 @@ __all__ = [
     "QUERY",
     "RERANK_TOP",
     "ByRole",
-    "Encoder",
     "PromptOptions",
     "Prompts",
     "Reranker",
     "RoleEncoder",
+    "SentenceEncoder",
     "SentenceSettings",
     "TokenCounts",
     "TokenTally",
@@ -28,4 +29,5 @@ __all__ = [
     "count_encodings",
     "count_model_tokens",
     "roles_differ",
+    "unit_length",
 ]

@@ -8,7 +8,8 @@ does not set them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,9 +48,9 @@ class PromptOptions:
         return (self.query, self.document, self.name) != (None, None, None)
 
 
-@dataclass(frozen=True)
-class Prompts:
-    """A model's prompts.
+@dataclass(frozen=True, eq=False)
+class Prompts(Mapping[str, str]):
+    """A model's prompts: a mapping from names to texts, equal to a dict with the same entries.
 
     Attributes:
         named: prompt by name; ``query`` and ``document`` are always among them.
@@ -62,6 +63,22 @@ class Prompts:
     def __post_init__(self) -> None:
         names = {**dict.fromkeys(ROLES, ""), **{name: text or "" for name, text in self.named.items()}}
         object.__setattr__(self, "named", names)
+
+    def __getitem__(self, name: str) -> str:
+        return self.named[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.named)
+
+    def __len__(self) -> int:
+        return len(self.named)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Prompts) and other.default_name != self.default_name:
+            return False
+        return isinstance(other, Mapping) and dict(self) == dict(other)
+
+    __hash__ = None  # type: ignore[assignment]
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], source: object) -> Prompts:
@@ -95,14 +112,16 @@ class Prompts:
 
         Args:
             prompt_name: one of :attr:`named`.
-            prompt: the text itself.
+            prompt: the text itself. It goes before ``prompt_name``, with a warning, as in
+                sentence-transformers.
 
         Raises:
-            UsageError: no such name, or both arguments.
+            UsageError: no such name.
         """
         if prompt is not None and prompt_name is not None:
-            raise UsageError(
-                f"both prompt_name {prompt_name!r} and prompt {prompt!r} are given", remedy="give one of them"
+            warnings.warn(
+                f"both prompt_name {prompt_name!r} and prompt {prompt!r} are given: the prompt is used",
+                stacklevel=4,
             )
         if prompt is not None:
             return prompt
@@ -121,16 +140,6 @@ class Prompts:
             return self.resolve()
         return self.named[next(name for name in ROLES[role] if name in self.named)]
 
-    def for_role(self, role: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Options of ``encode`` with the text of the prompt: the role's, unless they name another.
-
-        Raises:
-            UsageError: no such prompt.
-        """
-        given = {name: value for name, value in options.items() if name not in ("prompt_name", "prompt")}
-        asked = options.get("prompt_name"), options.get("prompt")
-        return {**given, "prompt": self.of_role(role) if asked == (None, None) else self.resolve(*asked)}
-
     @property
     def query(self) -> str:
         """What goes before queries."""
@@ -141,9 +150,31 @@ class Prompts:
         """What goes before documents."""
         return self.of_role(DOCUMENT)
 
-    def __bool__(self) -> bool:
+    @property
+    def any_text(self) -> bool:
         """Whether any prompt holds text."""
         return any(self.named.values())
+
+    def replaced(self, texts: Mapping[str, str | None]) -> Prompts:
+        """Other prompts, with this default where they have a prompt of its name.
+
+        Raises:
+            ModelError: prompts that are not text.
+        """
+        if isinstance(texts, Prompts):
+            return texts
+        default = self.default_name if self.default_name in texts else None
+        return Prompts.from_config({"prompts": texts, "default_prompt_name": default}, "the mapping")
+
+    def with_default(self, name: str | None) -> Prompts:
+        """These prompts, with another default.
+
+        Raises:
+            UsageError: no such prompt.
+        """
+        if name is not None:
+            self.resolve(name)
+        return Prompts(self.named, name)
 
     def overridden(self, options: PromptOptions) -> Prompts:
         """These prompts, with those of ``options`` for queries and documents.

@@ -7,13 +7,12 @@ prompts for one of them do not, and then a text that stands on both sides has tw
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from leanmatch.models.prompts import DOCUMENT, QUERY, PromptOptions, Prompts
-from leanmatch.models.tokens import TokenCounts, TokenTally
+from leanmatch.models.prompts import DOCUMENT, QUERY, Prompts
+from leanmatch.models.surface.encoder import SentenceEncoder
 from leanmatch.types import EncodeFunction, Vectors
 
 
@@ -31,65 +30,12 @@ class ByRole(Protocol):
         """Vectors of documents, likewise."""
 
 
-class Encoder(ByRole, Protocol):
-    """What a loaded model is to everything that encodes with it.
-
-    Attributes:
-        name: the folder or name it was loaded from.
-        folder: where its files lie, None for a model that is only in memory.
-        dimension: length of the vectors.
-        precision: in which it computes.
-    """
-
-    name: str
-    dimension: int
-    precision: str
-
-    @property
-    def folder(self) -> Path | None:
-        """Where its files lie."""
-
-    @property
-    def prompts(self) -> Prompts:
-        """What goes before queries, documents and other texts."""
-
-    def set_prompts(self, options: PromptOptions) -> None:
-        """Use other prompts for queries and documents than the model's own."""
-
-    def encode(
-        self,
-        texts: Sequence[str],
-        *,
-        batch_size: int = ...,
-        normalize: bool = ...,
-        show_progress: bool = ...,
-        prompt_name: str | None = ...,
-        prompt: str | None = ...,
-        tally: TokenTally | None = ...,
-    ) -> Vectors:
-        """Vectors of texts, with the default prompt where no other is asked for."""
-
-    def encode_query(self, texts: Sequence[str], **options: Any) -> Vectors:
-        """:meth:`encode` with the prompt of queries, where no other is asked for."""
-
-    def encode_document(self, texts: Sequence[str], **options: Any) -> Vectors:
-        """:meth:`encode` with the prompt of documents, where no other is asked for."""
-
-    def count_tokens(
-        self, texts: Sequence[str], *, prompt_name: str | None = ..., prompt: str | None = ...
-    ) -> TokenCounts:
-        """How many tokens the model reads of the texts, and how many are cut off."""
-
-    def __call__(self, texts: Sequence[str]) -> Vectors:
-        """:meth:`encode` with its defaults."""
-
-
 class RoleEncoder:
     """An encoder, or any function from texts to vectors, with fixed options and one vector a distinct text.
 
     Args:
-        encode: an :class:`Encoder`, a ``SentenceTransformer``, or a function from texts to vectors, which
-            treats queries and documents alike.
+        encode: a :class:`SentenceEncoder`, a ``SentenceTransformer``, or a function from texts to vectors,
+            which treats queries and documents alike.
         options: of each call of the encoder's methods.
     """
 
@@ -98,8 +44,7 @@ class RoleEncoder:
         if isinstance(encode, RoleEncoder):
             self._encode, self._options = encode._encode, {**encode._options, **options}
         self._has_roles = hasattr(self._encode, "encode_query") and hasattr(self._encode, "encode_document")
-        if is_sentence_transformer(self._encode):
-            self._options = {"normalize_embeddings": True, "show_progress_bar": False, **self._options}
+        self._options = {**unit_length(self._encode), **self._options}
 
     @property
     def roles_differ(self) -> bool:
@@ -128,6 +73,13 @@ class RoleEncoder:
         return vectors if len(rows) == len(texts) else vectors[[rows[text] for text in texts]]
 
 
+def unit_length(model: Any) -> dict[str, Any]:
+    """Options of a model's ``encode`` with which it gives vectors of length 1 and shows no bar."""
+    if isinstance(model, SentenceEncoder) or is_sentence_transformer(model):
+        return {"normalize_embeddings": True, "show_progress_bar": False}
+    return {}
+
+
 def is_sentence_transformer(model: Any) -> bool:
     """Whether this is a live ``SentenceTransformer`` (asked without loading torch)."""
     return hasattr(model, "modules") and hasattr(model, "encode") and hasattr(model, "tokenizer")
@@ -137,8 +89,8 @@ def roles_differ(model: Any) -> bool:
     """Whether a model gives a text another vector as a query than as a document.
 
     Args:
-        model: an :class:`Encoder`, a ``SentenceTransformer``, or any other object: one with ``encode_query``
-            that does not say is taken to differ, a plain function is not.
+        model: a :class:`SentenceEncoder`, a ``SentenceTransformer``, or any other object: one with
+            ``encode_query`` that does not say is taken to differ, a plain function is not.
     """
     if not is_sentence_transformer(model):
         return bool(getattr(model, "roles_differ", hasattr(model, "encode_query")))

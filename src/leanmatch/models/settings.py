@@ -9,7 +9,6 @@ from typing import Any
 from leanmatch.errors import ModelError
 from leanmatch.models.prompts import Prompts
 
-SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 MODEL_TYPE = "SentenceTransformer"
 
 
@@ -21,7 +20,7 @@ class SentenceSettings:
         prompts: what goes before texts.
         truncate_dim: dimensions of a vector that are kept, None for all. The rest is cut off before the
             vector is normalized.
-        similarity: how two vectors are compared; one of :data:`SIMILARITIES`.
+        similarity: how two vectors are compared; a name of :mod:`leanmatch.models.surface.similarity`.
         model_type: class in sentence-transformers.
     """
 
@@ -58,10 +57,6 @@ class SentenceSettings:
         """The settings of a live ``SentenceTransformer``."""
         similarity = str(getattr(model, "similarity_fn_name", None) or "cosine")
         return cls(Prompts.from_model(model), getattr(model, "truncate_dim", None), similarity)
-
-    def dimension(self, whole: int) -> int:
-        """Length of the vectors of a model whose modules make ``whole`` numbers."""
-        return whole if self.truncate_dim is None else min(whole, self.truncate_dim)
 
     def check_similarity(self, name: object, *, normalized: bool) -> None:
         """Refuse a similarity other than the cosine, which is how leanmatch compares vectors.

@@ -1,18 +1,21 @@
-"""Texts to vectors, with what belongs to it: order, duplicates, normalization, provenance."""
+"""The encoder on sentence-transformers and torch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from leanmatch.errors import DataError, ModelError, UsageError
-from leanmatch.models.adapter import evaluation_mode
+from leanmatch.errors import ModelError
+from leanmatch.models.adapter import evaluation_mode, tokenize
 from leanmatch.models.encoding_bar import encoding_bar
-from leanmatch.models.prompts import DOCUMENT, QUERY, PromptOptions, Prompts
+from leanmatch.models.prompts import PromptOptions, Prompts
 from leanmatch.models.roles import roles_differ
-from leanmatch.models.tokens import TokenCounts, TokenTally, count_model_tokens
+from leanmatch.models.surface.call import EncodeCall, checked_dimensions, checked_similarity, normalized
+from leanmatch.models.surface.encoder import SentenceEncoder
+from leanmatch.models.tokens import TokenCounts, count_model_tokens
 from leanmatch.types import JsonValue, Vectors
 
 if TYPE_CHECKING:
@@ -21,18 +24,11 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 
-class TorchEncoder:
-    """A loaded matcher as a function from texts to L2-normalized float32 vectors.
+class TorchEncoder(SentenceEncoder):
+    """A ``SentenceTransformer`` as :func:`leanmatch.load` returns it. Settings are those of the model itself.
 
     An instance is a :data:`leanmatch.types.EncodeFunction`. Make one with
     ``leanmatch.load(name, runtime="torch")``, or from a model in memory with :meth:`from_model`.
-
-    Attributes:
-        name: the folder or name it was loaded from.
-        dimension: length of the vectors.
-        provenance: what ``leanmatch.json`` says, None where there is none.
-        folder: where its files lie, None for a model that is only in memory.
-        precision: ``torch``: sentence-transformers computes in float32.
     """
 
     precision = "torch"
@@ -49,7 +45,12 @@ class TorchEncoder:
         self.name = name
         self.provenance = provenance
         self.folder = folder
-        self.dimension = _dimension(model)
+        self._whole_dimension = _whole_dimension(model)
+
+    @classmethod
+    def from_model(cls, model: SentenceTransformer, *, name: str) -> TorchEncoder:
+        """Wrap a model that is in memory already. It is put in evaluation mode only while it encodes."""
+        return cls(model, name=name)
 
     @property
     def model(self) -> SentenceTransformer:
@@ -57,130 +58,109 @@ class TorchEncoder:
         return self._model
 
     @property
+    def whole_dimension(self) -> int:
+        """See :class:`SentenceEncoder`."""
+        return self._whole_dimension
+
+    @property
+    def truncate_dim(self) -> int | None:
+        """Leading dimensions of the vectors that are kept; None for all. Can be set."""
+        return getattr(self._model, "truncate_dim", None)
+
+    @truncate_dim.setter
+    def truncate_dim(self, value: int | None) -> None:
+        self._model.truncate_dim = checked_dimensions(value)
+
+    @property
     def prompts(self) -> Prompts:
-        """What goes before queries, documents and other texts."""
+        """What goes before queries, documents and other texts, by name. A mapping sets it."""
         return Prompts.from_model(self._model)
 
-    def set_prompts(self, options: PromptOptions) -> None:
-        """Use other prompts for queries and documents than the model's own; the model keeps them.
+    @prompts.setter
+    def prompts(self, value: Mapping[str, str | None]) -> None:
+        prompts = self.prompts.replaced(value)
+        self._model.prompts, self._model.default_prompt_name = dict(prompts), prompts.default_name
 
-        Raises:
-            UsageError: a name that the model does not have.
-        """
-        set_model_prompts(self._model, options)
+    @property
+    def similarity_fn_name(self) -> str:
+        """How :meth:`similarity` compares vectors. Can be set."""
+        return str(self._model.similarity_fn_name)
+
+    @similarity_fn_name.setter
+    def similarity_fn_name(self, value: Any) -> None:
+        self._model.similarity_fn_name = checked_similarity(value)  # type: ignore[assignment]
+
+    @property
+    def max_seq_length(self) -> Any:
+        """Longest text in tokens, special ones included; longer texts are cut. Can be set."""
+        return self._model.max_seq_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        self._model.max_seq_length = value
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the sentence-transformers model."""
+        return self._model.tokenizer
+
+    @property
+    def device(self) -> Any:
+        """The ``torch.device`` of the model."""
+        return self._model.device
+
+    @property
+    def model_card_data(self) -> Any:
+        """That of the model."""
+        return self._model.model_card_data
 
     @property
     def roles_differ(self) -> bool:
         """Whether a text has another vector as a query than as a document."""
         return roles_differ(self._model)
 
-    @classmethod
-    def from_model(cls, model: SentenceTransformer, *, name: str) -> TorchEncoder:
-        """Wrap a model that is in memory already. It is put in evaluation mode only while it encodes."""
-        return cls(model, name=name)
+    def tokenize(self, texts: Sequence[str]) -> dict[str, Any]:
+        """Features of texts, as the model's forward pass takes them."""
+        return tokenize(self._model, texts)
 
-    def encode(
-        self,
-        texts: Sequence[str],
-        *,
-        batch_size: int = 64,
-        normalize: bool = True,
-        show_progress: bool = False,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        tally: TokenTally | None = None,
-    ) -> Vectors:
-        """Encode texts; each distinct text once, in the order of length so that batches hold little padding.
-
-        A text without any known token may give a zero vector; it stays zero.
-
-        Args:
-            texts: any number of texts, none included.
-            batch_size: texts a forward pass.
-            normalize: divide by the L2 norm.
-            show_progress: a bar on stderr.
-            prompt_name: the named prompt to put before each text; the model's default prompt where neither
-                this nor ``prompt`` is given.
-            prompt: the prompt itself.
-            tally: gets the token counts of the distinct texts.
-
-        Returns:
-            shape ``(len(texts), dimension)``, rows in the order of ``texts``.
-
-        Raises:
-            DataError: an entry that is not text.
-            ModelError: the model gives NaN or infinite numbers.
-            UsageError: ``batch_size`` below 1, one string in place of a list, or no such prompt.
-        """
-        resolved = self.prompts.resolve(prompt_name, prompt)
-        return self._encode(None, texts, resolved, batch_size, normalize, show_progress, tally)
-
-    def _encode(
-        self,
-        role: str | None,
-        texts: Sequence[str],
-        prompt: str,
-        batch_size: int = 64,
-        normalize: bool = True,
-        show_progress: bool = False,
-        tally: TokenTally | None = None,
-    ) -> Vectors:
-        if isinstance(texts, str):
-            raise UsageError(f"encode was given one string, {texts!r:.60}", remedy="give a list of texts")
-        if batch_size < 1:
-            raise UsageError(f"batch_size is {batch_size}", remedy="give 1 or more")
-        rows: dict[str, int] = {}
-        for row, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise DataError(
-                    f"a text is a {type(text).__name__}", line=row + 1, value=text, remedy="give str"
-                )
-            rows.setdefault(text, len(rows))
-        if not rows:
-            return np.zeros((0, self.dimension), dtype=np.float32)
-        if tally is not None:
-            tally.add(count_model_tokens(self._model, [prompt + text for text in rows]))
-        # The model's own methods batch by length; a Router and lengths by task see the role.
-        encode = getattr(self._model, f"encode_{role}" if role else "encode", self._model.encode)
-        with evaluation_mode(self._model), encoding_bar(self._model, len(rows), shown=show_progress):
-            distinct = encode(
-                list(rows),
-                prompt=prompt,
-                batch_size=batch_size,
-                convert_to_numpy=True,
-                show_progress_bar=False,
-            )
-        vectors = _checked(np.asarray(distinct, dtype=np.float32), list(rows), self.name, normalize)
-        if len(rows) == len(texts):
-            return vectors
-        return vectors[[rows[text] for text in texts]]
-
-    def encode_query(self, texts: Sequence[str], **options: Any) -> Vectors:
-        """:meth:`encode` for queries: with their prompt, where no other is given."""
-        return self._encode(QUERY, texts, **self.prompts.for_role(QUERY, options))
-
-    def encode_document(self, texts: Sequence[str], **options: Any) -> Vectors:
-        """:meth:`encode` for documents: with their prompt, where no other is given."""
-        return self._encode(DOCUMENT, texts, **self.prompts.for_role(DOCUMENT, options))
+    def to(self, device: Any) -> TorchEncoder:
+        """Move the model."""
+        self._model.to(device)
+        return self
 
     def count_tokens(
         self, texts: Sequence[str], *, prompt_name: str | None = None, prompt: str | None = None
     ) -> TokenCounts:
-        """How many tokens the model reads of the texts, and how many it does not because a text is too long.
-
-        Args:
-            texts: any number of texts; each counts, repeated ones too.
-            prompt_name, prompt: as in :meth:`encode`.
-        """
+        """See :class:`SentenceEncoder`."""
         resolved = self.prompts.resolve(prompt_name, prompt)
         return count_model_tokens(self._model, [resolved + text for text in texts])
 
-    def __call__(self, texts: Sequence[str]) -> Vectors:
-        """:meth:`encode` with its defaults."""
-        return self.encode(texts)
+    def _encode_texts(self, texts: list[str], call: EncodeCall) -> Vectors:
+        rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+        if not rows:
+            return np.zeros(
+                (0, min(call.dimensions or self._whole_dimension, self._whole_dimension)), np.float32
+            )
+        if call.tally is not None:
+            call.tally.add(count_model_tokens(self._model, [call.prompt + text for text in rows]))
+        with encoding_bar(self._model, len(rows), shown=call.show_progress_bar):
+            distinct = self._forward(list(rows), call, truncate_dim=call.dimensions, convert_to_numpy=True)
+        vectors = _checked(np.asarray(distinct, dtype=np.float32), list(rows), self.name)
+        if call.normalize:
+            vectors = normalized(vectors)
+        return vectors if len(rows) == len(texts) else vectors[[rows[text] for text in texts]]
 
-    def __repr__(self) -> str:
-        return f"TorchEncoder({self.name!r}, dimension={self.dimension})"
+    def _encode_other(self, texts: list[str], output_value: str | None, call: EncodeCall) -> Any:
+        return self._forward(texts, call, output_value=output_value, truncate_dim=call.dimensions)
+
+    def _forward(self, texts: list[str], call: EncodeCall, **options: Any) -> Any:
+        # The model's own methods batch by length; a Router and lengths by task see the role.
+        encode = getattr(self._model, f"encode_{call.role}" if call.role else "encode", self._model.encode)
+        options |= {name: value for name, value in call.placement.items() if value is not None}
+        with evaluation_mode(self._model), _torch_threads(call.threads):
+            return encode(
+                texts, prompt=call.prompt, batch_size=call.batch_size, show_progress_bar=False, **options
+            )
 
 
 def set_model_prompts(model: SentenceTransformer, options: PromptOptions) -> None:
@@ -189,10 +169,10 @@ def set_model_prompts(model: SentenceTransformer, options: PromptOptions) -> Non
     Raises:
         UsageError: a name that the model does not have.
     """
-    model.prompts = dict(Prompts.from_model(model).overridden(options).named)
+    model.prompts = dict(Prompts.from_model(model).overridden(options))
 
 
-def _checked(vectors: Vectors, texts: list[str], name: str, normalize: bool) -> Vectors:
+def _checked(vectors: Vectors, texts: list[str], name: str) -> Vectors:
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if bad.size:
         raise ModelError(
@@ -200,15 +180,33 @@ def _checked(vectors: Vectors, texts: list[str], name: str, normalize: bool) -> 
             f"{texts[bad[0]]!r:.80}",
             remedy="use another model: this one's weights are damaged",
         )
-    if not normalize:
-        return np.ascontiguousarray(vectors)
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.ascontiguousarray(vectors / np.where(norms > 0, norms, 1.0), dtype=np.float32)
+    return np.ascontiguousarray(vectors)
 
 
-def _dimension(model: SentenceTransformer) -> int:
-    newer = getattr(model, "get_embedding_dimension", None)
-    dimension = newer() if newer is not None else model.get_sentence_embedding_dimension()
+def _whole_dimension(model: SentenceTransformer) -> int:
+    """Length of the vectors before ``truncate_dim``."""
+    kept = getattr(model, "truncate_dim", None)
+    model.truncate_dim = None
+    try:
+        newer = getattr(model, "get_embedding_dimension", None)
+        dimension = newer() if newer is not None else model.get_sentence_embedding_dimension()
+    finally:
+        model.truncate_dim = kept
     if dimension is None:
         raise ModelError("the model does not say how long its vectors are", remedy="use a text encoder")
     return int(dimension)
+
+
+@contextmanager
+def _torch_threads(threads: int | None) -> Iterator[None]:
+    if threads is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -119,7 +119,8 @@ def diagnose(
     """Compare a matcher with its base: metrics by slice, importance of words, pairs that got worse.
 
     Args:
-        model: a ``SentenceTransformer``, an ``Encoder``, or a function from texts to L2-normalized vectors.
+        model: a ``SentenceTransformer``, a ``SentenceEncoder``, or a function from texts to L2-normalized
+            vectors.
         table: the pairs.
         against: the base, likewise.
         options: how much to look at; see :class:`~leanmatch.report.options.DiagnoseOptions`.

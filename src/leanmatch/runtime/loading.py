@@ -15,7 +15,7 @@ from leanmatch.formats.artifact import is_artifact
 from leanmatch.formats.artifact.reader import read_artifact
 from leanmatch.formats.provenance import read_provenance
 from leanmatch.formats.reader import load_encoder, model_folder, read_compressed_matcher
-from leanmatch.models import Encoder
+from leanmatch.models import SentenceEncoder
 from leanmatch.models.architectures import Architecture
 from leanmatch.runtime.architectures import UnsupportedError, read_sizes
 from leanmatch.runtime.build import (
@@ -56,7 +56,7 @@ def load(
     runtime: Literal["auto", "native", "torch"] = ...,
     device: str = ...,
     revision: str | None = ...,
-) -> Encoder: ...
+) -> SentenceEncoder: ...
 
 
 @overload
@@ -77,7 +77,7 @@ def load(
     runtime: str = "auto",
     device: str = "auto",
     revision: str | None = None,
-) -> Encoder | PreTrainedModel:
+) -> SentenceEncoder | PreTrainedModel:
     """Load a model for encoding; without torch, where the native runtime knows the model.
 
     The runtime runs folders of ``leanmatch compress`` and ``leanmatch train`` and stock sentence-transformers

@@ -95,7 +95,7 @@ def read_layout(folder: Path) -> Layout:
     for number, (name, path) in enumerate(modules[1:], 1):
         if name == "Pooling" and not pooling:
             pooling, pools_prompt = _pooling(path)
-            if settings.prompts and not pools_prompt:
+            if settings.prompts.any_text and not pools_prompt:
                 raise UnsupportedError("the native runtime cannot leave the prompt out of pooling")
         elif name == "Dropout":
             continue

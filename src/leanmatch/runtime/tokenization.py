@@ -36,15 +36,45 @@ class TextTokenizer:
         self, tokenizer: Tokenizer, *, max_tokens: int | None, add_special: bool = True, side: str = "right"
     ) -> None:
         self.tokenizer = tokenizer
-        self.max_tokens = max_tokens
+        self.max_tokens: int | None
         self._add_special = add_special
         self._side = side
+        self._pad_id = int((tokenizer.padding or {}).get("pad_id", 0))
         tokenizer.no_padding()
-        if max_tokens is None:
-            tokenizer.no_truncation()
-        else:
-            tokenizer.enable_truncation(max_tokens, direction=side)
+        self.set_max_tokens(max_tokens)
         self._ends: tuple[list[int], list[int]] | None = None
+
+    def set_max_tokens(self, longest: int | None) -> None:
+        """Cut texts at another length.
+
+        Raises:
+            UsageError: it has no room beside the special tokens.
+        """
+        special = self.tokenizer.num_special_tokens_to_add(False) if self._add_special else 0
+        if longest is not None and longest <= special:
+            raise UsageError(
+                f"max_seq_length is {longest}, but the tokenizer adds {special} special tokens to every text",
+                remedy="set a longer max_seq_length",
+            )
+        self.max_tokens = longest
+        if longest is None:
+            self.tokenizer.no_truncation()
+        else:
+            self.tokenizer.enable_truncation(longest, direction=self._side)
+
+    def features(self, texts: Sequence[str]) -> dict[str, Any]:
+        """Ids and masks as sentence-transformers' modules take them; flat ids and offsets without padding."""
+        lists = [encoding.ids for encoding in self.encodings(texts)]
+        if not self._add_special:  # a static embedding
+            ids, offsets = pack(lists)
+            return {"input_ids": _as_tensor(ids), "offsets": _as_tensor(offsets[:-1])}
+        longest = max(map(len, lists), default=0)
+        padded = np.full((len(lists), longest), self._pad_id, np.int64)
+        mask = np.zeros((len(lists), longest), np.int64)
+        for row, ids_of_row in enumerate(lists):
+            padded[row, : len(ids_of_row)] = ids_of_row
+            mask[row, : len(ids_of_row)] = 1
+        return {"input_ids": _as_tensor(padded), "attention_mask": _as_tensor(mask)}
 
     def encodings(self, texts: Sequence[str], prompt: str = "") -> list[Encoding]:
         """What the tokenizer makes of each text, the prompt before it included."""
@@ -91,6 +121,14 @@ class TextTokenizer:
             at = next((i for i in range(len(full)) if full[i : i + len(plain)] == plain), 0)
             self._ends = full[:at], full[at + len(plain) :]
         return self._ends
+
+
+def _as_tensor(array: NDArray[Any]) -> Any:
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return array
+    return torch.from_numpy(array.astype(np.int64))
 
 
 def pack(lists: Sequence[Sequence[int]]) -> tuple[Ids, Offsets]:
@@ -170,12 +208,6 @@ def read_tokenizer(layout: Layout, config: dict[str, Any], most_tokens: int | No
     side = options.get("truncation_side") or (tokenizer.truncation or {}).get("direction", "right")
     bounds = [bound for bound in (most_tokens, longest_text(layout, config)) if bound is not None]
     longest = min(bounds) if bounds else None
-    special = tokenizer.num_special_tokens_to_add(False)
-    if longest is not None and longest <= special:
-        raise UsageError(
-            f"max_seq_length is {longest}, but the tokenizer adds {special} special tokens to every text",
-            remedy="set a longer max_seq_length in the folder",
-        )
     return TextTokenizer(tokenizer, max_tokens=longest, side=side)
 
 

@@ -15,7 +15,7 @@ from leanmatch.index import Catalogue
 from leanmatch.index.filters.expression import Filter
 from leanmatch.index.search.found import Found
 from leanmatch.index.search.scan import Selection
-from leanmatch.models import DOCUMENT, QUERY, TokenCounts, TokenTally
+from leanmatch.models import DOCUMENT, QUERY, SentenceEncoder, TokenCounts, TokenTally, unit_length
 from leanmatch.runtime.encoder import NativeEncoder
 from leanmatch.serve.explaining import Effects, Explainer
 from leanmatch.types import Vectors
@@ -183,10 +183,9 @@ class Engine:
             role: ``query`` or ``document``; None for texts of which that is not known.
             phases: takes note of how long it took; apart for tokens where the encoder is the native one.
         """
-        threads = self._threads is not None and hasattr(self.encoder, "choices")  # leanmatch's runtime
-        options: dict[str, Any] = {"threads": self._threads} if threads else {}
-        if self._tally is not None and hasattr(self.encoder, "count_tokens"):
-            options["tally"] = self._tally
+        options = unit_length(self.encoder)
+        if isinstance(self.encoder, SentenceEncoder):
+            options |= {"threads": self._threads, "tally": self._tally}
         encode = getattr(self.encoder, f"encode_{role}" if role else "encode", self.encoder)
         if phases is None:
             return np.asarray(encode(texts, **options), dtype=np.float32)

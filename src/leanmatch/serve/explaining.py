@@ -64,7 +64,7 @@ class Explainer:
     """
 
     def __init__(self, encoder: Any, threads: int | None = None) -> None:
-        tokens = hasattr(encoder, "encode_tokens") and hasattr(encoder, "tokenize")
+        tokens = hasattr(encoder, "encode_tokens") and hasattr(encoder, "encodings")
         self._readers = as_readers(_Threaded(encoder, threads) if tokens else encoder)
         self._item_side = 0 if self._readers.anchor is self._readers.positive else 1
         self._kept: OrderedDict[_Side, _Edited] = OrderedDict()
@@ -167,7 +167,7 @@ class _Threaded:
     """The runtime's encoder with a number of threads, in the form that ``as_reader`` takes."""
 
     def __init__(self, encoder: Any, threads: int | None) -> None:
-        self.tokenize, self.tokenizer = encoder.tokenize, encoder.tokenizer
+        self.encodings, self.tokenizer = encoder.encodings, encoder.tokenizer
         self.prompts, self.roles_differ = encoder.prompts, encoder.roles_differ
         self._encoder, self._threads = encoder, threads
 

@@ -144,7 +144,7 @@ def _load(
         encoder = load_any(model, device, prompts)
     if words := prompts_in_words(encoder):
         say(words)
-    return RoleEncoder(encoder, batch_size=batch_size, show_progress=True, tally=tally)
+    return RoleEncoder(encoder, batch_size=batch_size, show_progress_bar=True, tally=tally)
 
 
 def _ranking(

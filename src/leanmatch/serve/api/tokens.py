@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from leanmatch.errors import DataError
-from leanmatch.models import TokenCounts
+from leanmatch.models import SentenceEncoder, TokenCounts
 from leanmatch.serve.api.problems import RefusedError
 from leanmatch.serve.engine import Embed
 from leanmatch.serve.monitoring.drift import TokenCounter
@@ -41,7 +42,8 @@ async def encode_tokens(service: Service, tokens: Sequence[Sequence[int]]) -> Ve
     direct = getattr(encoder, "encode_tokens", None)
     if direct is not None:
         try:
-            result: Vectors = await service.aside(direct, tokens)
+            unit = {"normalize_embeddings": True} if isinstance(encoder, SentenceEncoder) else {}
+            result: Vectors = await service.aside(partial(direct, **unit), tokens)
             return result
         except DataError as error:
             raise RefusedError(400, error.problem, param="input") from error
