@@ -64,14 +64,15 @@ def test_a_catalogue_keeps_the_prompts_it_was_made_with(model, items, tmp_path):
     identity = read_manifest(target).model
     assert (identity.query_prompt, identity.document_prompt) == ("fast ", "the ")
     encoder = load(model)
-    vectors = encoder.encode_document([*ITEMS, "usb " * 20], prompt="the ")
+    unit = {"normalize_embeddings": True}
+    vectors = encoder.encode_document([*ITEMS, "usb " * 20], prompt="the ", **unit)
     for arguments, prompt in (
         ((), "fast "),
         (("--query-prompt", ""), ""),
         (("--prompt-name", "sts"), "red "),
     ):
         shown = run("recommend", target, "usb red", "-k", "6", "--json", *arguments)
-        scores = np.sort((encoder.encode(["usb red"], prompt=prompt) @ vectors.T)[0])[::-1]
+        scores = np.sort((encoder.encode(["usb red"], prompt=prompt, **unit) @ vectors.T)[0])[::-1]
         (found,) = json.loads(shown.stdout)["queries"]
         np.testing.assert_allclose([item["score"] for item in found["recommendations"]], scores, atol=1e-5)
     more = written(tmp_path / "more.csv", {"id": ["9"], "text": ["dock"]})
@@ -80,7 +81,7 @@ def test_a_catalogue_keeps_the_prompts_it_was_made_with(model, items, tmp_path):
     run("index", "add", target, more)
     row = Catalogue.open(target).row("9")
     np.testing.assert_allclose(
-        Catalogue.open(target)._vectors[row], encoder.encode(["dock"], prompt="the ")[0], atol=1e-6
+        Catalogue.open(target)._vectors[row], encoder.encode("dock", prompt="the ", **unit), atol=1e-6
     )
     run("index", "rebuild", target, model)
     assert read_manifest(target).model.document_prompt == "the "

@@ -93,7 +93,7 @@ SETTINGS = {
     ),
     "pooling cls": Setting(POOLING, {"pooling_mode": "cls"}),
     "pooling max": Setting(POOLING, {"pooling_mode": "max"}),
-    "pooling mean_sqrt_len_tokens": Setting(POOLING, {"pooling_mode": "mean_sqrt_len_tokens"}, bites=False),
+    "pooling mean_sqrt_len_tokens": Setting(POOLING, {"pooling_mode": "mean_sqrt_len_tokens"}),
     "pooling weightedmean": Setting(POOLING, {"pooling_mode": "weightedmean"}),
     "pooling lasttoken": Setting(POOLING, {"pooling_mode": "lasttoken"}),
     "pooling of two": Setting(POOLING, {"pooling_mode": ["lasttoken", "mean"]}),
@@ -125,9 +125,7 @@ SETTINGS = {
         kind="heads",
     ),
     "Dense residual": Setting("2_Dense/config.json", {"use_residual": True}, "torch", "residual"),
-    "Normalize out": Setting(
-        "3_Normalize/config.json", {"module_output_name": "other"}, "torch", "heads", bites=False
-    ),
+    "Normalize out": Setting("3_Normalize/config.json", {"module_output_name": "other"}, "torch", "heads"),
 }
 
 

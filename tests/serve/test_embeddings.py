@@ -9,6 +9,11 @@ import numpy as np
 import pytest
 from catalogue_models import WordEncoder
 
+from leanmatch.errors import UsageError
+from leanmatch.serve.monitoring.metrics import Metrics
+from leanmatch.serve.options import ServeOptions
+from leanmatch.serve.service import Service
+
 
 def test_embeddings_as_openai_has_them(client, encoder):
     def embed(input_, **more):
@@ -21,9 +26,37 @@ def test_embeddings_as_openai_has_them(client, encoder):
     assert found["usage"] == {"prompt_tokens": 3, "total_tokens": 3, "truncated_texts": 0}
     packed = embed("one thing", encoding_format="base64").json()["data"][0]["embedding"]
     assert np.frombuffer(base64.b64decode(packed), "<f4").tolist() == expected[0].tolist()
-    assert embed("x", model="gpt").status_code == 404 and embed("x", dimensions=3).status_code == 400
-    assert embed("x", dimensions=24).status_code == 200
+    assert embed("x", model="gpt").status_code == 404
     assert embed([]).status_code == embed("").status_code == embed([["x"]]).status_code == 422
+
+
+def test_dimensions_as_openai_has_them(open_client, encoder):
+    def embed(client, **more):
+        return client.post("/v1/embeddings", json={"input": ["one thing", "two"], "model": "hash-1", **more})
+
+    def vectors(client, **more):
+        return np.array([row["embedding"] for row in embed(client, **more).json()["data"]])
+
+    client, whole = open_client(), encoder(["one thing", "two"])
+    assert np.allclose(vectors(client), whole) and np.allclose(vectors(client, dimensions=24), whole)
+    short = whole[:, :3] / np.linalg.norm(whole[:, :3], axis=1, keepdims=True)
+    assert np.allclose(vectors(client, dimensions=3), short, atol=1e-6)
+    packed = embed(client, dimensions=3, encoding_format="base64").json()["data"][1]["embedding"]
+    assert np.allclose(np.frombuffer(base64.b64decode(packed), "<f4"), short[1], atol=1e-6)
+    refused = embed(client, dimensions=25)
+    error = refused.json()["error"]
+    assert refused.status_code == 400 and error["param"] == "dimensions" and "have 24" in error["message"]
+    assert embed(client, dimensions=0).status_code == embed(client, dimensions="3").status_code == 422
+    fewer = open_client(dimensions=3)
+    assert np.allclose(vectors(fewer), short, atol=1e-6) and np.allclose(vectors(fewer, dimensions=24), whole)
+
+
+def test_a_server_has_no_more_dimensions_than_its_catalogue(folder, encoder):
+    service = Service(ServeOptions(catalogue=str(folder), dimensions=25), Metrics(), encoder)
+    with pytest.raises(UsageError, match="dimensions is 25, and the catalogue's vectors have 24"):
+        service._load()
+    with pytest.raises(UsageError, match="dimensions is 0"):
+        ServeOptions(catalogue=str(folder), dimensions=0)
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def vectors_of(client, texts):
 
 
 def test_indexed_in_int8_is_served_in_int8(model, folder):
-    int8, exact = (leanmatch.load(model, precision=one).encode(TEXTS) for one in ("int8", "float32"))
+    int8, exact = (leanmatch.load(model, precision=one)(TEXTS) for one in ("int8", "float32"))
     assert np.abs(int8 - exact).max() > 1e-4  # else nothing could be told from this test
     assert read_manifest(folder).model.weights == "int8"
     stored = Catalogue.open(folder).vectors(list(range(len(TEXTS))))
@@ -100,7 +100,7 @@ def test_changes_keep_the_precision_and_others_are_refused(model, folder, tmp_pa
         assert done.exit_code == 0, done.output
     assert np.allclose(
         Catalogue.open(folder).vectors([4]),
-        leanmatch.load(model, precision="int8").encode(["wooden chair"]),
+        leanmatch.load(model, precision="int8")(["wooden chair"]),
         atol=1e-6,
     )
     done = run(model, "-o", folder, "--rebuild", "--json")

@@ -28,7 +28,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     ),
     "Model": (
         *("base", "model", "against", "task", "device", "precision", "runtime", "batch_size"),
-        *("query_prompt", "document_prompt", "prompt_name", "role"),
+        *("query_prompt", "document_prompt", "prompt_name", "role", "dimensions"),
     ),
     "Data": (
         "data",
@@ -91,6 +91,7 @@ PANELS: dict[str, tuple[str, ...]] = {
 
 OTHER_PANELS = {
     ("train", "batch_size"): "Training",
+    ("train", "dimensions"): "Loss",
     ("train", "precision"): "Training",
     ("compress", "batch_size"): "Training",
     ("diagnose", "seed"): "Samples",

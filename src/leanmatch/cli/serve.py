@@ -41,6 +41,16 @@ def serve(
     ] = None,
     query_prompt: QueryPromptOption = None,
     prompt_name: PromptNameOption = None,
+    dimensions: Annotated[
+        int | None,
+        typer.Option(
+            "--dimensions",
+            metavar="N",
+            help="Dimensions of /v1/embeddings where a request asks for none. Default: the catalogue's.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
     api_key: Annotated[
         list[str] | None,
         typer.Option("--api-key", help=f"Ask for this key; may be repeated. Or {API_KEYS}, a key a line."),
@@ -99,6 +109,7 @@ def serve(
             precision=precision,
             query_prompt=query_prompt,
             prompt_name=prompt_name,
+            dimensions=dimensions,
             api_keys=tuple(api_key or _keys_of(API_KEYS)),
             write_keys=tuple(write_key or _keys_of(WRITE_KEYS)),
             log_texts=log_texts,

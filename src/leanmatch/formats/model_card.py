@@ -88,6 +88,7 @@ def model_card(content: Mapping[str, Any], *, name: str, evaluation: Mapping[str
         _summary(content, base, task, compressed),
         _graph_usage(name, content[kind]) if kind in GRAPHS else _usage(name, task, compressed),
         _evaluation(evaluation),
+        _dimensions(content, name),
         _training(content),
         _compression(content),
         f"## Licence\n\n{licence or 'Not stated by the base model'}; the training data may add conditions.\n",
@@ -197,6 +198,31 @@ def _evaluation(evaluation: Mapping[str, Any] | None) -> str:
             lines.append(
                 f"| {part['name']} | {part['n_queries']} | {metric['metric']} | {value} | {change} |"
             )
+    return "\n".join(lines) + "\n"
+
+
+def _dimensions(content: Mapping[str, Any], name: str) -> str:
+    """The numbers of leading dimensions that were trained to work by themselves."""
+    options, metrics = content.get("options"), content.get("metrics")
+    trained = options.get("dimensions") if isinstance(options, Mapping) else None
+    if not trained:
+        return ""
+    lines = [
+        "## Dimensions\n",
+        "Trained so that the first dimensions of a vector work by themselves (Matryoshka): "
+        f'`leanmatch.load("{name}", truncate_dim={max(trained)})`.\n',
+        "| dimensions | MRR@10 on validation pairs |",
+        "|---|---|",
+    ]
+    measured = metrics if isinstance(metrics, Mapping) else {}
+    for label, key in [
+        ("all", "valid MRR@10"),
+        *((str(n), f"valid MRR@10, {n} dimensions") for n in trained),
+    ]:
+        value = measured.get(key)
+        lines.append(
+            f"| {label} | {100 * value:.1f} |" if isinstance(value, int | float) else f"| {label} | |"
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from leanmatch.errors import MissingExtraError, ModelError
 from leanmatch.index.identity import identity_of, known_as
 from leanmatch.index.storage.manifest import ModelIdentity
-from leanmatch.models import PromptOptions
+from leanmatch.models import PromptOptions, SentenceEncoder
 
 
 def open_encoder(name_or_folder: str | Path, *, device: str = "auto", precision: str = "stored") -> Any:
@@ -31,8 +31,8 @@ def open_encoder(name_or_folder: str | Path, *, device: str = "auto", precision:
     return load(name_or_folder, precision=precision, device=device)
 
 
-def with_catalogue_prompts(encoder: Any, model: ModelIdentity, queries: PromptOptions | None = None) -> Any:
-    """The encoder, with the prompts that a catalogue recorded.
+def with_catalogue_settings(encoder: Any, model: ModelIdentity, queries: PromptOptions | None = None) -> Any:
+    """The encoder, with the prompts and the dimensions that a catalogue recorded.
 
     Args:
         encoder: of the catalogue's model.
@@ -43,12 +43,14 @@ def with_catalogue_prompts(encoder: Any, model: ModelIdentity, queries: PromptOp
         ModelError: an older catalogue, which does not say with which prompt its items were encoded.
         UsageError: a prompt name that the model does not have.
     """
+    if isinstance(encoder, SentenceEncoder) and encoder.dimension != model.dimension:
+        encoder.truncate_dim = model.dimension
     if not hasattr(encoder, "set_prompts"):
         return encoder
     if model.document_prompt is None and encoder.prompts.any_text:
         raise ModelError(
             f"the catalogue does not say with which prompt its items were encoded, and {encoder.name} has "
-            f"prompts: {', '.join(name for name, text in encoder.prompts.named.items() if text)}",
+            f"prompts: {', '.join(name for name, text in encoder.prompts.items() if text)}",
             remedy="encode all items anew: rebuild_catalogue",
             command="encode all items anew: leanmatch index rebuild CATALOGUE MODEL",
         )
@@ -113,4 +115,4 @@ def encoder_for(
             command="name the right folder with --model, or encode all items anew: "
             "leanmatch index rebuild CATALOGUE MODEL",
         )
-    return with_catalogue_prompts(encoder, manifest.model, queries)
+    return with_catalogue_settings(encoder, manifest.model, queries)

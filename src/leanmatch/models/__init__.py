@@ -5,8 +5,9 @@ This layer lies below everything that encodes texts, and importing it loads no t
 
 from leanmatch.models.prompts import DOCUMENT, QUERY, PromptOptions, Prompts
 from leanmatch.models.reranker import RERANK_TOP, Reranker, TorchReranker
-from leanmatch.models.roles import ByRole, RoleEncoder, roles_differ, unit_length
+from leanmatch.models.roles import ByRole, Prefix, RoleEncoder, roles_differ, unit_length
 from leanmatch.models.settings import SentenceSettings
+from leanmatch.models.surface.call import normalized
 from leanmatch.models.surface.encoder import SentenceEncoder
 from leanmatch.models.tokens import TokenCounts, TokenTally, count_encodings, count_model_tokens
 from leanmatch.models.torch_encoder import TorchEncoder
@@ -16,6 +17,7 @@ __all__ = [
     "QUERY",
     "RERANK_TOP",
     "ByRole",
+    "Prefix",
     "PromptOptions",
     "Prompts",
     "Reranker",
@@ -28,6 +30,7 @@ __all__ = [
     "TorchReranker",
     "count_encodings",
     "count_model_tokens",
+    "normalized",
     "roles_differ",
     "unit_length",
 ]

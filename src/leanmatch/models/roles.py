@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from leanmatch.models.prompts import DOCUMENT, QUERY, Prompts
+from leanmatch.models.surface.call import normalized
 from leanmatch.models.surface.encoder import SentenceEncoder
 from leanmatch.types import EncodeFunction, Vectors
 
@@ -71,6 +72,26 @@ class RoleEncoder:
         rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
         vectors: Vectors = np.asarray(method(list(rows), **self._options))
         return vectors if len(rows) == len(texts) else vectors[[rows[text] for text in texts]]
+
+
+class Prefix:
+    """An encoder's first dimensions, normalized again: what its model gives with ``truncate_dim``."""
+
+    def __init__(self, encoder: ByRole, dimensions: int) -> None:
+        self._encoder, self.dimensions = encoder, dimensions
+
+    @property
+    def roles_differ(self) -> bool:
+        """Whether a text has another vector as a query than as a document."""
+        return self._encoder.roles_differ
+
+    def encode_query(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of queries."""
+        return normalized(self._encoder.encode_query(texts)[:, : self.dimensions])
+
+    def encode_document(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of documents."""
+        return normalized(self._encoder.encode_document(texts)[:, : self.dimensions])
 
 
 def unit_length(model: Any) -> dict[str, Any]:

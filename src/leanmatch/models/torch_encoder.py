@@ -183,18 +183,27 @@ def _checked(vectors: Vectors, texts: list[str], name: str) -> Vectors:
     return np.ascontiguousarray(vectors)
 
 
+def model_dimension(model: SentenceTransformer) -> int:
+    """Length of a model's vectors, ``truncate_dim`` observed.
+
+    Raises:
+        ModelError: the model does not say.
+    """
+    newer = getattr(model, "get_embedding_dimension", None)
+    dimension = newer() if newer is not None else model.get_sentence_embedding_dimension()
+    if dimension is None:
+        raise ModelError("the model does not say how long its vectors are", remedy="use a text encoder")
+    return int(dimension)
+
+
 def _whole_dimension(model: SentenceTransformer) -> int:
     """Length of the vectors before ``truncate_dim``."""
     kept = getattr(model, "truncate_dim", None)
     model.truncate_dim = None
     try:
-        newer = getattr(model, "get_embedding_dimension", None)
-        dimension = newer() if newer is not None else model.get_sentence_embedding_dimension()
+        return model_dimension(model)
     finally:
         model.truncate_dim = kept
-    if dimension is None:
-        raise ModelError("the model does not say how long its vectors are", remedy="use a text encoder")
-    return int(dimension)
 
 
 @contextmanager

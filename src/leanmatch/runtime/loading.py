@@ -56,6 +56,7 @@ def load(
     runtime: Literal["auto", "native", "torch"] = ...,
     device: str = ...,
     revision: str | None = ...,
+    truncate_dim: int | None = ...,
 ) -> SentenceEncoder: ...
 
 
@@ -77,6 +78,7 @@ def load(
     runtime: str = "auto",
     device: str = "auto",
     revision: str | None = None,
+    truncate_dim: int | None = None,
 ) -> SentenceEncoder | PreTrainedModel:
     """Load a model for encoding; without torch, where the native runtime knows the model.
 
@@ -95,6 +97,8 @@ def load(
         device: ``cpu`` or ``cuda`` for torch there (``runtime`` ``auto`` then means ``torch``); ``auto``
             leaves the choice. The native runtime is for CPUs.
         revision: branch, tag or commit of a model on the hub; the main branch by default.
+        truncate_dim: leading dimensions of the vectors to keep, for models that were trained for it
+            (Matryoshka); None for what the folder says, which is mostly all.
 
     A model on the hub is downloaded once. Without a network the downloaded copy is used; a branch or tag is
     looked up each time, a commit only the first time.
@@ -103,7 +107,7 @@ def load(
         ModelError: the model does not exist, is damaged, or runs on neither runtime.
         FormatError: a compressed model that is damaged.
         UsageError: no such runtime, precision or device; a precision together with ``torch``; a precision
-            that this CPU lacks; a revision of what is no model on the hub.
+            that this CPU lacks; a revision of what is no model on the hub; a ``truncate_dim`` below 1.
         NativeError: the compiled extension does not load.
         MissingExtraError: sentence-transformers is needed and not installed.
     """
@@ -112,6 +116,15 @@ def load(
     check_precision(precision)
     if runtime == "transformers":
         return _load_transformers(model_folder(name_or_folder, revision), precision, device)
+    encoder = _load_encoder(name_or_folder, precision, runtime, device, revision)
+    if truncate_dim is not None:
+        encoder.truncate_dim = truncate_dim
+    return encoder
+
+
+def _load_encoder(
+    name_or_folder: str | Path, precision: str, runtime: str, device: str, revision: str | None
+) -> SentenceEncoder:
     if runtime == "torch" or (runtime == "auto" and device != "auto"):
         if precision != "stored":
             raise UsageError(

@@ -64,7 +64,7 @@ class TwinEncoders:
     def _compare(self, twin: NativeEncoder, through_torch: EncodeFunction) -> None:
         self._checked = True
         for texts in COMPARED:
-            difference = float(np.abs(twin.encode(texts) - through_torch(texts)).max())
+            difference = float(np.abs(twin(texts) - through_torch(texts)).max())
             if not difference <= MOST_DIFFERENCE:
                 self._refuse(f"its vectors differ by up to {difference:.1e}")
                 return

@@ -70,6 +70,8 @@ class ServeOptions:
             that the items were encoded in. Another one goes with no ``write_keys``.
         query_prompt: what goes before queries; None for the prompt that the catalogue recorded.
         prompt_name: one of the model's named prompts for queries, in place of ``query_prompt``.
+        dimensions: of the vectors that ``/v1/embeddings`` gives where a request asks for none; None for
+            those of the catalogue.
         api_keys: any of them is needed for ``/v1/`` where there are some.
         write_keys: any of them is needed to change items; without any, items cannot be changed.
         log_texts: write queries to the log.
@@ -89,6 +91,7 @@ class ServeOptions:
     precision: str | None = None
     query_prompt: str | None = None
     prompt_name: str | None = None
+    dimensions: int | None = None
     api_keys: tuple[str, ...] = ()
     write_keys: tuple[str, ...] = ()
     log_texts: bool = False
@@ -104,6 +107,8 @@ class ServeOptions:
             raise UsageError(f"port is {self.port}", remedy="give 0 to 65535")
         if self.workers < 1 or (self.threads is not None and self.threads < 1):
             raise UsageError(f"workers {self.workers}, threads {self.threads}", remedy="give 1 or more")
+        if self.dimensions is not None and self.dimensions < 1:
+            raise UsageError(f"dimensions is {self.dimensions}", remedy="give 1 or more")
         if self.precision is not None and self.precision not in PRECISIONS:
             raise UsageError(f"precision is {self.precision!r}", remedy=f"one of: {', '.join(PRECISIONS)}")
         if self.rerank_top < 1:

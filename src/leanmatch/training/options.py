@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from leanmatch.errors import UsageError
 from leanmatch.models import PromptOptions
@@ -166,6 +166,8 @@ class TrainOptions:
         negatives_per_anchor: how many given or mined negatives an anchor gets.
         freeze_layers: lowest transformer layers (and the embeddings) that stay as they are.
         lora_rank: rank of LoRA adapters, merged at the end; 0 trains all weights.
+        dimensions: numbers of leading dimensions that shall work by themselves (Matryoshka training), beside
+            the whole vectors; None for the whole vectors alone.
         prompts: what goes before anchors (queries) and positives and negatives (documents), in training and
             in the saved model; by default the base model's own prompts.
     """
@@ -179,6 +181,7 @@ class TrainOptions:
     negatives_per_anchor: int = 1
     freeze_layers: int = 0
     lora_rank: int = 0
+    dimensions: tuple[int, ...] | None = None
     prompts: PromptOptions = field(default_factory=PromptOptions)
 
     def __post_init__(self) -> None:
@@ -190,12 +193,17 @@ class TrainOptions:
         _at_least("negatives_per_anchor", self.negatives_per_anchor, 1)
         _at_least("freeze_layers", self.freeze_layers, 0)
         _at_least("lora_rank", self.lora_rank, 0)
+        for kept in self.dimensions or ():
+            if isinstance(kept, bool) or not isinstance(kept, int):
+                raise UsageError(f"dimensions has {kept!r}", remedy="give whole numbers: 384, 192, 96")
+            _at_least("dimensions", kept, 1)
         if self.freeze_layers and self.lora_rank:
             raise UsageError("freeze_layers and lora_rank exclude one another", remedy="use one of them")
 
     def to_json(self) -> dict[str, Any]:
         """The options as nested dictionaries."""
-        return dataclasses.asdict(self)
+        dimensions = None if self.dimensions is None else list(self.dimensions)
+        return {**dataclasses.asdict(self), "dimensions": dimensions}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> TrainOptions:
@@ -211,6 +219,8 @@ class TrainOptions:
             if not isinstance(given, dict):
                 raise UsageError(f"option {name!r} must be a mapping (found {given!r})")
             parts[name] = _build(part, given, name + ".")
+        if isinstance(values.get("dimensions"), list):
+            values["dimensions"] = tuple(values["dimensions"])
         options: TrainOptions = _build(cls, {**values, **parts}, "")
         return options
 
@@ -227,7 +237,7 @@ def _build(kind: Any, values: dict[str, Any], prefix: str) -> Any:
     for name, value in values.items():
         if name not in types:
             raise UsageError(f"unknown option {prefix + name!r}", remedy=f"one of {', '.join(types)}")
-        allowed = get_args(types[name]) or (types[name],)
+        allowed = tuple(get_origin(kind) or kind for kind in get_args(types[name])) or (types[name],)
         fits = type(value) in allowed or (type(value) is int and float in allowed)
         if not fits:
             shown = " or ".join("nothing" if t is type(None) else t.__name__ for t in allowed)

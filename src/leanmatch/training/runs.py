@@ -211,7 +211,11 @@ def build_loss(
     model: Any, base: FrozenBase, options: TrainOptions, weight: float, target: Sequence[str] = ()
 ) -> nn.Module:
     """The loss that the options name; ITVReg regularizes on the target texts where there are any."""
-    regularizer, size = options.regularizer, options.schedule.mini_batch_size
+    regularizer = options.regularizer
+    common: dict[str, Any] = {
+        "mini_batch_size": options.schedule.mini_batch_size,
+        "dimensions": options.dimensions,
+    }
     if regularizer.kind == "itv" and weight > 0:
         return ITVReg(
             model,
@@ -223,21 +227,21 @@ def build_loss(
             matching=regularizer.matching,
             pairs=regularizer.pairs,
             sides=regularizer.sides,
-            mini_batch_size=size,
             prompts=Prompts.from_model(model),
             target=target,
+            **common,
         )
     if regularizer.kind == "out" and weight > 0:
-        return OutReg(model, base, weight=weight, pairs=regularizer.pairs, mini_batch_size=size)
+        return OutReg(model, base, weight=weight, pairs=regularizer.pairs, **common)
     if regularizer.kind == "mask":
         return MaskingLoss(
             model,
             interventions=regularizer.interventions,
             unit=regularizer.unit,
-            mini_batch_size=size,
             prompts=Prompts.from_model(model),
+            **common,
         )
-    return PlainLoss(model, mini_batch_size=size)
+    return PlainLoss(model, **common)
 
 
 def _repeated(dataset: Dataset, batch: int) -> list[str]:

@@ -114,7 +114,7 @@ def ask(catalogue: Path, queries: Sequence[str], *, where: str | None) -> dict[s
             times.append(1000 * (time.perf_counter() - before))
         vectors = client.embed(queries)
         monitor = client.status()
-    own = encoder_for(read_manifest(catalogue), None).encode(queries)
+    own = encoder_for(read_manifest(catalogue), None)(queries)
     return {
         "queries": [
             {"text": text, "items": [_item(hit) for hit in hits]}

@@ -11,6 +11,8 @@ import typer
 from leanmatch.cli.common import print_json, reported_errors, say, stdout_console
 from leanmatch.cli.data.command import ColumnOption, DelimiterOption, JsonOption, OnErrorOption
 from leanmatch.cli.index.options import LexicalWeightOption, RerankOption, RerankTopOption
+from leanmatch.cli.dimensions import check_dimensions, dimension_list
+from leanmatch.cli.evaluate.dimensions import by_dimension
 from leanmatch.cli.matchers import (
     AfterOption,
     HoldOutOption,
@@ -72,6 +74,14 @@ def evaluate(
     lexical_weight: LexicalWeightOption = None,
     rerank: RerankOption = None,
     rerank_top: RerankTopOption = 50,
+    dimensions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,...",
+            help="Measure MODEL with these numbers of leading dimensions: 384,192. Without --against, each "
+            "is compared with the largest.",
+        ),
+    ] = None,
     column: ColumnOption = None,
     on_error: OnErrorOption = "raise",
     delimiter: DelimiterOption = None,
@@ -104,24 +114,44 @@ def evaluate(
             how = "hybrid" if hybrid else "reranked"
             names = f"{names[0].removesuffix(' (model)')} ({how})", names[1].removesuffix(" (against)")
         tally = TokenTally()
-        evaluation = run_evaluation(
-            _load(model, device, batch_size, runtime, prompts, tally),
-            plan.table,
-            options=plan.options,
-            against=None if rival is None else _load(rival, device, batch_size, runtime, prompts),
-            name=names[0],
-            against_name=names[1],
-            train_label_counts=plan.train,
-            ranking=ranking,
-        )
+        kept = dimension_list(dimensions)
+        if kept is not None and ranking is not None:
+            raise UsageError(
+                "--dimensions goes with vectors alone", remedy="leave out --hybrid and --rerank, or --dimensions"
+            )
+        encoder = _load(model, device, batch_size, runtime, prompts, tally, kept)
+        other = None if rival is None else _load(rival, device, batch_size, runtime, prompts)
+
+        def measure(matcher: Any, name: str, against: Any, against_name: str) -> Evaluation:
+            return run_evaluation(
+                matcher,
+                plan.table,
+                options=plan.options,
+                against=against,
+                name=name,
+                against_name=against_name,
+                train_label_counts=plan.train,
+                ranking=ranking,
+            )
+
+        smaller: dict[int, Evaluation] = {}
+        if kept is None:
+            evaluation = measure(encoder, names[0], other, names[1])
+        else:
+            evaluation, smaller = by_dimension(measure, encoder, other, kept, names)
         evaluation = plan.annotated(evaluation)
         if tally.counts.truncated:
             evaluation = replace(evaluation, notes=(*evaluation.notes, tally.counts.sentence()))
         if json:
-            tokens = tally.counts.to_json()
-            print_json({**evaluation.to_json(), "skipped": len(comparison.table.skipped), "tokens": tokens})
+            document = {**evaluation.to_json(), "skipped": len(comparison.table.skipped)}
+            if kept is not None:
+                measured = {kept[0]: evaluation, **smaller}
+                document["dimensions"] = {str(number): each.to_json() for number, each in measured.items()}
+            print_json({**document, "tokens": tally.counts.to_json()})
         else:
             _show(evaluation)
+            for each in smaller.values():
+                _show_summary(each)
 
 
 def _load(
@@ -131,6 +161,7 @@ def _load(
     runtime: bool,
     prompts: PromptOptions,
     tally: TokenTally | None = None,
+    dimensions: tuple[int, ...] | None = None,
 ) -> RoleEncoder:
     from leanmatch.models import RoleEncoder
 
@@ -142,6 +173,9 @@ def _load(
         encoder = with_prompts(load(model, runtime="native"), prompts)
     else:
         encoder = load_any(model, device, prompts)
+    if dimensions is not None:
+        check_dimensions(encoder, dimensions)
+        encoder.truncate_dim = dimensions[0]
     if words := prompts_in_words(encoder):
         say(words)
     return RoleEncoder(encoder, batch_size=batch_size, show_progress_bar=True, tally=tally)
@@ -178,5 +212,17 @@ def _show(evaluation: Evaluation) -> None:
         console.print(slice_table(evaluation, part.name))
     if len(evaluation.slices) > 1:
         console.print(summary_table(evaluation))
+    _print_lines(evaluation)
+
+
+def _show_summary(evaluation: Evaluation) -> None:
+    from leanmatch.metrics.tables import summary_table
+
+    stdout_console().print(summary_table(evaluation))
+    _print_lines(evaluation)
+
+
+def _print_lines(evaluation: Evaluation) -> None:
+    console = stdout_console()
     for line in (*(f"note: {note}" for note in evaluation.notes), *evaluation.verdicts()):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from leanmatch.cli.common import Commands, reported_errors
 from leanmatch.cli.data.command import DelimiterOption, IdColumnOption, OnErrorOption, TextColumnsOption
+from leanmatch.cli.dimensions import DimensionsOption
 from leanmatch.cli.help import example
 from leanmatch.cli.index import operations
 from leanmatch.cli.index.old_spelling import OLD_SPELLING, old_spelling
@@ -81,6 +82,7 @@ def build(
     query_prompt: QueryPromptOption = None,
     document_prompt: DocumentPromptOption = None,
     prompt_name: PromptNameOption = None,
+    dimensions: DimensionsOption = None,
     hybrid: HybridOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -107,7 +109,7 @@ def build(
             )
         reading = Reading(id_column, text_columns, on_error, delimiter)
         prompts = prompt_options(query_prompt, document_prompt, prompt_name)
-        encoding = Encoding(model, device, precision, prompts)
+        encoding = Encoding(model, device, precision, prompts, dimensions)
         change = operations.build(items, output, encoding, reading, options, overwrite=overwrite)
         show(change, output, reading, as_json)
 
@@ -181,13 +183,16 @@ def rebuild(
     query_prompt: QueryPromptOption = None,
     document_prompt: DocumentPromptOption = None,
     prompt_name: PromptNameOption = None,
+    dimensions: DimensionsOption = None,
     hybrid: HybridOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Encode the catalogue's own items with MODEL, and make its search index anew."""
     with reported_errors(), write_options(kind, hybrid) as options:
         prompts = prompt_options(query_prompt, document_prompt, prompt_name)
-        change = operations.rebuild(catalogue, Encoding(model, device, precision, prompts), options)
+        change = operations.rebuild(
+            catalogue, Encoding(model, device, precision, prompts, dimensions), options
+        )
         show(change, catalogue, Reading(None, None, "raise"), as_json)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from leanmatch.cli.checks import check_models, check_writable
 from leanmatch.cli.common import print_json, say, stdout_console
+from leanmatch.cli.dimensions import with_dimensions
 from leanmatch.cli.index.reading import Reading, read_added, read_changed, read_named, read_table
 from leanmatch.cli.prompts import with_prompts
 from leanmatch.cli.terminal import visible
@@ -22,31 +23,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Encoding:
-    """Which encoder runs, and how: on which device, in which precision (None: the catalogue's own)."""
+    """Which encoder runs, and how: on which device, in which precision (None: the catalogue's own).
+
+    ``dimensions`` and ``prompts`` are for a catalogue that is made or rebuilt.
+    """
 
     model: str | None
     device: str = "auto"
     precision: str | None = None
     prompts: PromptOptions | None = None
+    dimensions: int | None = None
 
     def open(self, manifest: Manifest) -> Any:
         """The encoder that a catalogue was made with, from ``model`` where that names another place."""
         from leanmatch.index import open_encoder
-        from leanmatch.index.encoders import encoder_for, own_precision, with_catalogue_prompts
+        from leanmatch.index.encoders import encoder_for, own_precision, with_catalogue_settings
 
         if self.model is None:
             return encoder_for(manifest, None, device=self.device, precision=self.precision)
         precision = self.precision or own_precision(manifest, self.device)
         encoder = open_encoder(self.model, device=self.device, precision=precision)
-        return with_catalogue_prompts(encoder, manifest.model)
+        return with_catalogue_settings(encoder, manifest.model)
 
     def open_anew(self, manifest: Manifest | None = None) -> Any:
-        """The encoder of a catalogue that is made or rebuilt: its prompts may be chosen.
+        """The encoder of a catalogue that is made or rebuilt: its prompts and dimensions may be chosen.
 
-        Without a choice, the same model keeps the prompts that the catalogue recorded.
+        Without a choice, the same model keeps those that the catalogue recorded.
         """
+        return with_dimensions(self._open_anew(manifest), self.dimensions)
+
+    def _open_anew(self, manifest: Manifest | None) -> Any:
         from leanmatch.index import open_encoder
-        from leanmatch.index.encoders import own_precision, with_catalogue_prompts
+        from leanmatch.index.encoders import own_precision, with_catalogue_settings
         from leanmatch.index.identity import identity_of, known_as
 
         recorded = manifest is not None and manifest.model.document_prompt is not None
@@ -56,13 +64,11 @@ class Encoding:
         else:
             name = manifest.model.name if self.model is None and manifest is not None else str(self.model)
             encoder = open_encoder(name, device=self.device, precision=self.precision or own)
-        if self.prompts:
-            return with_prompts(encoder, self.prompts)
-        if manifest is None or not recorded:
-            return encoder
-        fingerprint = known_as(identity_of(encoder), encoder, manifest.model).fingerprint
-        same = fingerprint == manifest.model.fingerprint
-        return with_catalogue_prompts(encoder, manifest.model) if same else encoder
+        if manifest is not None and recorded:
+            fingerprint = known_as(identity_of(encoder), encoder, manifest.model).fingerprint
+            if fingerprint == manifest.model.fingerprint:
+                encoder = with_catalogue_settings(encoder, manifest.model)
+        return with_prompts(encoder, self.prompts) if self.prompts else encoder
 
 
 def build(
@@ -218,6 +224,7 @@ def _checked(folder: Path, manifest: Manifest) -> dict[str, Any]:
         "items": len(catalogue),
         "generation": manifest.generation,
         "model": manifest.model.name,
+        "dimensions": manifest.model.dimension,
         "weights": manifest.model.weights or "not recorded",
         "files": len(manifest.files),
         "bytes": sum(file.bytes for file in manifest.files),

@@ -13,6 +13,7 @@ from leanmatch.cli.checks import check_models, check_writable
 from leanmatch.cli.common import print_json, reported_errors
 from leanmatch.cli.common import say as say_aloud
 from leanmatch.cli.data.command import DelimiterOption, SharedPositivesOption, TextColumnsOption
+from leanmatch.cli.dimensions import dimension_list
 from leanmatch.cli.pairs import read_table
 from leanmatch.cli.prompts import DocumentPromptOption, PromptNameOption, QueryPromptOption
 from leanmatch.cli.train.request import TrainRequest, number_or_auto
@@ -103,6 +104,13 @@ def train(
     negatives: Annotated[str | None, typer.Option(help="given, mined or none.")] = None,
     freeze_layers: Annotated[int | None, typer.Option(help="Lowest layers to freeze.")] = None,
     lora_rank: Annotated[int | None, typer.Option(help="Rank of LoRA adapters; 0: all weights.")] = None,
+    dimensions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,...",
+            help="Also make these numbers of leading dimensions work by themselves (Matryoshka): 192,96.",
+        ),
+    ] = None,
     query_prompt: QueryPromptOption = None,
     document_prompt: DocumentPromptOption = None,
     prompt_name: PromptNameOption = None,
@@ -131,6 +139,7 @@ def train(
                 "negatives": negatives,
                 "freeze_layers": freeze_layers,
                 "lora_rank": lora_rank,
+                "dimensions": dimension_list(dimensions),
             },
             regularizer={
                 "kind": regularizer,
@@ -270,12 +279,18 @@ def _save(
 
     from leanmatch.formats import rewrite_model_card, save_matcher
     from leanmatch.metrics import retrieval_score
+    from leanmatch.models import Prefix
+    from leanmatch.report.pairs import Remembering
 
     encode = _encoder_maker(_say_nothing)(result.model)
     metrics = {}
     relevant = split.valid.relevant()
     if any(a != p for a, p in zip(relevant.anchors, relevant.positives, strict=True)):
-        metrics["valid MRR@10"] = retrieval_score(encode, split.valid, "MRR@10")
+        whole = Remembering(encode, name="model")
+        metrics["valid MRR@10"] = retrieval_score(whole, split.valid, "MRR@10")
+        for kept in options.dimensions or ():
+            matcher = Prefix(whole, kept)
+            metrics[f"valid MRR@10, {kept} dimensions"] = retrieval_score(matcher, split.valid, "MRR@10")
     left_out = {
         "skipped": len(table.skipped),
         "skipped_rows": [row.to_json() for row in table.skipped[:SKIPPED_KEPT]],

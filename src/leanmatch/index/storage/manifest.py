@@ -12,7 +12,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,9 @@ class ModelIdentity:
         return {"": "stored", "compressed": "stored", "torch": "float32"}.get(self.weights, self.weights)
 
     def same_vectors(self, other: ModelIdentity) -> bool:
-        """Do both give an item the same vector: one model, in one precision, with one prompt?"""
-        return self.same_texts(other) and _arithmetic(self) == _arithmetic(other)
+        """Do both give an item the same vector: one model, precision, prompt and number of dimensions?"""
+        same = self.same_texts(other) and self.dimension == other.dimension
+        return same and _arithmetic(self) == _arithmetic(other)
 
     def same_texts(self, other: ModelIdentity) -> bool:
         """Does one model read the same text of an item, in whatever precision?"""
@@ -69,7 +70,8 @@ class ModelIdentity:
     def goes_with(self, other: ModelIdentity) -> bool:
         """:meth:`same_vectors`, or one model of which one precision is not known."""
         unknown = not self.weights or not other.weights
-        return self.same_texts(other) and (unknown or self.same_vectors(other))
+        known = replace(other, weights=self.weights) if unknown else other
+        return self.same_vectors(known)
 
 
 def _arithmetic(model: ModelIdentity) -> str:

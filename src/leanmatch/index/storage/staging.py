@@ -64,7 +64,8 @@ class Staging:
     def __init__(self, folder: Path, model: ModelIdentity) -> None:
         self._root = folder / STAGING
         prompt = text_key(model.document_prompt).hex()[:16] if model.document_prompt else ""
-        self._folder = self._root / "-".join(filter(None, (model.fingerprint[:32], model.weights, prompt)))
+        parts = (model.fingerprint[:32], model.weights, str(model.dimension), prompt)
+        self._folder = self._root / "-".join(filter(None, parts))
         self._dimension = model.dimension
         self._known: dict[bytes, Vectors] = {}
         self._chunks = 0

@@ -136,6 +136,15 @@ class Transaction:
                 command="leave --document-prompt and --prompt-name out to use the catalogue's own, or encode "
                 "all items anew: leanmatch index rebuild CATALOGUE MODEL",
             )
+        if manifest.model.dimension != identity.dimension:
+            raise ModelError(
+                f"the catalogue's vectors have {manifest.model.dimension} dimensions, and those of "
+                f"{identity.name} have {identity.dimension}: they do not mix",
+                remedy=f"load the model with truncate_dim={manifest.model.dimension}, or encode all items "
+                "anew: rebuild_catalogue",
+                command="encode all items anew: leanmatch index rebuild CATALOGUE --dimensions "
+                f"{identity.dimension}",
+            )
         if not manifest.model.goes_with(identity):
             raise ModelError(
                 f"the catalogue's items were encoded in {manifest.model.weights}, not in {identity.weights}: "

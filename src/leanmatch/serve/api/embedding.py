@@ -9,7 +9,7 @@ import numpy as np
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
-from leanmatch.models import TokenCounts
+from leanmatch.models import TokenCounts, normalized
 from leanmatch.serve.api.matching import check_texts, note
 from leanmatch.serve.api.problems import RefusedError
 from leanmatch.serve.api.schemas import EmbeddingsRequest
@@ -30,9 +30,12 @@ async def embed(service: Service, body: EmbeddingsRequest, http: Request) -> Res
             param="model",
             code="model_not_found",
         )
-    dimension = service.catalogue.dimension
-    if body.dimensions not in {None, dimension}:
-        raise RefusedError(400, f"this model has {dimension} dimensions", param="dimensions")
+    whole = service.catalogue.dimension
+    kept = body.dimensions or service.options.dimensions or whole
+    if kept > whole:
+        raise RefusedError(
+            400, f"dimensions is {kept}; this server's vectors have {whole}", param="dimensions"
+        )
     texts, tokens = _inputs(body.input)
     if texts:
         check_texts(texts, service)
@@ -40,6 +43,8 @@ async def embed(service: Service, body: EmbeddingsRequest, http: Request) -> Res
         vectors = await service.ask(Embed(texts))
     else:
         vectors = await encode_tokens(service, tokens)
+    if kept < whole:
+        vectors = normalized(vectors[:, :kept])
     service.metrics.texts.labels("embed").inc(len(vectors))
     used = TokenCounts(len(tokens), sum(map(len, tokens))) if tokens else await _tokens_of(service, texts)
     return JSONResponse(

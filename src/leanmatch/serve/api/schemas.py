@@ -138,7 +138,10 @@ class EmbeddingsRequest(_Request):
     input: EmbeddingsInput
     model: Annotated[str, Field(strict=True, description="One of `/v1/models`.")]
     encoding_format: Literal["float", "base64"] = "float"
-    dimensions: Annotated[int, Field(ge=1, strict=True)] | None = None
+    dimensions: Annotated[
+        Annotated[int, Field(ge=1, strict=True)] | None,
+        Field(description="Leading dimensions to keep; they are normalized again. Default: the server's."),
+    ] = None
     user: StrictStr | None = None
 
 

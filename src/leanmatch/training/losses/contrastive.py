@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from leanmatch.errors import UsageError
 from leanmatch.interventions.edits import is_bag
 from leanmatch.models import DOCUMENT, QUERY, Prompts
 from leanmatch.models.tokens import prompt_tokens
+from leanmatch.models.torch_encoder import model_dimension
 from leanmatch.trainer.parallel import unwrapped
 from leanmatch.training.features import (
     Features,
@@ -45,6 +48,9 @@ class PlainLoss(nn.Module):
             ``MultipleNegativesRankingLoss(model)``, that is InfoNCE at temperature 0.05:
             ``-log(exp(20 s(a_i, p_i)) / sum_j exp(20 s(a_i, d_j)))``, mean over the batch.
         mini_batch_size: texts whose activations are held at once (gradient caching), None for all.
+        dimensions: Matryoshka training (Kusupati et al., arXiv 2205.13147): the loss is the mean over the
+            first ``d`` numbers of the vectors, normalized, for each ``d`` here and for the whole vectors.
+            None for the whole vectors alone.
 
     Shapes: ``forward(sentence_features, labels)`` takes one feature dict a column, ``n`` texts each, and
     returns a scalar. ``labels`` go to the contrastive loss, which by default ignores them.
@@ -56,6 +62,7 @@ class PlainLoss(nn.Module):
         *,
         contrastive: nn.Module | Callable[[Any], nn.Module] | None = None,
         mini_batch_size: int | None = None,
+        dimensions: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if contrastive is None:
@@ -75,12 +82,14 @@ class PlainLoss(nn.Module):
         self.model = model
         self.contrastive = contrastive
         self.mini_batch_size = mini_batch_size
+        self.dimensions = prefix_lengths(dimensions, model)
         self.components: dict[str, Tensor] = {}
+        self._draw: tuple[Any, Any] = (lambda: None, None)
 
     def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Tensor:
         """The loss of one batch; its parts stay readable in ``components``."""
         embeddings = self.encode(list(sentence_features))
-        loss = self.contrast(embeddings, labels)
+        loss = torch.stack([self.contrast(some, labels) for some in self.prefixes(embeddings)]).mean()
         self.components = {"contrastive": loss.detach()}
         return loss
 
@@ -89,6 +98,37 @@ class PlainLoss(nn.Module):
         contrastive: Any = self.contrastive
         loss: Tensor = contrastive.compute_loss_from_embeddings(list(embeddings), labels)
         return loss
+
+    def prefixes(self, embeddings: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+        """The columns' embeddings in each of the dimensions, normalized; as they are without any."""
+        if not self.dimensions:
+            yield list(embeddings)
+        for kept in self.dimensions:
+            yield [functional.normalize(vectors[:, :kept], dim=1) for vectors in embeddings]
+
+    def drawn(self, draw: Callable[[], Any]) -> Any:
+        """What is drawn at random for a batch.
+
+        ``MatryoshkaLoss`` calls a loss once for each dimension and gives all calls but the first the
+        embeddings of the first, cut. The edits behind them must then be those of the first call.
+
+        Raises:
+            UsageError: a wrapped model, or gradient caching, which ``MatryoshkaLoss`` would cut at the wrong
+                place.
+        """
+        models = (self.model, unwrapped(self.model))
+        decorators = [vars(model).get("forward") for model in models]
+        decorator = next((found for found in decorators if hasattr(found, "set_dim")), None)
+        if decorator is None:
+            return draw()
+        if models[0] is not models[1] or self.mini_batch_size is not None:
+            raise UsageError(
+                "MatryoshkaLoss around this loss works in one process and without mini_batch_size",
+                remedy=f"use {type(self).__name__}(..., dimensions=...) without MatryoshkaLoss",
+            )
+        if self._draw[0]() is not decorator:
+            self._draw = (weakref.ref(decorator), draw())
+        return self._draw[1]
 
     def encode(self, columns: Sequence[Features]) -> list[Tensor]:
         """Embeddings of every column, sharing forward passes; with gradient caching where asked."""
@@ -142,9 +182,30 @@ class PlainLoss(nn.Module):
             "contrastive": type(self.contrastive).__name__,
             **inner,
             "mini_batch_size": self.mini_batch_size,
+            "dimensions": list(self.dimensions),
         }
 
     @property
     def citation(self) -> str:
         """BibTeX of the method."""
         return CONTRASTIVE_CITATION
+
+
+def prefix_lengths(dimensions: Sequence[int] | None, model: Any) -> tuple[int, ...]:
+    """The dimensions to train in, the largest first, with that of the model's whole vectors.
+
+    Raises:
+        UsageError: a dimension that is no whole number from 1 to that of the model, or stands twice.
+    """
+    if dimensions is None:
+        return ()
+    whole = model_dimension(model)
+    for kept in dimensions:
+        if isinstance(kept, bool) or not isinstance(kept, int) or not 1 <= kept <= whole:
+            raise UsageError(
+                f"dimensions has {kept!r}, and the model's vectors have {whole} dimensions",
+                remedy=f"give whole numbers from 1 to {whole}",
+            )
+    if not dimensions or len({*dimensions}) < len(dimensions):
+        raise UsageError(f"dimensions is {list(dimensions)}", remedy="give each of them once, or None")
+    return tuple(sorted({*dimensions, whole}, reverse=True))

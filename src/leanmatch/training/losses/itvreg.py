@@ -61,7 +61,8 @@ class ITVReg(RegularizedLoss):
         matching: ``score`` (ahead of the others in docs/results/ood.md), ``effect`` or ``one-sided``.
         pairs: ``all`` or ``diagonal``.
         sides: ``anchor``, ``positive``, ``both``, or ``alternate``: one of the two, drawn for each step.
-        contrastive, mini_batch_size: see :class:`~leanmatch.training.losses.PlainLoss`.
+        contrastive, mini_batch_size, dimensions: see :class:`~leanmatch.training.losses.PlainLoss`. Each
+            prefix of the vectors is kept near the effects of the base's whole vectors.
         prompts: what the trainer puts before anchors (queries) and positives (documents), None for nothing.
             Their tokens are never intervened on.
         target: texts without labels. Where there are any, they are regularized on (among themselves) in place
@@ -82,11 +83,18 @@ class ITVReg(RegularizedLoss):
         sides: str = RegularizerOptions.sides,
         contrastive: nn.Module | Callable[[Any], nn.Module] | None = None,
         mini_batch_size: int | None = None,
+        dimensions: Sequence[int] | None = None,
         prompts: Prompts | None = None,
         target: Sequence[str] = (),
     ) -> None:
         super().__init__(
-            model, base, weight=weight, pairs=pairs, contrastive=contrastive, mini_batch_size=mini_batch_size
+            model,
+            base,
+            weight=weight,
+            pairs=pairs,
+            contrastive=contrastive,
+            mini_batch_size=mini_batch_size,
+            dimensions=dimensions,
         )
         if matching not in DRIFTS:
             raise UsageError(f"unknown matching {matching!r}", remedy=f"one of {', '.join(DRIFTS)}")
@@ -110,16 +118,26 @@ class ITVReg(RegularizedLoss):
         """The loss of one batch: one encoding of texts and edited copies together, base from its cache."""
         columns = list(sentence_features)
         count = len(columns)
-        if self.target:
-            columns.append(self._draw_target(count_rows(columns[0]), columns[0]))
-        views = [self._view(columns, side) for side in ((count,) if self.target else self._draw_sides())]
+        columns, views = self.drawn(lambda: self._intervene(columns))
         embeddings = self.encode([*columns, *(view.edited.features for view in views)])
-        contrastive = self.contrast(embeddings[:count], labels)
-        penalties = [
-            self._penalty(columns, view, embeddings[: len(columns)], copies)
-            for view, copies in zip(views, embeddings[len(columns) :], strict=True)
-        ]
-        return self.combine(contrastive, torch.stack(penalties).mean())
+        device = embeddings[0].device
+        base = [self._base_scores(columns, view, device) for view in views]
+        contrastives, penalties = [], []
+        for some in self.prefixes(embeddings):
+            now, after = some[: len(columns)], some[len(columns) :]
+            contrastives.append(self.contrast(now[:count], labels))
+            penalties += [
+                self._penalty(view, now, copies, *scores)
+                for view, copies, scores in zip(views, after, base, strict=True)
+            ]
+        return self.combine(contrastives, penalties)
+
+    def _intervene(self, columns: list[Features]) -> tuple[list[Features], list[_View]]:
+        """The columns, target texts behind them where there are any, and edited copies of some texts."""
+        if not self.target:
+            return columns, [self._view(columns, side) for side in self._draw_sides()]
+        columns = [*columns, self._draw_target(count_rows(columns[0]), columns[0])]
+        return columns, [self._view(columns, len(columns) - 1)]
 
     def _draw_sides(self) -> tuple[int, ...]:
         if self.sides == "both":
@@ -158,20 +176,30 @@ class ITVReg(RegularizedLoss):
         )
         return _View(side, rows, edited)
 
-    def _penalty(
-        self, columns: list[Features], view: _View, embeddings: list[Tensor], copies: Tensor
-    ) -> Tensor:
-        """Relative drift over the texts of one column that could be edited."""
-        device = copies.device
+    def _base_scores(
+        self, columns: list[Features], view: _View, device: torch.device
+    ) -> tuple[list[int], Tensor, Tensor]:
+        """The columns that a view's texts are compared with, and the base's scores of texts and copies."""
         others = [view.side] if self.target else [0] if view.side else [*range(1, len(columns))]
         texts = {view.side, *others} if self.matching != "score" else set(others)
         if self.pairs == "diagonal":
             others = others[:1]
         order = sorted(texts)
         frozen = dict(zip(order, self.base.embed([columns[i] for i in order], device), strict=True))
-        (copies0,) = self.base.embed([view.edited.features], device, remember=False)
+        (copies,) = self.base.embed([view.edited.features], device, remember=False)
+        return others, *self._scores(view, others, frozen, copies)
+
+    def _penalty(
+        self,
+        view: _View,
+        embeddings: list[Tensor],
+        copies: Tensor,
+        others: list[int],
+        scores0: Tensor,
+        intervened0: Tensor,
+    ) -> Tensor:
+        """Relative drift over the texts of one column that could be edited."""
         scores, intervened = self._scores(view, others, dict(enumerate(embeddings)), copies)
-        scores0, intervened0 = self._scores(view, others, frozen, copies0)
         squared = drift(self.matching, scores, intervened, scores0, intervened0)
         if self.matching == "score":
             reference = intervened0 - intervened0.mean()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -25,7 +25,7 @@ class MaskingLoss(PlainLoss):
         model: the ``SentenceTransformer`` in training.
         interventions: ``mask``, ``delete``, ``replace`` or ``auto``, as in :class:`ITVReg`.
         unit: ``token`` or ``word``.
-        contrastive, mini_batch_size: see :class:`PlainLoss`.
+        contrastive, mini_batch_size, dimensions: see :class:`PlainLoss`.
         prompts: as in :class:`ITVReg`.
     """
 
@@ -37,9 +37,12 @@ class MaskingLoss(PlainLoss):
         unit: str = "token",
         contrastive: nn.Module | Callable[[Any], nn.Module] | None = None,
         mini_batch_size: int | None = None,
+        dimensions: Sequence[int] | None = None,
         prompts: Prompts | None = None,
     ) -> None:
-        super().__init__(model, contrastive=contrastive, mini_batch_size=mini_batch_size)
+        super().__init__(
+            model, contrastive=contrastive, mini_batch_size=mini_batch_size, dimensions=dimensions
+        )
         self.vocabulary = TokenVocabulary.from_model(model)
         self.interventions = default_intervention(model) if interventions == "auto" else interventions
         check_edit(self.interventions, 1, unit)
@@ -49,17 +52,20 @@ class MaskingLoss(PlainLoss):
         """The loss of one batch; while the model evaluates (``model.eval()``), of the unedited texts."""
         columns = list(sentence_features)
         if self.training:
-            columns = [
-                edit_texts(
-                    column,
-                    self.vocabulary,
-                    kind=self.interventions,
-                    unit=self.unit,
-                    protected=self.protected(column, side, self.prompts),
-                ).features
-                for side, column in enumerate(columns)
-            ]
+            columns = self.drawn(lambda: self._edits(columns))
         return super().forward(columns, labels)
+
+    def _edits(self, columns: list[Features]) -> list[Features]:
+        return [
+            edit_texts(
+                column,
+                self.vocabulary,
+                kind=self.interventions,
+                unit=self.unit,
+                protected=self.protected(column, side, self.prompts),
+            ).features
+            for side, column in enumerate(columns)
+        ]
 
     def get_config_dict(self) -> dict[str, Any]:
         """Settings for the model card."""

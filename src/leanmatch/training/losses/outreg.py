@@ -27,7 +27,7 @@ class RegularizedLoss(PlainLoss):
         base: the base ``SentenceTransformer`` (a frozen copy is taken) or a :class:`FrozenBase` to share.
         weight: factor of the penalty, at least 0.
         pairs: ``all`` in-batch pairs or the ``diagonal``.
-        contrastive, mini_batch_size: see :class:`PlainLoss`.
+        contrastive, mini_batch_size, dimensions: see :class:`PlainLoss`. The base keeps its whole vectors.
     """
 
     def __init__(
@@ -39,8 +39,11 @@ class RegularizedLoss(PlainLoss):
         pairs: str = RegularizerOptions.pairs,
         contrastive: nn.Module | Callable[[Any], nn.Module] | None = None,
         mini_batch_size: int | None = None,
+        dimensions: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(model, contrastive=contrastive, mini_batch_size=mini_batch_size)
+        super().__init__(
+            model, contrastive=contrastive, mini_batch_size=mini_batch_size, dimensions=dimensions
+        )
         if not weight >= 0:
             raise UsageError(f"weight must be at least 0 (found {weight!r})")
         if pairs not in PAIRS:
@@ -50,8 +53,9 @@ class RegularizedLoss(PlainLoss):
         # FrozenBase is a plain object, so nn.Module does not register its weights
         self.base = base if isinstance(base, FrozenBase) else FrozenBase(base)
 
-    def combine(self, contrastive: Tensor, penalty: Tensor) -> Tensor:
-        """``contrastive + weight * penalty``; the parts are kept in ``components``."""
+    def combine(self, contrastives: Sequence[Tensor], penalties: Sequence[Tensor]) -> Tensor:
+        """``contrastive + weight * penalty``, each a mean; the parts are kept in ``components``."""
+        contrastive, penalty = torch.stack(list(contrastives)).mean(), torch.stack(list(penalties)).mean()
         self.components = {"contrastive": contrastive.detach(), "penalty": penalty.detach()}
         return contrastive + self.weight * penalty
 
@@ -78,10 +82,14 @@ class OutReg(RegularizedLoss):
         columns = list(sentence_features)
         embeddings = self.encode(columns)
         base = self.base.embed(columns, embeddings[0].device)
-        scores = self.score(*anchors_and_documents(embeddings, self.pairs))
         scores0 = self.score(*anchors_and_documents(base, self.pairs))
-        penalty = (scores - scores0).square().mean() / scores0.var(correction=0).clamp(min=1e-6)
-        return self.combine(self.contrast(embeddings, labels), penalty)
+        spread = scores0.var(correction=0).clamp(min=1e-6)
+        contrastives, penalties = [], []
+        for some in self.prefixes(embeddings):
+            scores = self.score(*anchors_and_documents(some, self.pairs))
+            contrastives.append(self.contrast(some, labels))
+            penalties.append((scores - scores0).square().mean() / spread)
+        return self.combine(contrastives, penalties)
 
 
 def anchors_and_documents(embeddings: Sequence[Tensor], pairs: str) -> tuple[Tensor, Tensor]:
