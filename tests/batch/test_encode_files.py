@@ -44,7 +44,7 @@ def test_equals_one_call_of_the_encoder(model, inputs, tmp_path, slice_bytes):
     ids, texts, metadata, vectors = collected(tmp_path / "out")
     assert ids == [row["sku"] for row in rows]
     assert texts == [row["title"] for row in rows]
-    assert np.array_equal(vectors, load(model).encode_document(texts))
+    assert np.array_equal(vectors, load(model).encode_document(texts, normalize_embeddings=True))
     assert np.abs(vectors).max() > 0.1
     assert metadata[36] == {"price": 18.0} and metadata[40] == {}
 
@@ -148,7 +148,9 @@ def test_a_part_from_elsewhere_is_refused(model, inputs, tmp_path):
 def test_precisions_of_stored_vectors(model, inputs, tmp_path, precision, worst):
     encode_files(model, [inputs], tmp_path / "out", EncodeOptions(precision=precision))
     _, texts, _, vectors = collected(tmp_path / "out")
-    cosines = (vectors.astype(np.float64) * load(model).encode_document(texts)).sum(axis=1)
+    cosines = (
+        vectors.astype(np.float64) * load(model).encode_document(texts, normalize_embeddings=True)
+    ).sum(axis=1)
     norms = np.linalg.norm(vectors, axis=1)
     assert 1 - cosines.min() <= worst + 1e-7
     assert np.abs(norms - 1).max() < 1e-6
@@ -164,7 +166,9 @@ def test_roles_take_their_prompts(model, inputs, tmp_path):
     for role, word in (("query", "red "), ("document", "blue ")):
         encode_files(model, [inputs], tmp_path / role, EncodeOptions(role=role, prompts=prompts))
         _, texts, _, vectors = collected(tmp_path / role)
-        assert np.array_equal(vectors, load(model).encode([word + text for text in texts]))
+        assert np.array_equal(
+            vectors, load(model).encode([word + text for text in texts], normalize_embeddings=True)
+        )
 
 
 def test_identifiers_that_come_twice(model, tmp_path):

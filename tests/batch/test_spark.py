@@ -53,4 +53,4 @@ def test_the_documented_job(spark, model, tmp_path, repository):
     table = pq.read_table(tmp_path / "vectors-of-spark")
     order = np.argsort(table["sku"].to_numpy())
     vectors = np.array(table["vector"].to_pylist(), np.float32)[order]
-    assert np.array_equal(vectors, load(model).encode_document(texts))
+    assert np.array_equal(vectors, load(model).encode_document(texts, normalize_embeddings=True))

@@ -1,4 +1,4 @@
-"""What commands that compare two matchers share: provenance, names, remarks, options."""
+"""What commands that compare two matchers share: provenance, names, remarks, options, dimensions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from leanmatch.cli.common import say
 from leanmatch.cli.prompts import with_prompts
+from leanmatch.errors import UsageError
 
 if TYPE_CHECKING:
     from leanmatch.models import PromptOptions
@@ -105,3 +106,50 @@ def wants_gpu(device: str) -> bool:
     except ModuleNotFoundError:
         return False
     return bool(torch.cuda.is_available())
+
+
+def dimension_list(text: str | None) -> tuple[int, ...] | None:
+    """The numbers of a list such as ``384,192,96``, each once, the largest first; None without an option.
+
+    Raises:
+        UsageError: something that is no whole number from 1, or nothing.
+
+    >>> dimension_list("96, 384,192")
+    (384, 192, 96)
+    """
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UsageError(
+            f"--dimensions is {text!r}", remedy="give whole numbers from 1, with commas: --dimensions 384,192"
+        )
+    return tuple(sorted({int(part) for part in parts}, reverse=True))
+
+
+def with_dimensions(encoder: Any, dimensions: int | None) -> Any:
+    """The encoder, which keeps so many dimensions of its vectors from now on.
+
+    Raises:
+        UsageError: fewer than 1, or more than the model has.
+    """
+    if dimensions is None:
+        return encoder
+    check_dimensions(encoder, (dimensions,))
+    encoder.truncate_dim = dimensions
+    return encoder
+
+
+def check_dimensions(encoder: Any, dimensions: tuple[int, ...]) -> None:
+    """Refuse dimensions that a model does not have.
+
+    Raises:
+        UsageError: fewer than 1, or more than the model has.
+    """
+    whole = int(encoder.whole_dimension)
+    for number in dimensions:
+        if not 1 <= number <= whole:
+            raise UsageError(
+                f"--dimensions {number}, and the vectors of {encoder.name} have {whole} dimensions",
+                remedy=f"give 1 to {whole}",
+            )

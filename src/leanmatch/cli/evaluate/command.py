@@ -11,7 +11,6 @@ import typer
 from leanmatch.cli.common import print_json, reported_errors, say, stdout_console
 from leanmatch.cli.data.command import ColumnOption, DelimiterOption, JsonOption, OnErrorOption
 from leanmatch.cli.index.options import LexicalWeightOption, RerankOption, RerankTopOption
-from leanmatch.cli.dimensions import check_dimensions, dimension_list
 from leanmatch.cli.evaluate.dimensions import by_dimension
 from leanmatch.cli.matchers import (
     AfterOption,
@@ -19,6 +18,8 @@ from leanmatch.cli.matchers import (
     SlicesOption,
     SplitOption,
     SymmetricOption,
+    check_dimensions,
+    dimension_list,
     load_any,
 )
 from leanmatch.cli.prompts import (
@@ -29,6 +30,7 @@ from leanmatch.cli.prompts import (
     prompts_in_words,
     with_prompts,
 )
+from leanmatch.errors import UsageError
 
 if TYPE_CHECKING:
     from leanmatch.metrics import Evaluation, Ranking

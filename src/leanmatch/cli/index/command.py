@@ -11,7 +11,6 @@ from typer.core import TyperGroup
 
 from leanmatch.cli.common import Commands, reported_errors
 from leanmatch.cli.data.command import DelimiterOption, IdColumnOption, OnErrorOption, TextColumnsOption
-from leanmatch.cli.dimensions import DimensionsOption
 from leanmatch.cli.help import example
 from leanmatch.cli.index import operations
 from leanmatch.cli.index.old_spelling import OLD_SPELLING, old_spelling
@@ -19,6 +18,7 @@ from leanmatch.cli.index.operations import Encoding, show, write_options
 from leanmatch.cli.index.options import (
     CatalogueArgument,
     DeviceOption,
+    DimensionsOption,
     HybridOption,
     JsonOption,
     KindOption,
@@ -98,6 +98,7 @@ def build(
                 "--query-prompt": query_prompt,
                 "--document-prompt": document_prompt,
                 "--prompt-name": prompt_name,
+                "--dimensions": dimensions,
             }
             operations.refuse_with_vectors(reading_or_encoding)
             change = operations.build_from_vectors(vectors, output, options, overwrite=overwrite)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from leanmatch.cli.checks import check_models, check_writable
 from leanmatch.cli.common import print_json, say, stdout_console
-from leanmatch.cli.dimensions import with_dimensions
 from leanmatch.cli.index.reading import Reading, read_added, read_changed, read_named, read_table
+from leanmatch.cli.matchers import with_dimensions
 from leanmatch.cli.prompts import with_prompts
 from leanmatch.cli.terminal import visible
 from leanmatch.errors import DataError, UsageError

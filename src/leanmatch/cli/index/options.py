@@ -69,3 +69,13 @@ RerankOption = Annotated[
 RerankTopOption = Annotated[
     int, typer.Option("--rerank-top", help="So many items of each search are reranked.", min=1)
 ]
+DimensionsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--dimensions",
+        metavar="N",
+        help="Keep the first N dimensions of the vectors (for models trained with --dimensions). "
+        "Default: all, or those of the catalogue.",
+        show_default=False,
+    ),
+]

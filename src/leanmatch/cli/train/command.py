@@ -13,7 +13,7 @@ from leanmatch.cli.checks import check_models, check_writable
 from leanmatch.cli.common import print_json, reported_errors
 from leanmatch.cli.common import say as say_aloud
 from leanmatch.cli.data.command import DelimiterOption, SharedPositivesOption, TextColumnsOption
-from leanmatch.cli.dimensions import dimension_list
+from leanmatch.cli.matchers import dimension_list
 from leanmatch.cli.pairs import read_table
 from leanmatch.cli.prompts import DocumentPromptOption, PromptNameOption, QueryPromptOption
 from leanmatch.cli.train.request import TrainRequest, number_or_auto
