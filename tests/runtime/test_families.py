@@ -27,7 +27,7 @@ LONG = [*TEXTS[:8], " ".join(WORDS[i * i % len(WORDS)] for i in range(190)), " "
 
 def difference(folder: Path, model, texts, **options) -> float:
     """Largest difference of a number of unit vectors between the native runtime and sentence-transformers."""
-    found = load(folder / "model", runtime="native", **options).encode(texts)
+    found = load(folder / "model", runtime="native", **options)(texts)
     wanted = model.encode(texts, convert_to_numpy=True, normalize_embeddings=True, show_progress_bar=False)
     assert np.linalg.norm(wanted - wanted[0], axis=1).max() > 0.1, "all texts alike prove nothing"
     return float(np.abs(found - wanted).max())
@@ -77,10 +77,10 @@ def test_windows_shorter_and_longer_than_the_text(tmp_path, window: int) -> None
     model = build(tmp_path, "modernbert", tokens=200, length=200, local_attention=window, **_room("gte"))
     assert difference(tmp_path, model, LONG) < 1e-5
     config = json.loads((tmp_path / "model" / "config.json").read_text())
-    near = load(tmp_path / "model", runtime="native").encode(LONG[-2:])
+    near = load(tmp_path / "model", runtime="native")(LONG[-2:])
     config["local_attention"] = 1000
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))
-    far = load(tmp_path / "model", runtime="native").encode(LONG[-2:])
+    far = load(tmp_path / "model", runtime="native")(LONG[-2:])
     assert (np.abs(near - far).max() > 1e-3) == (window < 200), "what lies outside the window must not count"
 
 
@@ -125,13 +125,13 @@ def test_t5_whose_table_has_its_other_name(tmp_path) -> None:
     from safetensors.numpy import load_file, save_file
 
     build(tmp_path, "t5")
-    wanted = load(tmp_path / "model", runtime="native").encode(TEXTS)
+    wanted = load(tmp_path / "model", runtime="native")(TEXTS)
     file = str(tmp_path / "model" / "model.safetensors")
     tensors = load_file(file)
     tensors["encoder.embed_tokens.weight"] = tensors.pop("shared.weight")
     save_file(tensors, file)
     for precision in ("stored", "int8"):
-        found = load(tmp_path / "model", runtime="native", precision=precision).encode(TEXTS)
+        found = load(tmp_path / "model", runtime="native", precision=precision)(TEXTS)
         assert np.abs(found - wanted).max() < (1e-7 if precision == "stored" else 0.1)
 
 
@@ -187,9 +187,9 @@ def test_lower_precisions_against_float64(tmp_path, kind: str) -> None:
     assert any(choice.path in ROUNDED for choice in encoder.choices), "nothing is rounded"
     wanted = model.double().encode(TEXTS, convert_to_numpy=True, normalize_embeddings=True)
     assert wanted.dtype == np.float64
-    cosines = (encoder.encode(TEXTS) * wanted).sum(axis=1)
+    cosines = (encoder(TEXTS) * wanted).sum(axis=1)
     assert np.median(cosines) > 0.99 and 0.85 < cosines.min() < 1 - 1e-6, "random gates make large outliers"
-    exact = load(tmp_path / "model", runtime="native", precision="float32").encode(TEXTS)
+    exact = load(tmp_path / "model", runtime="native", precision="float32")(TEXTS)
     assert np.abs(exact - wanted).max() < 1e-5
 
 
@@ -212,7 +212,7 @@ def test_vectors_do_not_depend_on_the_batch(tmp_path, level: str, kind: str, pre
     ]
 
     def encode(texts, **options):
-        return encoder.encode_tokens(texts, normalize=False, add_special_tokens=False, **options)
+        return encoder.encode_tokens(texts, add_special_tokens=False, **options)
 
     together = encode(lists, threads=1)
     assert np.isfinite(together).all() and np.abs(together - together[0]).max(axis=1)[1:].min() > 1e-3
@@ -295,9 +295,9 @@ def test_compressed_models_run_natively_and_all_their_layers_are_factored(
         assert len(joined) == (0 if kind == "modernbert" else 2 * shared), "shared atoms run as one layer"
     wanted = model.double().encode(TEXTS, convert_to_numpy=True, normalize_embeddings=True)
     assert wanted.dtype == np.float64
-    assert np.abs(exact.encode(TEXTS) - wanted).max() < 1e-5
+    assert np.abs(exact(TEXTS) - wanted).max() < 1e-5
     rounded = load(tmp_path / "lean", runtime="native")
-    cosines = (rounded.encode(TEXTS) * wanted).sum(axis=1)
+    cosines = (rounded(TEXTS) * wanted).sum(axis=1)
     assert np.median(cosines) > 0.99 and cosines.min() > 0.85, "gates of random weights make large outliers"
 
 
@@ -307,7 +307,7 @@ def test_compressed_models_at_every_level(tmp_path, level: str, kind: str) -> No
     wanted = model.double().encode(TEXTS, convert_to_numpy=True, normalize_embeddings=True)
     for precision, most in (("float32", 1e-5), ("stored", 0.2)):
         encoder = load(tmp_path / "lean", runtime="native", precision=precision)
-        together = encoder.encode(TEXTS)
+        together = encoder(TEXTS)
         assert np.abs(together - wanted).max() < most
-        alone = np.concatenate([encoder.encode([text]) for text in TEXTS[:9]])
+        alone = np.concatenate([encoder([text]) for text in TEXTS[:9]])
         np.testing.assert_array_equal(alone, together[:9])
