@@ -126,6 +126,7 @@ def test_evaluation_in_several_dimensions(model, pairs):
     shown = run(*common[:-1], "--dimensions", "16,3").stdout
     assert "3 dimensions against" in " ".join(shown.split())
     assert "have 16 dimensions" in run(*common, "--dimensions", "17", code=2).output
+    assert "vectors alone" in run(*common, "--dimensions", "8", "--hybrid", code=2).output
     assert "whole numbers" in run(*common, "--dimensions", "8,x", code=2).output
 
 

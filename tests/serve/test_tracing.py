@@ -146,7 +146,7 @@ def test_tokens_are_timed_apart_where_the_native_runtime_encodes(tmp_path, folde
 
     texts = [f"usb dock {number}" for number in range(100)]  # more than the encoder takes at once
     found = Engine(encoder, Catalogue.open(folder), tally=tally).encode(texts, phases=Recorder())
-    np.testing.assert_array_equal(found, encoder.encode(texts))
+    np.testing.assert_array_equal(found, encoder(texts))
     (first, begin, middle, attributes), (second, again, end, _) = Recorder.steps
     assert (first, second) == ("tokenize", "encode") and begin < middle == again < end
     assert tally.counts.texts == 100 and attributes == {"leanmatch.tokens": tally.counts.tokens}

@@ -148,7 +148,9 @@ def test_encoded_files_are_pushed_with_typed_columns(pg_url, tmp_path):
     info = push_items(source_of(tmp_path / "out"), pg_url)
     assert (info.rows, dict(info.columns)) == (40, {"price": "number"})
     store = open_store(pg_url)
-    (hits,) = store.search(load(model).encode_query(["usb dock"]), 50, parse_filter("price < 10"))
+    (hits,) = store.search(
+        load(model).encode_query(["usb dock"], normalize_embeddings=True), 50, parse_filter("price < 10")
+    )
     assert {hit.id for hit in hits} == {f"s{n}" for n in range(20) if n % 5}
     store.close()
     encode_files(model, [tmp_path / "a.csv"], tmp_path / "queries", EncodeOptions(role="query"))

@@ -10,8 +10,8 @@ import typer
 
 from leanmatch.cli.common import print_json, reported_errors, say, stdout_console
 from leanmatch.cli.data.command import ColumnOption, DelimiterOption, JsonOption, OnErrorOption
-from leanmatch.cli.index.options import LexicalWeightOption, RerankOption, RerankTopOption
 from leanmatch.cli.evaluate.dimensions import by_dimension
+from leanmatch.cli.index.options import LexicalWeightOption, RerankOption, RerankTopOption
 from leanmatch.cli.matchers import (
     AfterOption,
     HoldOutOption,
@@ -119,7 +119,8 @@ def evaluate(
         kept = dimension_list(dimensions)
         if kept is not None and ranking is not None:
             raise UsageError(
-                "--dimensions goes with vectors alone", remedy="leave out --hybrid and --rerank, or --dimensions"
+                "--dimensions goes with vectors alone",
+                remedy="leave out --hybrid and --rerank, or --dimensions",
             )
         encoder = _load(model, device, batch_size, runtime, prompts, tally, kept)
         other = None if rival is None else _load(rival, device, batch_size, runtime, prompts)
