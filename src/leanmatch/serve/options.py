@@ -124,6 +124,20 @@ class ServeOptions:
                     remedy="give a key of printable characters",
                 )
 
+    def check_dimensions(self, most: int) -> None:
+        """Refuse more dimensions than the catalogue's vectors have.
+
+        Raises:
+            UsageError: there are more.
+        """
+        if (self.dimensions or 0) > most:
+            raise UsageError(
+                f"dimensions is {self.dimensions}, and the catalogue's vectors have {most}",
+                remedy="give fewer, or encode all items anew: rebuild_catalogue",
+                command="give fewer, or encode all items anew: leanmatch index rebuild CATALOGUE "
+                f"--dimensions {self.dimensions}",
+            )
+
     def to_text(self) -> str:
         """For a worker process."""
         return json.dumps(asdict(self))

@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from leanmatch.errors import LeanmatchError, ModelError, UsageError
+from leanmatch.errors import LeanmatchError, ModelError
 from leanmatch.index import Catalogue, Item, WriteOptions, delete_items, read_manifest, upsert_items
 from leanmatch.index.changes import Change
 from leanmatch.index.encoders import encoder_for
@@ -353,14 +353,7 @@ class Service:
 
     def _engine_of(self, encoder: Any) -> Engine:
         catalogue = Catalogue.open(self.options.catalogue)
-        if (self.options.dimensions or 0) > catalogue.dimension:
-            raise UsageError(
-                f"dimensions is {self.options.dimensions}, and the catalogue's vectors have "
-                f"{catalogue.dimension}",
-                remedy="give fewer, or encode all items anew: rebuild_catalogue",
-                command="give fewer, or encode all items anew: leanmatch index rebuild CATALOGUE "
-                f"--dimensions {self.options.dimensions}",
-            )
+        self.options.check_dimensions(catalogue.dimension)
         return Engine(encoder, catalogue, self.options.threads, tally=self.metrics.tally)
 
     def _open(self, manifest: Manifest, model: str | None) -> Any:
