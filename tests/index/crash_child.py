@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -65,9 +66,9 @@ def hybrid(folder):
     rebuild_catalogue(folder, HashEncoder(), transaction.WriteOptions(hybrid=True))
 
 
-OPERATIONS = {
-    one.__name__: one for one in (build, add, update, delete, rebuild, compact, approximate, hybrid)
-}
+OPERATIONS = {one.__name__: one for one in (build, add, update, delete, rebuild, compact, approximate)}
+if find_spec("bm25s") is not None:  # the extra hybrid
+    OPERATIONS["hybrid"] = hybrid
 
 
 def run(operation, folder, kill_at):
@@ -105,7 +106,7 @@ def serve():
     with tempfile.TemporaryDirectory() as folder:  # whatever is imported late is imported now, once
         build(folder)
         update(folder)
-        hybrid(folder)
+        OPERATIONS.get("hybrid", update)(folder)
     for line in sys.stdin:
         operation, kill_at, folder = line.rstrip("\n").split(" ", 2)
         reader, writer = os.pipe()

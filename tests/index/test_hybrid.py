@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytest.importorskip("bm25s", reason="bm25s is not installed (extra hybrid)")
 sys.path.insert(0, str(Path(__file__).parent))
 from catalogue_models import HashEncoder, items_of_shop
 

@@ -6,6 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
+pytest.importorskip("bm25s", reason="bm25s is not installed (extra hybrid)")
+
 from leanmatch.errors import MissingExtraError
 from leanmatch.lexical import LexicalScorer, build_postings, terms
 from leanmatch.lexical.bm25 import K1

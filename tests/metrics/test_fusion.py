@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+pytest.importorskip("bm25s", reason="bm25s is not installed (extra hybrid)")
+
 from leanmatch.data import PairTable
 from leanmatch.errors import UsageError
 from leanmatch.lexical import LexicalScorer, build_postings, lexical_weight
