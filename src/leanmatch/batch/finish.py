@@ -117,10 +117,10 @@ def _repeated(folder: Folder, plan: Plan, hashes: Any, bounds: Any) -> Iterator[
         file, _ = open_part(folder, part, plan.key)
         table = file.read(columns=[ID, LINE])
         for row in (rows[parts == part] - bounds[part]).tolist():
-            place = Place(part, row, table[ID][row].as_py(), table[LINE][row].as_py())
-            if place.name in last:
-                yield last[place.name], place
-            last[place.name] = place
+            row_place = Place(part, row, table[ID][row].as_py(), table[LINE][row].as_py())
+            if row_place.name in last:
+                yield last[row_place.name], row_place
+            last[row_place.name] = row_place
 
 
 def _twice(plan: Plan, first: Place, second: Place) -> DataError:

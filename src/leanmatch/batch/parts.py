@@ -32,8 +32,8 @@ def part_name(number: int) -> str:
 
 def part_numbers(folder: Folder) -> dict[int, int]:
     """The slices whose parts are there, with the size of each."""
-    found = ((_NAME.fullmatch(name), size) for name, size in folder.sizes(PARTS).items())
-    return {int(match[1]): size for match, size in found if match}
+    matches = ((_NAME.fullmatch(name), size) for name, size in folder.sizes(PARTS).items())
+    return {int(match[1]): size for match, size in matches if match}
 
 
 @dataclass(frozen=True)

@@ -127,10 +127,10 @@ def make_plan(
         DataError: a file that is empty or lacks a column, or no rows at all.
     """
     stamps = tuple((file.name, file.size, file.modified) for file in files)
-    known = dict(zip(earlier.files, earlier.scans, strict=True)) if earlier is not None else {}
+    earlier_scans = dict(zip(earlier.files, earlier.scans, strict=True)) if earlier is not None else {}
     scans = []
     for number, (file, stamp) in enumerate(zip(files, stamps, strict=True)):
-        scanned = known.get(stamp) if stamp[2] else None
+        scanned = earlier_scans.get(stamp) if stamp[2] else None
         if scanned is None or not _fits(scanned, number, options):
             scanned = scan(number, file, options.delimiter, options.slice_bytes)
         scans.append(scanned)
@@ -185,7 +185,7 @@ def is_manifest(path: Path) -> bool:
         return False
 
 
-def check_same(stored: Plan, wanted: Plan, place: object) -> None:
+def check_same(stored: Plan, wanted: Plan, folder: object) -> None:
     """Refuse to put parts of two plans into one folder.
 
     Raises:
@@ -211,7 +211,7 @@ def check_same(stored: Plan, wanted: Plan, place: object) -> None:
                 for value in (before, now)
             ]
             raise ModelError(
-                f"{place} holds vectors of another model: {what} was {shown[0]} "
+                f"{folder} holds vectors of another model: {what} was {shown[0]} "
                 f"({stored.model.name}) and is {shown[1]} ({wanted.model.name})",
                 remedy=remedy,
                 command=command,
@@ -221,13 +221,13 @@ def check_same(stored: Plan, wanted: Plan, place: object) -> None:
         if before != now:
             raise DataError(
                 f"the vectors there were made with {name.replace('_', ' ')} {before!r}, not {now!r}",
-                path=place,
+                path=folder,
                 remedy=remedy,
                 command=command,
             )
     raise DataError(
         f"the vectors there are of other input: {_difference(stored, wanted)}",
-        path=place,
+        path=folder,
         remedy=remedy,
         command=command,
     )

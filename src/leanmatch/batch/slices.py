@@ -66,8 +66,8 @@ def scan(number: int, file: InputFile, delimiter: str | None, slice_bytes: int) 
     if not file.size:
         raise DataError("the file is empty", path=file, remedy="name a file with rows")
     if file_format in {"csv", "tsv"}:
-        found = "\t" if file_format == "tsv" else sniff_delimiter(file)
-        delimiter = delimiter or found
+        detected = "\t" if file_format == "tsv" else sniff_delimiter(file)
+        delimiter = delimiter or detected
     else:
         delimiter = None
     if file.suffix.lower() == ".gz":

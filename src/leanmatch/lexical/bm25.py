@@ -79,9 +79,9 @@ def build_postings(texts: Sequence[str]) -> Postings:
         nothing = np.zeros(0, np.int64)
         return Postings(nothing, nothing, np.zeros(0, np.int32), np.zeros(0, np.float32), len(texts))
     order = np.argsort(keys)
-    place = np.empty(len(keys), np.int64)
-    place[order] = np.arange(len(keys))
-    placed = place.tolist()
+    rank = np.empty(len(keys), np.int64)
+    rank[order] = np.arange(len(keys))
+    placed = rank.tolist()
     index = library.BM25(method="lucene", k1=K1, b=0.0, backend="numpy", csc_backend="numpy")
     index.index(
         ([[placed[number] for number in document] for document in documents], {at: at for at in placed}),
@@ -136,9 +136,9 @@ class LexicalScorer:
         attainable = float(_idf(self.documents, self._frequencies(keys)).sum()) / (K1 + 1)
         out = []
         for postings, alive, index in self._parts:
-            held, found = _find(postings.keys, keys)
-            if found.any():
-                scores = index.get_scores_from_ids(held[found]) / np.float32(attainable)
+            held, present = _find(postings.keys, keys)
+            if present.any():
+                scores = index.get_scores_from_ids(held[present]) / np.float32(attainable)
             else:
                 scores = np.zeros(postings.documents, np.float32)
             out.append(scores if alive.all() else scores[alive])
@@ -148,12 +148,12 @@ class LexicalScorer:
         """The terms that a text shares with a query, those that fewest documents hold first."""
         common = list(dict.fromkeys(term for term in terms(query) if term in set(terms(text))))
         counts = self._frequencies(np.array([term_key(term) for term in common], np.int64))
-        return [common[place] for place in np.argsort(counts, kind="stable").tolist()]
+        return [common[number] for number in np.argsort(counts, kind="stable").tolist()]
 
     def _frequencies(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
-        places, found = _find(self._keys, keys)
+        places, present = _find(self._keys, keys)
         counts = np.zeros(len(keys), np.int64)
-        counts[found] = self._counts[places[found]]
+        counts[present] = self._counts[places[present]]
         return counts
 
     def _rescaled(self, postings: Postings) -> NDArray[np.float32]:
@@ -168,7 +168,7 @@ def _statistics(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The terms of all parts, and how many of the documents that are there hold each."""
     nothing = np.zeros(0, np.int64)
-    keys, place = np.unique(
+    keys, number_of = np.unique(
         np.concatenate([nothing, *(postings.keys for postings, _ in parts)]), return_inverse=True
     )
     counts = np.zeros(len(keys), np.int64)
@@ -176,7 +176,7 @@ def _statistics(
     for postings, alive in parts:
         there = np.concatenate([np.zeros(1, np.int64), np.cumsum(alive[postings.rows])])
         inside = there[postings.ends] - there[postings.starts[:-1]]
-        counts[place[start : start + len(inside)]] += inside
+        counts[number_of[start : start + len(inside)]] += inside
         start += len(inside)
     return keys, counts
 
@@ -193,9 +193,9 @@ def _find(keys: NDArray[np.int64], wanted: NDArray[np.int64]) -> tuple[NDArray[n
     """Where each wanted key stands among rising keys, and whether it does."""
     places = np.searchsorted(keys, wanted)
     inside = places < len(keys)
-    found = inside.copy()
-    found[inside] = keys[places[inside]] == wanted[inside]
-    return places, found
+    present = inside.copy()
+    present[inside] = keys[places[inside]] == wanted[inside]
+    return places, present
 
 
 def bm25s_module(purpose: str) -> Any:

@@ -56,10 +56,10 @@ def terms(text: str) -> list[str]:
     out: list[str] = []
     for number, (atom, _, end, kind) in enumerate(atoms):
         if kind == "spaceless":
-            for place, character in enumerate(atom):
+            for at, character in enumerate(atom):
                 out.append(character)
-                if place + 1 < len(atom):
-                    out.append(atom[place : place + 2])
+                if at + 1 < len(atom):
+                    out.append(atom[at : at + 2])
             continue
         out.append(atom)
         joined, last, kinds = atom, end, {kind}

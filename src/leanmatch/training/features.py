@@ -59,9 +59,9 @@ def take(features: Features, rows: Tensor) -> Features:
         )
         lengths = (ends - features["offsets"])[rows]
         offsets = lengths.cumsum(0) - lengths
-        place = torch.arange(int(lengths.sum()), device=lengths.device)
-        place += (features["offsets"][rows] - offsets).repeat_interleave(lengths)
-        return {"input_ids": features["input_ids"][place], "offsets": offsets}
+        positions = torch.arange(int(lengths.sum()), device=lengths.device)
+        positions += (features["offsets"][rows] - offsets).repeat_interleave(lengths)
+        return {"input_ids": features["input_ids"][positions], "offsets": offsets}
     mask = features["attention_mask"][rows]
     used = mask.any(0).nonzero()
     width = int(used[-1]) + 1 if len(used) else 1
@@ -145,13 +145,13 @@ def encode_columns(
     """
     groups = by_prompt_length(columns)
     if len(groups) > 1:
-        made: dict[int, Tensor] = {}
-        for place, group in enumerate(groups):
-            last = encode_last if place == len(groups) - 1 else None
+        embeddings_of: dict[int, Tensor] = {}
+        for step, group in enumerate(groups):
+            last = encode_last if step == len(groups) - 1 else None
             some = [columns[number] for number in group]
             parts = encode_columns(encode, some, device_type=device_type, encode_last=last)
-            made.update(zip(group, parts, strict=True))
-        return [made[number] for number in range(len(columns))]
+            embeddings_of.update(zip(group, parts, strict=True))
+        return [embeddings_of[number] for number in range(len(columns))]
     counts = [count_rows(column) for column in columns]
     joined = join(columns)
     if is_bag(joined) or device_type != "cpu":

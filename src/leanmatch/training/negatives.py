@@ -18,15 +18,15 @@ MIN_COVERAGE = 0.5
 
 def given_negatives(table: PairTable) -> dict[str, list[str]]:
     """Negatives of each anchor: negative columns of its rows, and texts of its rows with label 0."""
-    found: dict[str, dict[str, None]] = defaultdict(dict)  # a dict keeps order and drops repeats
+    negatives_of: dict[str, dict[str, None]] = defaultdict(dict)  # a dict keeps order and drops repeats
     for anchor, positive, label, negatives in zip(
         table.anchors, table.positives, table.labels.tolist(), table.negatives, strict=True
     ):
         if label == 0:
-            found[anchor].setdefault(positive)
+            negatives_of[anchor].setdefault(positive)
         for negative in negatives:
-            found[anchor].setdefault(negative)
-    return {anchor: list(texts) for anchor, texts in found.items()}
+            negatives_of[anchor].setdefault(negative)
+    return {anchor: list(texts) for anchor, texts in negatives_of.items()}
 
 
 def mined_negatives(model: Any, anchors: list[str], positives: list[str], count: int) -> dict[str, list[str]]:
@@ -65,7 +65,7 @@ def mined_negatives(model: Any, anchors: list[str], positives: list[str], count:
 
 
 def fill_negatives(
-    anchors: list[str], positives: list[str], found: dict[str, list[str]], count: int, seed: int
+    anchors: list[str], positives: list[str], own_negatives: dict[str, list[str]], count: int, seed: int
 ) -> tuple[list[list[str]], float]:
     """``count`` columns of negatives, one entry a pair; where too few were found, random positives fill in.
 
@@ -75,14 +75,14 @@ def fill_negatives(
         The columns, and the share of pairs that have at least one negative of their own.
     """
     draw = random.Random(seed)
-    known: dict[str, set[str]] = defaultdict(set)
+    positives_of: dict[str, set[str]] = defaultdict(set)
     for anchor, positive in zip(anchors, positives, strict=True):
-        known[anchor].add(positive)
+        positives_of[anchor].add(positive)
     columns: list[list[str]] = [[] for _ in range(count)]
     own = 0
     for anchor in anchors:
-        taken = known[anchor] | {anchor}
-        candidates = [text for text in found.get(anchor, []) if text not in taken]
+        taken = positives_of[anchor] | {anchor}
+        candidates = [text for text in own_negatives.get(anchor, []) if text not in taken]
         own += bool(candidates)
         chosen = candidates if len(candidates) <= count else draw.sample(candidates, count)
         for _ in range(100):

@@ -116,8 +116,8 @@ def digest_of_batches(batches: Sequence[Mapping[str, Tensor]]) -> str:
 
 
 def _digest(before: str, group: LayerGroup, modules: Sequence[nn.Module], effort: Effort) -> str:
-    said = [before, list(group.names), group.spec.to_json(), effort.iterations, effort.seed]
-    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    identity = [before, list(group.names), group.spec.to_json(), effort.iterations, effort.seed]
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
     for module in modules:
         for value in module.parameters():
             digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

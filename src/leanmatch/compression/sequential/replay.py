@@ -263,9 +263,9 @@ def _split(output: Any, like: Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:
     if isinstance(output, torch.Tensor):
         return output, lambda hidden: hidden
     shapes = [getattr(part, "shape", None) for part in output]
-    place = shapes.index(like.shape)
-    before, after = tuple(output[:place]), tuple(output[place + 1 :])
-    return output[place], lambda hidden: (*before, hidden, *after)
+    hidden_at = shapes.index(like.shape)
+    before, after = tuple(output[:hidden_at]), tuple(output[hidden_at + 1 :])
+    return output[hidden_at], lambda hidden: (*before, hidden, *after)
 
 
 def _arithmetic(module: nn.Module) -> Any:

@@ -103,9 +103,9 @@ def factor_in_order(
             replay.enter(number)
             for stage in layer.stages:
                 stage_files = [next(files) for _ in stage.groups]
-                found = _solve_stage(replay, stage, modules, effort, stage_files)
-                replay.settle({name: entry.layer for name, entry in found.items()})
-                solved |= found
+                of_stage = _solve_stage(replay, stage, modules, effort, stage_files)
+                replay.settle({name: entry.layer for name, entry in of_stage.items()})
+                solved |= of_stage
                 bar.update(len(stage.groups))
             if number < last:
                 replay.leave()

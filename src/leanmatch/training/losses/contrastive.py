@@ -137,15 +137,15 @@ class PlainLoss(nn.Module):
             return encode_columns(
                 self._encode, columns, device_type=self._device.type, encode_last=self._encode_last
             )
-        made: dict[int, Tensor] = {}
+        embeddings_of: dict[int, Tensor] = {}
         groups = by_prompt_length(columns)
         for group in groups:
             some = [columns[number] for number in group]
             last = self._encode_last if group is groups[-1] else None
             embeddings = encode_cached(self._encode, join(some), self.mini_batch_size, encode_last=last)
             counts = [len(column["input_ids"]) for column in some]
-            made.update(zip(group, torch.split(embeddings, counts), strict=True))
-        return [made[number] for number in range(len(columns))]
+            embeddings_of.update(zip(group, torch.split(embeddings, counts), strict=True))
+        return [embeddings_of[number] for number in range(len(columns))]
 
     def _encode(self, features: Features) -> Tensor:
         return self._kept(unwrapped(self.model)(features)["sentence_embedding"])
@@ -170,9 +170,9 @@ class PlainLoss(nn.Module):
             side: 0 for anchors, which are queries; all others are documents.
             prompts: what the trainer puts before queries and documents.
         """
-        said = prompt_length(column)
+        length = prompt_length(column)
         prompt = prompts.of_role(DOCUMENT if side else QUERY)
-        return said or prompt_tokens(unwrapped(self.model).tokenizer, prompt)
+        return length or prompt_tokens(unwrapped(self.model).tokenizer, prompt)
 
     def get_config_dict(self) -> dict[str, Any]:
         """Settings for the model card."""
