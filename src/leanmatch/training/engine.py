@@ -87,7 +87,7 @@ def train_stage(
         greater_is_better=True if stopping else None,
         **COMMON_ARGUMENTS,
     )
-    model.model_card_data.generate_widget_examples = False  # saves a bar, and reading the data
+    model.model_card_data.set_widget_examples = lambda dataset: None  # saves a bar, and reading the data
     trainer = _Trainer(
         model=model,
         args=arguments,

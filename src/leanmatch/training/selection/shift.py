@@ -75,7 +75,7 @@ def set_aside(
     shifted = np.flatnonzero(chosen & relevant)
     if len(shifted) < MIN_POSITIVES:
         return ShiftedSlice(
-            train, None, f"{how} has only {len(shifted)} pairs: no shifted slice was set aside"
+            train, None, f"{how}: only {len(shifted)} pairs, so no shifted slice was set aside"
         )
     slice_table = train.take(shifted[:MAX_ROWS])
     seen = {*slice_table.anchors, *slice_table.positives}
@@ -107,7 +107,13 @@ def _remote_clusters(train: PairTable, encode: EncodeFunction, seed: int) -> tup
     import faiss
 
     vectors = np.ascontiguousarray(RoleEncoder(encode).encode_query(train.anchors), dtype=np.float32)
-    kmeans = faiss.Kmeans(vectors.shape[1], CLUSTERS, niter=20, seed=seed + 1, spherical=True)
+    options = {
+        "niter": 20,
+        "seed": seed + 1,
+        "spherical": True,
+        "min_points_per_centroid": 1,
+    }  # else it warns
+    kmeans = faiss.Kmeans(vectors.shape[1], CLUSTERS, **options)
     kmeans.train(vectors)
     nearest = kmeans.index.search(vectors, 1)[1][:, 0]
     sizes = np.bincount(nearest, minlength=CLUSTERS)
