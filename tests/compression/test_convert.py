@@ -29,6 +29,8 @@ from leanmatch.compression import (
     model_cost,
 )
 from leanmatch.compression.matrices import FactoredMatrix
+from leanmatch.compression.planner.candidates import dense_layers, groups_of
+from leanmatch.compression.planner.plan import planned_layers
 from leanmatch.errors import ModelError, UsageError
 from leanmatch.factorization import DenseSparse, QuantizedDenseSparse
 
@@ -80,6 +82,19 @@ def test_every_architecture_converts_trains_finalizes_and_keeps_what_it_learned(
     assert all(layer.factors.quantized for layer in layers.values() if isinstance(layer, FactoredLinear))
     assert not [n for n, _ in model.named_parameters() if "factors" in n]
     torch.testing.assert_close(output(model), trained, atol=1e-5, rtol=1e-5)
+
+
+def test_linear_layers_that_stay_dense_are_named():
+    stay = {}
+    for kind in ("modernbert", "t5, gated", "albert", "bert"):
+        model = tiny_encoder(kind)
+        stay[kind] = dense_layers(model, groups_of(model, planned_layers(model), "post"))
+    assert stay == {
+        "modernbert": [], "t5, gated": [], "albert": ["encoder.embedding_hidden_mapping_in"], "bert": []
+    }  # fmt: skip
+    model.encoder.adapter = nn.Linear(32, 8)
+    groups = groups_of(model, planned_layers(model), "post")
+    assert dense_layers(model, groups) == ["encoder.adapter"]
 
 
 @pytest.mark.parametrize("method", SPECS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -162,6 +162,18 @@ def groups_of(model: Any, spec: CompressionSpec, method: str, clock: Clock | Non
             )
         groups.append(Group(names, shape, table, tuple(candidates), shapes))
     return groups if clock is None else [_timed(group, clock) for group in groups]
+
+
+def dense_layers(model: Any, groups: Sequence[Group]) -> list[str]:
+    """Full names of the linear layers that are in no group and stay as they are; poolers are not listed."""
+    from torch import nn
+
+    chosen = {id(model.get_submodule(name)) for group in groups for name in group.names}
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and id(module) not in chosen and "pooler" not in name.split(".")
+    ]
 
 
 def _timed(group: Group, clock: Clock) -> Group:

@@ -28,7 +28,7 @@ from leanmatch.compression.layer_specs import LayerSpec, RoundingSpec
 from leanmatch.compression.patterns import default_spec, model_type
 from leanmatch.compression.planner.attempts import Attempt, best_attempt, rungs_to_train
 from leanmatch.compression.planner.budget import Budget
-from leanmatch.compression.planner.candidates import Group, groups_of
+from leanmatch.compression.planner.candidates import Group, dense_layers, groups_of
 from leanmatch.compression.planner.choice import Choices, Plan
 from leanmatch.compression.planner.clock import Clock
 from leanmatch.compression.planner.depth import (
@@ -213,6 +213,10 @@ class Planner:
         spec = planned_layers(self.model)
         with self.states.timed("measuring"):
             groups = groups_of(self.model, spec, self.method, self.clock if by_time else None)
+            stay = dense_layers(self.model, groups)
+            if stay:
+                more = f" and {len(stay) - 3} more" if len(stay) > 3 else ""
+                self.report(f"linear layers that stay dense: {', '.join(stay[:3])}{more}")
             if budget.size is None and not menu and self.method != "int8":
                 groups = [_rounded(group) if group.embedding else group for group in groups]
             texts, tokenizer = self.states.sample(CALIBRATION_TEXTS), self.task.tokenizer
