@@ -58,8 +58,7 @@ void require_below(const void* indices, bool wide, std::size_t size, std::size_t
 
 bool pursue_arrays(const std::string& level, const ConstFloats2& weight, const ConstFloats3& atoms,
                    const nb::object& indices_or_none, const Floats3& values, const Floats2& errors,
-                   const nb::object& initial_or_none, bool gain, std::size_t beam, float margin,
-                   std::size_t threads) {
+                   const nb::object& support_or_none, bool gain, std::size_t beam, std::size_t threads) {
     const PursuitKernels& kernels = kernels_of(level);
     const std::size_t m = values.shape(0), blocks = values.shape(1), k = values.shape(2);
     PursuitJob job{};
@@ -72,16 +71,15 @@ bool pursue_arrays(const std::string& level, const ConstFloats2& weight, const C
     job.nonzeros = k;
     job.selection = gain ? Selection::gain : Selection::correlation;
     job.beam = beam;
-    job.margin = margin;
-    job.refit = indices_or_none.is_none();
+    const bool refit = indices_or_none.is_none();
     job.values = values.data();
     require(threads >= 1, "threads must be at least 1");
     require(weight.shape(0) == m && weight.shape(1) == blocks * job.width, "weight must be (m, B b)");
     require(atoms.shape(0) == blocks && k >= 1 && k <= job.atom_count && job.width >= 1,
             "atoms must be (B, r, b) with r at least k");
     require(beam >= 1 && (beam == 1 || (gain && k <= kMostBeamNonzeros)), "a beam goes by gain, up to 64 nonzeros");
-    require(!job.refit || !initial_or_none.is_none(), "indices or initial must be given");
-    if (!job.refit) {
+    require(refit != support_or_none.is_none(), "either indices or support must be given");
+    if (!refit) {
         const AnyIndices indices = nb::cast<AnyIndices>(indices_or_none, false);
         require(indices.shape(0) == m && indices.shape(1) == blocks && indices.shape(2) == k, "indices: (m, B, k)");
         job.wide = is_wide(indices);
@@ -90,15 +88,14 @@ bool pursue_arrays(const std::string& level, const ConstFloats2& weight, const C
     }
     require(errors.shape(0) == m && errors.shape(1) == blocks, "errors must be (m, B)");
     job.errors = errors.data();
-    if (!initial_or_none.is_none()) {
-        const ConstIndices initial = nb::cast<ConstIndices>(initial_or_none, false);
-        require(job.refit || is_wide(initial) == job.wide, "initial must have the dtype of indices");
-        job.wide = is_wide(initial);
-        require(initial.shape(0) == m && initial.shape(1) == blocks && initial.shape(2) == k, "initial: (m, B, k)");
-        job.initial = initial.data();
+    if (refit) {
+        const ConstIndices support = nb::cast<ConstIndices>(support_or_none, false);
+        job.wide = is_wide(support);
+        require(support.shape(0) == m && support.shape(1) == blocks && support.shape(2) == k, "support: (m, B, k)");
+        job.support = support.data();
     }
     nb::gil_scoped_release release;
-    if (job.initial != nullptr) require_below(job.initial, job.wide, m * blocks * k, job.atom_count);
+    if (refit) require_below(job.support, job.wide, m * blocks * k, job.atom_count);
     return pursue(kernels, job, threads);
 }
 
@@ -150,8 +147,8 @@ void decode_backward_arrays(const std::string& level, const ConstFloats2& gradie
 void bind_pursuit(nb::module_& module) {
     module.def("pursue", &pursue_arrays, nb::arg("level"), nb::arg("weight").noconvert(), nb::arg("atoms").noconvert(),
                nb::arg("indices").none(), nb::arg("values").noconvert(), nb::arg("errors").noconvert(), nb::kw_only(),
-               nb::arg("initial").none(), nb::arg("gain"), nb::arg("beam"), nb::arg("margin"), nb::arg("threads"),
-               "Fill indices, values and errors; without indices only coefficients on `initial`. False: not finite.");
+               nb::arg("support").none(), nb::arg("gain"), nb::arg("beam"), nb::arg("threads"),
+               "Fill indices, values and errors; without indices only coefficients on `support`. False: not finite.");
     module.def("decode", &decode_arrays, nb::arg("level"), nb::arg("indices").noconvert(),
                nb::arg("values").noconvert(), nb::arg("atoms").noconvert(), nb::arg("weight").noconvert(),
                nb::kw_only(), nb::arg("threads"), "Fill weight.");

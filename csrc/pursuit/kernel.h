@@ -336,11 +336,10 @@ void pursue_beam(const PursuitJob& job, const Tables& t, Progress* tile, size_t 
 template <class V>
 bool Pursuit<V>::pursue(const PursuitJob& job, size_t block, size_t begin, size_t end, float* scratch) {
     const size_t k = job.nonzeros, b = job.width, stride = job.blocks * b;
-    const bool gain = job.selection == leanmatch::Selection::gain;
+    const bool gain = job.selection == leanmatch::Selection::gain, refit = job.support != nullptr;
     const Tables t = layout(job, scratch);
     prepare(job, block, t);
     size_t* chosen = reinterpret_cast<size_t*>(round_up(reinterpret_cast<uintptr_t>(t.z + kTileRows * k), 8));
-    size_t* old = chosen + kTileRows * k;
     bool finite = true;
     Progress tile[kTileRows];
     for (size_t first = begin; first < end; first += kTileRows) {
@@ -357,7 +356,7 @@ bool Pursuit<V>::pursue(const PursuitJob& job, size_t block, size_t begin, size_
             p.done = false;
             if (first + i + kTileRows < end) __builtin_prefetch(p.row + kTileRows * stride);
         }
-        if (!job.refit) {
+        if (!refit) {
             for (size_t i = 0; i < count; i += 4) {
                 const float* rows[4];
                 float* out[4];
@@ -400,22 +399,15 @@ bool Pursuit<V>::pursue(const PursuitJob& job, size_t block, size_t begin, size_
         for (size_t i = 0; i < count; ++i) {
             Progress& p = tile[i];
             const size_t cell = (first + i) * job.blocks + block;
-            float error = job.refit ? 0 : squared_error(t, p.row, b, p.chosen, k, p.z);
-            if (job.initial != nullptr) {
-                for (size_t j = 0; j < k; ++j) old[j] = read_index(job.initial, job.wide, cell * k + j);
-                float* x = reinterpret_cast<float*>(old + k);
-                solve(t, p.row, b, old, k, p.factor, x);
-                const float before = squared_error(t, p.row, b, old, k, x);
-                if (job.refit || !(error < (1 - job.margin) * before)) {
-                    error = before;
-                    for (size_t j = 0; j < k; ++j) p.chosen[j] = old[j];
-                    for (size_t j = 0; j < k; ++j) p.z[j] = x[j];
-                }
+            if (refit) {
+                for (size_t j = 0; j < k; ++j) p.chosen[j] = read_index(job.support, job.wide, cell * k + j);
+                solve(t, p.row, b, p.chosen, k, p.factor, p.z);
             }
+            const float error = squared_error(t, p.row, b, p.chosen, k, p.z);
             float check = error * 0;
             for (size_t c = 0; c < b; ++c) check += p.row[c] * 0;
             for (size_t j = 0; j < k; ++j) {
-                if (!job.refit) write_index(job.indices, job.wide, cell * k + j, p.chosen[j]);
+                if (!refit) write_index(job.indices, job.wide, cell * k + j, p.chosen[j]);
                 const float value = p.z[j] * t.inverse[p.chosen[j]];
                 job.values[cell * k + j] = value;
                 check += value * 0;

@@ -23,11 +23,9 @@ struct PursuitJob {
     size_t rows, blocks, atom_count, width, nonzeros;
     Selection selection;
     size_t beam;          // supports kept at every step, by their gain; 1: greedy
-    const void* initial;  // (m, B, k) or null: the result is this support unless the new one's error is below
-    float margin;         //   (1 - margin) times that of this one
-    bool refit;           // only coefficients, on the support `initial`
+    const void* support;  // (m, B, k): only coefficients, on these atoms; null: atoms are chosen
     bool wide;            // indices are uint16, else uint8
-    void* indices;        // not written by a refit
+    void* indices;        // not written where the support is given
     float* values;
     float* errors;        // (m, B) squared errors
 };
@@ -67,7 +65,7 @@ inline size_t pursuit_scratch(const PursuitJob& job) {
     const size_t padded = (job.atom_count + kLanes - 1) / kLanes * kLanes;
     const size_t k = job.nonzeros;
     const size_t tables = (2 * job.width + job.atom_count + 1) * padded + kLanes;  // atoms twice, Gram, norms
-    const size_t tile = kTileRows * ((k + 2) * padded + k * k + 4 * k + 4 * kLanes);
+    const size_t tile = kTileRows * ((k + 2) * padded + k * k + 3 * k + 4 * kLanes);
     return (tables + tile) / kLanes * kLanes + kLanes;
 }
 

@@ -140,10 +140,9 @@ def _run(
         indices if support is None else None,
         values,
         errors,
-        initial=support,
+        support=support,
         gain=gain,
         beam=beam,
-        margin=0.0,
         threads=_threads(threads),
     )
     if not finite or not np.isfinite(atoms).all():
