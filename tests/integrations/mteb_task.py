@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from datasets import Dataset
-from mteb.abstasks.retrieval import AbsTaskRetrieval
-from mteb.abstasks.task_metadata import TaskMetadata
+import pytest
+
+pytest.importorskip("mteb", reason="mteb is not installed")
+
+from datasets import Dataset  # noqa: E402
+from mteb.abstasks.retrieval import AbsTaskRetrieval  # noqa: E402
+from mteb.abstasks.task_metadata import TaskMetadata  # noqa: E402
 
 
 def made_up_task(queries: list[str], corpus: list[str]) -> AbsTaskRetrieval:
