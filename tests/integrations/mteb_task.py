@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip("mteb", reason="mteb is not installed")
 
-from datasets import Dataset  # noqa: E402
-from mteb.abstasks.retrieval import AbsTaskRetrieval  # noqa: E402
-from mteb.abstasks.task_metadata import TaskMetadata  # noqa: E402
+from datasets import Dataset
+from mteb.abstasks.retrieval import AbsTaskRetrieval
+from mteb.abstasks.task_metadata import TaskMetadata
 
 
 def made_up_task(queries: list[str], corpus: list[str]) -> AbsTaskRetrieval:
