@@ -21,7 +21,7 @@ def export(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the export.")],
     int8: Annotated[bool, typer.Option("--int8", help="Weights in 8 bits (onnx, openvino).")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT if it is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT if it exists.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Write a model as others read it; it is compared with the model before it is saved.

@@ -35,7 +35,7 @@ def push(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SOURCE", help="Folder of a model; for a store, of a catalogue or encoded files."
+            metavar="SOURCE", help="Model folder; for a database, a catalogue or the output of leanmatch encode."
         ),
     ],
     target: Annotated[
@@ -48,7 +48,7 @@ def push(
         str | None,
         typer.Option(
             "--precision",
-            help="Of a store's vectors: float32, float16 (PostgreSQL), int8 (Qdrant).",
+            help="Vectors in the database: float32, float16 (PostgreSQL) or int8 (Qdrant).",
             rich_help_panel=_STORE,
         ),
     ] = None,
@@ -58,7 +58,7 @@ def push(
     ] = None,
     message: Annotated[str | None, typer.Option("--message", "-m", help="Message of the commit.")] = None,
     revision: Annotated[
-        str | None, typer.Option(help="Branch to push to; made where it is not there.")
+        str | None, typer.Option(help="Branch to push to; created if missing.")
     ] = None,
     json: JsonOption = False,
 ) -> None:

@@ -32,14 +32,14 @@ def recommend(
     catalogue: Annotated[
         str,
         typer.Argument(
-            help="Catalogue folder, made by leanmatch index build; or the URL of a store (leanmatch push)."
+            help="Catalogue folder, made by leanmatch index build; or the URL of a database (leanmatch push)."
         ),
     ],
     texts: Annotated[
         list[str],
         typer.Argument(metavar="TEXT...", help="What to recommend for; - reads lines from stdin."),
     ],
-    k: Annotated[int, typer.Option("-k", help="Items a text.", min=1)] = 10,
+    k: Annotated[int, typer.Option("-k", help="Items for each text.", min=1)] = 10,
     where: Annotated[
         str | None, typer.Option("--where", help="A filter, such as 'price < 20 and shop = \"A\"'.")
     ] = None,

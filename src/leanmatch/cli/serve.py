@@ -24,13 +24,13 @@ def serve(
         typer.Option("--demo", help="Serve the See Also items of numpy, scipy, ... (made at first use)."),
     ] = False,
     model: Annotated[
-        str | None, typer.Option("--model", help="The model's folder, where it has moved.")
+        str | None, typer.Option("--model", help="The model's folder, if it has moved.")
     ] = None,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", help="Port; 0 takes a free one.")] = 8080,
     workers: Annotated[int, typer.Option("--workers", help="Processes.", min=1)] = 1,
     threads: Annotated[
-        int | None, typer.Option("--threads", help="Threads of encoding a process.", min=1)
+        int | None, typer.Option("--threads", help="Encoding threads of each process.", min=1)
     ] = None,
     precision: Annotated[
         str | None,
@@ -53,18 +53,18 @@ def serve(
     ] = None,
     api_key: Annotated[
         list[str] | None,
-        typer.Option("--api-key", help=f"Ask for this key; may be repeated. Or {API_KEYS}, a key a line."),
+        typer.Option("--api-key", help=f"Ask for this key; may be repeated. Or {API_KEYS}, one key a line."),
     ] = None,
     write_key: Annotated[
         list[str] | None,
-        typer.Option("--write-key", help=f"Let this key change items. Or {WRITE_KEYS}, a key a line."),
+        typer.Option("--write-key", help=f"Let this key change items. Or {WRITE_KEYS}, one key a line."),
     ] = None,
     batch_texts: Annotated[int, typer.Option("--batch-texts", help="Texts encoded together.", min=1)] = 64,
     window_ms: Annotated[
-        float, typer.Option("--window-ms", help="How long a batch waits for company under load.", min=0)
+        float, typer.Option("--window-ms", help="How long a batch waits for more texts under load.", min=0)
     ] = 1.0,
     waiting: Annotated[
-        int, typer.Option("--waiting", help="Requests under way; one more is answered 429.", min=1)
+        int, typer.Option("--waiting", help="Most requests in progress; others are answered 429.", min=1)
     ] = 256,
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds a request may take.")] = 10.0,
     allow_token_ids: Annotated[

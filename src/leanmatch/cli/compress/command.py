@@ -42,21 +42,21 @@ def compress(
     ] = None,
     faster: Annotated[
         str | None,
-        typer.Option(metavar="X", help="As fast as int8 of the same model here, times 1.6x, on one core."),
+        typer.Option(metavar="X", help="Speed on one core here, against int8 of the same model, such as 1.5x."),
     ] = None,
     workload: Annotated[
         str,
         typer.Option("--for", help="What time is measured on: queries (1 x 16 tokens) or bulk (64 x 32)."),
     ] = "bulk",
     menu: Annotated[
-        bool, typer.Option("--menu", help="Show what could be had, before any training; nothing is saved.")
+        bool, typer.Option("--menu", help="Show the possible plans before training; save nothing.")
     ] = False,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the menu: a .svg, .png or .pdf file.")
     ] = None,
     pick: Annotated[int | None, typer.Option(metavar="N", help="Train this row of the menu.")] = None,
     spec: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="JSON or YAML specification; nothing is planned then.")
+        Path | None, typer.Option(metavar="FILE", help="JSON or YAML specification, instead of a plan.")
     ] = None,
     method: Annotated[str, typer.Option(help="stf, post, svd, fwsvd, nm or int8.")] = "stf",
     minutes: Annotated[
@@ -71,13 +71,13 @@ def compress(
     delimiter: DelimiterOption = None,
     batch_size: Annotated[int, typer.Option(min=2, help="Texts a training step.")] = 64,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate of the factors.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Continue a killed run.")] = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT if it is there.")] = False,
+    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Continue an interrupted run.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT if it exists.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Make a model smaller at a stated quality; exit code 1, and nothing saved, where it is missed.
+    """Make a model smaller or faster at a stated quality. Below it, nothing is saved and the exit code is 1.
 
     Every model is evaluated twice, before and after training. The best one within the request is saved."""
     request = CompressRequest(

@@ -24,7 +24,7 @@ ColumnOption = Annotated[
     typer.Option(
         "--column",
         metavar="OURS=THEIRS",
-        help="Read their column as ours: anchor=query. Several may be given.",
+        help="Read your column as ours: anchor=query. May be repeated.",
     ),
 ]
 IdColumnOption = Annotated[str | None, typer.Option("--id-column", help="Column of identifiers.")]
@@ -35,7 +35,7 @@ DelimiterOption = Annotated[
     str | None,
     typer.Option(
         "--delimiter",
-        help="What separates the fields of CSV: a character, comma, semicolon, tab or pipe; found by itself.",
+        help="Field separator of CSV: a character, or comma, semicolon, tab or pipe. Default: detected.",
     ),
 ]
 OnErrorOption = Annotated[

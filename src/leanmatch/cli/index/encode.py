@@ -45,15 +45,15 @@ def encode(
     on_error: OnErrorOption = "raise",
     on_duplicate: Annotated[
         str,
-        typer.Option("--on-duplicate", help="An id that comes twice is an error, or the last row counts."),
+        typer.Option("--on-duplicate", help="A repeated id: error stops, last keeps its last row."),
     ] = "error",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove what OUT holds first.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Empty OUT first.")] = False,
     shard: Annotated[
         str | None,
         typer.Option(
             "--shard",
             metavar="I/N",
-            help="Encode the share I (from 0) of N; slurm: of a job array; kubernetes/N: of an indexed Job.",
+            help="Encode shard I (from 0) of N. In a job array: slurm; in an indexed Job: kubernetes/N.",
         ),
     ] = None,
     engine: Annotated[str, typer.Option("--engine", help="local or ray.")] = "local",
@@ -63,7 +63,7 @@ def encode(
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option("--address", help="Of a running Ray cluster; auto finds it."),
+        typer.Option("--address", help="Address of a running Ray cluster; auto finds it."),
     ] = None,
     query_prompt: QueryPromptOption = None,
     document_prompt: DocumentPromptOption = None,

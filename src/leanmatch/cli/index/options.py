@@ -19,15 +19,15 @@ OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace a catalogue; texts that stay are not encoded again.")
 ]
 ModelOption = Annotated[
-    str | None, typer.Option("--model", help="The model's folder, where it has moved.", show_default=False)
+    str | None, typer.Option("--model", help="The model's folder, if it has moved.", show_default=False)
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda, where torch encodes.")]
 PrecisionOption = Annotated[
     str | None,
     typer.Option(
         "--precision",
-        help="Precision of encoding: stored (a new catalogue's default), float32, bfloat16 or int8; "
-        "changes keep the catalogue's.",
+        help="Precision of encoding: stored, float32, bfloat16 or int8. "
+        "Default: the catalogue's; stored in a new one.",
     ),
 ]
 HybridOption = Annotated[
@@ -43,7 +43,7 @@ HybridSearchOption = Annotated[
     bool | None,
     typer.Option(
         "--hybrid/--no-hybrid",
-        help="Search by terms, too. Default: where the catalogue was built with --hybrid.",
+        help="Also search by terms. Default: if the catalogue was built with --hybrid.",
         show_default=False,
     ),
 ]
@@ -51,7 +51,7 @@ LexicalWeightOption = Annotated[
     float | None,
     typer.Option(
         "--lexical-weight",
-        help="Weight of the terms, 0 to 1. Default: 0.5 where the query holds a part number, else 0.2.",
+        help="Weight of the terms, 0 to 1. Default: 0.5 if the query holds a part number, else 0.2.",
         min=0,
         max=1,
         show_default=False,
@@ -62,12 +62,12 @@ RerankOption = Annotated[
     typer.Option(
         "--rerank",
         metavar="MODEL",
-        help="Put the best items in the order of this cross-encoder (folder or name).",
+        help="Rerank the best items with this cross-encoder (folder or name).",
         show_default=False,
     ),
 ]
 RerankTopOption = Annotated[
-    int, typer.Option("--rerank-top", help="So many items of each search are reranked.", min=1)
+    int, typer.Option("--rerank-top", help="How many items of each search are reranked.", min=1)
 ]
 DimensionsOption = Annotated[
     int | None,

@@ -50,20 +50,20 @@ def train(
     ] = None,
     target: Annotated[
         Path | None,
-        typer.Option(help="Texts without labels of where the model will be used: items or queries."),
+        typer.Option(help="Unlabelled texts from where the model will be used: items or queries."),
     ] = None,
     text_columns: TextColumnsOption = None,
     hold_out: Annotated[
-        list[str] | None, typer.Option(help="COL=VALUE: test out of distribution; not trained on.")
+        list[str] | None, typer.Option(help="COL=VALUE: only for testing, out of distribution.")
     ] = None,
     after: Annotated[
-        str | None, typer.Option(help="Date: rows from then on are test, not trained on.")
+        str | None, typer.Option(help="Date: rows from then on are only for testing.")
     ] = None,
     valid_fraction: Annotated[
-        float | None, typer.Option(help="Share for validation where no row is marked so.")
+        float | None, typer.Option(help="Share for validation, unless rows are marked valid.")
     ] = None,
     test_fraction: Annotated[
-        float | None, typer.Option(help="Share for testing where no split column is.")
+        float | None, typer.Option(help="Share for testing, unless there is a split column.")
     ] = None,
     leakage: Annotated[
         str | None, typer.Option(help="Rows that leak into a test: remove, report or ignore.")
@@ -73,24 +73,24 @@ def train(
         typer.Option("--near-duplicates/--no-near-duplicates", help="Whether near-duplicates leak."),
     ] = None,
     shared_positives: SharedPositivesOption = None,
-    column: Annotated[list[str] | None, typer.Option(help="OURS=YOURS, e.g. anchor=query.")] = None,
+    column: Annotated[list[str] | None, typer.Option(help="Read your column as ours: anchor=query. May be repeated.")] = None,
     on_error: Annotated[str, typer.Option(help="Bad rows: raise, or skip and list them.")] = "raise",
     delimiter: DelimiterOption = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the pairs.")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Optimizer steps, instead of epochs.")] = None,
     minutes: Annotated[
-        float | None, typer.Option(help="Fewer steps where all of training would take longer than this.")
+        float | None, typer.Option(help="Time limit of training; cuts the steps.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pairs a step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all random choices.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
     mini_batch_size: Annotated[
         int | None, typer.Option(help="Texts in memory at once (gradient cache).")
     ] = None,
     max_length: Annotated[int | None, typer.Option(help="Cut texts to this many tokens in training.")] = None,
-    early_stopping: Annotated[int | None, typer.Option(help="Stop after N evaluations without gain.")] = None,
+    early_stopping: Annotated[int | None, typer.Option(help="Stop after N evaluations without gain; 0: never.")] = None,
     interventions: Annotated[
         str | None, typer.Option("--intervention", help="auto, mask, delete or replace.")
     ] = None,
@@ -115,8 +115,8 @@ def train(
     document_prompt: DocumentPromptOption = None,
     prompt_name: PromptNameOption = None,
     config: Annotated[Path | None, typer.Option(help="YAML file with options; flags override it.")] = None,
-    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Continue a killed run.")] = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT if it is there.")] = False,
+    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Continue an interrupted run.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT if it exists.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Result as JSON on stdout.")] = False,
 ) -> None:
     """Fine-tune a text matcher on pairs so that it keeps its quality out of distribution."""
