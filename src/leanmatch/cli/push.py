@@ -35,7 +35,8 @@ def push(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SOURCE", help="Model folder; for a database, a catalogue or the output of leanmatch encode."
+            metavar="SOURCE",
+            help="Model folder; for a database, a catalogue or the output of leanmatch encode.",
         ),
     ],
     target: Annotated[
@@ -57,9 +58,7 @@ def push(
         typer.Option("--private/--public", help="Who sees a new repository. Default: the account's setting."),
     ] = None,
     message: Annotated[str | None, typer.Option("--message", "-m", help="Message of the commit.")] = None,
-    revision: Annotated[
-        str | None, typer.Option(help="Branch to push to; created if missing.")
-    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch to push to; created if missing.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Push a model to the Hugging Face hub, or items to a database.

@@ -23,9 +23,7 @@ def serve(
         bool,
         typer.Option("--demo", help="Serve the See Also items of numpy, scipy, ... (made at first use)."),
     ] = False,
-    model: Annotated[
-        str | None, typer.Option("--model", help="The model's folder, if it has moved.")
-    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="The model's folder, if it has moved.")] = None,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", help="Port; 0 takes a free one.")] = 8080,
     workers: Annotated[int, typer.Option("--workers", help="Processes.", min=1)] = 1,

@@ -42,7 +42,9 @@ def compress(
     ] = None,
     faster: Annotated[
         str | None,
-        typer.Option(metavar="X", help="Speed on one core here, against int8 of the same model, such as 1.5x."),
+        typer.Option(
+            metavar="X", help="Speed on one core here, against int8 of the same model, such as 1.5x."
+        ),
     ] = None,
     workload: Annotated[
         str,

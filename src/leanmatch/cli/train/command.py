@@ -56,9 +56,7 @@ def train(
     hold_out: Annotated[
         list[str] | None, typer.Option(help="COL=VALUE: only for testing, out of distribution.")
     ] = None,
-    after: Annotated[
-        str | None, typer.Option(help="Date: rows from then on are only for testing.")
-    ] = None,
+    after: Annotated[str | None, typer.Option(help="Date: rows from then on are only for testing.")] = None,
     valid_fraction: Annotated[
         float | None, typer.Option(help="Share for validation, unless rows are marked valid.")
     ] = None,
@@ -73,14 +71,14 @@ def train(
         typer.Option("--near-duplicates/--no-near-duplicates", help="Whether near-duplicates leak."),
     ] = None,
     shared_positives: SharedPositivesOption = None,
-    column: Annotated[list[str] | None, typer.Option(help="Read your column as ours: anchor=query. May be repeated.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="Read your column as ours: anchor=query. May be repeated.")
+    ] = None,
     on_error: Annotated[str, typer.Option(help="Bad rows: raise, or skip and list them.")] = "raise",
     delimiter: DelimiterOption = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the pairs.")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Optimizer steps, instead of epochs.")] = None,
-    minutes: Annotated[
-        float | None, typer.Option(help="Time limit of training; cuts the steps.")
-    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Time limit of training; cuts the steps.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pairs a step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all random choices.")] = None,
@@ -90,7 +88,9 @@ def train(
         int | None, typer.Option(help="Texts in memory at once (gradient cache).")
     ] = None,
     max_length: Annotated[int | None, typer.Option(help="Cut texts to this many tokens in training.")] = None,
-    early_stopping: Annotated[int | None, typer.Option(help="Stop after N evaluations without gain; 0: never.")] = None,
+    early_stopping: Annotated[
+        int | None, typer.Option(help="Stop after N evaluations without gain; 0: never.")
+    ] = None,
     interventions: Annotated[
         str | None, typer.Option("--intervention", help="auto, mask, delete or replace.")
     ] = None,
