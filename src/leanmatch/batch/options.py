@@ -107,10 +107,9 @@ class Shard:
             value = environment.get(name, "")
             if not value.isdigit():
                 raise UsageError(
-                    f"--shard {text} needs the variable {name}, which is {value!r}"
-                    if value
-                    else f"--shard {text} needs the variable {name}, which is not set",
-                    remedy="run it as a task of a job array, or name the shard: --shard 0/8",
+                    f"the shard {text!r} needs the variable {name}, which is "
+                    f"{repr(value) if value else 'not set'}",
+                    remedy="run it as a task of a job array, or name the shard, such as 0/8",
                 )
             return int(value)
 

@@ -80,7 +80,7 @@ class Plan:
         Raises:
             FormatError: it is none, is damaged, or a newer leanmatch wrote it.
         """
-        remedy = "encode again with --overwrite, or name another folder"
+        remedy = "encode again into another folder, or replace this one"
         try:
             value = json.loads(content)
             if value["kind"] != KIND:

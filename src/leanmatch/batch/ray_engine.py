@@ -50,7 +50,7 @@ def run_on_ray(job: Job, missing: list[int], workers: int, address: str | None) 
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UsageError(
                 f"Ray could not be reached at {address or 'local'}: {error}",
-                remedy="start it (ray start --head), or name another address; auto finds one that runs here",
+                remedy="start it on its head node, or name another address; auto finds one that runs here",
             ) from error
     try:
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]

@@ -155,7 +155,8 @@ def _refuse(options: Mapping[str, Any]) -> None:
     if backend != "torch":
         raise UsageError(
             f"a compressed model with the backend {backend!r}",
-            remedy=f"export it: leanmatch export MODEL --to {backend}",
+            remedy=f"export it: leanmatch.formats.exports.export_model(model, {backend!r}, folder)",
+            command=f"export it: leanmatch export MODEL --to {backend}",
         )
     kinds = ("model_kwargs", "processor_kwargs", "config_kwargs", "tokenizer_kwargs")
     given = {name: options[name] for name in kinds if options.get(name)}

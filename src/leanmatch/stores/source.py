@@ -96,7 +96,8 @@ def _of_files(place: str | Path) -> Source:
         raise DataError(
             f"the vectors were made with the role {plan.role!r}, not as items",
             path=place,
-            remedy="encode the items with --role document",
+            remedy='encode the items with role="document"',
+            command="encode the items with --role document",
         )
     kinds: dict[str, set[str]] = defaultdict(set)
     not_numeric: set[str] = set()
