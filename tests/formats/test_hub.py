@@ -341,3 +341,21 @@ def test_other_programs_see_the_variables_of_the_hub(hub, stock, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip().splitlines()[-1]).is_relative_to(tmp_path / "home")
+
+
+def test_a_process_without_transformers_says_that_there_is_no_such_model():
+    """huggingface_hub loads its modules when they are asked for: nothing else may have loaded them here."""
+    code = (
+        "import sys, leanmatch\n"
+        "from leanmatch.errors import ModelError\n"
+        "try:\n"
+        "    leanmatch.load('user/absent')\n"
+        "except ModelError as error:\n"
+        "    print(error)\n"
+        "assert 'transformers' not in sys.modules\n"
+    )
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    answer = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert "user/absent" in answer.stdout

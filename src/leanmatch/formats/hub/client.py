@@ -31,6 +31,9 @@ def hub_library(purpose: str) -> Any:
     """
     try:
         import huggingface_hub
+        import huggingface_hub.constants
+        import huggingface_hub.errors
+        import huggingface_hub.utils  # the root loads only what it lists by name
     except ModuleNotFoundError as error:
         raise MissingExtraError("huggingface_hub", "hub", purpose) from error
     return huggingface_hub
