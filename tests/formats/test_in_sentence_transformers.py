@@ -198,7 +198,7 @@ def test_mistakes(lean, tmp_path, registered):
     for options in ({"model_kwargs": {"torch_dtype": "float16"}}, {"config_kwargs": {"hidden_size": 2}}):
         with pytest.raises(UsageError, match="a compressed model takes no"):
             opened(lean, **options)
-    with pytest.raises(UsageError, match="--to onnx"):
+    with pytest.raises(UsageError, match="export_model"):
         opened(lean, backend="onnx")
     folder = shutil.copytree(lean, tmp_path / "m")
     weights = (folder / "compressed.safetensors").read_bytes()
