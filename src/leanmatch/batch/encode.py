@@ -109,15 +109,9 @@ class Encode:
                 remedy="give the vectors another name: vector_column=",
             )
         vectors = self.vectors(self._texts(source))
-        columns = self._columns(vectors)
-        out = pa.Table.from_batches([source]) if isinstance(source, pa.RecordBatch) else source
-        for name, column in columns.items():
-            out = out.append_column(name, column)
-        if isinstance(source, pa.RecordBatch):
-            whole = [column.combine_chunks() for column in out.columns]
-            arrays = [array.chunk(0) if hasattr(array, "chunk") else array for array in whole]
-            return pa.RecordBatch.from_arrays(arrays, schema=out.schema)  # type: ignore[no-any-return]
-        return out  # type: ignore[no-any-return]
+        for field, column in self._columns(vectors).items():
+            source = source.append_column(field, column)
+        return source  # type: ignore[no-any-return]
 
     def batches(self, batches: Iterable[Any]) -> Iterator[Any]:
         """:meth:`__call__` of each record batch: the function for Spark's ``mapInArrow``."""

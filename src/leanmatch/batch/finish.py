@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -83,10 +81,7 @@ def finish(folder: Folder, plan: Plan, on_duplicate: str) -> Complete:
     complete = Complete(
         plan.key, rows, skipped, {part: sorted(superseded[part]) for part in sorted(superseded)}
     )
-    with tempfile.NamedTemporaryFile(suffix=".json") as stream:
-        stream.write((json.dumps(asdict(complete)) + "\n").encode())
-        stream.flush()
-        folder.put(COMPLETE, Path(stream.name))
+    folder.put_bytes(COMPLETE, (json.dumps(asdict(complete)) + "\n").encode())
     return complete
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -231,6 +232,13 @@ class Folder:
         except BaseException:
             _remove_quietly(self.filesystem, temporary)
             raise
+
+    def put_bytes(self, name: str, content: bytes) -> None:
+        """Write a small file, as :meth:`put` does."""
+        with tempfile.NamedTemporaryFile() as stream:
+            stream.write(content)
+            stream.flush()
+            self.put(name, Path(stream.name))
 
     def remove_all(self) -> None:
         """Remove everything below the folder."""

@@ -13,16 +13,16 @@ from dataclasses import replace
 from typing import IO, Any, Literal
 
 from leanmatch.batch.locations import InputFile
-from leanmatch.batch.slices import BYTES, Scan, Slice
+from leanmatch.batch.slices import BYTES, ROW_GROUP, Scan, Slice
 from leanmatch.data.arrow import pa, parquet
 from leanmatch.data.columns.items import check_columns
 from leanmatch.data.problems import Problems
 from leanmatch.data.readers.delimited import read_delimited
 from leanmatch.data.readers.items import good_rows
 from leanmatch.data.readers.jsonlines import read_jsonl
+from leanmatch.data.readers.parquet import read_parquet
 from leanmatch.data.readers.plain_values import plain_columns
 from leanmatch.data.readers.sources import RawBatch
-from leanmatch.errors import DataError
 
 BLOCK_ROWS = 4_096
 """Rows that are held and encoded at once."""
@@ -150,7 +150,8 @@ def _whole(column: Any) -> Any:
 def _raw_batches(file: InputFile, scanned: Scan, part: Slice) -> Iterator[RawBatch]:
     """Raw rows of a slice, with their lines in the whole file."""
     if scanned.format == "parquet":
-        yield from _parquet_batches(file, part)
+        group = part.start if part.kind == ROW_GROUP else None
+        yield from read_parquet(file, batch_rows=BLOCK_ROWS, row_group=group, first_row=part.line)
         return
     source: Any = RangeOfFile(file, part, scanned.header) if part.kind == BYTES else file
     if scanned.format == "jsonl":
@@ -164,32 +165,3 @@ def _raw_batches(file: InputFile, scanned: Scan, part: Slice) -> Iterator[RawBat
     for raw in batches:
         moved = [replace(problem, line=problem.line + ahead) for problem in raw.problems]
         yield RawBatch(raw.columns, [line + ahead for line in raw.lines], moved)
-
-
-def _parquet_batches(file: InputFile, part: Slice) -> Iterator[RawBatch]:
-    from leanmatch.data.readers.sources import opened
-
-    try:
-        if file.suffix.lower() == ".gz":
-            with opened(file) as handle:
-                reader = parquet().ParquetFile(pa.BufferReader(handle.read()))
-            groups = list(range(reader.num_row_groups))
-        else:
-            reader, groups = parquet().ParquetFile(file.open_native()), [part.start]
-        names = reader.schema_arrow.names
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise DataError(
-                f"column {twice!r} is there {names.count(twice)} times",
-                path=file,
-                remedy="give each column its own name",
-            )
-        row = part.line
-        for batch in reader.iter_batches(batch_size=BLOCK_ROWS, row_groups=groups):
-            columns = {name: batch.column(i) for i, name in enumerate(batch.schema.names)}
-            yield RawBatch(columns, list(range(row, row + batch.num_rows)))
-            row += batch.num_rows
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(
-            f"this is no readable Parquet file: {error}", path=file, remedy="write the file again"
-        ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
@@ -134,15 +133,12 @@ def _stored_plan(folder: Folder) -> Plan | None:
 
 
 def _put(folder: Folder, plan: Plan) -> None:
-    with tempfile.NamedTemporaryFile(suffix=".json") as stream:
-        stream.write(plan.to_bytes())
-        stream.flush()
-        try:
-            folder.put(MANIFEST, Path(stream.name))
-        except OSError as error:
-            raise WriteError(
-                f"{folder} could not be written ({error})", remedy="correct the address or the rights"
-            ) from error
+    try:
+        folder.put_bytes(MANIFEST, plan.to_bytes())
+    except OSError as error:
+        raise WriteError(
+            f"{folder} could not be written ({error})", remedy="correct the address or the rights"
+        ) from error
 
 
 def _notes(

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
-from leanmatch.errors import LeanmatchError, ModelError, UsageError
+from leanmatch.errors import LeanmatchError, MissingExtraError, ModelError, UsageError
+
+PICTURES = (".svg", ".png", ".pdf")
+"""Formats of pictures, by the endings of their names."""
 
 HUB_TIMEOUT = 10.0
 """Seconds to wait for the hub; a slow answer stops nothing."""
@@ -92,3 +96,21 @@ def check_writable(target: Path, *, folder: bool) -> None:
         raise LeanmatchError(
             f"{parent} cannot be written to", remedy="name another place, or get the right to write there"
         )
+
+
+def figure_class(path: Path, purpose: str) -> Any:
+    """matplotlib's ``Figure``, for a picture that is to be written to ``path``.
+
+    Raises:
+        UsageError: another format than :data:`PICTURES`.
+        MissingExtraError: matplotlib is not installed.
+    """
+    if path.suffix.lower() not in PICTURES:
+        raise UsageError(
+            f"a plot cannot be written as {path.name!r}", remedy=f"end it in {', '.join(PICTURES)}"
+        )
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("matplotlib", "report", purpose) from error
+    return Figure

@@ -6,7 +6,6 @@ exactly; others through an HNSW index with iterative scans, which go on until en
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -15,12 +14,11 @@ from typing import Any, TypeVar
 from urllib.parse import urldefrag
 
 from leanmatch.errors import DataError, MissingExtraError, UsageError
-from leanmatch.index.changes import Item, checked_items
+from leanmatch.index.changes import Item
 from leanmatch.index.filters.expression import Filter
 from leanmatch.index.storage.columns import converted
-from leanmatch.index.storage.staging import checked_vectors
 from leanmatch.stores.pgvector_filter import column_names, condition
-from leanmatch.stores.protocol import Hit, StoreError, StoreInfo, check_filter
+from leanmatch.stores.protocol import Hit, StoreError, StoreInfo, check_filter, checked_incoming
 from leanmatch.types import Vectors
 
 try:
@@ -157,7 +155,6 @@ class PgVectorStore:
 
     def __init__(self, url: str) -> None:
         self._connection = Connection(url)
-        self._url = url
         self.info  # noqa: B018 - refuses a place where nothing was pushed
 
     @property
@@ -249,17 +246,9 @@ class PgVectorStore:
 
     def upsert(self, items: Sequence[Item], vectors: Vectors) -> None:
         """See :class:`leanmatch.stores.Store`."""
-        incoming = checked_items(items)
 
         def work(connection: Any, info: StoreInfo) -> None:
-            checked_vectors(vectors, len(incoming), info.model.dimension)
-            new = [name for item in incoming for name in item.metadata if name not in info.columns]
-            if new:
-                raise DataError(
-                    f"the store has no column {new[0]!r}",
-                    column=new[0],
-                    remedy="leave the column out, or push all items again with it",
-                )
+            incoming = checked_incoming(items, vectors, info)
             names = ["id", "body", "vector", *column_names(info).values()]
             query = sql.SQL("INSERT INTO {} ({}) VALUES ({}) ON CONFLICT (id) DO UPDATE SET {}").format(
                 self._table(info),
@@ -333,8 +322,3 @@ def _hit(row: Sequence[Any], info: StoreInfo) -> Hit:
 def _number(value: Any) -> int | float:
     """A decimal as it came in: an integer, or a float. Whole floats were stored with a fraction."""
     return float(value) if "." in str(value) or "E" in str(value) else int(value)
-
-
-def registry_row(info: StoreInfo | None) -> str | None:
-    """The JSON of the registry."""
-    return None if info is None else json.dumps(info.to_json())

@@ -15,7 +15,6 @@ from leanmatch.stores.pgvector import (
     REGISTRY,
     Connection,
     read_registry,
-    registry_row,
     row_of,
     table_of,
 )
@@ -71,8 +70,7 @@ class _Push:
             self._clean(session, current.generation)
             return current
         generation = 1 if current is None else current.generation + 1
-        info = self._source.info(generation)
-        info = StoreInfo(info.model, info.columns, info.numeric, info.rows, generation, self._key)
+        info = self._source.info(generation, self._key)
         if pending is None or (pending["key"], pending["generation"]) != (self._key, generation):
             self._begin(session, info)
             pending = {"key": self._key, "generation": generation, "rows": 0}
@@ -83,7 +81,7 @@ class _Push:
                 sql.SQL("UPDATE {} SET info = %s, pending = NULL WHERE name = %s").format(
                     sql.Identifier(REGISTRY)
                 ),
-                [registry_row(info), self._name],
+                [json.dumps(info.to_json()), self._name],
             )
         self._clean(session, generation)
         return info
@@ -130,24 +128,16 @@ class _Push:
             table_of(self._name, info.generation), sql.SQL(", ").join(map(sql.Identifier, names))
         )
         batch = max(1, BATCH_BYTES // (4 * info.model.dimension))
-        row = 0
-        for items, vectors in self._source.blocks():
-            for start in range(0, len(items), batch):
-                part = items[start : start + batch]
-                row += len(part)
-                if row <= done:
-                    continue
-                fresh = min(len(part), row - done)
-                with session.transaction():
-                    with session.cursor() as cursor, cursor.copy(copy) as rows:
-                        rows.set_types(types)
-                        for offset in range(len(part) - fresh, len(part)):
-                            at = row - len(part) + offset
-                            vector = self._kind(vectors[start + offset])
-                            rows.write_row(row_of(part[offset], vector, info, at))
-                    self._note(session, info, row)
-                if self._progress is not None:
-                    self._progress(row, info.rows)
+        for first, items, vectors in self._source.batches(batch, done):
+            after = first + len(items)
+            with session.transaction():
+                with session.cursor() as cursor, cursor.copy(copy) as rows:
+                    rows.set_types(types)
+                    for row, (item, vector) in enumerate(zip(items, vectors, strict=True), start=first):
+                        rows.write_row(row_of(item, self._kind(vector), info, row))
+                self._note(session, info, after)
+            if self._progress is not None:
+                self._progress(after, info.rows)
 
     def _index(self, session: Any, info: StoreInfo) -> None:
         if info.rows <= EXACT_ROWS or info.model.dimension > MOST_DIMENSIONS[self._type]:

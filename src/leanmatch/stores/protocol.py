@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from leanmatch.errors import LeanmatchError, ModelError, UsageError
-from leanmatch.index.changes import Item
+from leanmatch.errors import DataError, LeanmatchError, UsageError
+from leanmatch.index.changes import Item, checked_items
 from leanmatch.index.filters.expression import AllOf, AnyOf, Compare, Filter, IsIn, Missing, Not, shortened
 from leanmatch.index.storage.manifest import ModelIdentity
+from leanmatch.index.storage.staging import checked_vectors
 from leanmatch.types import Vectors
 
 
@@ -135,16 +136,20 @@ def _check_value(value: Any, kind: str, column: str, numeric: bool) -> None:
         )
 
 
-def check_model(info: StoreInfo, encoder: ModelIdentity, place: object) -> None:
-    """Refuse queries of another model.
+def checked_incoming(items: Sequence[Item], vectors: Vectors, info: StoreInfo) -> list[Item]:
+    """Items that a store can take with their vectors.
 
     Raises:
-        ModelError: with both fingerprints.
+        DataError: an item that is not sound, or a column that the store has not.
+        ModelError: vectors of another shape, or not of unit length.
     """
-    if info.model.fingerprint != encoder.fingerprint:
-        raise ModelError(
-            f"the items of {place} were encoded with the model {info.model.name} "
-            f"({info.model.fingerprint[:12]}...), and {encoder.name} is not it "
-            f"({encoder.fingerprint[:12]}...)",
-            remedy="name that model, or encode and push all items again",
+    incoming = checked_items(items)
+    checked_vectors(vectors, len(incoming), info.model.dimension)
+    new = [name for item in incoming for name in item.metadata if name not in info.columns]
+    if new:
+        raise DataError(
+            f"the store has no column {new[0]!r}",
+            column=new[0],
+            remedy="leave the column out, or push all items again with it",
         )
+    return incoming

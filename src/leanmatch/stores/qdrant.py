@@ -10,12 +10,11 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from leanmatch.batch.options import one_of
-from leanmatch.errors import DataError, MissingExtraError, UsageError
-from leanmatch.index.changes import Item, checked_items
+from leanmatch.errors import MissingExtraError, UsageError
+from leanmatch.index.changes import Item
 from leanmatch.index.filters.expression import Filter
 from leanmatch.index.storage.columns import converted
-from leanmatch.index.storage.staging import checked_vectors
-from leanmatch.stores.protocol import Hit, StoreError, StoreInfo, check_filter
+from leanmatch.stores.protocol import Hit, StoreError, StoreInfo, check_filter, checked_incoming
 from leanmatch.types import Vectors
 
 try:
@@ -159,15 +158,7 @@ class QdrantStore:
     def upsert(self, items: Sequence[Item], vectors: Vectors) -> None:
         """See :class:`leanmatch.stores.Store`."""
         info = self.info
-        incoming = checked_items(items)
-        checked_vectors(vectors, len(incoming), info.model.dimension)
-        new = [name for item in incoming for name in item.metadata if name not in info.columns]
-        if new:
-            raise DataError(
-                f"the store has no column {new[0]!r}",
-                column=new[0],
-                remedy="leave the column out, or push all items again with it",
-            )
+        incoming = checked_incoming(items, vectors, info)
         points = points_of(incoming, vectors, info, 0)
         attempted(lambda: self._client.upsert(self._collection(info), points, wait=True))
 
@@ -262,26 +253,20 @@ def push_to_qdrant(
         _clean(client, name, current.generation)
         return current
     generation = 1 if current is None else current.generation + 1
-    base = source.info(generation)
-    info = StoreInfo(base.model, base.columns, base.numeric, base.rows, generation, key)
+    info = source.info(generation, key)
     collection = collection_of(name, generation)
     if pending is None or (pending["key"], pending["generation"]) != (key, generation):
         _begin(client, collection, info, precision)
         pending = {"key": key, "generation": generation, "rows": 0}
         _write_registry(client, name, current, pending)
     batch = max(1, BATCH_BYTES // (16 * info.model.dimension))  # a number takes about 16 bytes in JSON
-    row = 0
-    for items, vectors in source.blocks():
-        for start in range(0, len(items), batch):
-            part = items[start : start + batch]
-            row += len(part)
-            if row <= pending["rows"]:
-                continue
-            points = points_of(part, vectors[start : start + batch], info, row - len(part))
-            attempted(lambda points=points: client.upsert(collection, points, wait=True))  # type: ignore[misc]
-            _write_registry(client, name, current, {**pending, "rows": row})
-            if progress is not None:
-                progress(row, info.rows)
+    for first, items, vectors in source.batches(batch, pending["rows"]):
+        after = first + len(items)
+        points = points_of(items, vectors, info, first)
+        attempted(lambda points=points: client.upsert(collection, points, wait=True))  # type: ignore[misc]
+        _write_registry(client, name, current, {**pending, "rows": after})
+        if progress is not None:
+            progress(after, info.rows)
     _write_registry(client, name, info, None)
     _clean(client, name, generation)
     return info

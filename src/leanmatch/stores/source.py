@@ -10,7 +10,7 @@ from pathlib import Path
 
 from leanmatch.errors import DataError
 from leanmatch.index.changes import Item
-from leanmatch.index.storage.columns import infer_type, reads_as_number
+from leanmatch.index.storage.columns import infer_type, joined_type, reads_as_number
 from leanmatch.index.storage.manifest import ModelIdentity
 from leanmatch.stores.protocol import StoreInfo
 from leanmatch.types import Vectors
@@ -41,9 +41,20 @@ class Source:
     rows: int
     blocks: Callable[[], Iterator[Block]]
 
-    def info(self, generation: int) -> StoreInfo:
-        """What a store says of these items."""
-        return StoreInfo(self.model, self.columns, self.numeric, self.rows, generation, self.key)
+    def info(self, generation: int, key: str) -> StoreInfo:
+        """What a store says of these items; ``key`` tells this push from others."""
+        return StoreInfo(self.model, self.columns, self.numeric, self.rows, generation, key)
+
+    def batches(self, size: int, done: int) -> Iterator[tuple[int, list[Item], Vectors]]:
+        """The items from number ``done`` on, at most ``size`` at once, with the number of the first."""
+        row = 0
+        for items, vectors in self.blocks():
+            for start in range(0, len(items), size):
+                stop = min(start + size, len(items))
+                first = max(start, start + done - row)
+                if first < stop:
+                    yield row + first - start, items[first:stop], vectors[first:stop]
+                row += stop - start
 
 
 def source_of(place: str | Path) -> Source:
@@ -107,7 +118,7 @@ def _of_files(place: str | Path) -> Source:
                 kinds[name].add(infer_type([value]))
                 if isinstance(value, str) and not reads_as_number(value):
                     not_numeric.add(name)
-    columns = {name: _joined_kind(found) for name, found in kinds.items()}
+    columns = {name: joined_type(found) for name, found in kinds.items()}
     numeric = tuple(name for name, kind in columns.items() if kind == "text" and name not in not_numeric)
 
     def blocks() -> Iterator[Block]:
@@ -116,9 +127,3 @@ def _of_files(place: str | Path) -> Source:
 
     key = hashlib.sha256(f"{plan.key} {encoded.rows}".encode()).hexdigest()
     return Source(key, plan.model, columns, numeric, encoded.rows, blocks)
-
-
-def _joined_kind(kinds: set[str]) -> str:
-    if kinds <= {"integer", "number"}:
-        return "number" if "number" in kinds else "integer"
-    return kinds.copy().pop() if len(kinds) == 1 else "text"

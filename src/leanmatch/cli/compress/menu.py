@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from leanmatch.errors import MissingExtraError, UsageError
+from leanmatch.cli.checks import figure_class
 from leanmatch.files import atomic_file
-
-FORMATS = (".svg", ".png", ".pdf")
 
 
 def show_menu(summary: Mapping[str, Any], as_json: bool) -> None:
@@ -46,17 +44,9 @@ def draw(summary: Mapping[str, Any], path: Path) -> None:
     """Expected quality against time and against bytes.
 
     Raises:
-        UsageError: another format than :data:`FORMATS`.
+        UsageError: another format than :data:`leanmatch.cli.checks.PICTURES`.
         MissingExtraError: matplotlib is not installed.
     """
-    if path.suffix.lower() not in FORMATS:
-        raise UsageError(
-            f"a plot cannot be written as {path.name!r}", remedy=f"end it in {', '.join(FORMATS)}"
-        )
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("matplotlib", "report", "drawing the menu") from error
     rows = summary["rows"]
     axes = [("weights, MB", [row["bytes"] / 1e6 for row in rows], summary["int8"]["bytes"] / 1e6)]
     if all(row["faster"] is not None for row in rows):
@@ -66,7 +56,7 @@ def draw(summary: Mapping[str, Any], path: Path) -> None:
         [100 * (row["expected"]["kept"] - row["expected"]["low"]) for row in rows],
         [100 * (row["expected"]["high"] - row["expected"]["kept"]) for row in rows],
     ]
-    figure = Figure(figsize=(4.5 * len(axes), 3.6), layout="constrained")
+    figure = figure_class(path, "drawing the menu")(figsize=(4.5 * len(axes), 3.6), layout="constrained")
     panels: Any = figure.subplots(1, len(axes), sharey=True, squeeze=False)[0]
     for panel, (title, values, int8) in zip(panels, axes, strict=True):
         panel.errorbar(values, kept, yerr=reach, fmt="o", capsize=3, color="#3b6ea5")

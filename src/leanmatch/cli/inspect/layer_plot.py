@@ -5,29 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from leanmatch.errors import MissingExtraError, UsageError
+from leanmatch.cli.checks import figure_class
 from leanmatch.files import atomic_file
-
-FORMATS = (".svg", ".png", ".pdf")
 
 
 def draw(layers: list[dict[str, Any]], path: Path) -> None:
     """Three bars a layer: kept share of the dense bytes and multiply-adds, and the relative squared error.
 
     Raises:
-        UsageError: another format than :data:`FORMATS`.
+        UsageError: another format than :data:`leanmatch.cli.checks.PICTURES`.
         MissingExtraError: matplotlib is not installed.
     """
-    if path.suffix.lower() not in FORMATS:
-        raise UsageError(
-            f"a plot cannot be written as {path.name!r}", remedy=f"end it in {', '.join(FORMATS)}"
-        )
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("matplotlib", "report", "drawing layers") from error
     names = [layer["name"] for layer in layers]
-    figure = Figure(figsize=(11, 1.2 + 0.22 * len(layers)), layout="constrained")
+    figure = figure_class(path, "drawing layers")(
+        figsize=(11, 1.2 + 0.22 * len(layers)), layout="constrained"
+    )
     panels: Any = figure.subplots(1, 3, sharey=True)
     columns = (
         ("bytes, share of float32", [layer["bytes"] / max(1, layer["dense_bytes"]) for layer in layers]),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
@@ -35,10 +35,18 @@ def infer_type(values: Iterable[Any]) -> str:
     >>> infer_type([1, None, 25]), infer_type([1, 2.5]), infer_type(["1"]), infer_type([True])
     ('integer', 'number', 'text', 'boolean')
     """
-    kinds = {_kind(value) for value in values if value is not None}
+    return joined_type({_kind(value) for value in values if value is not None})
+
+
+def joined_type(kinds: Set[str]) -> str:
+    """The narrowest type that holds every value of these types; ``text`` where there is none.
+
+    >>> joined_type({"integer", "number"}), joined_type({"boolean", "integer"})
+    ('number', 'text')
+    """
     if kinds and kinds <= {"integer", "number"}:
         return "number" if "number" in kinds else "integer"
-    return kinds.pop() if len(kinds) == 1 else "text"
+    return next(iter(kinds)) if len(kinds) == 1 else "text"
 
 
 def widened(old: str, values: Sequence[Any]) -> str:
