@@ -7,8 +7,8 @@
 Needs private tables (``research/private_data.py``). Question titles of at most 20 tokens; 6,144 of the
 training split are trained on, the first 3,072 of them calibrate, 768 more are unseen. All runs of a seed take
 the same batches; values, atoms, biases and norms are trained towards the dense model's embeddings, embeddings
-and supports stay. The loss is 1 - cosine on the unseen titles, ranks are MRR@10 of 500 queries a site among
-2,000 test titles. Costs are CPU seconds of one thread. Runs that have a result file are skipped.
+and supports stay. The loss is 1 - cosine on the unseen titles, ranks are MRR@10 of at most 2,000 queries a
+site among 6,000 test titles. Costs are CPU seconds of one thread. Runs that have a result file are skipped.
 """
 
 from __future__ import annotations
@@ -46,13 +46,15 @@ from leanmatch.compression import (
 )
 from leanmatch.compression.calibration import calibrate, text_batches
 from leanmatch.compression.distillation import embedding_loss, similarity_loss
+from leanmatch.compression.planner.depth import encoder_layer_count, without_layers
 from leanmatch.data import read_pairs
 from leanmatch.files import atomic_file, write_json
 from leanmatch.formats.reader import load_matcher
 
 TRAINED, UNSEEN, CALIBRATION, LONGEST = 6144, 768, 3072, 20
-QUERIES, TITLES = 500, 2000
+QUERIES, TITLES = 2000, 6000
 BATCH, POOL = 32, 8
+ENCODER_LAYERS = 6
 BUDGETS: dict[str, dict[str, Any]] = {
     "b16r64k6": {"block": 16, "nonzeros": 6, "ratio": 2.1},
     "b16r64k4": {"block": 16, "nonzeros": 4, "ratio": 2.88},
@@ -130,8 +132,11 @@ class Bench:
         torch.manual_seed(seed)
         model = copy.deepcopy(self.teacher)
         begun = time.process_time()
-        spec = default_spec(model, layer_of(method, budget))
-        self._first_factors(model, spec, method, seed)
+        if method == "depth":
+            model = self._shallower(model, round(ENCODER_LAYERS / BUDGETS[budget]["ratio"]))
+        else:
+            spec = default_spec(model, layer_of(method, budget))
+            self._first_factors(model, spec, method, seed)
         seconds = time.process_time() - begun
         result: dict[str, Any] = {"first_seconds": seconds, "first_loss": self.loss(model)}
         print(method, budget, seed, result, flush=True)
@@ -139,6 +144,10 @@ class Bench:
             begun = time.process_time()
             self._train(model, seed)
             result["training_seconds"] = time.process_time() - begun
+        share = 1.0
+        if method == "depth":
+            share = encoder_layer_count(model) / ENCODER_LAYERS
+            factorize(model, default_spec(model, RoundingSpec()))
         finalize(model)
         cost = model_cost(model)
         ranks = {site: self.reciprocal_ranks(model, site) for site in self.ranked}
@@ -150,12 +159,22 @@ class Bench:
             "lr": self.options.lr,
             **result,
             "loss": self.loss(model),
-            "macs": cost.mac_ratio,
-            "encoder_bytes": cost.byte_ratio,
+            "macs": cost.mac_ratio / share,
+            "encoder_bytes": cost.byte_ratio / share,
             "mrr": {site: float(values.mean()) for site, values in ranks.items()},
             "queries": {site: pack(values) for site, values in ranks.items()},
             "dense_queries": self.dense,
         }
+
+    def _shallower(self, model: Any, kept: int) -> Any:
+        """The model with ``kept`` encoder layers: greedily, the layer goes whose absence harms least."""
+        texts, targets = self.texts[:UNSEEN], self.targets[:UNSEEN]
+        while encoder_layer_count(model) > kept:
+            shallower = [without_layers(model, [layer]) for layer in range(encoder_layer_count(model))]
+            model = min(
+                shallower, key=lambda other: float(embedding_loss(self.embed(other.eval(), texts), targets))
+            )
+        return model
 
     def _first_factors(self, model: Any, spec: CompressionSpec, method: str, seed: int) -> None:
         texts = self.texts[:CALIBRATION]
