@@ -12,7 +12,7 @@ from leanmatch.cli.common import print_json, reported_errors, stderr_console, st
 if TYPE_CHECKING:
     from leanmatch.cli.demo.stages import Execute
 
-MINUTES, QUICK_MINUTES = 10, 3
+MINUTES, QUICK_MINUTES = 12, 3
 
 
 def demo(
