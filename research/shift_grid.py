@@ -28,7 +28,7 @@ from shift_settings import SOURCES
 
 from leanmatch.data import PairTable, split_pairs
 from leanmatch.files import write_json
-from leanmatch.formats import load_matcher
+from leanmatch.formats.reader import load_matcher
 from leanmatch.metrics import RetrievalProbe
 from leanmatch.trainer.checkpoints import load_weights, save_weights
 from leanmatch.trainer.work_folder import WorkFolder

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import importlib.util
 import json
 import shutil
 import sys
@@ -130,3 +132,23 @@ def test_private_data_that_is_missing_says_what_it_must_hold(script, tmp_path):
 def test_scripts_that_need_private_data_say_so_first(repository, name):
     source = (repository / "research" / f"{name}.py").read_text(encoding="utf-8")
     assert "research/private_data.py" in source.split('"""')[1]
+
+
+def test_scripts_import_names_that_exist(repository):
+    missing = []
+    for folder in ("benchmarks", "examples", "research", "scripts"):
+        for script in sorted((repository / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+                if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("leanmatch"):
+                    continue
+                module = importlib.import_module(node.module)
+                missing += [
+                    f"{script.name}: {node.module}.{name.name}"
+                    for name in node.names
+                    if not hasattr(module, name.name) and not _is_module(f"{node.module}.{name.name}")
+                ]
+    assert not missing
+
+
+def _is_module(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
