@@ -78,6 +78,33 @@ void check_f32(const Linear& layer, const std::vector<double>& weight, const std
         }
 }
 
+// Inputs that are whole numbers and reach i16_steps(n) are rounded to themselves: sums must be exact, as large as they can be.
+void check_dense_i16(const Linear& layer, const std::vector<std::int8_t>& q, int T, bool extreme) {
+    const int m = layer.outputs(), n = layer.inputs(), steps = i16_steps(n);
+    std::vector<float> x(sz(T) * sz(n)), y(sz(T) * sz(m));
+    for (int t = 0; t < T; t++) {
+        for (int j = 0; j < n; j++) x[sz(t) * sz(n) + sz(j)] = float(extreme ? steps : draw(-steps, steps));
+        x[sz(t) * sz(n) + sz(draw(0, n - 1))] = float(t % 2 ? -steps : steps);
+    }
+    const Scratch scratch(layer, T);
+    layer.run(x.data(), T, y.data(), {}, scratch.memory.get());
+    for (int t = 0; t < T; t++)
+        for (int i = 0; i < m; i++) {
+            long long sum = 0;
+            for (int j = 0; j < n; j++) sum += (long long)(q[sz(i) * sz(n) + sz(j)]) * (long long)(x[sz(t) * sz(n) + sz(j)]);
+            expect(double(y[sz(t) * sz(m) + sz(i)]), double(float(sum) * 0.5f), 0.0, layer, "exact integers");
+        }
+    if (T < 2 || extreme) return;
+    const float bad[] = {NAN, INFINITY, -INFINITY};
+    x[sz(draw(0, n - 1))] = bad[sz(draw(0, 2))];
+    std::fill(x.begin() + n, x.begin() + 2 * n, 0.0f);
+    layer.run(x.data(), T, y.data(), {}, scratch.memory.get());
+    for (int i = 0; i < m; i++) {
+        expect(std::isnan(y[sz(i)]) ? 1.0 : 0.0, 1.0, 0.0, layer, "NaN of a NaN");
+        expect(double(y[sz(m + i)]), 0.0, 0.0, layer, "zero of zeros");
+    }
+}
+
 // Rows that are drawn, not rounded from numbers, so that every code and zero point is tried; `extreme`: the sums as large as
 // they can be.
 void check_dense_i8(Isa isa, int m, int n, int T, bool extreme) {
@@ -86,6 +113,7 @@ void check_dense_i8(Isa isa, int m, int n, int T, bool extreme) {
         for (std::size_t i = 0; i < q.size(); i++) q[i] = i / sz(n) % 2 ? -127 : 127;
     const std::vector<float> scale(sz(m), 0.5f);  // powers of two: the epilogue rounds once
     const LinearPtr layer = pack_dense_i8(isa, q.data(), scale.data(), nullptr, m, n);
+    if (!layer->takes_quantized()) return check_dense_i16(*layer, q, T, extreme);
     const std::size_t stride = quantized_stride(n);
     std::vector<std::uint8_t> u(sz(T) * stride);
     std::vector<float> unit(sz(T), 0.25f), y(sz(T) * sz(m));

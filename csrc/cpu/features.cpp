@@ -170,6 +170,8 @@ Features cpu_features() {
         {"i8mm", sysctl_flag("hw.optional.arm.FEAT_I8MM")},
         {"bf16", sysctl_flag("hw.optional.arm.FEAT_BF16")},
     };
+#elif defined(__wasm__)
+    return {{"simd128", true}};  // an engine that lacks it refuses the whole module
 #else
     return {};
 #endif
@@ -190,6 +192,8 @@ const std::vector<Level>& levels() {
 #elif defined(LEANMATCH_AARCH64)
         {"neon", {"asimd"}},
         {"neon_dotprod", {"asimd", "asimddp"}},
+#elif defined(__wasm__)
+        {"wasm", {"simd128"}},
 #endif
     };
     return table;
@@ -200,6 +204,8 @@ const char* architecture() {
     return "x86_64";
 #elif defined(LEANMATCH_AARCH64)
     return "aarch64";
+#elif defined(__wasm__)
+    return "wasm32";
 #else
     return "other";
 #endif

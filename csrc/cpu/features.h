@@ -38,7 +38,7 @@ struct Level {
 // This architecture's levels, slowest first. The first one, "portable", needs nothing beyond the ABI.
 const std::vector<Level>& levels();
 
-// "x86_64", "aarch64" or "other": what this file was compiled for.
+// "x86_64", "aarch64", "wasm32" or "other": what this file was compiled for.
 const char* architecture();
 
 }  // namespace leanmatch

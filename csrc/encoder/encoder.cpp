@@ -109,20 +109,20 @@ std::size_t Layer::bytes() const {
 // there, and their locks may be held for ever.
 struct Encoder::State {
     const long owner = process();
-    std::mutex pool_lock;
+    Mutex pool_lock;
     Pool pool;
-    std::mutex spare_lock;
+    Mutex spare_lock;
     std::vector<std::unique_ptr<Workspace>> spare;
 
     std::unique_ptr<Workspace> take() {
-        std::lock_guard<std::mutex> lock(spare_lock);
+        const Lock lock(spare_lock);
         if (spare.empty()) return std::make_unique<Workspace>();
         std::unique_ptr<Workspace> one = std::move(spare.back());
         spare.pop_back();
         return one;
     }
     void give(std::unique_ptr<Workspace> one) {
-        std::lock_guard<std::mutex> lock(spare_lock);
+        const Lock lock(spare_lock);
         spare.push_back(std::move(one));
     }
 };
@@ -268,8 +268,8 @@ void Encoder::run(const Batch& batch, int threads) const {
     std::vector<float> out(batch.texts * dimension_);
     const Batch sorted{ids.data(), offsets.data(), batch.texts, out.data(), batch.ranges};
 
-    std::unique_lock<std::mutex> pool(here.pool_lock, std::defer_lock);
-    if (threads > 1 && !pool.try_lock()) threads = 1;
+    const TryLock pool(here.pool_lock, threads > 1);
+    if (!pool) threads = 1;
     std::vector<std::unique_ptr<Workspace>> spaces;
     for (int i = 0; i < threads; ++i) spaces.push_back(here.take());
 

@@ -1,15 +1,57 @@
-// Threads that stay: a pool runs one job at a time on the caller and some workers, which meet at barriers.
+// Threads that stay: a pool runs one job at a time on the caller and some workers, which meet at barriers. WebAssembly has
+// one thread, which runs every job alone and waits for nobody.
 #pragma once
 
+#include <functional>
+#if !defined(__wasm__)
 #include <atomic>
 #include <condition_variable>
-#include <functional>
 #include <mutex>
 #include <thread>
 #include <vector>
+#endif
 
 namespace leanmatch {
 namespace encoder {
+
+#if defined(__wasm__)
+
+struct Mutex {};
+struct Lock {
+    explicit Lock(Mutex&) {}
+};
+struct TryLock {
+    TryLock(Mutex&, bool) {}
+    explicit operator bool() const { return false; }
+};
+
+class Barrier {
+public:
+    explicit Barrier(int) {}
+    void wait() {}
+};
+
+class Pool {
+public:
+    void run(int, const std::function<void(int)>& job) { job(0); }
+};
+
+#else
+
+using Mutex = std::mutex;
+using Lock = std::lock_guard<std::mutex>;
+
+// Holds a mutex if it is wanted and nobody else holds it.
+class TryLock {
+public:
+    TryLock(Mutex& mutex, bool wanted) : lock_(mutex, std::defer_lock) {
+        if (wanted) (void)lock_.try_lock();
+    }
+    explicit operator bool() const { return lock_.owns_lock(); }
+
+private:
+    std::unique_lock<std::mutex> lock_;
+};
 
 // Where the threads of one job wait for one another. Waiting spins for some microseconds, then yields.
 class Barrier {
@@ -47,6 +89,8 @@ private:
     std::atomic<int> running_{0};
     std::atomic<bool> stop_{false};
 };
+
+#endif
 
 }  // namespace encoder
 }  // namespace leanmatch

@@ -12,6 +12,8 @@
 #define LEANMATCH_X86_KERNELS 1
 #elif defined(__aarch64__) && !defined(__AARCH64EB__)  // loads of four bytes at once rely on the order of bytes
 #define LEANMATCH_NEON_KERNELS 1
+#elif defined(__wasm_simd128__)
+#define LEANMATCH_WASM_KERNELS 1
 #endif
 
 namespace leanmatch {

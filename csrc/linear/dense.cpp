@@ -93,6 +93,30 @@ private:
     Buffer<float> scale_, bias_;
 };
 
+#if defined(LEANMATCH_WASM_KERNELS)
+class DenseI8I16 final : public Linear {
+public:
+    DenseI8I16(Isa isa, const std::int8_t* q, const float* scale, const float* bias, int m, int n)
+        : Linear("dense_i8_i16", isa, m, n),
+          packed_(arrange<std::int8_t>(kDenseI8Wasm, m, n,
+                                       [&](std::size_t i, std::size_t j) { return q[i * std::size_t(n) + j]; })),
+          scale_(padded_copy(scale, m, padded(m, kDenseI8Wasm))),
+          bias_(padded_copy(bias, m, padded(m, kDenseI8Wasm))) {}
+    std::size_t bytes() const override { return packed_.bytes() + scale_.bytes() + bias_.bytes(); }
+    std::size_t scratch_bytes(int T) const override { return rounded(dense_i8_i16_scratch_wasm(std::min(T, kTile), n_)); }
+    void run(const float* x, int T, float* y, const Epilogue& epilogue, void* scratch) const override {
+        for (int t = 0; t < T; t += kTile)
+            dense_i8_i16_wasm({m_, n_, packed_.data(), scale_.data(), nullptr}, x + std::size_t(t) * std::size_t(n_),
+                              std::min(T - t, kTile), y + std::size_t(t) * std::size_t(m_),
+                              tail_at(bias_.data(), epilogue, t, m_), scratch);
+    }
+
+private:
+    Buffer<std::int8_t> packed_;
+    Buffer<float> scale_, bias_;
+};
+#endif
+
 #if defined(LEANMATCH_X86_KERNELS)
 std::uint16_t to_bf16(float f) {  // round to nearest even; NaN stays NaN
     std::uint32_t bits;
@@ -143,6 +167,9 @@ LinearPtr pack_dense_f32(Isa isa, const float* weight, const float* bias, int m,
 #elif defined(LEANMATCH_NEON_KERNELS)
     if (isa != Isa::portable)
         return std::make_unique<DenseF32>(Isa::neon, kDenseF32Neon, dense_f32_neon, weight, bias, m, n);
+#elif defined(LEANMATCH_WASM_KERNELS)
+    if (isa != Isa::portable)
+        return std::make_unique<DenseF32>(isa, kDenseF32Wasm, dense_f32_wasm, weight, bias, m, n);
 #endif
     return std::make_unique<DenseF32>(Isa::portable, kDenseF32Portable, dense_f32_portable, weight, bias, m, n);
 }
@@ -183,6 +210,9 @@ LinearPtr pack_dense_i8(Isa isa, const std::int8_t* q, const float* scale, const
     if (isa != Isa::portable)
         return std::make_unique<DenseI8>(isa, kDenseI8Neon, isa == Isa::neon ? dense_i8_neon : dense_i8_neon_dotprod, q,
                                          scale, bias, m, n);
+#elif defined(LEANMATCH_WASM_KERNELS)
+    if (isa != Isa::portable)
+        return std::make_unique<DenseI8I16>(isa, q, scale, bias, m, n);
 #endif
     return std::make_unique<DenseI8>(Isa::portable, kDenseI8Portable, dense_i8_portable, q, scale, bias, m, n);
 }

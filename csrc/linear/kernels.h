@@ -25,9 +25,11 @@ struct Tail {               // what happens to a sum before it is stored
 struct Layout {
     int lanes, panel, depth;
 };
-constexpr Layout kDenseF32Portable{4, 2, 1}, kDenseF32Avx2{8, 2, 1}, kDenseF32Avx512{16, 4, 1}, kDenseF32Neon{4, 4, 1};
+constexpr Layout kDenseF32Portable{4, 2, 1}, kDenseF32Avx2{8, 2, 1}, kDenseF32Avx512{16, 4, 1}, kDenseF32Neon{4, 4, 1},
+    kDenseF32Wasm{4, 2, 1};
 constexpr Layout kDenseBf16{16, 4, 2};
-constexpr Layout kDenseI8Portable{1, 1, 1}, kDenseI8Avx2{8, 2, 4}, kDenseI8Vnni{16, 4, 4}, kDenseI8Neon{4, 4, 4};
+constexpr Layout kDenseI8Portable{1, 1, 1}, kDenseI8Avx2{8, 2, 4}, kDenseI8Vnni{16, 4, 4}, kDenseI8Neon{4, 4, 4},
+    kDenseI8Wasm{4, 2, 2};
 
 struct Dense {
     int m, n;
@@ -105,6 +107,7 @@ LEANMATCH_F32(portable)
 LEANMATCH_F32(avx2)
 LEANMATCH_F32(avx512)
 LEANMATCH_F32(neon)
+LEANMATCH_F32(wasm)
 #undef LEANMATCH_F32
 
 // values: (T, stride), see QuantizedRows.
@@ -124,6 +127,14 @@ LEANMATCH_I8(vnni)
 LEANMATCH_I8(neon)
 LEANMATCH_I8(neon_dotprod)
 #undef LEANMATCH_I8
+
+// Rounds x to so many steps on either side of zero, in scratch, for at most 96 tokens.
+inline int i16_steps(int n) {
+    const int most = 2147483647 / (127 * n);
+    return most < 32767 ? most : 32767;
+}
+size_t dense_i8_i16_scratch_wasm(int T, int n);
+void dense_i8_i16_wasm(const Dense& w, const float* x, int T, float* y, const Tail& tail, void* scratch);
 
 void dense_bf16_avx512(const Dense& w, const float* x, int T, float* y, const Tail& tail, uint16_t* scratch);
 

@@ -13,7 +13,7 @@ namespace linear {
 
 namespace {
 
-constexpr const char* kNames[kIsas] = {"portable", "avx2", "avx512", "avx512_vbmi_vnni", "avx512_amx", "neon", "neon_dotprod"};
+constexpr const char* kNames[kIsas] = {"portable", "avx2", "avx512", "avx512_vbmi_vnni", "avx512_amx", "neon", "neon_dotprod", "wasm"};
 
 bool usable(const Features& features, const std::string& name) {
     for (const auto& [feature, present] : features)

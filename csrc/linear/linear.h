@@ -12,7 +12,8 @@
 //   path              arithmetic                       accumulator        needs
 //   dense_f32         fp32 multiply-add                fp32               any
 //   dense_bf16        x and W rounded to bf16          fp32               avx512_bf16 (`has_bf16`)
-//   dense_i8          uint8 x times int8 W             int32, exact       any
+//   dense_i8          uint8 x times int8 W             int32, exact       any but wasm
+//   dense_i8_i16      int16 x times int8 W             int32, exact       wasm
 //   dense_sparse_f32  z = D_i x_i, y += S_i z; fp32    fp32               r <= 65535 (indices: uint8 or uint16)
 //   dense_sparse_i8   uint8 x, int8 D, uint8 z, int8 S int32, exact       r <= 128
 //   low_rank          right, then left: two of these   theirs             any
@@ -21,6 +22,9 @@
 // [min(0, min x), max(0, max x)]. quantized_max is 255 where the kernels have VNNI or NEON or are portable, and 127 where they use vpmaddubsw
 // (avx2, avx512: two products of 127 * 127 fit int16, two of 255 * 127 would saturate). A row that is all zeros,
 // or whose range is below 1e-30, is taken as zero. A row with a NaN or an infinity gives NaN in all its outputs.
+//
+// dense_i8_i16 rounds x to steps of max |x| / i16_steps(n) on either side of zero, where i16_steps(n) is 2^31 / (127 n), at most
+// 32767: WebAssembly multiplies in 16 bits anyway. A NaN or an infinity gives NaN as above.
 //
 // Overflow. |sum_j q_j (u_j - zero)| <= 255 * 127 * n, and the partial sums sum_j q_j u_j stay below the same
 // bound: int32 is exact for n <= 66311, and packing refuses more. Second stage of dense_sparse_i8: |sum c z| <=
@@ -51,10 +55,10 @@
 namespace leanmatch {
 namespace linear {
 
-// What kernels are compiled for; names and order are those of leanmatch::levels() of x86-64, then those of aarch64. A build
-// runs those of its own architecture only.
-enum class Isa { portable, avx2, avx512, avx512_vbmi_vnni, avx512_amx, neon, neon_dotprod };
-constexpr int kIsas = 7;
+// What kernels are compiled for; names and order are those of leanmatch::levels() of x86-64, then those of aarch64 and of
+// WebAssembly. A build runs those of its own architecture only.
+enum class Isa { portable, avx2, avx512, avx512_vbmi_vnni, avx512_amx, neon, neon_dotprod, wasm };
+constexpr int kIsas = 8;
 bool has_vbmi_vnni(Isa isa);  // is it avx512_vbmi_vnni, or a level above it?
 
 const char* isa_name(Isa isa);

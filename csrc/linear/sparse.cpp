@@ -95,12 +95,13 @@ LinearPtr pack_dense_sparse_f32(Isa isa, const float* atoms, const std::uint16_t
     if (isa != Isa::portable)
         return std::make_unique<DenseSparseF32>(Isa::neon, 4, dense_sparse_f32_neon, atoms, indices, values, bias, m, n,
                                                 b, r, k);
+#elif defined(LEANMATCH_WASM_KERNELS)
+    if (isa != Isa::portable)
+        return std::make_unique<DenseSparseF32>(isa, 4, dense_sparse_f32_wasm, atoms, indices, values, bias, m, n, b, r, k);
 #endif
     return std::make_unique<DenseSparseF32>(Isa::portable, 4, dense_sparse_f32_portable, atoms, indices, values,
                                             bias, m, n, b, r, k);
 }
-
-constexpr std::size_t kMostTableTerms = 33024;  // 127 * terms in two int16, see sparse_i8.cpp
 
 LinearPtr pack_dense_sparse_i8(Isa isa, const std::int8_t* atoms_q, const float* atoms_scale,
                                const std::uint16_t* indices, const std::int8_t* values_q,
@@ -131,6 +132,7 @@ LinearPtr pack_dense_sparse_i8(Isa isa, const std::int8_t* atoms_q, const float*
                 std::find(values_q, values_q + values_size, std::int8_t(-128)) == values_q + values_size,
             "the code -128 is not symmetric: codes are -127 to 127");
 #if defined(LEANMATCH_X86_KERNELS) || defined(LEANMATCH_NEON_KERNELS)
+    constexpr std::size_t kMostTableTerms = 33024;  // 127 * terms in two int16, see sparse_i8.cpp
     const bool tables = has_vbmi_vnni(isa) || isa == Isa::neon_dotprod;  // one of them is never this build's
     if (tables && n <= kLargestInt8Inputs && b <= 256 && terms <= kMostTableTerms)
         return make_table_linear(atoms_q, atoms_scale, indices, values_q, values_scale, bias, m, n, b, r, k, inputs);

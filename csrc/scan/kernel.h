@@ -31,5 +31,9 @@ using ProductsKernel = void(const float* query, const float* vectors, int dimens
                             double* products);
 ProductsKernel products_vnni, products_neon_dotprod;
 
+// sums[row] = sum_j codes[row][j] * query[j], exact in int32; `stride` codes a row, a multiple of 16.
+using ScaledSumsKernel = void(const int8_t* codes, int stride, int rows, const int16_t* query, int32_t* sums);
+ScaledSumsKernel scaled_sums_wasm;
+
 }  // namespace scan
 }  // namespace leanmatch

@@ -13,6 +13,8 @@ const Ops* ops_of(const char* level) {
     if (is("avx512") || is("avx512_vbmi_vnni") || is("avx512_amx")) return &ops_avx512();
 #elif defined(__aarch64__)
     if (is("neon") || is("neon_dotprod")) return &ops_neon();
+#elif defined(__wasm__)
+    if (is("wasm")) return &ops_wasm();
 #endif
     return nullptr;
 }

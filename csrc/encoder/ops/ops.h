@@ -1,7 +1,7 @@
 // The encoder's kernels beside the linear layers: embedding rows, norms, activations, rotations, attention, pooling.
 //
 // One body (body.h) is compiled once a level, over that level's vector of W floats (portable.cpp: 4,
-// neon.cpp: 4, avx2.cpp: 8, avx512.cpp: 16). All arithmetic is float32; no kernel reads or writes outside the ranges below.
+// neon.cpp and wasm.cpp: 4, avx2.cpp: 8, avx512.cpp: 16). All arithmetic is float32; no kernel reads or writes outside the ranges below.
 //
 // Tolerances against float64 (tests/runtime/test_ops.py holds them):
 //   exp      relative 2e-7 on [-87, 88], exactly 0 below -87.3 (inside softmax only)
@@ -100,6 +100,8 @@ const Ops& ops_avx512();
 void attention_bf16(const Attention& head);
 #elif defined(__aarch64__)
 const Ops& ops_neon();
+#elif defined(__wasm__)
+const Ops& ops_wasm();
 #endif
 // The kernels of a level of this build, by its name; null: it has no such level.
 const Ops* ops_of(const char* level);

@@ -1,0 +1,177 @@
+// The linear paths with WebAssembly's 128-bit SIMD: vectors of 4 floats; int8 by i32x4.dot_i16x8_s.
+//
+// There is no fused multiply-add. An engine on x86-64 gives out 15 of 16 vector registers, so a micro-kernel has 8 sums: 4
+// tokens x 2 vectors of 4 rows, with 2 vectors of weights, 1 input and 1 product beside them.
+//
+// int8: weights are stored in 8 bits and widened as they are loaded. The product is one of 16-bit numbers, so activations are
+// rounded to 16 bits, which costs no more than 8 would and makes their error small beside that of the weights. Tokens stand four
+// by four: [4 tokens][step of 2 inputs][token][2]. A step of 2 inputs is 8 dots, 8 additions, 2 widening loads of weights and 4
+// broadcasting loads of inputs for 64 multiply-adds: 22 instructions. |sum| <= 127 * i16_steps(n) * n < 2^31.
+#include <math.h>
+#include <string.h>
+#include <wasm_simd128.h>
+
+#include "linear/kernels.h"
+
+namespace leanmatch {
+namespace linear {
+namespace {
+
+#include "vectors.inc.h"
+
+inline void transpose(V* r) {
+    const V even0 = wasm_i32x4_shuffle(r[0], r[1], 0, 4, 2, 6), odd0 = wasm_i32x4_shuffle(r[0], r[1], 1, 5, 3, 7);
+    const V even1 = wasm_i32x4_shuffle(r[2], r[3], 0, 4, 2, 6), odd1 = wasm_i32x4_shuffle(r[2], r[3], 1, 5, 3, 7);
+    r[0] = wasm_i64x2_shuffle(even0, even1, 0, 2);
+    r[1] = wasm_i64x2_shuffle(odd0, odd1, 0, 2);
+    r[2] = wasm_i64x2_shuffle(even0, even1, 1, 3);
+    r[3] = wasm_i64x2_shuffle(odd0, odd1, 1, 3);
+}
+
+constexpr int kTokens = 4, kPanel = 2, kAtoms = 2;
+static_assert(kDenseF32Wasm.lanes == kWidth && kDenseF32Wasm.panel == kPanel, "packed for this kernel");
+#include "linear/kernels/vector_math.inc.h"
+#include "linear/kernels/f32.inc.h"
+
+constexpr int kTokensI8 = 4, kPanelI8 = 2;
+static_assert(kDenseI8Wasm.lanes == kWidth && kDenseI8Wasm.panel == kPanelI8 && kDenseI8Wasm.depth == 2,
+              "packed for this");
+
+int steps_of(int n) { return (n + 1) / 2; }
+size_t block_values(int n) { return size_t((n + 7) / 8) * 8 * kTokensI8; }  // of four tokens, in whole vectors of eight
+
+inline V load_upto(const float* p, int count) {
+    return count >= kWidth ? load(p) : count > 0 ? load_part(p, count) : zero();
+}
+
+// One unit of a token's rounded numbers; NaN where one of them is no finite number.
+float unit_of(const float* x, int n) {
+    V most = zero(), poison = zero();
+    for (int j = 0; j < n; j += kWidth) {
+        const V v = load_upto(x + j, n - j);
+        most = vmax(wasm_f32x4_abs(v), most);
+        poison = fma(v, zero(), poison);
+    }
+    float lanes[kWidth], bad[kWidth];
+    store(lanes, most);
+    store(bad, poison);
+    float largest = 0.0f, any = 0.0f;
+    for (int i = 0; i < kWidth; i++) {
+        largest = lanes[i] > largest ? lanes[i] : largest;
+        any += bad[i];
+    }
+    return any != 0.0f ? any : largest > 1e-30f ? largest / float(i16_steps(n)) : 0.0f;
+}
+
+// `count` tokens, at most four, in 16 bits as [step][token][2], and their units. Tokens and inputs that do not exist are zero.
+void round_rows(const float* x, int count, int n, int16_t* out, float* units) {
+    V inverse[kTokensI8];
+    for (int t = 0; t < kTokensI8; t++) {
+        units[t] = t < count ? unit_of(x + size_t(t) * size_t(n), n) : 0.0f;
+        inverse[t] = set1(units[t] > 0.0f ? 1.0f / units[t] : 0.0f);
+    }
+    for (int j = 0; j < n; j += 8, out += 8 * kTokensI8) {
+        V rows[kTokensI8];
+        LEANMATCH_UNROLL
+        for (int t = 0; t < kTokensI8; t++) {
+            rows[t] = zero();
+            if (!(units[t] > 0.0f)) continue;
+            const float* from = x + size_t(t) * size_t(n) + j;
+            const V low = wasm_f32x4_nearest(mul(load_upto(from, n - j), inverse[t]));
+            const V high = wasm_f32x4_nearest(mul(load_upto(from + 4, n - j - 4), inverse[t]));
+            rows[t] = wasm_i16x8_narrow_i32x4(wasm_i32x4_trunc_sat_f32x4(low), wasm_i32x4_trunc_sat_f32x4(high));
+        }
+        transpose(rows);
+        LEANMATCH_UNROLL
+        for (int t = 0; t < kTokensI8; t++) wasm_v128_store(out + t * 8, rows[t]);
+    }
+}
+
+template <int TT, int PP>
+void i8_tile(const Dense& w, const int8_t* weights, int row, const int16_t* inputs, const float* units, float* y,
+             const Tail& tail, int token) {
+    V sum[TT][PP];
+    LEANMATCH_UNROLL
+    for (int t = 0; t < TT; t++) LEANMATCH_UNROLL
+    for (int p = 0; p < PP; p++) sum[t][p] = wasm_i32x4_const_splat(0);
+    const auto step = [&](const int8_t* from, const int16_t* pairs) __attribute__((always_inline)) {
+        V weight[PP];
+        LEANMATCH_UNROLL
+        for (int p = 0; p < PP; p++) weight[p] = wasm_i16x8_load8x8(from + p * 8);
+        LEANMATCH_UNROLL
+        for (int t = 0; t < TT; t++) {
+            const V pair = wasm_v128_load32_splat(pairs + t * 2);
+            LEANMATCH_UNROLL
+            for (int p = 0; p < PP; p++)
+                sum[t][p] = wasm_i32x4_add(sum[t][p], wasm_i32x4_dot_i16x8(pair, weight[p]));
+        }
+    };
+    int left = steps_of(w.n);
+    for (; left >= 4; left -= 4, weights += 4 * PP * 8, inputs += 4 * kTokensI8 * 2) {
+        LEANMATCH_UNROLL
+        for (int i = 0; i < 4; i++) step(weights + i * PP * 8, inputs + i * kTokensI8 * 2);
+    }
+    for (; left > 0; left--, weights += PP * 8, inputs += kTokensI8 * 2) step(weights, inputs);
+    LEANMATCH_UNROLL
+    for (int p = 0; p < PP; p++) {
+        const int first = row + p * kWidth;
+        const V scale = load(w.scale + first), bias = load(tail.bias + first);
+        LEANMATCH_UNROLL
+        for (int t = 0; t < TT; t++) {
+            const size_t at = size_t(token + t) * size_t(w.m) + size_t(first);
+            const V v = mul(wasm_f32x4_convert_i32x4(sum[t][p]), scale);
+            put<false>(y + at, tail.residual ? tail.residual + at : nullptr,
+                       fma(v, set1(units[token + t]), bias), tail.activation, w.m - first);
+        }
+    }
+}
+
+template <int PP, int TT = kTokensI8>
+void i8_tokens(int count, const Dense& w, const int8_t* weights, int row, const int16_t* inputs,
+               const float* units, float* y, const Tail& tail, int token) {
+    if constexpr (TT > 1) {
+        if (count < TT) return i8_tokens<PP, TT - 1>(count, w, weights, row, inputs, units, y, tail, token);
+    }
+    i8_tile<TT, PP>(w, weights, row, inputs, units, y, tail, token);
+}
+
+template <int PP = kPanelI8>
+void i8_panel(int groups, const Dense& w, const int8_t* weights, int row, const int16_t* inputs, const float* units,
+              int T, float* y, const Tail& tail) {
+    if constexpr (PP > 1) {
+        if (groups < PP) return i8_panel<PP - 1>(groups, w, weights, row, inputs, units, T, y, tail);
+    }
+    for (int t = 0; t < T; t += kTokensI8, inputs += block_values(w.n))
+        i8_tokens<PP>(T - t, w, weights, row, inputs, units, y, tail, t);
+}
+
+}  // namespace
+
+void dense_f32_wasm(const Dense& w, const float* x, int T, float* y, const Tail& tail) {
+    dense_f32(w, x, T, y, tail);
+}
+
+void dense_sparse_f32_wasm(const SparseF32& w, const float* x, int T, float* y, const Tail& tail, float* scratch) {
+    dense_sparse_f32(w, x, T, y, tail, scratch);
+}
+
+size_t dense_i8_i16_scratch_wasm(int T, int n) {
+    const size_t blocks = size_t((T + kTokensI8 - 1) / kTokensI8);
+    return blocks * (block_values(n) * sizeof(int16_t) + kTokensI8 * sizeof(float));
+}
+
+void dense_i8_i16_wasm(const Dense& w, const float* x, int T, float* y, const Tail& tail, void* scratch) {
+    int16_t* inputs = static_cast<int16_t*>(scratch);
+    float* units = reinterpret_cast<float*>(inputs + size_t((T + kTokensI8 - 1) / kTokensI8) * block_values(w.n));
+    for (int t = 0; t < T; t += kTokensI8)
+        round_rows(x + size_t(t) * size_t(w.n), T - t < kTokensI8 ? T - t : kTokensI8, w.n,
+                   inputs + size_t(t / kTokensI8) * block_values(w.n), units + t);
+    const int groups = (w.m + kWidth - 1) / kWidth;
+    const size_t group_bytes = size_t(steps_of(w.n)) * 8;
+    for (int g = 0; g < groups; g += kPanelI8)
+        i8_panel(groups - g, w, static_cast<const int8_t*>(w.packed) + size_t(g) * group_bytes, g * kWidth, inputs, units, T,
+                 y, tail);
+}
+
+}  // namespace linear
+}  // namespace leanmatch

@@ -1,0 +1,314 @@
+// The runtime's C interface for JavaScript (web/src/runtime.ts): a model is put together piece by piece, then encodes. An
+// instance of the module holds one model. JavaScript has checked that each array lies in the file and has the shape that it
+// passes; what must fit together is checked by linear::pack_... and encoder::Encoder, which throw (exceptions.cpp).
+//
+// Arrays are copied, so the caller frees what it allocated. A null pointer stands for an array that is left out.
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "encoder/encoder.h"
+#include "linear/checks.h"
+#include "linear/linear.h"
+
+#define LEANMATCH_EXPORT(name) extern "C" __attribute__((export_name(#name)))
+
+using namespace leanmatch::encoder;
+namespace lin = leanmatch::linear;
+
+namespace {
+
+constexpr lin::Isa kIsa = lin::Isa::wasm;
+
+Model draft;
+std::unique_ptr<Encoder> encoder;
+std::vector<std::shared_ptr<Table>> tables;
+std::vector<std::unique_ptr<lin::Linear>> linears;
+
+template <class Value>
+std::vector<Value> copied(const Value* values, std::size_t count) {
+    return values ? std::vector<Value>(values, values + count) : std::vector<Value>();
+}
+
+int kept(std::shared_ptr<Table> table) {
+    tables.push_back(std::move(table));
+    return int(tables.size()) - 1;
+}
+
+int kept(lin::LinearPtr linear) {
+    linears.push_back(std::move(linear));
+    return int(linears.size()) - 1;
+}
+
+template <class Pieces>
+auto taken(Pieces& pieces, int at, const char* what) {
+    lin::require(at >= 0 && std::size_t(at) < pieces.size() && pieces[std::size_t(at)],
+                 std::string("the plan uses a ") + what + " that is not there, or uses it twice");
+    return std::move(pieces[std::size_t(at)]);
+}
+
+Layer layer_of(int linear, const float* factor) {
+    lin::LinearPtr packed = taken(linears, linear, "layer");
+    std::vector<float> factors = copied(factor, std::size_t(packed->inputs()));
+    std::vector<Layer::Choice> choices;
+    choices.push_back({0, std::move(packed), std::move(factors)});
+    return Layer(std::move(choices));
+}
+
+Norm norm_of(const float* gamma, const float* beta, std::size_t width, float eps) {
+    return {copied(gamma, width), copied(beta, width), eps};
+}
+
+Block& block() {
+    lin::require(!draft.blocks.empty(), "the plan has a layer outside of a block");
+    return draft.blocks.back();
+}
+
+template <class Enum>
+Enum choice(int value, Enum last, const char* what) {
+    lin::require(value >= 0 && value <= int(last), std::string("there is no such ") + what);
+    return Enum(value);
+}
+
+// What the plan's numbers for places mean.
+enum class Place : int { qkv, up, out, down, projection };
+enum class NormPlace : int { attention, feed_forward, embedding, final };
+
+}  // namespace
+
+LEANMATCH_EXPORT(allocate) void* allocate(std::size_t bytes) {
+    void* memory = std::aligned_alloc(16, (bytes + 31) / 16 * 16);
+    lin::require(memory != nullptr, "there is not enough memory");
+    return memory;
+}
+
+LEANMATCH_EXPORT(release) void release(void* memory) { std::free(memory); }
+
+// float16 to float32.
+LEANMATCH_EXPORT(widen_halves) float* widen_halves(const std::uint16_t* halves, std::size_t count) {
+    float* out = static_cast<float*>(allocate(count * sizeof(float)));
+    for (std::size_t i = 0; i < count; ++i) {
+        const std::uint32_t h = halves[i], sign = (h & 0x8000u) << 16, exponent = h >> 10 & 31u, mantissa = h & 0x3ffu;
+        if (exponent == 0) {  // zero and subnormal numbers: units of 2^-24
+            const float size = float(mantissa) * 0x1p-24f;
+            out[i] = sign ? -size : size;
+            continue;
+        }
+        const std::uint32_t bits = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | mantissa << 13;
+        std::memcpy(out + i, &bits, sizeof(bits));
+    }
+    return out;
+}
+
+// Numbers of 1 to 16 bits, the lowest bit first (leanmatch/formats/artifact/bit_packing.py): uint16, or int8 where they are
+// signed. There are two bytes behind the packed ones.
+LEANMATCH_EXPORT(unpack_bits) void* unpack_bits(const std::uint8_t* packed, std::size_t count, int bits, int is_signed) {
+    lin::require(bits >= 0 && bits <= (is_signed ? 8 : 16), "packed numbers have 0 to 16 bits, signed ones at most 8");
+    auto* out = static_cast<std::uint16_t*>(allocate(count * (is_signed ? 1 : 2)));
+    auto* codes = reinterpret_cast<std::int8_t*>(out);
+    const std::uint32_t mask = (1u << bits) - 1u;
+    for (std::size_t i = 0; i < count; ++i) {
+        const std::uint64_t at = std::uint64_t(i) * std::uint64_t(bits);
+        const std::uint8_t* from = packed + at / 8;
+        const std::uint32_t word = std::uint32_t(from[0]) | std::uint32_t(from[1]) << 8 | std::uint32_t(from[2]) << 16;
+        const std::uint32_t number = word >> (at % 8) & mask;
+        if (is_signed) codes[i] = bits ? std::int8_t(std::int8_t(number << (8 - bits)) >> (8 - bits)) : std::int8_t(0);
+        else out[i] = std::uint16_t(number);
+    }
+    return out;
+}
+
+// codes[i] * scale[i / run].
+LEANMATCH_EXPORT(dequantize)
+float* dequantize(const std::int8_t* codes, const float* scale, std::size_t count, std::size_t run) {
+    float* out = static_cast<float*>(allocate(count * sizeof(float)));
+    for (std::size_t i = 0; i < count; ++i) out[i] = float(codes[i]) * scale[i / run];
+    return out;
+}
+
+// 1 / values[i].
+LEANMATCH_EXPORT(inverse) float* inverse(const float* values, std::size_t count) {
+    float* out = static_cast<float*>(allocate(count * sizeof(float)));
+    for (std::size_t i = 0; i < count; ++i) out[i] = 1.0f / values[i];
+    return out;
+}
+
+// Embedding tables. Each returns a number that words() and low_rank_table take.
+
+LEANMATCH_EXPORT(float_table) int float_table(const float* values, std::size_t rows, std::size_t width) {
+    return kept(std::make_shared<FloatTable>(copied(values, rows * width), rows, width));
+}
+
+LEANMATCH_EXPORT(int8_table)
+int int8_table(const std::int8_t* q, const float* scale, std::size_t rows, std::size_t width, std::size_t groups) {
+    lin::require(groups > 0 && width % groups == 0, "the scales of a table do not divide its width");
+    return kept(std::make_shared<Int8Table>(copied(q, rows * width), copied(scale, rows * groups), rows, width, groups));
+}
+
+LEANMATCH_EXPORT(sparse_table)
+int sparse_table(const float* atoms, const std::uint16_t* indices, const std::int8_t* codes, const float* code_scale,
+                 const float* values, std::size_t rows, std::size_t blocks, std::size_t atoms_per_block, std::size_t width,
+                 std::size_t nonzeros) {
+    const std::size_t count = rows * blocks * nonzeros;
+    lin::require(std::all_of(indices, indices + count, [&](std::uint16_t i) { return i < atoms_per_block; }),
+                 "an index without an atom");
+    return kept(std::make_shared<SparseTable>(copied(atoms, blocks * atoms_per_block * width), copied(indices, count),
+                                              copied(codes, count), copied(code_scale, rows), copied(values, count), rows,
+                                              blocks, atoms_per_block, width, nonzeros));
+}
+
+LEANMATCH_EXPORT(low_rank_table)
+int low_rank_table(int left, const float* right, std::size_t rank, std::size_t width) {
+    std::shared_ptr<Table> table = taken(tables, left, "table");
+    lin::require(table->width() == rank, "the factors of a table differ in rank");
+    return kept(std::make_shared<LowRankTable>(std::move(table), copied(right, rank * width), width));
+}
+
+// Linear layers (m, n). Each returns a number that layer(), head_dense() and low_rank() take.
+
+LEANMATCH_EXPORT(dense_f32) int dense_f32(const float* weight, const float* bias, int m, int n) {
+    return kept(lin::pack_dense_f32(kIsa, weight, bias, m, n));
+}
+
+LEANMATCH_EXPORT(dense_i8) int dense_i8(const std::int8_t* q, const float* scale, const float* bias, int m, int n) {
+    return kept(lin::pack_dense_i8(kIsa, q, scale, bias, m, n));
+}
+
+// Dense-sparse factors, decoded to a dense layer of 8 bits. `column` (n,): what the columns are multiplied by before they are
+// rounded; the layer's inputs are divided by it (layer's `factor`).
+LEANMATCH_EXPORT(dense_sparse_i8)
+int dense_sparse_i8(const float* atoms, const std::uint16_t* indices, const std::int8_t* codes, const float* code_scale,
+                    const float* values, const float* column, const float* bias, int m, int n, int b, int r, int k) {
+    lin::require(m >= 1 && b >= 1 && r >= 1 && k >= 1 && n >= b && n % b == 0, "dense-sparse factors have impossible sizes");
+    const std::size_t blocks = std::size_t(n / b), count = std::size_t(m) * blocks * std::size_t(k);
+    lin::require(std::all_of(indices, indices + count, [&](std::uint16_t i) { return i < r; }), "an index without an atom");
+    const SparseRows rows{atoms, indices, codes, code_scale, values, blocks, std::size_t(r), std::size_t(b), std::size_t(k)};
+    const Ops& ops = *ops_of(lin::isa_name(kIsa));
+    std::vector<float> weight(std::size_t(m) * std::size_t(n));
+    for (std::size_t i = 0; i < std::size_t(m); ++i) {
+        float* row = weight.data() + i * std::size_t(n);
+        ops.decode_row(rows, i, row);
+        if (column) ops.multiply_rows(row, column, 1, std::size_t(n), row);
+    }
+    return kept(lin::pack_dense_i8(kIsa, weight.data(), bias, m, n));
+}
+
+LEANMATCH_EXPORT(low_rank) int low_rank(int left, int right) {
+    lin::LinearPtr last = taken(linears, left, "layer");
+    return kept(lin::pack_low_rank(std::move(last), taken(linears, right, "layer")));
+}
+
+// The model's parts, in any order, but a block before its layers.
+
+LEANMATCH_EXPORT(begin)
+void begin(std::size_t width, std::size_t heads, std::size_t key_heads, std::size_t head_width, std::size_t inner,
+           float scale, int activation, int gated, int pre_norm, int pad_id) {
+    draft.ops = ops_of(lin::isa_name(kIsa));
+    draft.isa = kIsa;
+    draft.width = width;
+    draft.heads = heads;
+    draft.key_heads = key_heads;
+    draft.head_width = head_width;
+    draft.inner = inner;
+    draft.scale = scale;
+    draft.activation = choice(activation, Activation::sigmoid, "activation");
+    draft.gated = gated != 0;
+    draft.pre_norm = pre_norm != 0;
+    draft.pad_id = pad_id;
+}
+
+LEANMATCH_EXPORT(words) void words(int table) { draft.words = taken(tables, table, "table"); }
+
+LEANMATCH_EXPORT(positions) void positions(const float* values, std::size_t rows, std::size_t width) {
+    draft.positions = copied(values, rows * width);
+    draft.position_rows = rows;
+}
+
+LEANMATCH_EXPORT(token_type) void token_type(const float* values, std::size_t width) {
+    draft.token_type = copied(values, width);
+}
+
+LEANMATCH_EXPORT(relative_bias) void relative_bias(const float* values, std::size_t heads, std::size_t columns) {
+    lin::require(columns % 2 == 1, "the relative attention bias needs an odd number of columns");
+    draft.relative_bias = copied(values, heads * columns);
+    draft.relative_span = (columns + 1) / 2;
+}
+
+LEANMATCH_EXPORT(rotary) void rotary(const float* values, std::size_t rows, std::size_t width) {
+    draft.rotary.push_back({copied(values, rows * width), rows});
+}
+
+LEANMATCH_EXPORT(start_block) void start_block(int rotary, int window) {
+    draft.blocks.emplace_back();
+    block().rotary = rotary;
+    if (window >= 0) block().window = std::size_t(window);
+}
+
+LEANMATCH_EXPORT(layer) void layer(int place, int linear, const float* factor) {
+    Layer made = layer_of(linear, factor);
+    switch (choice(place, Place::projection, "place")) {
+        case Place::qkv: block().qkv.push_back(std::move(made)); return;
+        case Place::up: block().up.push_back(std::move(made)); return;
+        case Place::out: block().out = std::move(made); return;
+        case Place::down: block().down = std::move(made); return;
+        case Place::projection: draft.projection = std::move(made); return;
+    }
+}
+
+LEANMATCH_EXPORT(norm)
+void norm(int place, const float* gamma, const float* beta, std::size_t width, float eps) {
+    Norm made = norm_of(gamma, beta, width, eps);
+    switch (choice(place, NormPlace::final, "place")) {
+        case NormPlace::attention: block().attention_norm = std::move(made); return;
+        case NormPlace::feed_forward: block().feed_forward_norm = std::move(made); return;
+        case NormPlace::embedding: draft.embedding_norm = std::move(made); return;
+        case NormPlace::final: draft.final_norm = std::move(made); return;
+    }
+}
+
+LEANMATCH_EXPORT(order) void order(int block) { draft.order.push_back(block); }
+
+LEANMATCH_EXPORT(pooling) void pooling(int kind) { draft.pooling.push_back(choice(kind, Pooling::last, "pooling")); }
+
+LEANMATCH_EXPORT(head_dense) void head_dense(int linear, int activation) {
+    Head head{Head::Kind::dense, layer_of(linear, nullptr), choice(activation, Activation::sigmoid, "activation"), {}};
+    draft.post.push_back(std::move(head));
+}
+
+LEANMATCH_EXPORT(head_norm)
+void head_norm(const float* gamma, const float* beta, std::size_t width, float eps) {
+    draft.post.push_back({Head::Kind::layer_norm, {}, Activation::none, norm_of(gamma, beta, width, eps)});
+}
+
+LEANMATCH_EXPORT(head_normalize) void head_normalize() {
+    draft.post.push_back({Head::Kind::normalize, {}, Activation::none, {}});
+}
+
+LEANMATCH_EXPORT(finish) void finish() {
+    encoder = std::make_unique<Encoder>(std::move(draft));
+    tables.clear();
+    linears.clear();
+}
+
+LEANMATCH_EXPORT(dimension) std::size_t dimension() { return encoder->dimension(); }
+
+// Tokens of the longest text; 0 for no limit.
+LEANMATCH_EXPORT(most_tokens) std::size_t most_tokens() {
+    const std::size_t most = encoder->most_tokens();
+    return most == std::size_t(-1) ? 0 : most;
+}
+
+LEANMATCH_EXPORT(weight_bytes) std::size_t weight_bytes() { return encoder->bytes(); }
+
+// ids of all texts, offsets (texts + 1): out (texts, dimension).
+LEANMATCH_EXPORT(encode)
+void encode(const std::int32_t* ids, const std::int32_t* offsets, std::size_t texts, float* out) {
+    const std::vector<std::int64_t> wide(offsets, offsets + texts + 1);
+    encoder->run({ids, wide.data(), texts, out}, 1);
+}
