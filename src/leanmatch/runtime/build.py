@@ -24,6 +24,9 @@ Layer: TypeAlias = list[tuple[int, Any, "Floats | None"]]
 PackLayer: TypeAlias = Callable[[str, Factors, "Floats | None", Inputs], Layer]
 """Name, weight, bias and what is known of the inputs of a linear layer to what runs it."""
 
+PackTable: TypeAlias = Callable[[Factors], Any]
+"""An embedding matrix to the table that decodes its rows."""
+
 ZEROS = {"gelu": 16, "gelu_tanh": 16, "silu": 24, "relu": 1}
 """Zero points of inputs that come from an activation: its least value is about that many of 255 steps below
 zero where the largest is about 2.5."""
@@ -48,6 +51,33 @@ class Knowledge:
     ranges: Mapping[str, Floats] = field(default_factory=dict)
 
 
+def make_table(factors: Factors) -> Any:
+    """An embedding table that decodes a row when it is read, from any form of the matrix."""
+    module = native.load()
+    if isinstance(factors, Dense):
+        return module.float_table(np.ascontiguousarray(factors.weight))
+    if isinstance(factors, IntMatrix):
+        return module.int8_table(np.ascontiguousarray(factors.q), np.ascontiguousarray(factors.scale))
+    if isinstance(factors, LowRank):
+        left = factors.left if isinstance(factors.left, IntMatrix) else Dense(factors.left)
+        right = factors.right.dense() if isinstance(factors.right, IntMatrix) else factors.right
+        return module.low_rank_table(make_table(left), np.ascontiguousarray(right))
+    if isinstance(factors, QuantizedDenseSparse):
+        atoms = factors.dequantize().atoms
+        return module.sparse_table(
+            np.ascontiguousarray(atoms, dtype=np.float32),
+            np.ascontiguousarray(factors.indices, dtype=np.uint16),
+            codes=np.ascontiguousarray(factors.values_q),
+            code_scale=np.ascontiguousarray(factors.values_scale),
+        )
+    assert isinstance(factors, DenseSparse)
+    return module.sparse_table(
+        np.ascontiguousarray(factors.atoms, dtype=np.float32),
+        np.ascontiguousarray(factors.indices, dtype=np.uint16),
+        values=np.ascontiguousarray(factors.values),
+    )
+
+
 def build_transformer(
     weights: Weights,
     architecture: Architecture,
@@ -55,6 +85,7 @@ def build_transformer(
     pack: PackLayer,
     level: str,
     known: Knowledge | None = None,
+    table: PackTable = make_table,
 ) -> dict[str, Any]:
     """The fields of ``_native.Encoder`` for a transformer; pooling and heads are still empty.
 
@@ -65,6 +96,7 @@ def build_transformer(
         pack: packs one linear layer.
         level: instruction-set level of the kernels beside the linear layers.
         known: what is known of the model beside its weights.
+        table: packs the word embeddings.
 
     Raises:
         ModelError: weights that are missing or do not fit.
@@ -82,18 +114,18 @@ def build_transformer(
         longest = min(longest, positions.shape[0])
     bias = None
     if architecture.relative_bias is not None:
-        table = weights.matrix(architecture.relative_bias).dense()
-        if table.shape[1] != sizes.heads:
+        biases = weights.matrix(architecture.relative_bias).dense()
+        if biases.shape[1] != sizes.heads:
             raise ModelError(
-                f"{architecture.relative_bias} is for {table.shape[1]} heads, not {sizes.heads}",
+                f"{architecture.relative_bias} is for {biases.shape[1]} heads, not {sizes.heads}",
                 remedy="the folder is damaged: save or copy it again",
             )
-        bias = relative_bias(table, longest, most=sizes.farthest)
+        bias = relative_bias(biases, longest, most=sizes.farthest)
     thetas = _distinct(sizes)
     norm, end = architecture.embedding_norm, architecture.final_norm
     return {
         "level": level,
-        "words": make_table(words),
+        "words": table(words),
         "positions": positions,
         "token_type": _token_type(weights, architecture, embedded) if positions is None else None,
         "pad_id": sizes.pad_id,
@@ -138,36 +170,9 @@ def range_shapes(architecture: Architecture, sizes: Sizes) -> dict[str, tuple[in
     return {name: (2, part.shape[1]) for name, part in split_ranges(nothing, architecture, sizes).items()}
 
 
-def build_static(words: Factors, level: str) -> dict[str, Any]:
+def build_static(words: Factors, level: str, table: PackTable = make_table) -> dict[str, Any]:
     """The fields of ``_native.Encoder`` for a static embedding: a table and the mean."""
-    return {"level": level, "words": make_table(words), "width": words.shape[1], "blocks": [], "order": []}
-
-
-def make_table(factors: Factors) -> Any:
-    """An embedding table that decodes a row when it is read, from any form of the matrix."""
-    module = native.load()
-    if isinstance(factors, Dense):
-        return module.float_table(np.ascontiguousarray(factors.weight))
-    if isinstance(factors, IntMatrix):
-        return module.int8_table(np.ascontiguousarray(factors.q), np.ascontiguousarray(factors.scale))
-    if isinstance(factors, LowRank):
-        left = factors.left if isinstance(factors.left, IntMatrix) else Dense(factors.left)
-        right = factors.right.dense() if isinstance(factors.right, IntMatrix) else factors.right
-        return module.low_rank_table(make_table(left), np.ascontiguousarray(right))
-    if isinstance(factors, QuantizedDenseSparse):
-        atoms = factors.dequantize().atoms
-        return module.sparse_table(
-            np.ascontiguousarray(atoms, dtype=np.float32),
-            np.ascontiguousarray(factors.indices, dtype=np.uint16),
-            codes=np.ascontiguousarray(factors.values_q),
-            code_scale=np.ascontiguousarray(factors.values_scale),
-        )
-    assert isinstance(factors, DenseSparse)
-    return module.sparse_table(
-        np.ascontiguousarray(factors.atoms, dtype=np.float32),
-        np.ascontiguousarray(factors.indices, dtype=np.uint16),
-        values=np.ascontiguousarray(factors.values),
-    )
+    return {"level": level, "words": table(words), "width": words.shape[1], "blocks": [], "order": []}
 
 
 def _block(

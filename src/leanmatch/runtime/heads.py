@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -15,7 +16,13 @@ NORM_EPS = 1e-5
 """``torch.nn.LayerNorm``'s default, which sentence-transformers' LayerNorm module has."""
 
 
-def build_heads(layout: Layout, compressed: Weights | None, level: str) -> list[dict[str, Any]]:
+PackDense: TypeAlias = Callable[[Floats, "Floats | None"], Any]
+"""Weight and bias of a Dense module to the packed layer, in float32."""
+
+
+def build_heads(
+    layout: Layout, compressed: Weights | None, level: str, pack: PackDense | None = None
+) -> list[dict[str, Any]]:
     """The field ``post`` of ``_native.Encoder``.
 
     Args:
@@ -23,15 +30,20 @@ def build_heads(layout: Layout, compressed: Weights | None, level: str) -> list[
         compressed: the weights of a compressed model, which hold those of the heads too; None for a stock
             folder, where each module has a file of its own.
         level: instruction-set level.
+        pack: packs a Dense module; None for the native kernels.
 
     Raises:
         ModelError: weights that are missing or damaged.
         UnsupportedError: weights that are not in safetensors.
     """
-    return [_build(head, compressed, level) for head in layout.heads]
+
+    def pack_native(weight: Floats, bias: Floats | None) -> Any:
+        return native.load().linear.dense_f32(level, weight, bias)
+
+    return [_build(head, compressed, pack or pack_native) for head in layout.heads]
 
 
-def _build(head: HeadFolder, compressed: Weights | None, level: str) -> dict[str, Any]:
+def _build(head: HeadFolder, compressed: Weights | None, pack: PackDense) -> dict[str, Any]:
     if head.kind == "normalize":
         return {"kind": "normalize"}
     if head.kind == "layer_norm":
@@ -41,8 +53,7 @@ def _build(head: HeadFolder, compressed: Weights | None, level: str) -> dict[str
     bias = _tensor(head, compressed, "linear.bias") if head.bias else None
     if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
         raise ModelError(f"{head.folder}: linear.weight of {weight.shape} does not fit its bias")
-    layer = native.load().linear.dense_f32(level, weight, bias)
-    return {"kind": "dense", "layer": [(0, layer, None)], "activation": head.activation}
+    return {"kind": "dense", "layer": [(0, pack(weight, bias), None)], "activation": head.activation}
 
 
 def _tensor(head: HeadFolder, compressed: Weights | None, name: str) -> Floats:

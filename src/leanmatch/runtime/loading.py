@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -17,9 +18,11 @@ from leanmatch.formats.provenance import read_provenance
 from leanmatch.formats.reader import load_encoder, model_folder, read_compressed_matcher
 from leanmatch.models import SentenceEncoder
 from leanmatch.models.architectures import Architecture
-from leanmatch.runtime.architectures import UnsupportedError, read_sizes
+from leanmatch.runtime.architectures import Sizes, UnsupportedError, read_sizes
 from leanmatch.runtime.build import (
     Knowledge,
+    PackLayer,
+    PackTable,
     build_static,
     build_transformer,
     make_table,
@@ -28,15 +31,16 @@ from leanmatch.runtime.build import (
 )
 from leanmatch.runtime.encoder import NativeEncoder
 from leanmatch.runtime.fallback import fall_back
-from leanmatch.runtime.heads import build_heads
+from leanmatch.runtime.heads import PackDense, build_heads
 from leanmatch.runtime.kernels.choice import Chooser
 from leanmatch.runtime.kernels.paths import best_level, check_precision, quantize_rows
-from leanmatch.runtime.kernels.ranges import cache_file, read_ranges, short, write_ranges
+from leanmatch.runtime.kernels.ranges import Ranges, cache_file, read_ranges, short, write_ranges
 from leanmatch.runtime.modules import Layout, read_config, read_layout
 from leanmatch.runtime.tokenization import TextTokenizer, longest_text, pack, read_tokenizer
 from leanmatch.runtime.weights import (
     STOCK_FILE,
     CompressedWeights,
+    Floats,
     StockWeights,
     Weights,
     open_safetensors,
@@ -167,6 +171,77 @@ def load_timed(name_or_folder: str | Path, *, precision: str = "stored") -> Nati
     )
 
 
+@dataclass(frozen=True)
+class OpenModel:
+    """A model folder whose weights can be read.
+
+    Attributes:
+        layout: its modules.
+        config: the transformer's ``config.json``; {} for a static embedding.
+        source: the weights.
+        compressed: the folder is an artifact of ``leanmatch compress``.
+        architecture: None for a static embedding.
+        sizes: likewise.
+    """
+
+    layout: Layout
+    config: dict[str, Any]
+    source: Weights
+    compressed: bool
+    architecture: Architecture | None = None
+    sizes: Sizes | None = None
+
+    @property
+    def words(self) -> str:
+        """Module of the word embeddings."""
+        if self.architecture is not None:
+            return self.architecture.words
+        names = ("embedding", "module0.embedding")
+        return next((name for name in names if self.source.has(name)), names[0])
+
+    @property
+    def range_shapes(self) -> dict[str, tuple[int, int]]:
+        """The shapes of the ranges that :func:`input ranges <leanmatch.runtime.build.split_ranges>` are."""
+        if self.architecture is None or self.sizes is None:
+            return {}
+        return range_shapes(self.architecture, self.sizes)
+
+    def transformer(
+        self,
+        pack: PackLayer,
+        level: str,
+        precision: str,
+        ranges: Mapping[str, Floats],
+        table: PackTable = make_table,
+    ) -> dict[str, Any]:
+        """:func:`leanmatch.runtime.build.build_transformer`, or ``build_static``, of this model."""
+        if self.architecture is None or self.sizes is None:
+            return build_static(self.source.matrix(self.words), level, table)
+        known = Knowledge(longest_text(self.layout, self.config), precision == "int8", ranges)
+        return build_transformer(self.source, self.architecture, self.sizes, pack, level, known, table)
+
+    def ends(self, level: str, pack: PackDense | None = None) -> dict[str, Any]:
+        """The fields of what follows the transformer: pooling and heads."""
+        heads = build_heads(self.layout, self.source if self.compressed else None, level, pack)
+        return {"pooling": list(self.layout.pooling), "post": heads}
+
+
+def open_model(folder: Path, files: ExitStack) -> OpenModel:
+    """Read what a folder holds; ``files`` closes what is opened.
+
+    Raises:
+        UnsupportedError, ModelError, FormatError: as :func:`load`.
+    """
+    layout, compressed = read_layout(folder), is_artifact(folder)
+    if layout.is_static:
+        return OpenModel(layout, {}, _source(folder, layout, None, files), compressed)
+    config = read_config(layout.transformer / "config.json")
+    architecture, sizes = read_sizes(config)
+    source = _source(folder, layout, architecture, files)
+    architecture = architecture.as_found(source.has, gated=sizes.gated)
+    return OpenModel(layout, config, source, compressed, architecture, sizes)
+
+
 def load_native(folder: Path, *, name: str, precision: str = "stored", timed: bool = False) -> NativeEncoder:
     """Load a folder on the native runtime or not at all.
 
@@ -180,47 +255,39 @@ def load_native(folder: Path, *, name: str, precision: str = "stored", timed: bo
         UnsupportedError: the runtime has no code for it.
         ModelError, FormatError, UsageError, NativeError: as :func:`load`.
     """
+    return load_with_ranges(folder, name=name, precision=precision, timed=timed)[0]
+
+
+def load_with_ranges(
+    folder: Path, *, name: str, precision: str = "stored", timed: bool = False
+) -> tuple[NativeEncoder, Ranges]:
+    """:func:`load_native`, and the ranges of inputs by which 8-bit layers round; {} for other layers."""
     module = native.load()
     level = best_level()
     chooser = Chooser(check_precision(precision), level, timed=timed)
     cache: Path | None = None
-    config: dict[str, Any] = {}
-    compressed = is_artifact(folder)
     try:
-        layout = read_layout(folder)
         with ExitStack() as files:
-            fields: dict[str, Any]
-            architecture: Architecture | None = None
-            if not layout.is_static:
-                config = read_config(layout.transformer / "config.json")
-                architecture, sizes = read_sizes(config)
-            source = _source(folder, layout, architecture, files)
-            if architecture is None:
-                fields = build_static(source.matrix(_static_name(source)), level)
-            else:
-                architecture = architecture.as_found(source.has, gated=sizes.gated)
-                if compressed or precision == "int8":  # layers that may round by the ranges of their inputs
-                    cache = cache_file(folder, precision, level)
-                    chooser.ranges = read_ranges(cache, range_shapes(architecture, sizes))
-                longest = longest_text(layout, config)
-                knowledge = Knowledge(longest, precision == "int8", chooser.ranges)
-                fields = build_transformer(source, architecture, sizes, chooser, level, knowledge)
-            if precision == "int8" and not compressed:
+            model = open_model(folder, files)
+            is_transformer = model.architecture is not None
+            if is_transformer and (model.compressed or precision == "int8"):
+                # layers that may round by the ranges of their inputs
+                cache = cache_file(folder, precision, level)
+                chooser.ranges = read_ranges(cache, model.range_shapes)
+            fields = model.transformer(chooser, level, precision, chooser.ranges)
+            if precision == "int8" and not model.compressed:
                 fields["words"] = None  # the float32 table makes room
-                words_name = _static_name(source) if architecture is None else architecture.words
-                fields["words"] = make_table(quantize_rows(source.matrix(words_name).dense()))
+                fields["words"] = make_table(quantize_rows(model.source.matrix(model.words).dense()))
             fields["rounds_attention"] = chooser.rounds
-            fields["pooling"] = list(layout.pooling)
-            fields["post"] = build_heads(layout, source if compressed else None, level)
+            fields |= model.ends(level)
             graph = module.Encoder(fields)
-            tokenizer = read_tokenizer(layout, config, graph.most_tokens or None)
-            if architecture is not None and chooser.wants_ranges:
+            tokenizer = read_tokenizer(model.layout, model.config, graph.most_tokens or None)
+            if model.architecture is not None and model.sizes is not None and chooser.wants_ranges:
                 measured = graph.input_ranges(*_probe(tokenizer, fields["words"].rows))
-                ranges = short(split_ranges(measured, architecture, sizes))
+                ranges = short(split_ranges(measured, model.architecture, model.sizes))
                 write_ranges(cache, ranges)
                 chooser.use_ranges(ranges)
-                knowledge = replace(knowledge, ranges=chooser.ranges)
-                again = build_transformer(source, architecture, sizes, chooser, level, knowledge)
+                again = model.transformer(chooser, level, precision, chooser.ranges)
                 graph = module.Encoder(fields | {"blocks": again["blocks"]})
         provenance = read_provenance(folder)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RuntimeError) as error:
@@ -229,18 +296,19 @@ def load_native(folder: Path, *, name: str, precision: str = "stored", timed: bo
             f"{folder}: {error if isinstance(error, ValueError) else f'{type(error).__name__}: {error}'}",
             remedy="the folder's files do not belong together: save or copy it again",
         ) from error
-    return NativeEncoder(
+    encoder = NativeEncoder(
         graph,
         tokenizer,
-        settings=layout.settings,
-        pools_prompt=layout.pools_prompt,
+        settings=model.layout.settings,
+        pools_prompt=model.layout.pools_prompt,
         name=name,
         folder=folder,
-        precision="compressed" if compressed and precision == "stored" else _named(precision),
+        precision="compressed" if model.compressed and precision == "stored" else _named(precision),
         provenance=provenance,
         choices=chooser.choices,
         vocabulary=int(fields["words"].rows),
     )
+    return encoder, dict(chooser.ranges)
 
 
 def _source(folder: Path, layout: Layout, architecture: Architecture | None, files: ExitStack) -> Weights:
@@ -261,8 +329,3 @@ def _probe(tokenizer: TextTokenizer, vocabulary: int) -> tuple[Any, Any]:
 
 def _named(precision: str) -> str:
     return "float32" if precision == "stored" else precision
-
-
-def _static_name(source: Weights) -> str:
-    names = ("embedding", "module0.embedding")
-    return next((name for name in names if source.has(name)), names[0])
