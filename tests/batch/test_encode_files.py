@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -252,19 +251,16 @@ def test_places_that_do_not_exist_or_hold_other_files(model, inputs, tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs POSIX")
 def test_a_full_disk_loses_nothing(model, inputs, tmp_path, monkeypatch):
-    import shutil
+    flushed = []
 
-    copies = []
+    def fill(path):
+        if path.is_file():
+            flushed.append(path)
+            if len(flushed) > 3:
+                path.write_bytes(b"half")
+                raise OSError(28, "No space left on device")
 
-    def fill(source, target, *rest, **options):
-        copies.append(target)
-        if len(copies) > 3:
-            Path(target).write_bytes(b"half")
-            raise OSError(28, "No space left on device")
-        return real(source, target, *rest, **options)
-
-    real = shutil.copyfile
-    monkeypatch.setattr("leanmatch.batch.locations.shutil.copyfile", fill)
+    monkeypatch.setattr("leanmatch.files.fsync_path", fill)
     with pytest.raises(WriteError, match="No space left"):
         encode_files(model, [inputs], tmp_path / "out", SMALL)
     left = bytes_below(tmp_path / "out")

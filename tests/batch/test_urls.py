@@ -12,7 +12,7 @@ moto_server = pytest.importorskip("moto.server", reason="moto is not installed")
 from leanmatch.batch import EncodedFiles, EncodeOptions, encode_files  # noqa: E402
 from leanmatch.batch.job import WriteError  # noqa: E402
 from leanmatch.batch.locations import Folder  # noqa: E402
-from leanmatch.errors import DataError  # noqa: E402
+from leanmatch.errors import DataError, UsageError  # noqa: E402
 
 SMALL = EncodeOptions(slice_bytes=200)
 
@@ -41,8 +41,7 @@ def s3(monkeypatch):
 
 
 def upload(url, path: Path):
-    folder = Folder(url)
-    folder.put(path.name, path)
+    Folder(url).put_bytes(path.name, path.read_bytes())
 
 
 def test_from_s3_to_s3_equals_local_files_to_the_byte(s3, model, tmp_path):
@@ -82,3 +81,54 @@ def test_an_address_without_a_server(s3, model, tmp_path):
     s3.server.stop()
     with pytest.raises(DataError, match="cannot be read"):
         encode_files(model, [place], tmp_path / "out")
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def output(request, tmp_path):
+    """An output folder here, in an fsspec filesystem and in a bucket."""
+    if request.param == "memory":
+        fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed")
+        yield "memory://shop/out"
+        fsspec.filesystem("memory").store.clear()
+    else:
+        name = f"{tmp_path.name}/out"  # a server in this process keeps the buckets of earlier tests
+        yield tmp_path / "out" if request.param == "local" else request.getfixturevalue("s3")(name)
+
+
+def test_overwrite_replaces_its_own_files_and_refuses_others(output, model, tmp_path):
+    first = write_csv(tmp_path / "a.csv", rows_of_shop(0, 20))
+    second = write_csv(tmp_path / "b.csv", rows_of_shop(20, 30))
+    encode_files(model, [first], output, SMALL)
+    folder = Folder(output)
+    folder.put_bytes(".partial-killed", b"half a manifest")
+    folder.put_bytes("parts/.partial-killed", b"half a part")
+    before = folder.sizes()
+    for foreign in ("thesis.txt", "parts/thesis.parquet", "sub/manifest.json"):
+        folder.put_bytes(foreign, b"years of work")
+        with pytest.raises(UsageError, match=rf"did not write: {foreign}\n.*move that file elsewhere"):
+            encode_files(model, [second], output, SMALL, overwrite=True)
+        assert folder.sizes() == {**before, foreign: 13}
+        folder.remove(foreign)
+    assert encode_files(model, [second], output, SMALL, overwrite=True).complete.rows == 10
+    after = folder.sizes()
+    assert len(after) < len(before) and not any(".partial-" in name for name in after)
+
+
+def test_overwrite_spares_what_only_looks_like_its_own(output, model, tmp_path):
+    source = write_csv(tmp_path / "a.csv", rows_of_shop(0, 5))
+    folder = Folder(output)
+    files = {
+        "parts/part-000000.parquet": b"of Spark",
+        "complete.json": b"{}",
+        "manifest.json": b'{"format": 3}',
+    }
+    for name, content in files.items():
+        folder.put_bytes(name, content)
+        with pytest.raises(UsageError, match=r"did not write: (complete\.json|parts/part-000000)"):
+            encode_files(model, [source], output, SMALL, overwrite=True)
+    assert {name: folder.read(name) for name in folder.sizes()} == files
+
+
+def test_leftovers_of_a_call_killed_at_its_first_file_are_no_hindrance(output, model, tmp_path):
+    Folder(output).put_bytes(".partial-killed-manifest.json", b"{")
+    assert encode_files(model, [write_csv(tmp_path / "a.csv", rows_of_shop(0, 5))], output).complete.rows == 5

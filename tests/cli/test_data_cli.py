@@ -118,6 +118,10 @@ def test_split_replaces_only_when_told_and_only_its_own(pairs: Path, tmp_path: P
     refused = runner.invoke(app, both)
     assert refused.exit_code == 1 and "no part of a split: thesis.txt" in refused.stderr
     assert (parts / "thesis.txt").exists()
+    content = pairs.read_bytes()
+    refused = runner.invoke(app, ["split", str(pairs), "-o", str(pairs), "--overwrite"])
+    assert refused.exit_code == 1 and "is no manifest of a split" in refused.stderr
+    assert pairs.read_bytes() == content
 
 
 def test_a_date_before_all_rows(tmp_path: Path) -> None:

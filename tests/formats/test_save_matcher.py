@@ -175,6 +175,23 @@ def test_overwrite_never_replaces_what_is_no_model(bert, tmp_path, provenance):
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
+def test_overwrite_never_removes_files_beside_the_model(bert, tmp_path, provenance):
+    save_matcher(bert, tmp_path / "m", provenance)
+    before = read(tmp_path / "m" / "leanmatch.json")
+    for name in ("thesis.txt", "notes/thesis.txt", "pairs.json", ".git/HEAD"):
+        path = tmp_path / "m" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("years of work")
+        found = name if "/" not in name else name.partition("/")[0] + "/"
+        with pytest.raises(ModelError, match=rf"no part of the model: {found}\n.*move that elsewhere"):
+            save_matcher(bert, tmp_path / "m", provenance, overwrite=True)
+        assert path.read_text() == "years of work" and read(tmp_path / "m" / "leanmatch.json") == before
+        path.unlink()
+        if path.parent != tmp_path / "m":
+            path.parent.rmdir()
+    save_matcher(bert, tmp_path / "m", provenance, overwrite=True)
+
+
 def test_unmerged_adapters_are_refused(build_bert, tmp_path, provenance):
     peft = pytest.importorskip("peft", reason="peft is not installed")
     model = build_bert(tmp_path)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal
@@ -15,10 +15,12 @@ from typing import IO, Any, Literal
 from leanmatch.data.arrow import pa
 from leanmatch.data.readers.sources import FORMATS
 from leanmatch.errors import DataError, UsageError
-from leanmatch.files import fsync_path
+from leanmatch.files import atomic_file
 
 ENDINGS = tuple(ending + packed for ending in FORMATS for packed in ("", ".gz"))
 COPY_BYTES = 1 << 22
+PARTIAL = ".partial-"
+"""Beginning of the temporary names of files that are being written."""
 
 
 def resolve(place: str | Path) -> tuple[Any, str]:
@@ -210,22 +212,31 @@ class Folder:
         with self.filesystem.open_input_stream(self.path(name)) as stream:
             return bytes(stream.read())
 
-    def put(self, name: str, local: Path) -> None:
-        """Move a finished local file here, under a temporary name first.
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """Yield a local path to write to; when the block ends, the file stands here under its name.
+
+        In a local folder the path is a temporary name beside the file; elsewhere the file is uploaded under a
+        temporary name. Then it is renamed. When the block raises, a file that was there is as it was.
 
         Raises:
-            OSError: it could not be written. A file that was there is as it was.
+            OSError: it could not be written.
         """
+        if self.is_local:
+            with atomic_file(self.path(name)) as temporary:
+                yield temporary
+            return
+        with tempfile.TemporaryDirectory(prefix=PARTIAL) as scratch:
+            local = Path(scratch) / "file"
+            yield local
+            self._upload(name, local)
+
+    def _upload(self, name: str, local: Path) -> None:
         target = self.path(name)
-        temporary = f"{target.rpartition('/')[0]}/.partial-{os.getpid()}-{Path(name).name}"
-        self.filesystem.create_dir(target.rpartition("/")[0], recursive=True)
+        parent = target.rpartition("/")[0]
+        temporary = f"{parent}/{PARTIAL}{uuid.uuid4().hex[:12]}-{Path(name).name}"
+        self.filesystem.create_dir(parent, recursive=True)
         try:
-            if self.is_local:
-                shutil.copyfile(local, temporary)
-                fsync_path(Path(temporary))
-                os.replace(temporary, target)
-                fsync_path(Path(target).parent)
-                return
             with local.open("rb") as source, self.filesystem.open_output_stream(temporary) as sink:
                 shutil.copyfileobj(source, sink, COPY_BYTES)
             self.filesystem.move(temporary, target)
@@ -234,15 +245,23 @@ class Folder:
             raise
 
     def put_bytes(self, name: str, content: bytes) -> None:
-        """Write a small file, as :meth:`put` does."""
-        with tempfile.NamedTemporaryFile() as stream:
-            stream.write(content)
-            stream.flush()
-            self.put(name, Path(stream.name))
+        """Write a small file, as :meth:`writing` does."""
+        with self.writing(name) as path:
+            path.write_bytes(content)
 
-    def remove_all(self) -> None:
-        """Remove everything below the folder."""
-        self.filesystem.delete_dir_contents(self._path, missing_dir_ok=True)
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+        self.filesystem.delete_file(self.path(name))
+
+    def remove_below(self, name: str) -> None:
+        """Remove a file, or a folder with everything in it; nothing where there is neither."""
+        from pyarrow import fs
+
+        kind = _info(self.filesystem, self.path(name), self.place).type
+        if kind == fs.FileType.File:
+            self.remove(name)
+        elif kind == fs.FileType.Directory:
+            self.filesystem.delete_dir(self.path(name))
 
 
 def _remove_quietly(filesystem: Any, path: str) -> None:

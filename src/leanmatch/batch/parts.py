@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,11 @@ def part_name(number: int) -> str:
     'parts/part-000007.parquet'
     """
     return f"{PARTS}/part-{number:06d}.parquet"
+
+
+def is_part(name: str) -> bool:
+    """Whether a file below the folder of parts is called like a part."""
+    return _NAME.fullmatch(name) is not None
 
 
 def part_numbers(folder: Folder) -> dict[int, int]:
@@ -63,7 +67,7 @@ def write_part(
     schema: Any,
     count: Any,
 ) -> PartNote:
-    """Write a part: rows stream through a local temporary file, which then takes its name.
+    """Write a part: rows stream to a temporary name, and the whole part takes its own.
 
     Args:
         folder: the output.
@@ -77,11 +81,7 @@ def write_part(
         OSError: the disk is full, or the folder cannot be reached; no part is there then.
     """
     rows = 0
-    beside = folder.path("") if folder.is_local else None
-    if beside is not None:
-        Path(beside).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=beside) as scratch:
-        path = Path(scratch) / "part.parquet"
+    with folder.writing(part_name(number)) as path:
         writer: Any = None
         try:
             for table in tables:
@@ -95,7 +95,6 @@ def write_part(
         finally:
             if writer is not None:
                 writer.close()
-        folder.put(part_name(number), path)
     return note
 
 

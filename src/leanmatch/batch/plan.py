@@ -177,11 +177,11 @@ def _choose(
     return chosen
 
 
-def is_manifest(path: Path) -> bool:
-    """Whether a file is the manifest of encoded files, and not, say, that of a catalogue."""
+def is_manifest(content: bytes) -> bool:
+    """Whether this is the manifest of encoded files, of any version, and not, say, that of a catalogue."""
     try:
-        return bool(json.loads(path.read_bytes())["kind"] == KIND)
-    except (OSError, ValueError, KeyError, TypeError):
+        return bool(json.loads(content)["kind"] == KIND)
+    except (ValueError, KeyError, TypeError):
         return False
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+from leanmatch.batch.clearing import clear, other_files
 from leanmatch.batch.encode import Encode
 from leanmatch.batch.finish import Complete, finish
 from leanmatch.batch.job import Job, WriteError
@@ -70,7 +71,7 @@ def encode_files(
         engine: ``local``, or ``ray`` (extra ``ray``): Ray Data with a pool of actors.
         workers: processes, or Ray actors; CPUs are shared among them. One where not given.
         address: of a running Ray cluster, see ``ray.init``; where not given, a local one is started.
-        overwrite: remove what the folder holds.
+        overwrite: remove first what an earlier call wrote; a folder with any other file is refused.
         progress: called after each part, with what it holds and the number of parts of this call.
 
     Raises:
@@ -93,18 +94,14 @@ def encode_files(
     threads = max(1, usable_cpus() // count) if count > 1 and engine == "local" else None
     folder = Folder(output)
     if overwrite:
-        folder.remove_all()
+        clear(folder)
     stored = _stored_plan(folder)
     encode = _callable(model, options, threads)
     plan, files = plan_for(encode, inputs, options, stored)
     if stored is not None:
         check_same(stored, plan, folder)
-    elif other := folder.sizes():
-        raise UsageError(
-            f"{folder} holds other files, such as {next(iter(other))}",
-            remedy="name a new folder, or replace what is there: overwrite=True",
-            command="name a new folder, or replace what is there: --overwrite",
-        )
+    elif others := other_files(folder):
+        raise UsageError(f"{folder} holds other files, such as {others[0]}", remedy="name a new folder")
     else:
         _put(folder, plan)
     there = part_numbers(folder)

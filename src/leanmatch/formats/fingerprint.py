@@ -29,6 +29,13 @@ VOCABULARY = re.compile(
 )
 SAFE_WEIGHTS = re.compile(r"(model|adapter_model)([.-]\d+-of-\d+)?\.safetensors|compressed\.safetensors")
 OTHER_WEIGHTS = re.compile(r"(pytorch_model|adapter_model)([.-]\d+-of-\d+)?\.bin")
+_MODULE = re.compile(r"\d+_\w+")
+_BESIDE = re.compile(
+    r".*\.index\.json|.*\.onnx([._]data)?|openvino_.*\.(xml|bin)|(generation|data)_config\.json"
+    r"|runtime-choices(-[a-z0-9]+)?\.json|chat_template\.(jinja|json)|\.gitattributes|modules\.json"
+    r"|config_sentence_transformers\.json|(modeling|configuration|tokenization)_\w+\.py"
+)
+"""Files of a model's folder that do not decide its vectors: indexes, exports, templates, caches, code."""
 MODEL_FILES = ("modules.json", "config_sentence_transformers.json")
 
 _MOST_CONFIG_BYTES = 1 << 20
@@ -70,6 +77,26 @@ def deciding_files(folder: Path) -> dict[str, Path]:
         patterns = (CONFIGURATION, VOCABULARY, SAFE_WEIGHTS if safe else OTHER_WEIGHTS)
         files += (path for path in names if any(pattern.fullmatch(path.name) for pattern in patterns))
     return {path.relative_to(folder).as_posix(): path for path in files if path.is_file()}
+
+
+def other_files(folder: Path) -> list[str]:
+    """What lies in a model's folder and is no part of a model: files, and folders (with a slash), by name.
+
+    Parts of a model are the files that decide its vectors, its card, its provenance, and weights in other
+    formats.
+    """
+    own = {Path(name).parts[0] for name in deciding_files(folder)} | {PROVENANCE, "README.md"}
+    patterns = (CONFIGURATION, VOCABULARY, SAFE_WEIGHTS, OTHER_WEIGHTS, _BESIDE)
+    return sorted(
+        f"{path.name}/" if path.is_dir() else path.name
+        for path in folder.iterdir()
+        if path.name not in own
+        and not (_MODULE.fullmatch(path.name) if path.is_dir() else _matches(path.name, patterns))
+    )
+
+
+def _matches(name: str, patterns: tuple[re.Pattern[str], ...]) -> bool:
+    return any(pattern.fullmatch(name) for pattern in patterns)
 
 
 def tokenizer_fingerprint(folder: str | Path) -> str:

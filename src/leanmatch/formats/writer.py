@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from leanmatch.errors import LeanmatchError, ModelError
 from leanmatch.files import atomic_folder, write_json
+from leanmatch.formats.fingerprint import other_files
 from leanmatch.formats.hashing import WEIGHT_SUFFIXES, weights_sha256
 from leanmatch.formats.layout import rewrite_to_legacy
 from leanmatch.formats.model_card import write_model_card
@@ -66,7 +67,8 @@ def save_matcher(
         folder: where to.
         provenance: ``base``, ``data``, ``split``, ``options``, ``metrics``, and fields of your own; see
             :mod:`leanmatch.formats.provenance`.
-        overwrite: replace a model folder that is there. Any other non-empty folder is never replaced.
+        overwrite: replace a model folder that is there. Any other non-empty folder is never replaced, nor is
+            one with files that are no part of a model.
         sample: texts of the user's own to compare on, as well.
 
     Raises:
@@ -117,7 +119,7 @@ def check_target(folder: str | Path, *, overwrite: bool = False) -> None:
     """Refuse a place where :func:`save_matcher` would not save; for callers with long work before it.
 
     Raises:
-        ModelError: ``overwrite`` of something that is no model.
+        ModelError: ``overwrite`` of something that is no model, or of a model with other files beside it.
         LeanmatchError: ``folder`` is there, is not empty, and ``overwrite`` is false.
     """
     target = Path(folder)
@@ -131,6 +133,13 @@ def check_target(folder: str | Path, *, overwrite: bool = False) -> None:
         )
     if not is_model_folder(target) and not (target / FILE_NAME).is_file():
         raise ModelError(f"{target} exists and is not a saved model", remedy="name another folder")
+    others = other_files(target)
+    if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        raise ModelError(
+            f"{target} holds something that is no part of the model: {others[0]}{more}",
+            remedy="name another folder, or move that elsewhere; nothing was removed",
+        )
 
 
 def _refuse_adapters(model: SentenceTransformer) -> None:

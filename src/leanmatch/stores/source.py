@@ -66,7 +66,8 @@ def source_of(place: str | Path) -> Source:
     from leanmatch.batch.plan import MANIFEST, is_manifest
     from leanmatch.index import is_catalogue
 
-    if Path(place).is_dir() and not is_manifest(Path(place) / MANIFEST):
+    manifest = Path(place) / MANIFEST
+    if Path(place).is_dir() and not (manifest.is_file() and is_manifest(manifest.read_bytes())):
         if not is_catalogue(Path(place)):
             raise DataError(
                 "neither a catalogue nor the output of leanmatch encode",

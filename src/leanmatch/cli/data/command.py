@@ -190,6 +190,7 @@ def see_also(
 
 def _check_targets(manifest: Path, parts: Path | None, overwrite: bool) -> None:
     """Refuse what is there: without ``overwrite`` anything, with it what a split did not write."""
+    from leanmatch.data.splitting.manifest import is_split_manifest
     from leanmatch.data.splitting.parts import PARTS
 
     check_writable(manifest, folder=False)
@@ -197,6 +198,8 @@ def _check_targets(manifest: Path, parts: Path | None, overwrite: bool) -> None:
         check_writable(parts, folder=True)
     if manifest.exists() and not overwrite:
         raise LeanmatchError(f"{manifest} exists already", remedy="name another file or pass --overwrite")
+    if manifest.exists() and not is_split_manifest(manifest):
+        raise LeanmatchError(f"{manifest} exists and is no manifest of a split", remedy="name another file")
     if parts is None or not parts.exists():
         return
     ours = {*(parts / f"{name}.parquet" for name in PARTS), manifest}

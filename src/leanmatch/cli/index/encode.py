@@ -47,7 +47,9 @@ def encode(
         str,
         typer.Option("--on-duplicate", help="A repeated id: error stops, last keeps its last row."),
     ] = "error",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Empty OUT first.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier encoding in OUT.")
+    ] = False,
     shard: Annotated[
         str | None,
         typer.Option(

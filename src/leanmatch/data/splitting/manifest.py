@@ -32,6 +32,15 @@ def write_manifest(split: Split, path: str | Path) -> None:
     write_json(path, split.manifest())
 
 
+def is_split_manifest(path: Path) -> bool:
+    """Whether a file is the manifest of a split, of any version."""
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(document, dict) and document.get("format") == FORMAT
+
+
 def load_split(table: PairTable, path: str | Path) -> Split:
     """Reproduce a split from its manifest.
 
