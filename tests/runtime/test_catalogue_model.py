@@ -59,7 +59,7 @@ def test_after_whatever_was_done_with_the_model(
 def test_another_model_is_refused(model: Path, catalogue: Path) -> None:
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 1e-3}))
-    with pytest.raises(ModelError, match=r"was made with the model .*(.|\n)*encode all items anew"):
+    with pytest.raises(ModelError, match=r"encoded with the model .*(.|\n)*encode all items anew"):
         encoder_for(read_manifest(catalogue), None)
 
 

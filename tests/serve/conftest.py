@@ -10,8 +10,9 @@ import pytest
 
 for name in ("faiss", "fastapi", "httpx", "prometheus_client"):
     pytest.importorskip(name, reason=f"{name} is not installed (extra serve)")
-sys.path.insert(0, str(Path(__file__).parents[1] / "index"))
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "index")]
 from catalogue_models import WordEncoder, items_of_shop  # noqa: E402
+from postgres_server import pg_url, postgres  # noqa: E402, F401 - fixtures
 
 from leanmatch.index import create_catalogue  # noqa: E402
 from leanmatch.serve import ServeOptions, create_app  # noqa: E402

@@ -53,7 +53,7 @@ def tokenizer():
 def ask(monitor, catalogue, encoder, texts, counter=None):
     found = catalogue.search(encoder(texts), 1, exclude=[catalogue.same_as(text) for text in texts])
     best = [(float(one.scores[0]), catalogue.metadata(int(one.rows[0]))) for one in found]
-    monitor.add(observe(catalogue, counter or TokenCounter(None), texts, monitor.reference.column, best))
+    monitor.add(observe(counter or TokenCounter(None), texts, monitor.reference.column, best))
 
 
 def measures(monitor):

@@ -54,7 +54,7 @@ def test_dimensions_as_openai_has_them(open_client, encoder):
 def test_a_server_has_no_more_dimensions_than_its_catalogue(folder, encoder):
     service = Service(ServeOptions(catalogue=str(folder), dimensions=25), Metrics(), encoder)
     with pytest.raises(UsageError, match="dimensions is 25, and the catalogue's vectors have 24"):
-        service._load()
+        service._holding.load()
     with pytest.raises(UsageError, match="dimensions is 0"):
         ServeOptions(catalogue=str(folder), dimensions=0)
 

@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from catalogue_models import WordEncoder, items_of_shop
 
 from leanmatch.errors import FormatError
 from leanmatch.index import Catalogue, Item, create_catalogue, put_extra, read_manifest, upsert_items
-from leanmatch.serve import service as service_module
-from leanmatch.serve.following import Follower
+from leanmatch.serve import holding as holding_module
+from leanmatch.serve.following import Follower, manifest_digest
 from leanmatch.serve.monitoring.drift import REFERENCE, build_reference
 
 
@@ -96,7 +97,7 @@ def test_a_damaged_generation_is_told_and_survived(open_client, folder, encoder,
     assert metric(client, "leanmatch_catalogue_follow_failures_total") >= 1
     assert first(client, "purple socks") == "new"
     events = [json.loads(record.getMessage()) for record in caplog.records if '"following"' in record.message]
-    assert events and "cannot be loaded" in events[0]["message"]
+    assert events and "cannot be loaded anew" in events[0]["message"]
     shutil.rmtree(folder)
     shutil.copytree(good, folder)
     upsert_items(folder, [Item("newest", "red lamp")], encoder)
@@ -115,7 +116,7 @@ def test_any_exception_is_survived(open_client, folder, encoder, monkeypatch):
             raise error
 
         with monkeypatch.context() as patch:
-            patch.setattr(service_module.Catalogue, "open", broken)
+            patch.setattr(holding_module.Catalogue, "open", broken)
             upsert_items(folder, [Item("n", f"thing {type(error).__name__}")], encoder)
             until(lambda error=error: type(error).__name__ in (health(client)["reason"] or ""))
         until(lambda: health(client)["status"] == "ready")
@@ -141,7 +142,7 @@ def test_another_dimension_is_swapped_in_whole(open_client, folder, monkeypatch)
     client = open_client(small)
     large = WordEncoder(dimension=48)
     large.fingerprint = "another"
-    monkeypatch.setattr(service_module, "encoder_for", lambda *_, **__: large)
+    monkeypatch.setattr(holding_module, "encoder_for", lambda *_, **__: large)
     statuses = set()
     shutil.rmtree(folder)
     create_catalogue(folder, items_of_shop(30), large)
@@ -164,7 +165,7 @@ def test_what_was_written_is_acknowledged_though_it_cannot_be_loaded(
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(service_module.Catalogue, "open", broken)
+        patch.setattr(holding_module.Catalogue, "open", broken)
         body = {"items": [{"id": "n", "text": "purple socks"}]}
         answer = client.post("/v1/items", json=body, headers=writing)
         assert answer.status_code == 200 and answer.json()["added"] == 1
@@ -198,7 +199,15 @@ def test_failures_are_logged_now_and_then_and_tried_less_and_less_often(folder, 
 
     async def look():
         with ThreadPoolExecutor(1) as pool:
-            follower = Follower(folder, load, lambda: "old", pool, 1.0, failed.append, clock=lambda: now[0])
+            follower = Follower(
+                partial(manifest_digest, folder),
+                load,
+                lambda: "old",
+                pool,
+                1.0,
+                failed.append,
+                clock=lambda: now[0],
+            )
             with caplog.at_level(logging.ERROR, "leanmatch.serve"):
                 for _ in range(400):
                     await follower.look()
@@ -228,7 +237,15 @@ def test_pauses_grow_to_a_minute(folder):
 
     async def look():
         with ThreadPoolExecutor(1) as pool:
-            follower = Follower(folder, load, lambda: "old", pool, 1.0, lambda _: None, clock=lambda: now[0])
+            follower = Follower(
+                partial(manifest_digest, folder),
+                load,
+                lambda: "old",
+                pool,
+                1.0,
+                lambda _: None,
+                clock=lambda: now[0],
+            )
             for _ in range(400):
                 await follower.look()
                 now[0] += 1

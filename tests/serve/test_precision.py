@@ -110,7 +110,7 @@ def test_changes_keep_the_precision_and_others_are_refused(model, folder, tmp_pa
 def test_another_precision_of_queries_is_said_and_goes_with_no_writing(folder, caplog):
     with caplog.at_level(logging.WARNING, "leanmatch.serve"):
         client = served(folder, precision="float32")
-    assert "queries are encoded in float32, the catalogue's items were in int8" in caplog.text
+    assert "queries are encoded in float32, the items were in int8" in caplog.text
     assert client.get("/health").status_code == 200
     client.__exit__(None, None, None)
     client = served(folder, precision="float32", write_keys=("write-key-1",))

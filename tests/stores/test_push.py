@@ -193,7 +193,7 @@ def test_what_cannot_be_pushed_or_opened(pg_url, postgres, catalogue, tmp_path, 
 
 
 def test_a_server_that_is_not_there(monkeypatch, catalogue):
-    monkeypatch.setattr("leanmatch.stores.pgvector.time.sleep", lambda _: None)
+    monkeypatch.setattr("leanmatch.stores.retrying.time.sleep", lambda _: None)
     pytest.importorskip("psycopg")
     with pytest.raises(StoreError, match="cannot be reached"):
         push_items(source_of(catalogue), "postgresql://127.0.0.1:1/none?connect_timeout=2")

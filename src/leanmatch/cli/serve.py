@@ -1,4 +1,4 @@
-"""``leanmatch serve``: a catalogue over HTTP."""
+"""``leanmatch serve``: a catalogue, or the items of a database, over HTTP."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ API_KEYS, WRITE_KEYS = "LEANMATCH_API_KEY", "LEANMATCH_WRITE_KEY"
 
 
 def serve(
-    catalogue: Annotated[Path | None, typer.Argument(help="A folder made by leanmatch index build.")] = None,
+    catalogue: Annotated[
+        str | None,
+        typer.Argument(
+            help="A folder made by leanmatch index build; or the URL of a database (leanmatch push)."
+        ),
+    ] = None,
     demo: Annotated[
         bool,
         typer.Option("--demo", help="Serve the See Also items of numpy, scipy, ... (made at first use)."),
@@ -89,16 +94,17 @@ def serve(
             raise UsageError("name a catalogue or --demo, not both", remedy="leanmatch serve CATALOGUE")
         from leanmatch.serve.options import Limits, ServeOptions
         from leanmatch.serve.running import run_server
+        from leanmatch.stores.opening import is_store_url
 
         if catalogue is None:
             from leanmatch.serve.demo import demo_catalogue
 
-            catalogue = demo_catalogue(demo_folder, say=say)
-        elif not catalogue.is_dir():
+            catalogue = str(demo_catalogue(demo_folder, say=say))
+        elif not is_store_url(catalogue) and not Path(catalogue).is_dir():
             remedy = "leanmatch index build makes one"
             raise DataError("there is no such catalogue", path=catalogue, remedy=remedy)
         options = ServeOptions(
-            catalogue=str(catalogue),
+            catalogue=catalogue,
             model=model,
             host=host,
             port=port,

@@ -109,10 +109,10 @@ def encoder_for(
     actual = known_as(identity_of(encoder), encoder, manifest.model)
     if actual.fingerprint != manifest.model.fingerprint:
         raise ModelError(
-            f"the catalogue was made with the model {manifest.model.name} "
+            f"the items were encoded with the model {manifest.model.name} "
             f"({manifest.model.fingerprint[:12]}...), and {named} is not it ({actual.fingerprint[:12]}...)",
-            remedy="name the right folder, or encode all items anew: rebuild_catalogue",
-            command="name the right folder with --model, or encode all items anew: "
-            "leanmatch index rebuild CATALOGUE MODEL",
+            remedy="name the right folder; or encode all items anew: rebuild_catalogue, and push them again",
+            command="name the right folder with --model; or encode all items anew: "
+            "leanmatch index rebuild CATALOGUE MODEL, and push them again if they lie in a database",
         )
     return with_catalogue_settings(encoder, manifest.model, queries)

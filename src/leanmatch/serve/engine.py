@@ -26,9 +26,13 @@ EXPLAINED_RESULTS = 10
 
 @dataclass(frozen=True)
 class Embed:
-    """Texts to vectors. ``place`` of any job: where it stands in its request's trace; None without one."""
+    """Texts to vectors. ``place`` of any job: where it stands in its request's trace; None without one.
+
+    ``role``: ``query`` or ``document``; None for texts of which that is not known.
+    """
 
     texts: Sequence[str]
+    role: str | None = None
     place: Any = None
 
     @property
@@ -52,11 +56,14 @@ class Selected:
 
 @dataclass(frozen=True)
 class Recommend:
-    """Texts to items; ``hybrid`` and ``lexical_weight`` as in :meth:`leanmatch.index.Catalogue.recommend`."""
+    """Texts to items; ``hybrid`` and ``lexical_weight`` as in :meth:`leanmatch.index.Catalogue.recommend`.
+
+    ``filter`` is a :class:`Selected` for a catalogue, a plain filter for a store.
+    """
 
     texts: Sequence[str]
     k: int = 10
-    filter: Selected | None = None
+    filter: Any = None
     exclude: Sequence[str] = ()
     exclude_self: bool = True
     hybrid: bool | None = None
@@ -89,12 +96,30 @@ class Explain:
 Job = Embed | Recommend
 
 
+class ItemRows(Protocol):
+    """Items by row: a generation of a catalogue, or what a search of a store found."""
+
+    def text(self, row: int) -> str:
+        """The text of an item."""
+
+    def metadata(self, row: int) -> dict[str, Any]:
+        """What else is known of an item."""
+
+    def document(self, row: int) -> bytes:
+        """An item as JSON, without braces."""
+
+    @property
+    def lexical(self) -> Any:
+        """The terms of the items, where they have some."""
+
+
 @dataclass(frozen=True)
 class Answer:
-    """A :class:`Recommend` job's results: what was found for each text, in rows of this generation."""
+    """A :class:`Recommend` job's results: what was found for each text, in rows of these items."""
 
-    catalogue: Catalogue
+    catalogue: ItemRows
     found: list[Found]
+    generation: int
 
     def documents(self) -> list[list[bytes]]:
         """For each text its items as JSON without the braces, best first."""
@@ -204,7 +229,7 @@ class Engine:
         prompts = getattr(self.encoder, "prompts", None)
         if isinstance(job, Recommend) or prompts is None or prompts.query == prompts.resolve():
             return QUERY
-        return None
+        return job.role
 
     def run(self, jobs: Sequence[Job], phases: Phases | None = None) -> list[Any]:
         """An answer for each job: vectors, an :class:`Answer`, or the exception that it ended with.
@@ -239,7 +264,8 @@ class Engine:
         if phases is not None and wanted:
             phases.add("search", begin, time.time_ns(), **{"leanmatch.items": len(catalogue)})
         for one in wanted:
-            out[one.at] = Answer(catalogue, [next(results) for _ in one.job.texts])
+            results_of = [next(results) for _ in one.job.texts]
+            out[one.at] = Answer(catalogue, results_of, catalogue.manifest.generation)
         return out
 
     def explain(self, jobs: Sequence[Explain]) -> list[list[list[tuple[Effects, Effects]]] | None]:

@@ -1,8 +1,9 @@
-"""Following a catalogue: whoever changes it, the server takes it up, and never stops looking.
+"""Following a catalogue or a store: whoever changes it, the server takes it up, and never stops looking.
 
-What is followed is the manifest's content, not its generation: a catalogue that was made anew at the same
-place begins with generation 1 again. A failure of any kind leaves the generation at hand in service. It is
-logged, tried again with growing pauses, and stands in ``/health`` and ``/metrics`` until it is over.
+What is followed of a catalogue is the manifest's content, not its generation: a catalogue that was made anew
+at the same place begins with generation 1 again. A failure of any kind leaves the generation at hand in
+service. It is logged, tried again with growing pauses, and stands in ``/health`` and ``/metrics`` until it is
+over.
 """
 
 from __future__ import annotations
@@ -36,21 +37,21 @@ def manifest_digest(folder: str | Path) -> str:
 
 
 class Follower:
-    """Calls ``load`` whenever the manifest changes.
+    """Calls ``load`` whenever what is there changes.
 
     Args:
-        folder: the catalogue's folder.
-        load: loads what is there now.
+        look: says in a word what is there now.
+        load: loads it.
         loaded: the digest of what was loaded last; ``load`` and others that load change it.
         executor: where ``load`` runs.
-        poll_seconds: how often the manifest is looked at.
+        poll_seconds: how often ``look`` is called.
         failed: told of each failure.
         clock: seconds, for tests.
     """
 
     def __init__(
         self,
-        folder: str | Path,
+        look: Callable[[], str],
         load: Callable[[], None],
         loaded: Callable[[], str],
         executor: Executor,
@@ -58,10 +59,11 @@ class Follower:
         failed: Callable[[BaseException], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._folder, self._load, self._loaded = folder, load, loaded
+        self._look_at, self._load, self._loaded = look, load, loaded
         self._executor, self._poll_seconds = executor, poll_seconds
         self._failed, self._clock = failed, clock
         self.problem: str | None = None
+        self.error: BaseException | None = None
         self.failures = 0
         self._tried = ""
         self._next_try = self._next_log = 0.0
@@ -83,7 +85,7 @@ class Follower:
             self._note(error)
 
     def _look(self) -> None:
-        digest = manifest_digest(self._folder)
+        digest = self._look_at()
         if digest != self._loaded():
             now = self._clock()
             if digest == self._tried and now < self._next_try:
@@ -94,8 +96,8 @@ class Follower:
 
     def _recover(self) -> None:
         if self.problem is not None:
-            log.info(json.dumps({"event": "following", "message": "the catalogue is followed again"}))
-        self.problem, self.failures, self._tried = None, 0, ""
+            log.info(json.dumps({"event": "following", "message": "its changes are taken up again"}))
+        self.problem, self.error, self.failures, self._tried = None, None, 0, ""
 
     def _note(self, error: BaseException) -> None:
         self.failures += 1
@@ -109,7 +111,7 @@ class Follower:
                 json.dumps(
                     {
                         "event": "following",
-                        "message": f"the catalogue cannot be loaded, the old one stays in service: {problem}",
+                        "message": f"what is served cannot be loaded anew, the old one stays: {problem}",
                         "failures": self.failures,
                         "next_try_seconds": round(pause, 1),
                     },
@@ -117,5 +119,5 @@ class Follower:
                 ),
                 exc_info=None if isinstance(error, LeanmatchError | OSError) else error,
             )
-        self.problem = problem
+        self.problem, self.error = problem, error
         self._failed(error)

@@ -61,8 +61,8 @@ class ServeOptions:
     """How a server runs.
 
     Attributes:
-        catalogue: the catalogue's folder.
-        model: the model's folder, where it is not where the catalogue says.
+        catalogue: the catalogue's folder, or the URL of a store.
+        model: the model's folder, where it is not where the catalogue or the store says.
         host, port: where it listens.
         workers: processes; each holds the model and the catalogue, so one is best for batching.
         threads: of encoding in each process; None for the runtime's own choice.
@@ -77,7 +77,7 @@ class ServeOptions:
         log_texts: write queries to the log.
         allow_token_ids: take token ids of the model's own tokenizer as input of embeddings.
         otel: send OpenTelemetry traces where the environment says (``OTEL_EXPORTER_OTLP_ENDPOINT`` and kin).
-        poll_seconds: how often a new generation of the catalogue is looked for.
+        poll_seconds: how often a new generation of the catalogue or the store is looked for.
         rerank: a cross-encoder, folder or name, for requests that ask for it.
         rerank_top: so many items of a search are reranked.
     """

@@ -17,6 +17,7 @@ from typing import Any
 from leanmatch.errors import LeanmatchError, MissingExtraError, UsageError
 from leanmatch.index import read_manifest
 from leanmatch.serve.options import LOOPBACK, ServeOptions
+from leanmatch.stores.opening import is_store_url, without_password
 
 VARIABLE = "LEANMATCH_SERVE_OPTIONS"
 """How the options reach worker processes."""
@@ -32,6 +33,7 @@ def run_server(options: ServeOptions, say: Callable[[str], None] = lambda _: Non
 
     Raises:
         FormatError: no catalogue, or a damaged one.
+        StoreError: the store cannot be reached.
         UsageError: the address cannot be used.
         MissingExtraError: uvicorn is not installed.
         LeanmatchError: the model or the catalogue cannot be loaded.
@@ -40,7 +42,8 @@ def run_server(options: ServeOptions, say: Callable[[str], None] = lambda _: Non
         from leanmatch.serve.api.connections import BoundedProtocol
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "uvicorn", "serve", "the server") from error
-    read_manifest(options.catalogue)
+    if not is_store_url(options.catalogue):
+        read_manifest(options.catalogue)
     options = _with_open_files(options)
     listener = _listen(options.host, options.port)
     port = listener.getsockname()[1]
@@ -177,7 +180,7 @@ def is_loopback(host: str) -> bool:
 
 def _announcement(options: ServeOptions, port: int) -> str:
     host = f"[{options.host}]" if ":" in options.host else options.host
-    lines = [f"leanmatch serves {options.catalogue} at http://{host}:{port}/ (API: /docs)"]
+    lines = [f"leanmatch serves {without_password(options.catalogue)} at http://{host}:{port}/ (API: /docs)"]
     if is_loopback(options.host):
         lines.append("only this machine can reach it; --host 0.0.0.0 opens it to the network")
     elif not options.api_keys:

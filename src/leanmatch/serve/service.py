@@ -1,4 +1,4 @@
-"""One process's service: the engine, its queue, the monitor, and the catalogue's generations."""
+"""One process's service: the engine, its queue, the monitor, and the generations of its items."""
 
 from __future__ import annotations
 
@@ -15,31 +15,26 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from leanmatch.errors import LeanmatchError, ModelError
-from leanmatch.index import Catalogue, Item, WriteOptions, delete_items, read_manifest, upsert_items
+from leanmatch.errors import LeanmatchError
+from leanmatch.index import Catalogue, Item
 from leanmatch.index.changes import Change
-from leanmatch.index.encoders import encoder_for
-from leanmatch.index.storage.manifest import Manifest
-from leanmatch.models import PromptOptions
+from leanmatch.models import QUERY
 from leanmatch.runtime import load_reranker
 from leanmatch.serve.api.problems import RefusedError
 from leanmatch.serve.batching import Batcher
-from leanmatch.serve.engine import Answer, Embed, Engine, Explain, Identified, Job, Recommend, Selected
+from leanmatch.serve.engine import Answer, Embed, Engine, Explain, Job, Recommend
 from leanmatch.serve.explaining import Explained
-from leanmatch.serve.following import Follower, manifest_digest
-from leanmatch.serve.monitoring.drift import (
-    REFERENCE,
-    Monitor,
-    Reference,
-    TokenCounter,
-    catalogue_reference,
-    observe,
-)
+from leanmatch.serve.following import Follower
+from leanmatch.serve.holding import CatalogueHolding, Holding, warm_columns
+from leanmatch.serve.monitoring.drift import REFERENCE, Monitor, TokenCounter, observe
 from leanmatch.serve.monitoring.metrics import Metrics
 from leanmatch.serve.options import ServeOptions
 from leanmatch.serve.reranking import Reranking
 from leanmatch.serve.selecting import select, takes_long
+from leanmatch.serve.stored import StoreHolding
 from leanmatch.serve.suggestions import Suggester, sample_queries
+from leanmatch.stores import StoreError
+from leanmatch.stores.opening import is_store_url
 from leanmatch.types import Vectors
 
 if TYPE_CHECKING:
@@ -48,7 +43,8 @@ if TYPE_CHECKING:
 EXPLAINED_TOGETHER = 16
 """Queries that one pass explains."""
 
-WRITER_PATIENCE_SECONDS = 30.0
+STORE_SEARCHES = 8
+"""Searches of a store that run at one time; each has a connection."""
 
 T = TypeVar("T")
 J = TypeVar("J", Embed, Recommend, Explain)
@@ -65,13 +61,15 @@ class Service:
         self.options, self.metrics, self.tracing = options, metrics, tracing
         self.status = "starting"
         self.monitor: Monitor | None = None
-        self._given = encoder
+        kind = StoreHolding if is_store_url(options.catalogue) else CatalogueHolding
+        self._holding: Holding = kind(options, metrics.tally, encoder)
         self._engine: Engine | None = None
         self._counter = TokenCounter(None)
         self._suggester: Suggester | None = None
         self._side = ThreadPoolExecutor(2, thread_name_prefix="leanmatch-side")
         self._selecting = ThreadPoolExecutor(1, thread_name_prefix="leanmatch-select")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="leanmatch-write")
+        self._searching = ThreadPoolExecutor(STORE_SEARCHES, thread_name_prefix="leanmatch-search")
         self._batcher = Batcher(
             self._run,
             most=options.limits.batch_texts,
@@ -85,7 +83,6 @@ class Service:
         self.reranking = Reranking()
         self._tasks: list[asyncio.Task[None]] = []
         self._settled = asyncio.Event()
-        self._digest = ""
         self._follower: Follower | None = None
         self._followed: asyncio.Task[None] | None = None
         self._description: tuple[Catalogue, dict[str, Any]] | None = None
@@ -135,8 +132,10 @@ class Service:
         await self._explaining.close()
         await self.reranking.close()
         self._selecting.shutdown(wait=True, cancel_futures=True)
+        self._searching.shutdown(wait=True, cancel_futures=True)
         self._writer.shutdown(wait=True)
         self._side.shutdown(wait=True, cancel_futures=True)
+        self._holding.close()
 
     async def ask(self, job: Embed) -> Vectors:
         """Vectors, through the queue.
@@ -151,8 +150,8 @@ class Service:
             raise self._late() from error
         return vectors
 
-    async def select(self, given: dict[str, Any] | str | None) -> Selected | None:
-        """Read a request's filter and find the rows that it leaves; what may take long is done in a thread.
+    async def select(self, given: dict[str, Any] | str | None) -> Any:
+        """Read a request's filter. In a catalogue, find the rows that it leaves; in a thread if it is long.
 
         Raises:
             UsageError: it is none, or does not fit the columns.
@@ -161,6 +160,8 @@ class Service:
         if given is None:
             return None
         catalogue = self.catalogue
+        if isinstance(self._holding, StoreHolding):
+            return self._holding.select(given)
         if not takes_long(given, len(catalogue)):
             return select(given, catalogue)
         over = Event()
@@ -173,12 +174,19 @@ class Service:
             over.set()
 
     async def recommend(self, job: Recommend) -> Answer:
-        """What is found, through the queue.
+        """What is found: through the queue, and of a store in a thread.
 
         Raises:
             RefusedError: 503, after the time-out or while not ready.
+            StoreError: the store cannot be reached.
         """
-        _ = self.engine
+        engine = self.engine
+        if isinstance(self._holding, StoreHolding):
+            async with self._in_time():
+                vectors = await self.ask(Embed(job.texts, QUERY))
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._searching, self._search_store, self._holding, engine, self._placed(job), vectors
+                )
         try:
             answer: Answer = await self._batcher.submit(self._placed(job))
         except TimeoutError as error:
@@ -233,19 +241,14 @@ class Service:
         return RefusedError(503, f"no answer within {seconds:g} seconds", headers={"retry-after": "2"})
 
     async def change(self, items: Sequence[Item], deleted: Sequence[str]) -> Change:
-        """Write to the catalogue; the new generation answers the next request here.
+        """Write to the catalogue or the store; what is new answers the next request here.
 
         The change holds even where the new generation cannot be loaded, which the follower then tells.
         """
         engine = self.engine
-        options = WriteOptions(wait_seconds=WRITER_PATIENCE_SECONDS)
 
         def write() -> Change:
-            folder = engine.catalogue.folder
-            if items:
-                change = upsert_items(folder, items, Identified(engine), options)
-            else:
-                change = delete_items(folder, deleted, options)
+            change = self._holding.change(engine, items, deleted)
             self._take_up()
             return change
 
@@ -261,42 +264,44 @@ class Service:
         catalogue = self.catalogue
         if self._description is None or self._description[0] is not catalogue:
             self._description = catalogue, await self.aside(self._describe, catalogue)
-        return self._description[1]
+        state = self._holding.state(catalogue)
+        return {**self._description[1], "items": state.items, "generation": state.generation}
 
     def _describe(self, catalogue: Catalogue) -> dict[str, Any]:
-        manifest = catalogue.manifest
+        model = catalogue.manifest.model
         return {
-            "model": _last_part(manifest.model.name),
-            "weights": manifest.model.weights,
-            "items": len(catalogue),
-            "generation": manifest.generation,
-            "columns": catalogue.facets(),
+            "model": _last_part(model.name),
+            "weights": model.weights,
+            "items": 0,
+            "generation": 0,
+            "columns": self._holding.columns(catalogue),
             "samples": sample_queries(catalogue),
         }
 
     @property
     def following(self) -> dict[str, Any]:
-        """Which catalogue is served, and whether its changes are taken up."""
-        manifest = self.catalogue.manifest
+        """What is served, and whether its changes are taken up; ``unavailable`` while a store is."""
+        state = self._holding.state(self.catalogue)
         problem = None if self._follower is None else self._follower.problem
         if self._followed is not None and self._followed.done():  # it never should be
             problem = problem or "the server no longer looks for changes of its catalogue"
+        lost = self._follower is not None and isinstance(self._follower.error, StoreError)
         return {
-            "status": "ready" if problem is None else "degraded",
-            "items": len(self.catalogue),
-            "generation": manifest.generation,
-            "identity": manifest.identity or None,
-            "reason": problem and f"the catalogue's changes are not taken up: {problem}",
+            "status": "ready" if problem is None else "unavailable" if lost else "degraded",
+            "items": state.items,
+            "generation": state.generation,
+            "identity": state.identity or None,
+            "reason": problem
+            and (problem if lost else f"the catalogue's changes are not taken up: {problem}"),
         }
 
     async def report(self) -> dict[str, Any]:
         """The monitor's document, for the page; its figures also become metrics."""
-        catalogue = self.catalogue
-        monitor = self.monitor
+        state, monitor = self._holding.state(self.catalogue), self.monitor
         document: dict[str, Any] = {
             "model": self.model,
-            "items": len(catalogue),
-            "generation": catalogue.manifest.generation,
+            "items": state.items,
+            "generation": state.generation,
             "drift": None,
         }
         if monitor is not None:
@@ -322,9 +327,9 @@ class Service:
         self._settled.set()
         self._show(engine.catalogue)
         follower = self._follower = Follower(
-            self.options.catalogue,
+            self._holding.look,
             self._swap,
-            lambda: self._digest,
+            lambda: self._holding.loaded,
             self._writer,
             self.options.poll_seconds,
             self._not_followed,
@@ -339,62 +344,25 @@ class Service:
 
     def _load(self) -> Engine:
         options = self.options
-        self._digest = manifest_digest(options.catalogue)
-        manifest = read_manifest(options.catalogue)
-        encoder = self._given
-        if encoder is None:
-            encoder = self._open(manifest, options.model)
-        engine = self._engine_of(encoder)
-        engine.catalogue.by_terms(None)  # a server that lacks bm25s does not start
+        engine = self._holding.load()
         if options.rerank is not None:
             self.reranking.reranker = load_reranker(options.rerank, threads=options.threads)
         engine.run([Recommend(["warm-up"], 1)])
         return engine
-
-    def _engine_of(self, encoder: Any) -> Engine:
-        catalogue = Catalogue.open(self.options.catalogue)
-        self.options.check_dimensions(catalogue.dimension)
-        return Engine(encoder, catalogue, self.options.threads, tally=self.metrics.tally)
-
-    def _open(self, manifest: Manifest, model: str | None) -> Any:
-        """The encoder of queries.
-
-        Raises:
-            ModelError: see :func:`encoder_for`; or another precision than the items', with a write key.
-        """
-        queries = PromptOptions(query=self.options.query_prompt, name=self.options.prompt_name)
-        encoder = encoder_for(manifest, model, precision=self.options.precision, queries=queries)
-        precision, items = str(getattr(encoder, "precision", "")), manifest.model
-        if not items.goes_with(replace(items, weights=precision)):
-            message = f"queries are encoded in {precision}, the catalogue's items were in {items.weights}"
-            if self.options.write_keys:
-                raise ModelError(
-                    f"{message}: items that come over HTTP would not match the others",
-                    remedy="leave out --precision, or --write-key",
-                )
-            log.warning(json.dumps({"event": "precision", "message": message}))
-        return encoder
 
     def _warm(self, engine: Engine) -> None:
         """What need not be there for the first request."""
         try:
             self._watch_drift(engine)
             self._suggest("warm-up")
-            _warm_columns(engine.catalogue)
+            warm_columns(engine.catalogue)
         except Exception as error:  # requests make what they need themselves
             log.error(f"not everything could be prepared: {type(error).__name__}: {error}")
 
     def _watch_drift(self, engine: Engine) -> None:
-        catalogue = engine.catalogue
         self._counter = TokenCounter(getattr(engine.encoder, "tokenizer", None))
         try:
-            stored = catalogue.extra(REFERENCE)
-            reference = (
-                Reference.read(stored)
-                if stored is not None
-                else catalogue_reference(catalogue, self._counter)
-            )
-            self.monitor = Monitor(reference)
+            self.monitor = Monitor(self._holding.reference(engine, self._counter))
         except LeanmatchError as error:
             self.monitor = None
             log.error(f"no drift monitor: {error}")
@@ -407,42 +375,30 @@ class Service:
             log.warning(f"the generation that was written is not loaded yet: {type(error).__name__}: {error}")
 
     def _swap(self) -> None:
-        """Load what the catalogue's folder holds now; requests under way keep what they began with.
+        """Load what is there now; requests under way keep what they began with.
 
         Raises:
             Exception: anything; what was there before goes on answering.
         """
         engine = self.engine
-        old, folder = engine.catalogue.manifest, engine.catalogue.folder
-        digest = manifest_digest(folder)  # read first: what changes from here on is seen at the next look
-        if digest == self._digest:
+        fresh = self._holding.renewed(engine)
+        if fresh is None:
             return
-        manifest = read_manifest(folder)
-        if manifest.model.same_vectors(old.model):
-            fresh = engine.with_catalogue(Catalogue.open(folder))
-        else:
-            moved = self.options.model if manifest.model.fingerprint == old.model.fingerprint else None
-            fresh = self._engine_of(self._open(manifest, moved))
-        fresh.catalogue.by_terms(None)
-        fresh.catalogue.same_as("")  # made now, so that no request waits for them
-        _warm_columns(fresh.catalogue)
         fresh.run([Recommend(["warm-up"], 1)])
-        self._engine, self._digest = fresh, digest
+        self._engine = fresh
         self._show(fresh.catalogue)
-        manifest = fresh.catalogue.manifest
-        log.info(
-            json.dumps(
-                {"event": "generation", "generation": manifest.generation, "items": len(fresh.catalogue)}
-            )
-        )
+        old, manifest = engine.catalogue.manifest, fresh.catalogue.manifest
+        state = self._holding.state(fresh.catalogue)
+        log.info(json.dumps({"event": "generation", "generation": state.generation, "items": state.items}))
         renewed = manifest.extras.get(REFERENCE) != old.extras.get(REFERENCE)
         if renewed or fresh.encoder is not engine.encoder or manifest.identity != old.identity:
             self._watch_drift(fresh)
 
     def _show(self, catalogue: Catalogue) -> None:
         self.metrics.following.set(1)
-        self.metrics.items.set(len(catalogue))
-        self.metrics.generation.set(catalogue.manifest.generation)
+        state = self._holding.state(catalogue)
+        self.metrics.items.set(state.items)
+        self.metrics.generation.set(state.generation)
 
     def _watch(self, texts: int, waited: float) -> None:
         self.metrics.batch_texts.observe(texts)
@@ -463,6 +419,19 @@ class Service:
             self.metrics.searches.labels(path).inc(count)
         return answers
 
+    def _search_store(
+        self, holding: StoreHolding, engine: Engine, job: Recommend, vectors: Vectors
+    ) -> Answer:
+        """What a store has for a job."""
+        if self.tracing is None:
+            answer = holding.search(engine, job, vectors)
+        else:
+            with self.tracing.batch([job]) as phases, phases.phase("search"):
+                answer = holding.search(engine, job, vectors)
+        self.metrics.searches.labels("store").inc(len(answer.found))
+        self._note(job, answer)
+        return answer
+
     def _explain(self, jobs: Sequence[Explain]) -> list[Any]:
         if self.tracing is None:
             explanations = self.engine.explain(jobs)
@@ -480,18 +449,13 @@ class Service:
             None if result.best is None else (result.best[0], answer.catalogue.metadata(result.best[1]))
             for result in answer.found
         ]
-        monitor.add(observe(answer.catalogue, self._counter, job.texts, monitor.reference.column, best))
+        monitor.add(observe(self._counter, job.texts, monitor.reference.column, best))
 
     def _suggest(self, typed: str) -> list[str]:
         catalogue, suggester = self.catalogue, self._suggester
         if suggester is None or suggester.catalogue is not catalogue:
             suggester = self._suggester = Suggester(catalogue)
         return suggester(typed)
-
-
-def _warm_columns(catalogue: Catalogue) -> None:
-    for name in catalogue.manifest.columns:
-        catalogue.column(name)
 
 
 @lru_cache(8)

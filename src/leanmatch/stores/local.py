@@ -10,8 +10,9 @@ import numpy as np
 from leanmatch.index.catalogue import Catalogue
 from leanmatch.index.changes import Item
 from leanmatch.index.filters.expression import Filter
+from leanmatch.index.storage.manifest import ModelIdentity
 from leanmatch.index.writer import delete_items, upsert_items
-from leanmatch.stores.protocol import Hit, StoreInfo
+from leanmatch.stores.protocol import Hit, StoreInfo, check_model
 from leanmatch.types import Vectors
 
 
@@ -49,8 +50,16 @@ class LocalStore:
     def __len__(self) -> int:
         return len(self._catalogue)
 
-    def search(self, queries: Vectors, k: int, filter: Filter | None = None) -> list[list[Hit]]:
+    def search(
+        self,
+        queries: Vectors,
+        k: int,
+        filter: Filter | None = None,
+        *,
+        model: ModelIdentity | None = None,
+    ) -> list[list[Hit]]:
         """See :class:`leanmatch.stores.Store`."""
+        check_model(model, self.info)
         catalogue = self._catalogue
         return [
             [
@@ -60,17 +69,26 @@ class LocalStore:
             for result in catalogue.search(queries, k, filters=[filter] * len(queries))
         ]
 
-    def upsert(self, items: Sequence[Item], vectors: Vectors) -> None:
+    def upsert(self, items: Sequence[Item], vectors: Vectors, *, model: ModelIdentity | None = None) -> int:
         """See :class:`leanmatch.stores.Store`."""
+        check_model(model, self.info)
         encode = _Known(items, vectors, self._catalogue)
-        upsert_items(self._catalogue.folder, items, encode)
+        added = upsert_items(self._catalogue.folder, items, encode).added
         self._catalogue = Catalogue.open(self._catalogue.folder)
+        return added
 
     def delete(self, ids: Iterable[str]) -> int:
         """See :class:`leanmatch.stores.Store`."""
         deleted = delete_items(self._catalogue.folder, ids).deleted
         self._catalogue = Catalogue.open(self._catalogue.folder)
         return deleted
+
+    def sample(self, count: int) -> tuple[list[Item], Vectors]:
+        """See :class:`leanmatch.stores.Store`."""
+        catalogue = self._catalogue
+        rows = list(range(0, len(catalogue), max(1, -(-len(catalogue) // count))))
+        items = [Item(catalogue.ids[row], catalogue.text(row), catalogue.metadata(row)) for row in rows]
+        return items, catalogue.vectors(rows)
 
     def close(self) -> None:
         """Nothing is open."""

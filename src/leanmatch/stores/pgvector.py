@@ -6,19 +6,29 @@ exactly; others through an HNSW index with iterative scans, which go on until en
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from typing import Any, TypeVar
 from urllib.parse import urldefrag
 
+import numpy as np
+
 from leanmatch.errors import DataError, MissingExtraError, UsageError
 from leanmatch.index.changes import Item
 from leanmatch.index.filters.expression import Filter
 from leanmatch.index.storage.columns import converted
+from leanmatch.index.storage.manifest import ModelIdentity
 from leanmatch.stores.pgvector_filter import column_names, condition
-from leanmatch.stores.protocol import Hit, StoreError, StoreInfo, check_filter, checked_incoming
+from leanmatch.stores.protocol import (
+    Hit,
+    StoreError,
+    StoreInfo,
+    check_filter,
+    check_model,
+    checked_incoming,
+)
+from leanmatch.stores.retrying import Patience
 from leanmatch.types import Vectors
 
 try:
@@ -35,7 +45,10 @@ EXACT_ROWS = 20_000
 """So many rows are compared one by one; more go through the index."""
 EF_SEARCH = 200
 MAX_SCAN_TUPLES = 100_000
-ATTEMPTS = 5
+SWITCHES = 5
+"""A read that loses its generation to a push begins anew at most so often."""
+
+_LOST = psycopg.OperationalError, psycopg.InterfaceError
 
 Result = TypeVar("Result")
 
@@ -59,10 +72,16 @@ def split_url(url: str) -> tuple[str, str]:
 
 
 class Connection:
-    """A connection that is made anew where it broke: a few attempts, each after twice the time."""
+    """A connection that is made anew where it broke.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        url: ``postgresql://...#NAME``.
+        patience: how often the server is asked.
+    """
+
+    def __init__(self, url: str, patience: Patience | None = None) -> None:
         self.address, self.name = split_url(url)
+        self._patience = patience or Patience()
         self._connection: Any = None
 
     def run(self, work: Callable[[Any], Result]) -> Result:
@@ -71,24 +90,29 @@ class Connection:
         Raises:
             StoreError: the server cannot be reached, or answers with an error.
         """
-        for attempt in range(ATTEMPTS):
-            try:
-                connection = self._open()
-                with connection.transaction():
-                    return work(connection)
-            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-                self.close()
-                failure: Exception = error
-                if attempt + 1 < ATTEMPTS:
-                    time.sleep(0.1 * 2**attempt)
-            except psycopg.errors.UndefinedTable:
-                raise
-            except psycopg.Error as error:
-                raise StoreError(f"PostgreSQL says: {error}", remedy="see the server's log") from error
-        raise StoreError(
-            f"PostgreSQL cannot be reached: {failure}",
-            remedy="check the address, the password and the server; nothing was changed by the last step",
-        ) from failure
+
+        def once() -> Result:
+            connection = self._open()
+            with connection.transaction():
+                return work(connection)
+
+        def is_passing(error: Exception) -> bool:
+            if not isinstance(error, _LOST):
+                return False
+            self.close()
+            return True
+
+        try:
+            return self._patience.attempted(once, is_passing)
+        except _LOST as error:
+            raise StoreError(
+                f"PostgreSQL cannot be reached: {error}",
+                remedy="check the address, the password and the server; nothing was changed by the last step",
+            ) from error
+        except psycopg.errors.UndefinedTable:
+            raise
+        except psycopg.Error as error:
+            raise StoreError(f"PostgreSQL says: {error}", remedy="see the server's log") from error
 
     def session(self) -> Any:
         """The connection itself, for work in several transactions."""
@@ -104,7 +128,8 @@ class Connection:
 
     def _open(self) -> Any:
         if self._connection is None:
-            connection = psycopg.connect(self.address, autocommit=True, connect_timeout=10)
+            seconds = max(1, round(self._patience.answer_seconds))
+            connection = psycopg.connect(self.address, autocommit=True, connect_timeout=seconds)
             try:
                 register_vector(connection)
             except psycopg.ProgrammingError:
@@ -147,14 +172,15 @@ class PgVectorStore:
 
     Args:
         url: ``postgresql://...#NAME``.
+        patience: how often the server is asked.
 
     Raises:
         UsageError: nothing was pushed there.
         StoreError: the server cannot be reached.
     """
 
-    def __init__(self, url: str) -> None:
-        self._connection = Connection(url)
+    def __init__(self, url: str, patience: Patience | None = None) -> None:
+        self._connection = Connection(url, patience)
         self.info  # noqa: B018 - refuses a place where nothing was pushed
 
     @property
@@ -183,16 +209,28 @@ class PgVectorStore:
 
     def _read(self, work: Callable[[Any, StoreInfo], Result]) -> Result:
         """Some work on the current generation; anew where a push took it away meanwhile."""
-        for _ in range(ATTEMPTS):
+        for _ in range(SWITCHES):
             try:
                 return self._connection.run(lambda connection: work(connection, self._info(connection)))
             except psycopg.errors.UndefinedTable as error:
                 failure = error
         raise StoreError(f"PostgreSQL says: {failure}", remedy="push the items again") from failure
 
-    def search(self, queries: Vectors, k: int, filter: Filter | None = None) -> list[list[Hit]]:
+    def search(
+        self,
+        queries: Vectors,
+        k: int,
+        filter: Filter | None = None,
+        *,
+        model: ModelIdentity | None = None,
+    ) -> list[list[Hit]]:
         """See :class:`leanmatch.stores.Store`."""
-        return self._read(lambda connection, info: self._search(connection, info, queries, k, filter))
+
+        def work(connection: Any, info: StoreInfo) -> list[list[Hit]]:
+            check_model(model, info)
+            return self._search(connection, info, queries, k, filter)
+
+        return self._read(work)
 
     def _search(
         self, connection: Any, info: StoreInfo, queries: Vectors, k: int, filter: Filter | None
@@ -204,12 +242,16 @@ class PgVectorStore:
             where, values = condition(filter, info)
         names = column_names(info)
         columns = [sql.SQL(", ") + sql.Identifier(column) for column in names.values()]
-        passing = self._passing(connection, info, where, values)
-        exact = passing <= EXACT_ROWS
+        # without a filter nothing need be counted: a push of more rows than that has made the index
+        exact = info.rows <= EXACT_ROWS or (
+            filter is not None and self._passing(connection, info, where, values) <= EXACT_ROWS
+        )
         if not exact:
-            connection.execute("SET LOCAL hnsw.iterative_scan = strict_order")
-            connection.execute(f"SET LOCAL hnsw.ef_search = {min(1000, max(EF_SEARCH, 2 * k))}")
-            connection.execute(f"SET LOCAL hnsw.max_scan_tuples = {MAX_SCAN_TUPLES}")
+            connection.execute(
+                "SET LOCAL hnsw.iterative_scan = strict_order; "
+                f"SET LOCAL hnsw.ef_search = {min(1000, max(EF_SEARCH, 2 * k))}; "
+                f"SET LOCAL hnsw.max_scan_tuples = {MAX_SCAN_TUPLES}"
+            )
         # `+ 0` keeps the index out: every row that passes is compared
         query = sql.SQL(
             "SELECT id, body{columns}, -(vector <#> %s) FROM {table} WHERE {where} "
@@ -220,7 +262,7 @@ class PgVectorStore:
             where=sql.SQL(where),
             exact=sql.SQL(" + 0" if exact else ""),
         )
-        kind = self._vector_kind(connection, info)
+        kind = vector_kind(info)
         out = []
         for vector in queries:
             given = kind(vector)
@@ -235,20 +277,14 @@ class PgVectorStore:
         )
         return int(connection.execute(query, values).fetchone()[0])
 
-    def _vector_kind(self, connection: Any, info: StoreInfo) -> Any:
-        query = (
-            "SELECT atttypid::regtype::text FROM pg_attribute WHERE attrelid = %s::regclass AND attname = %s"
-        )
-        found = connection.execute(
-            query, [f"{self._connection.name}_g{info.generation}", "vector"]
-        ).fetchone()
-        return HalfVector if found is not None and found[0] == "halfvec" else Vector
-
-    def upsert(self, items: Sequence[Item], vectors: Vectors) -> None:
+    def upsert(self, items: Sequence[Item], vectors: Vectors, *, model: ModelIdentity | None = None) -> int:
         """See :class:`leanmatch.stores.Store`."""
 
-        def work(connection: Any, info: StoreInfo) -> None:
+        def work(connection: Any, info: StoreInfo) -> int:
+            check_model(model, info)
             incoming = checked_incoming(items, vectors, info)
+            there = sql.SQL("SELECT count(*) FROM {} WHERE id = ANY(%s)").format(self._table(info))
+            (known,) = connection.execute(there, [[item.id for item in incoming]]).fetchone()
             names = ["id", "body", "vector", *column_names(info).values()]
             query = sql.SQL("INSERT INTO {} ({}) VALUES ({}) ON CONFLICT (id) DO UPDATE SET {}").format(
                 self._table(info),
@@ -258,15 +294,18 @@ class PgVectorStore:
                     sql.SQL("{0} = EXCLUDED.{0}").format(sql.Identifier(name)) for name in names[1:]
                 ),
             )
-            kind = self._vector_kind(connection, info)
+            kind = vector_kind(info)
             rows = [
                 row_of(item, kind(vector), info, row)
                 for row, (item, vector) in enumerate(zip(incoming, vectors, strict=True))
             ]
             with connection.cursor() as cursor:
                 cursor.executemany(query, rows)
+            added = len(incoming) - int(known)
+            self._count_changed(connection, info, added)
+            return added
 
-        self._read(work)
+        return self._read(work)
 
     def delete(self, ids: Iterable[str]) -> int:
         """See :class:`leanmatch.stores.Store`."""
@@ -274,13 +313,45 @@ class PgVectorStore:
 
         def work(connection: Any, info: StoreInfo) -> int:
             query = sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(self._table(info))
-            return int(connection.execute(query, [wanted]).rowcount)
+            deleted = int(connection.execute(query, [wanted]).rowcount)
+            self._count_changed(connection, info, -deleted)
+            return deleted
+
+        return self._read(work)
+
+    def _count_changed(self, connection: Any, info: StoreInfo, by: int) -> None:
+        """Keep the number of items, last in a transaction: others who change items wait for its end."""
+        query = sql.SQL(
+            "UPDATE {} SET info = jsonb_set(info, '{{rows}}', to_jsonb((info->>'rows')::bigint + %s)) "
+            "WHERE name = %s AND (info->>'generation')::bigint = %s"
+        ).format(sql.Identifier(REGISTRY))
+        if by:
+            connection.execute(query, [by, self._connection.name, info.generation])
+
+    def sample(self, count: int) -> tuple[list[Item], Vectors]:
+        """See :class:`leanmatch.stores.Store`. Pages of the table are drawn, so that few are read."""
+
+        def work(connection: Any, info: StoreInfo) -> tuple[list[Item], Vectors]:
+            columns = [sql.SQL(", ") + sql.Identifier(column) for column in column_names(info).values()]
+            percent = min(100.0, 200.0 * count / max(info.rows, 1))
+            query = sql.SQL(
+                "SELECT id, body{}, vector FROM {} TABLESAMPLE SYSTEM (%s) REPEATABLE (0) LIMIT %s"
+            ).format(sql.Composed(columns), self._table(info))
+            rows = connection.execute(query, [percent, count]).fetchall()
+            items = [Item(row[0], row[1], _metadata(row[2:-1], info)) for row in rows]
+            vectors = [row[-1].to_list() for row in rows]
+            return items, np.asarray(vectors, np.float32).reshape(len(rows), info.model.dimension)
 
         return self._read(work)
 
     def close(self) -> None:
         """Let go of the connection."""
         self._connection.close()
+
+
+def vector_kind(info: StoreInfo) -> Any:
+    """The class of a store's vectors. A push writes their type behind the key of its content."""
+    return HalfVector if info.source.endswith(" halfvec") else Vector
 
 
 def row_of(item: Item, vector: Any, info: StoreInfo, row: int) -> list[Any]:
@@ -312,11 +383,15 @@ def _stored(value: Any, kind: str) -> Any:
 
 
 def _hit(row: Sequence[Any], info: StoreInfo) -> Hit:
-    metadata = {}
-    for (name, kind), value in zip(info.columns.items(), row[2:-1], strict=True):
-        if value is not None:
-            metadata[name] = _number(value) if kind == "number" else value
-    return Hit(row[0], row[1], float(row[-1]), metadata)
+    return Hit(row[0], row[1], float(row[-1]), _metadata(row[2:-1], info))
+
+
+def _metadata(values: Sequence[Any], info: StoreInfo) -> dict[str, Any]:
+    return {
+        name: _number(value) if kind == "number" else value
+        for (name, kind), value in zip(info.columns.items(), values, strict=True)
+        if value is not None
+    }
 
 
 def _number(value: Any) -> int | float:

@@ -18,6 +18,10 @@ class StoreError(LeanmatchError):
     """A store that cannot be reached, or that answers with an error of its own."""
 
 
+class OtherModelError(StoreError):
+    """The store holds vectors of another model than the queries are of."""
+
+
 @dataclass(frozen=True)
 class StoreInfo:
     """What a store holds.
@@ -26,7 +30,7 @@ class StoreInfo:
         model: of the vectors.
         columns: type of each metadata column: text, integer, number or boolean.
         numeric: text columns whose values all read as numbers; filters compare them with numbers.
-        rows: items when they were pushed.
+        rows: items that it holds.
         generation: counts the pushes.
         source: which push this is.
     """
@@ -71,28 +75,47 @@ class Store(Protocol):
     def __len__(self) -> int:
         """Number of items."""
 
-    def search(self, queries: Vectors, k: int, filter: Filter | None = None) -> list[list[Hit]]:
+    def search(
+        self,
+        queries: Vectors,
+        k: int,
+        filter: Filter | None = None,
+        *,
+        model: ModelIdentity | None = None,
+    ) -> list[list[Hit]]:
         """The ``k`` items with the highest cosine for each query, best first.
 
         Args:
             queries: float32 ``(queries, dimension)``, unit length.
             k: how many.
             filter: which items may be found.
+            model: what made the queries. It is compared with the model of the generation that is searched;
+                None for no comparison.
 
         Raises:
             UsageError: a filter that does not fit the columns, or that the store cannot answer.
+            OtherModelError: the items are of another model.
             StoreError: the store cannot be reached.
         """
 
-    def upsert(self, items: Sequence[Item], vectors: Vectors) -> None:
-        """Add items, and replace those whose id is there: all or nothing.
+    def upsert(self, items: Sequence[Item], vectors: Vectors, *, model: ModelIdentity | None = None) -> int:
+        """Add items, and replace those whose id is there: all or nothing. Gives how many were added.
+
+        Args:
+            items: each id once.
+            vectors: of the items, float32 ``(items, dimension)``, unit length.
+            model: what made them, as in :meth:`search`.
 
         Raises:
             DataError: an item that is not sound or does not fit the columns.
+            OtherModelError: the items that are there are of another model.
         """
 
     def delete(self, ids: Iterable[str]) -> int:
         """Delete items; gives how many were there."""
+
+    def sample(self, count: int) -> tuple[list[Item], Vectors]:
+        """Some items from all over the store, ``count`` at most, with their vectors."""
 
     def close(self) -> None:
         """Let go of connections."""
@@ -133,6 +156,21 @@ def _check_value(value: Any, kind: str, column: str, numeric: bool) -> None:
         raise UsageError(
             f"the column {column[:80]!r} holds values of type {kind}, not {shortened(value)}",
             remedy={"text": "put the value in quotes", "number": "give a number"}.get(held, "true or false"),
+        )
+
+
+def check_model(model: ModelIdentity | None, info: StoreInfo) -> None:
+    """Refuse vectors of another model than the store's.
+
+    Raises:
+        OtherModelError: they are of another model, precision, prompt or number of dimensions.
+    """
+    if model is not None and not model.goes_with(info.model):
+        raise OtherModelError(
+            f"the store now holds vectors of the model {info.model.name} ({info.model.fingerprint[:12]}..., "
+            f"{info.model.dimension} dimensions), not of {model.name} ({model.fingerprint[:12]}..., "
+            f"{model.dimension} dimensions)",
+            remedy="use the store's model, or push the items of yours",
         )
 
 

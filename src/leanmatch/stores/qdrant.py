@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
+
+import numpy as np
 
 from leanmatch.batch.options import one_of
 from leanmatch.errors import MissingExtraError, UsageError
 from leanmatch.index.changes import Item
 from leanmatch.index.filters.expression import Filter
 from leanmatch.index.storage.columns import converted
-from leanmatch.stores.protocol import Hit, StoreError, StoreInfo, check_filter, checked_incoming
+from leanmatch.index.storage.manifest import ModelIdentity
+from leanmatch.stores.protocol import (
+    Hit,
+    StoreError,
+    StoreInfo,
+    check_filter,
+    check_model,
+    checked_incoming,
+)
+from leanmatch.stores.retrying import Patience
 from leanmatch.types import Vectors
 
 try:
@@ -34,7 +45,6 @@ EF_SEARCH = 200
 OVERSAMPLING = 3.0
 """Of int8 vectors: so many times ``k`` candidates are compared by their exact vectors."""
 BATCH_BYTES = 4 << 20
-ATTEMPTS = 5
 _KINDS = {"text": "keyword", "integer": "integer", "number": "float", "boolean": "bool"}
 
 Result = TypeVar("Result")
@@ -69,25 +79,25 @@ def point_id(name: str) -> str:
     return str(uuid.uuid5(IDS, name))
 
 
-def attempted(work: Callable[[], Result]) -> Result:
+def attempted(work: Callable[[], Result], patience: Patience | None = None) -> Result:
     """What some work gives, after a few attempts where the server cannot be reached.
 
     Raises:
         StoreError: it cannot be reached, or answers with an error.
     """
-    for attempt in range(ATTEMPTS):
-        try:
-            return work()
-        except ApiException as error:
-            status = getattr(error, "status_code", None)
-            if status is not None and status < 500:
-                raise StoreError(f"Qdrant says: {error}", remedy="see the server's log") from error
-            failure = error
-            if attempt + 1 < ATTEMPTS:
-                time.sleep(0.1 * 2**attempt)
-    raise StoreError(
-        f"Qdrant cannot be reached: {failure}", remedy="check the address, the key and the server"
-    ) from failure
+    try:
+        return (patience or Patience()).attempted(work, _is_passing)
+    except ApiException as error:
+        if _is_passing(error):
+            raise StoreError(
+                f"Qdrant cannot be reached: {error}", remedy="check the address, the key and the server"
+            ) from error
+        raise StoreError(f"Qdrant says: {error}", remedy="see the server's log") from error
+
+
+def _is_passing(error: Exception) -> bool:
+    """Whether Qdrant did not answer, or answered that it cannot now."""
+    return isinstance(error, ApiException) and (getattr(error, "status_code", None) or 500) >= 500
 
 
 class QdrantStore:
@@ -96,51 +106,65 @@ class QdrantStore:
     Args:
         client: a ``qdrant_client.QdrantClient``; :meth:`open` makes one from a URL.
         name: of the store.
+        patience: how often the server is asked.
 
     Raises:
         UsageError: nothing was pushed there.
         StoreError: the server cannot be reached.
     """
 
-    def __init__(self, client: Any, name: str) -> None:
+    def __init__(self, client: Any, name: str, patience: Patience | None = None) -> None:
         self._client, self._name = client, name
+        self._patience = patience or Patience()
         self.info  # noqa: B018 - refuses a place where nothing was pushed
 
     @classmethod
-    def open(cls, url: str) -> QdrantStore:
+    def open(cls, url: str, patience: Patience | None = None) -> QdrantStore:
         """Open ``qdrant://HOST:PORT/NAME``."""
-        return cls(*connect(url))
+        return cls(*connect(url), patience)
+
+    def _ask(self, work: Callable[[], Result]) -> Result:
+        return attempted(work, self._patience)
 
     @property
     def info(self) -> StoreInfo:
         """What it holds now."""
-        info, _ = read_registry(self._client, self._name)
+        info, _ = read_registry(self._client, self._name, self._patience)
         if info is None:
             raise UsageError(
                 f"nothing was pushed to {self._name!r} in this Qdrant",
                 remedy="push a catalogue: leanmatch push CATALOGUE qdrant://...",
             )
-        return info
+        return replace(info, rows=self._count(info, None))
 
     def __len__(self) -> int:
-        return self._count(self.info, None)
+        return self.info.rows
 
     def _count(self, info: StoreInfo, condition: Any) -> int:
-        return int(
-            attempted(lambda: self._client.count(self._collection(info), count_filter=condition)).count
-        )
+        found = self._ask(lambda: self._client.count(self._collection(info), count_filter=condition))
+        return int(found.count)
 
     def _collection(self, info: StoreInfo) -> str:
         return collection_of(self._name, info.generation)
 
-    def search(self, queries: Vectors, k: int, filter: Filter | None = None) -> list[list[Hit]]:
+    def search(
+        self,
+        queries: Vectors,
+        k: int,
+        filter: Filter | None = None,
+        *,
+        model: ModelIdentity | None = None,
+    ) -> list[list[Hit]]:
         """See :class:`leanmatch.stores.Store`."""
         info = self.info
+        check_model(model, info)
         condition = None
         if filter is not None:
             check_filter(filter, info)
             condition = qdrant_filter(filter, info)
-        exact = self._count(info, condition) <= EXACT_ROWS
+        exact = info.rows <= EXACT_ROWS or (
+            condition is not None and self._count(info, condition) <= EXACT_ROWS
+        )
         parameters = models.SearchParams(
             exact=exact,
             hnsw_ef=max(EF_SEARCH, 2 * k),
@@ -152,23 +176,42 @@ class QdrantStore:
             )
             for vector in queries
         ]
-        answers = attempted(lambda: self._client.query_batch_points(self._collection(info), requests))
+        answers = self._ask(lambda: self._client.query_batch_points(self._collection(info), requests))
         return [[_hit(point, info) for point in answer.points] for answer in answers]
 
-    def upsert(self, items: Sequence[Item], vectors: Vectors) -> None:
+    def upsert(self, items: Sequence[Item], vectors: Vectors, *, model: ModelIdentity | None = None) -> int:
         """See :class:`leanmatch.stores.Store`."""
         info = self.info
+        check_model(model, info)
         incoming = checked_incoming(items, vectors, info)
         points = points_of(incoming, vectors, info, 0)
-        attempted(lambda: self._client.upsert(self._collection(info), points, wait=True))
+        known = len(self._there(info, [point.id for point in points]))
+        self._ask(lambda: self._client.upsert(self._collection(info), points, wait=True))
+        return len(points) - known
 
     def delete(self, ids: Iterable[str]) -> int:
         """See :class:`leanmatch.stores.Store`."""
         info = self.info
         wanted = [point_id(name) for name in dict.fromkeys(ids)]
-        there = attempted(lambda: self._client.retrieve(self._collection(info), wanted, with_payload=False))
-        attempted(lambda: self._client.delete(self._collection(info), wanted, wait=True))
+        there = self._there(info, wanted)
+        self._ask(lambda: self._client.delete(self._collection(info), wanted, wait=True))
         return len(there)
+
+    def _there(self, info: StoreInfo, points: list[str]) -> list[Any]:
+        return self._ask(lambda: self._client.retrieve(self._collection(info), points, with_payload=False))
+
+    def sample(self, count: int) -> tuple[list[Item], Vectors]:
+        """See :class:`leanmatch.stores.Store`. Points are ordered by their ids, which are hashes."""
+        info = self.info
+        points, _ = self._ask(
+            lambda: self._client.scroll(self._collection(info), limit=count, with_vectors=True)
+        )
+        items = [
+            Item(point.payload["id"], point.payload["body"], _metadata(point.payload, info))
+            for point in points
+        ]
+        vectors = np.asarray([point.vector for point in points], np.float32)
+        return items, vectors.reshape(len(points), info.model.dimension)
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -200,16 +243,20 @@ def points_of(items: Sequence[Item], vectors: Vectors, info: StoreInfo, first: i
 
 def _hit(point: Any, info: StoreInfo) -> Hit:
     payload = point.payload
-    keys = payload_keys(info)
-    metadata = {name: payload[key] for name, key in keys.items() if key in payload}
-    return Hit(payload["id"], payload["body"], float(point.score), metadata)
+    return Hit(payload["id"], payload["body"], float(point.score), _metadata(payload, info))
 
 
-def read_registry(client: Any, name: str) -> tuple[StoreInfo | None, dict[str, Any] | None]:
+def _metadata(payload: dict[str, Any], info: StoreInfo) -> dict[str, Any]:
+    return {name: payload[key] for name, key in payload_keys(info).items() if key in payload}
+
+
+def read_registry(
+    client: Any, name: str, patience: Patience | None = None
+) -> tuple[StoreInfo | None, dict[str, Any] | None]:
     """What a store holds, and the push that has not ended; None where there is none."""
-    if not attempted(lambda: client.collection_exists(REGISTRY)):
+    if not attempted(lambda: client.collection_exists(REGISTRY), patience):
         return None, None
-    found = attempted(lambda: client.retrieve(REGISTRY, [point_id(name)]))
+    found = attempted(lambda: client.retrieve(REGISTRY, [point_id(name)]), patience)
     if not found:
         return None, None
     info, pending = (json.loads(found[0].payload[key]) for key in ("info", "pending"))

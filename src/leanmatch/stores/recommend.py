@@ -9,6 +9,7 @@ import numpy as np
 from leanmatch.errors import DataError, UsageError
 from leanmatch.index.filters.expression import Filter
 from leanmatch.index.recommender import Recommendation, same_text
+from leanmatch.index.storage.manifest import ModelIdentity
 from leanmatch.models import ByRole, RoleEncoder
 from leanmatch.stores.protocol import Hit, Store
 from leanmatch.types import EncodeFunction, Vectors
@@ -49,27 +50,57 @@ def recommend(
     if not texts:
         return []
     queries = np.asarray(RoleEncoder(encoder).encode_query(texts), dtype=np.float32)
-    found = store.search(queries, k + MORE if exclude_self else k, filter)
+    found = search_others(store, queries, texts, k, filter=filter, exclude_self=exclude_self)
+    return [
+        [
+            Recommendation(hit.id, hit.text, hit.score, rank, hit.metadata)
+            for rank, hit in enumerate(hits, start=1)
+        ]
+        for hits in found
+    ]
+
+
+def search_others(
+    store: Store,
+    queries: Vectors,
+    texts: Sequence[str],
+    k: int,
+    *,
+    filter: Filter | None = None,
+    exclude: Sequence[str] = (),
+    exclude_self: bool = True,
+    model: ModelIdentity | None = None,
+) -> list[list[Hit]]:
+    """The ``k`` best items for each query, without those that are left out.
+
+    More are asked for than ``k``, and again twice as many, until there are enough.
+
+    Args:
+        store: where the items lie.
+        queries: vectors of the texts, float32 ``(texts, dimension)``, unit length.
+        texts: the queries.
+        k: how many items.
+        filter: which items may be found.
+        exclude: identifiers of items that are left out.
+        exclude_self: leave out items whose text is the query itself (up to case and white space).
+        model: see :meth:`leanmatch.stores.Store.search`.
+
+    Raises:
+        UsageError: a filter that does not fit the columns.
+        StoreError: the store cannot be reached.
+    """
+    banned = frozenset(exclude)
+    more = len(banned) + (MORE if exclude_self else 0)
     out = []
-    for row, (text, hits) in enumerate(zip(texts, found, strict=True)):
-        kept = _others(store, queries[row : row + 1], text, hits, k, filter) if exclude_self else hits
-        out.append(
-            [
-                Recommendation(hit.id, hit.text, hit.score, rank, hit.metadata)
-                for rank, hit in enumerate(kept[:k], start=1)
-            ]
-        )
+    for row, (text, hits) in enumerate(
+        zip(texts, store.search(queries, k + more, filter, model=model), strict=True)
+    ):
+        own, asked, found = same_text(text) if exclude_self else None, k + more, hits
+        while True:
+            kept = [hit for hit in found if hit.id not in banned and same_text(hit.text) != own]
+            if len(kept) >= k or len(found) < asked:
+                break
+            asked *= 2
+            (found,) = store.search(queries[row : row + 1], asked, filter, model=model)
+        out.append(kept[:k])
     return out
-
-
-def _others(
-    store: Store, query: Vectors, text: str, hits: list[Hit], k: int, filter: Filter | None
-) -> list[Hit]:
-    """Hits that are not the query itself; more are asked for until there are ``k`` or no more."""
-    asked = k + MORE
-    while True:
-        kept = [hit for hit in hits if same_text(hit.text) != same_text(text)]
-        if len(kept) >= k or len(hits) < asked:
-            return kept
-        asked *= 2
-        (hits,) = store.search(query, asked, filter)

@@ -158,10 +158,14 @@ def _add_insight(app: FastAPI, service: Service) -> None:
         "/health", response_model=schemas.Health, responses={503: {"model": schemas.Health}}, tags=["insight"]
     )
     async def health() -> Response:
-        """200 when it answers requests, 503 until then; ``degraded``: catalogue changes are not taken up."""
+        """200 when it answers requests, 503 until then and while its store is unavailable.
+
+        ``degraded``: changes of the catalogue are not taken up.
+        """
         if service.status != "ready":
             return JSONResponse({"status": service.status}, 503)
-        return JSONResponse(service.following)
+        document = service.following
+        return JSONResponse(document, 503 if document["status"] == "unavailable" else 200)
 
     @app.get(
         "/metrics",

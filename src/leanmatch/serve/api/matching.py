@@ -201,8 +201,7 @@ def _document(
         % (_text(text), b",".join([b"{%b}" % fields for fields in items]))
         for text, items in zip(texts, documents, strict=True)
     )
-    generation = answer.catalogue.manifest.generation
-    return b'{"model":%b,"generation":%d,"results":[%b]}' % (_text(model), generation, results)
+    return b'{"model":%b,"generation":%d,"results":[%b]}' % (_text(model), answer.generation, results)
 
 
 def check_texts(texts: Sequence[str], service: Service) -> None:

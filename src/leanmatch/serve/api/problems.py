@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from leanmatch.errors import DataError, LeanmatchError, UsageError
 from leanmatch.serve.api.schemas import ErrorResponse
+from leanmatch.stores import StoreError
 
 TYPES = {
     400: "invalid_request_error",
@@ -41,6 +42,9 @@ FAULTS = {
     "string_too_short": "the text is empty; leave it out, or send a text",
 }
 """What pydantic says about a text, in words that name the remedy."""
+
+
+STORE_RETRY_SECONDS = "2"
 
 
 class RefusedError(Exception):
@@ -90,6 +94,10 @@ def install(app: FastAPI, failed: Callable[[Exception], None]) -> None:
     def ours(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, LeanmatchError)
         message = error.problem if error.remedy is None else f"{error.problem}; {error.remedy}"
+        if isinstance(error, StoreError):
+            request.scope.get("state", {})["error"] = type(error).__name__
+            headers = {"retry-after": STORE_RETRY_SECONDS}
+            return JSONResponse(error_body(503, message, code="store_unavailable"), 503, headers=headers)
         if isinstance(error, UsageError | DataError):
             return JSONResponse(error_body(400, message), 400)
         return unexpected(request, error, message)

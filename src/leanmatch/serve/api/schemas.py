@@ -238,7 +238,10 @@ class ErrorResponse(BaseModel):
 
 
 class Health(BaseModel):
-    """``ready``, ``degraded`` (it answers, but does not take up changes of its catalogue), or why not."""
+    """``ready``, or why not.
+
+    ``degraded``: it answers, but does not take up changes of its catalogue. ``unavailable``: its store is.
+    """
 
     status: str
     items: int | None = None

@@ -18,8 +18,9 @@ import json
 import time
 import unicodedata
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -238,7 +239,6 @@ def category_column(catalogue: Catalogue) -> str | None:
 
 
 def observe(
-    catalogue: Catalogue,
     counter: TokenCounter,
     texts: Sequence[str],
     column: str | None,
@@ -280,27 +280,45 @@ def build_reference(catalogue: Catalogue, encoder: Any, texts: Sequence[str], so
             (float(result.scores[0]), catalogue.metadata(int(result.rows[0]))) if len(result.rows) else None
             for result in results
         ]
-        queries += observe(catalogue, counter, part, column, best)
+        queries += observe(counter, part, column, best)
     return _reference(texts, queries, column, source)
 
 
-def catalogue_reference(catalogue: Catalogue, counter: TokenCounter) -> Reference:
-    """A makeshift where no training texts were given: the items among themselves."""
+Nearest = Callable[[Sequence[int]], list[tuple[float, Mapping[str, Any]] | None]]
+"""Of some rows, score and metadata of the best other item of each."""
+
+
+def catalogue_reference(
+    catalogue: Catalogue, counter: TokenCounter, nearest: Nearest | None = None
+) -> Reference:
+    """A makeshift where no training texts were given: the items among themselves.
+
+    Args:
+        catalogue: the items.
+        counter: counts their tokens.
+        nearest: finds the best other items; in the catalogue where not given.
+    """
+    nearest = nearest or partial(_nearest, catalogue)
     column = category_column(catalogue)
     texts = catalogue.texts
     rows = list(range(0, len(texts), max(1, len(texts) // 1_000)))[:1_000]
     queries: list[Query] = []
     for start in range(0, len(rows), 64):
         part = rows[start : start + 64]
-        results = catalogue.search(
-            catalogue.vectors(part), 1, exclude=[catalogue.same_as(texts[r]) for r in part]
-        )
-        best = [
-            (float(result.scores[0]), catalogue.metadata(int(result.rows[0]))) if len(result.rows) else None
-            for result in results
-        ]
-        queries += observe(catalogue, counter, [texts[row] for row in part], column, best)
+        best = nearest(part)
+        queries += observe(counter, [texts[row] for row in part], column, best)
     return _reference(texts, queries, column, "the catalogue's items (no training texts were given)")
+
+
+def _nearest(catalogue: Catalogue, rows: Sequence[int]) -> list[tuple[float, Mapping[str, Any]] | None]:
+    texts = catalogue.texts
+    results = catalogue.search(
+        catalogue.vectors(rows), 1, exclude=[catalogue.same_as(texts[row]) for row in rows]
+    )
+    return [
+        (float(result.scores[0]), catalogue.metadata(int(result.rows[0]))) if len(result.rows) else None
+        for result in results
+    ]
 
 
 def _reference(texts: Sequence[str], queries: list[Query], column: str | None, source: str) -> Reference:

@@ -1,0 +1,26 @@
+"""Filters that every store answers as a catalogue does."""
+
+FILTERS = [
+    'category = "Toys"',
+    'category != "Toys"',
+    'not category = "Toys"',
+    'category in ("Toys", "Books")',
+    "category is missing",
+    "not category is missing",
+    "price < 20",
+    "price >= 2.5 and price <= 5",
+    "price = 5",
+    "price != 5",
+    "not price < 20",
+    "price in (1, 2.5, 30)",
+    "price is missing or stock = true",
+    "stock = false",
+    "stock != false",
+    'not (stock = true or price > 10) and category in ("Tools")',
+    'category = "Ödd; DROP TABLE"',
+    "price > 1e300",
+    "price = 0.1",
+    "big >= 0",
+    "big is missing",
+    "not not price < 3",
+]
