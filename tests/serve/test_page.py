@@ -171,6 +171,26 @@ def test_suggestions_by_keyboard(page):
     assert page.locator("#suggestions").is_hidden() and box.input_value() == "number 1"
 
 
+def test_a_late_answer_leaves_the_choice_as_it_is(page):
+    held = []
+    box = page.locator("#query")
+    box.press_sequentially("number")
+    page.wait_for_selector("#suggestions li")
+    page.route("**/v1/suggest**", held.append)
+    with page.expect_request("**/v1/suggest**"):
+        box.press_sequentially(" 3")
+    box.press("ArrowDown")
+    chosen = page.locator("#suggestions li[aria-selected=true]")
+    wanted = chosen.inner_text()
+    for route in held:
+        route.fulfill(json={"suggestions": ["thing number 3", "thing number 33"]})
+    page.wait_for_timeout(50)
+    assert page.locator("#suggestions li").count() > 2 and chosen.inner_text() == wanted
+    box.press("Enter")
+    page.wait_for_selector(".result")
+    assert texts(page)[0] == wanted == box.input_value() != "thing number 3"
+
+
 def test_monitor(page):
     page.click("#status-button")
     page.wait_for_selector(".measure")

@@ -14,9 +14,14 @@ export function combobox(submit) {
 
   const options = () => [...list.children];
 
-  function close() {
+  // No later answer replaces the list.
+  function settle() {
     clearTimeout(timer);
     asking?.abort();
+  }
+
+  function close() {
+    settle();
     list.hidden = true;
     active = -1;
     input.setAttribute("aria-expanded", "false");
@@ -26,6 +31,7 @@ export function combobox(submit) {
   function select(next) {
     const all = options();
     if (!all.length) return;
+    settle();
     all[active]?.setAttribute("aria-selected", "false");
     active = (next + all.length) % all.length;
     all[active].setAttribute("aria-selected", "true");
@@ -57,8 +63,7 @@ export function combobox(submit) {
   }
 
   input.addEventListener("input", () => {
-    clearTimeout(timer);
-    asking?.abort();
+    settle();
     const typed = input.value.trim();
     if (typed.length < 2) return close();
     timer = setTimeout(async () => {
