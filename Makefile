@@ -1,9 +1,10 @@
 # Every target does its own set-up. Needs Python 3.11+ and a C++17 compiler. `make help` lists the targets.
 #   PYTHON=...  interpreter to start from     VENV=...   where the environment goes
-#   TORCH=...   which torch to install
+#   TORCH=...   which torch to install          WORKERS=...  how many processes test (2; each needs about 2 GB)
 
 VENV ?= .venv
 TORCH ?= torch==2.13.0
+WORKERS ?= 2
 EXTRAS := test,dev
 BIN := $(VENV)/bin
 # The environment's CMake comes before the system's, which may be too old.
@@ -27,7 +28,8 @@ demo: $(PACKAGE_STAMP) ## train, diagnose, compress, index and serve real text (
 	$(BIN)/leanmatch demo
 
 test: $(PACKAGE_STAMP) ## tests and doctests of the installed package, with coverage
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q tests --pyargs leanmatch --doctest-modules \
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal \
+		tests --pyargs leanmatch --doctest-modules \
 		-o asyncio_default_fixture_loop_scope=function \
 		--cov=leanmatch --cov-report=term --cov-fail-under=90 $(PYTEST_ARGUMENTS)
 

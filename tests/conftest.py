@@ -17,6 +17,12 @@ settings.load_profile("patient")
 sys.path.insert(0, str(Path(__file__).parent))  # for the helpers that several folders share
 
 
+@pytest.fixture(scope="session", autouse=True)
+def unlimited_width() -> None:
+    """No ``COLUMNS``: a plugin sets it in the workers of pytest-xdist, and commands would fold their output."""
+    os.environ.pop("COLUMNS", None)
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The root of the checkout."""

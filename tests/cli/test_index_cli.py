@@ -3,13 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 
 import pytest
 from typer.testing import CliRunner
@@ -204,52 +197,6 @@ def test_usage_of_recommend_and_serve(catalogue, tmp_path):
     assert result.exit_code == 2 and "--demo" in result.stderr
     result = run("serve", tmp_path / "nowhere")
     assert result.exit_code == 1 and "no such catalogue" in result.stderr
-
-
-def test_two_workers_share_a_port_and_their_metrics(catalogue):
-    pytest.importorskip("fastapi", reason="fastapi is not installed (extra serve)")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    command = [
-        sys.executable,
-        "-m",
-        "leanmatch",
-        "serve",
-        str(catalogue),
-        "--workers",
-        "2",
-        "--port",
-        str(port),
-    ]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 90
-        ready = 0
-        while ready < 6:  # both of them, very likely
-            assert process.poll() is None and time.monotonic() < deadline
-            try:
-                with urllib.request.urlopen(f"{url}/health") as answer:
-                    ready += answer.status == 200
-            except (urllib.error.URLError, ConnectionError):
-                ready = 0
-                time.sleep(0.1)
-        body = json.dumps({"texts": ["usb"], "k": 1}).encode()
-        for _ in range(10):
-            request = urllib.request.Request(
-                f"{url}/v1/recommend", body, {"content-type": "application/json"}
-            )
-            with urllib.request.urlopen(request) as answer:
-                assert json.load(answer)["results"][0]["recommendations"][0]["id"] in "ab"
-        with urllib.request.urlopen(f"{url}/metrics") as answer:
-            text = answer.read().decode()
-        assert 'leanmatch_requests_total{method="POST",path="/v1/recommend",status="200"} 10.0' in text
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) in (0, -signal.SIGTERM)
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
 
 
 def test_semicolons_are_found_and_told(models, tmp_path):

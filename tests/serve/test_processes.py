@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from servers import ready
+from servers import served, workers_of
 
 from leanmatch.index import Catalogue, check_files, create_catalogue, open_encoder, read_manifest
 from leanmatch.index.changes import Item
@@ -55,29 +53,16 @@ def catalogue(tmp_path, model):
     return tmp_path / "c"
 
 
-@contextmanager
-def served(folder, *more):
-    command = [sys.executable, "-m", "leanmatch", "serve", str(folder), "--port", "0", *more]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            address = re.search(r"http://[\d.]+:\d+", process.stderr.readline())
-            assert address, "it did not start"
-            threading.Thread(target=process.stderr.read, daemon=True).start()  # so that it never waits for us
-            ready(address[0])
-            yield process, address[0]
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(40) in (0, -signal.SIGTERM)
-        finally:
-            if process.poll() is None:
-                for child in workers_of(process):
-                    os.kill(child, signal.SIGKILL)
-                process.kill()
-
-
-def workers_of(process):
-    """Processes that hold the server's application: children that are not multiprocessing's tracker."""
-    children = map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
-    return [one for one in children if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
+def test_two_workers_share_a_port_and_their_metrics(catalogue):
+    with served(catalogue, "--workers", "2") as (_, url):
+        for _ in range(10):
+            answer = httpx.post(f"{url}/v1/recommend", json={"texts": ["thing 3"], "k": 1})
+            assert answer.json()["results"][0]["recommendations"][0]["id"] == "i3"
+        wanted = 'leanmatch_requests_total{method="POST",path="/v1/recommend",status="200"} 10.0'
+        deadline = time.monotonic() + 20
+        while wanted not in (text := httpx.get(f"{url}/metrics").text):  # counted after it was answered
+            assert time.monotonic() < deadline, text
+            time.sleep(0.05)
 
 
 def test_a_worker_that_is_killed_is_replaced(catalogue):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import textwrap
@@ -344,23 +345,27 @@ def test_a_stage_that_is_done_is_not_trained_again(static, tables, tmp_path):
     assert all(torch.equal(first[name], value) for name, value in again.state_dict().items())
 
 
-def run_killed(tmp_path: Path, name: str, kill_at: int, *, automatic: bool = False):
-    """A process that kills itself after so many steps of all its runs."""
-    call = "*models.many_pairs(), models.automatic_options(), group_columns=['topic'], work="
-    if not automatic:
-        call = "models.pairs(), None, models.resumable_options(), work="
+def run_whole(folder: Path, name: str, *, automatic: bool = False):
+    """A run in this process, from the start or from what a killed one left; its history."""
+    model = models.transformer_model(folder / "bert", dropout=0.2)
+    if automatic:
+        data, more = models.many_pairs(), {"options": models.automatic_options(), "group_columns": ["topic"]}
+    else:
+        data, more = (models.pairs(), None), {"options": models.resumable_options()}
+    with pytest.MonkeyPatch.context() as patch:
+        chosen_at(1.2, patch)
+        result = fit(model, *data, work=folder / name, **more)
+    return result.history, {key: value.clone() for key, value in model.state_dict().items()}
+
+
+def run_killed(folder: Path, kill_at: int, *, automatic: bool = False):
+    """A process that makes the same run and kills itself after so many steps of all its stages."""
     script = textwrap.dedent(
         f"""
         import os, signal, sys
+        from pathlib import Path
         sys.path.insert(0, {str(Path(__file__).parent)!r})
-        import training_models as models
         from leanmatch.trainer.run import Progress
-        from leanmatch.training import fit
-        from leanmatch.trainer.checkpoints import save_weights
-        from leanmatch.training.selection import choice
-
-        value = choice.objective
-        choice.objective = lambda slices, share: value(slices, share) + 9 * (share == 1.2)
         before, steps = Progress.on_step_end, 0
 
         def on_step_end(self, args, state, control, **kwargs):
@@ -371,48 +376,40 @@ def run_killed(tmp_path: Path, name: str, kill_at: int, *, automatic: bool = Fal
                 os.kill(os.getpid(), signal.SIGKILL)
 
         Progress.on_step_end = on_step_end
-        model = models.transformer_model({str(tmp_path / "bert")!r}, dropout=0.2)
-        result = fit(model, {call}{str(tmp_path / name)!r})
-        save_weights({str(tmp_path / (name + ".safetensors"))!r}, model.state_dict())
-        print(result.history)
+        from test_recipe import run_whole
+        run_whole(Path({str(folder)!r}), "broken", automatic={automatic})
         """
     )
-    return subprocess.run(
+    killed = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=250
     )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
 
 
-def assert_same_weights(tmp_path):
-    one, other = (load_weights(tmp_path / f"{name}.safetensors") for name in ("unbroken", "broken"))
+def assert_same_weights(one, other):
     for name, value in one.items():
         torch.testing.assert_close(other[name], value, rtol=0, atol=0)
 
 
 def test_kill_minus_nine_in_mid_epoch_then_the_same_weights(tmp_path):
     """With dropout, interventions and shuffling: all of their randomness must be restored."""
-    unbroken = run_killed(tmp_path, "unbroken", kill_at=-1)
-    assert unbroken.returncode == 0, unbroken.stderr
-    killed = run_killed(tmp_path, "broken", kill_at=6)  # an epoch has 4 steps
-    assert killed.returncode == -9, killed.stderr
-    assert not (tmp_path / "broken.safetensors").exists()
+    _, unbroken = run_whole(tmp_path, "unbroken")
+    run_killed(tmp_path, 6)  # an epoch has 4 steps
     assert list((tmp_path / "broken" / "weight-1").glob("checkpoint-*/complete"))
-    resumed = run_killed(tmp_path, "broken", kill_at=-1)
-    assert resumed.returncode == 0, resumed.stderr
-    assert "'resumed_at': 5" in resumed.stdout or "'resumed_at': 6" in resumed.stdout, resumed.stdout
-    assert_same_weights(tmp_path)
+    assert not (tmp_path / "broken" / "weight-1" / "final.safetensors").exists()
+    history, resumed = run_whole(tmp_path, "broken")
+    assert history["weight-1"]["resumed_at"] in (5, 6)
+    assert_same_weights(unbroken, resumed)
 
 
 def test_kill_minus_nine_in_the_run_on_all_pairs_then_the_same_weights(tmp_path):
     """Three steps a run, killed in the second one."""
-    unbroken = run_killed(tmp_path, "unbroken", kill_at=-1, automatic=True)
-    assert unbroken.returncode == 0, unbroken.stderr
-    killed = run_killed(tmp_path, "broken", kill_at=5, automatic=True)
-    assert killed.returncode == -9, killed.stderr
+    _, unbroken = run_whole(tmp_path, "unbroken", automatic=True)
+    run_killed(tmp_path, 5, automatic=True)
     assert (tmp_path / "broken" / "weight-0" / "final.safetensors").exists()
-    resumed = run_killed(tmp_path, "broken", kill_at=-1, automatic=True)
-    assert resumed.returncode == 0, resumed.stderr
-    assert "weight-0.3-all" in resumed.stdout and "weight-0'" not in resumed.stdout
-    assert_same_weights(tmp_path)
+    history, resumed = run_whole(tmp_path, "broken", automatic=True)
+    assert list(history) == ["weight-0.3-all"]
+    assert_same_weights(unbroken, resumed)
 
 
 def test_losses_work_in_a_stock_trainer(transformer, tables, tmp_path):
