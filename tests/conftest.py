@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for the helpers that several f
 
 @pytest.fixture(scope="session", autouse=True)
 def unlimited_width() -> None:
-    """No ``COLUMNS``: a plugin sets it in the workers of pytest-xdist, and commands would fold their output."""
+    """No ``COLUMNS``: a plugin sets it in the workers of pytest-xdist, where commands would fold lines."""
     os.environ.pop("COLUMNS", None)
 
 

@@ -18,9 +18,7 @@ import mteb
 import torch
 from beir.retrieval.evaluation import EvaluateRetrieval
 from beir.retrieval.search.dense import DenseRetrievalExactSearch
-from datasets import Dataset
-from mteb.abstasks.retrieval import AbsTaskRetrieval
-from mteb.abstasks.task_metadata import TaskMetadata
+from mteb_task import made_up_task
 
 import leanmatch
 from leanmatch import EvaluationOptions, evaluate, read_pairs
@@ -59,47 +57,6 @@ def made_up_corpus() -> tuple[dict[str, str], dict[str, str], dict[str, dict[str
     return queries, corpus, qrels
 
 
-class MadeUp(AbsTaskRetrieval):
-    """A local task: nothing is downloaded."""
-
-    metadata = TaskMetadata(
-        name="MadeUpRetrieval",
-        description="Sentences of common words.",
-        reference=None,
-        dataset={"path": "local/made-up", "revision": "1"},
-        type="Retrieval",
-        category="t2t",
-        modalities=["text"],
-        eval_splits=["test"],
-        eval_langs=["eng-Latn"],
-        main_score="ndcg_at_10",
-        date=("2026-01-01", "2026-01-01"),
-        domains=["Written"],
-        task_subtypes=[],
-        license="cc0-1.0",
-        annotations_creators="derived",
-        dialect=[],
-        sample_creation="created",
-        bibtex_citation="",
-    )
-
-    def load_data(self, **_: Any) -> None:
-        queries, corpus, qrels = made_up_corpus()
-        self.dataset = {
-            "default": {
-                "test": {
-                    "corpus": Dataset.from_list(
-                        [{"id": k, "title": "", "text": v} for k, v in corpus.items()]
-                    ),
-                    "queries": Dataset.from_list([{"id": k, "text": v} for k, v in queries.items()]),
-                    "relevant_docs": qrels,
-                    "top_ranked": None,
-                }
-            }
-        }
-        self.data_loaded = True
-
-
 def ours(model: str) -> dict[str, float]:
     queries, corpus, qrels = made_up_corpus()
     with tempfile.TemporaryDirectory() as name:
@@ -120,7 +77,11 @@ def ours(model: str) -> dict[str, float]:
 def from_mteb(model: str) -> dict[str, float]:
     encoder = mteb.models.SentenceTransformerEncoderWrapper(leanmatch.load(model))
     result = mteb.evaluate(
-        encoder, [MadeUp()], cache=None, overwrite_strategy="always", show_progress_bar=False
+        encoder,
+        [made_up_task(*made_up_corpus())],
+        cache=None,
+        overwrite_strategy="always",
+        show_progress_bar=False,
     )
     scores = result.task_results[0].scores["test"][0]
     names = ("ndcg_at_10", "mrr_at_10", "recall_at_10", "precision_at_5")

@@ -135,15 +135,20 @@ def test_a_caller_like_bertopic(own, peer) -> None:
     np.testing.assert_allclose(found, peer.encode(CORPUS, show_progress_bar=False), atol=CLOSE)
 
 
-def test_mteb_wraps_the_model_as_it_is(own, peer) -> None:
+def test_mteb_wraps_the_model_as_it_is(own, peer, repository, monkeypatch) -> None:
     mteb = pytest.importorskip("mteb", reason="mteb is not installed")
+    monkeypatch.syspath_prepend(repository / "scripts" / "verify")
     from mteb_task import made_up_task
 
+    texts = {f"q{row}": text for row, text in enumerate(QUERIES)}
+    corpus = {f"d{row}": text for row, text in enumerate(CORPUS)}
+    relevant = {f"q{row}": {f"d{row}": 1, f"d{row + 20}": 1} for row in range(len(QUERIES))}
+    task = made_up_task(texts, corpus, relevant)
     scores = []
     for model in (own, peer):
         wrapped = mteb.models.SentenceTransformerEncoderWrapper(model)
         assert wrapped.mteb_model_meta.embed_dim == 384 and wrapped.mteb_model_meta.max_tokens == 256
-        result = mteb.evaluate(wrapped, [made_up_task(QUERIES, CORPUS)], cache=None, show_progress_bar=False)
+        result = mteb.evaluate(wrapped, [task], cache=None, show_progress_bar=False)
         scores.append(result.task_results[0].scores["test"][0])
     assert 0.05 < scores[1]["ndcg_at_10"] < 0.95, "it tells nothing"
     for name in ("ndcg_at_10", "mrr_at_10", "recall_at_10", "map_at_100", "main_score"):

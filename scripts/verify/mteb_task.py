@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
-pytest.importorskip("mteb", reason="mteb is not installed")
-
 from datasets import Dataset
 from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.task_metadata import TaskMetadata
 
 
-def made_up_task(queries: list[str], corpus: list[str]) -> AbsTaskRetrieval:
-    """A task in which document ``i`` and the one 20 further answer query ``i``."""
+def made_up_task(
+    queries: dict[str, str], corpus: dict[str, str], relevant: dict[str, dict[str, int]]
+) -> AbsTaskRetrieval:
+    """A task of texts by their identifiers; ``relevant`` has the grades of documents by query."""
 
     class MadeUp(AbsTaskRetrieval):
         metadata = TaskMetadata(
@@ -39,14 +37,12 @@ def made_up_task(queries: list[str], corpus: list[str]) -> AbsTaskRetrieval:
         )
 
         def load_data(self, **_: Any) -> None:
-            documents = [{"id": f"d{row}", "title": "", "text": text} for row, text in enumerate(corpus)]
-            asked = [{"id": f"q{row}", "text": text} for row, text in enumerate(queries)]
-            relevant = {f"q{row}": {f"d{row}": 1, f"d{row + 20}": 1} for row in range(len(queries))}
+            documents = [{"id": key, "title": "", "text": text} for key, text in corpus.items()]
             self.dataset = {
                 "default": {
                     "test": {
                         "corpus": Dataset.from_list(documents),
-                        "queries": Dataset.from_list(asked),
+                        "queries": Dataset.from_list([{"id": k, "text": v} for k, v in queries.items()]),
                         "relevant_docs": relevant,
                         "top_ranked": None,
                     }
