@@ -86,3 +86,14 @@ def test_old_spellings_are_taken_and_not_shown():
     text = CliRunner().invoke(app, ["train", "-h"], env={"COLUMNS": "120"}).output
     assert "--interventions" not in text and "--intervention " in text
     assert OLD_SPELLINGS["catalogue"] == "output"
+
+
+@pytest.mark.parametrize("name", ["--column", "--delimiter", "--on-error"])
+def test_options_that_read_rows_are_the_same_in_every_command(name):
+    texts = {(p.help, p.metavar) for command in LEAVES.values() for p in options(command) if name in p.opts}
+    assert len(texts) == 1
+
+
+def test_add_and_update_have_the_same_options():
+    one, other = ([p.opts for p in LEAVES["index", name].params] for name in ("add", "update"))
+    assert one == other and len(one) > 5

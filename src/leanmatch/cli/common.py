@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,6 +34,8 @@ UNLIMITED = 100_000
 """Columns of what is written to no terminal."""
 SKIPPED_SHOWN = 10
 """Rows left out by ``--on-error skip`` that are listed one by one."""
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 class Commands(typer.Typer):

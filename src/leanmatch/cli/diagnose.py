@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leanmatch.cli.checks import check_writable
-from leanmatch.cli.common import print_json, reported_errors, say, stdout_console
-from leanmatch.cli.data.command import ColumnOption, DelimiterOption, JsonOption, OnErrorOption
+from leanmatch.cli.common import JsonOption, print_json, reported_errors, say, stdout_console
+from leanmatch.cli.data.command import ColumnOption, DelimiterOption, OnErrorOption
 from leanmatch.cli.matchers import (
     AfterOption,
     HoldOutOption,

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from leanmatch import __version__, cpus
-from leanmatch.cli.common import EXIT_FAILED, print_json, reported_errors, stdout_console
+from leanmatch.cli.common import EXIT_FAILED, JsonOption, print_json, reported_errors, stdout_console
 from leanmatch.errors import LeanmatchError
 from leanmatch.files import user_cache, why_unwritable
 
@@ -98,7 +98,7 @@ def doctor(
     full: Annotated[
         bool, typer.Option("--full", help="Also import every package and look for a GPU (takes seconds).")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show versions, CPU features and native variants; exit code 1 where something needed is broken."""
     with reported_errors():

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leanmatch.cli.checks import check_models
-from leanmatch.cli.common import print_json, reported_errors, stdout_console
-from leanmatch.cli.data.command import JsonOption
+from leanmatch.cli.common import JsonOption, print_json, reported_errors, stdout_console
 from leanmatch.cli.matchers import labels, provenance_of
 from leanmatch.cli.matchers import load_any as _load
 from leanmatch.cli.prompts import DocumentPromptOption, PromptNameOption, QueryPromptOption, prompt_options

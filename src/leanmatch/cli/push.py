@@ -10,8 +10,7 @@ from typing import Annotated
 
 import typer
 
-from leanmatch.cli.common import print_json, reported_errors, say, stdout_console
-from leanmatch.cli.data.command import JsonOption
+from leanmatch.cli.common import JsonOption, print_json, reported_errors, say, stdout_console
 from leanmatch.errors import UsageError
 
 _STORE = "Stores"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leanmatch.cli.common import print_json, reported_errors, stdout_console, text_lines
+from leanmatch.cli.common import JsonOption, print_json, reported_errors, stdout_console, text_lines
 from leanmatch.cli.index.operations import Encoding
 from leanmatch.cli.index.options import (
     HybridSearchOption,
@@ -43,7 +43,7 @@ def recommend(
     where: Annotated[
         str | None, typer.Option("--where", help="A filter, such as 'price < 20 and shop = \"A\"'.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: JsonOption = False,
     model: ModelOption = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     include_self: Annotated[

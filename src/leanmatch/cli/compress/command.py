@@ -9,10 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leanmatch.cli.checks import check_models, check_writable
-from leanmatch.cli.common import EXIT_FAILED, print_json, reported_errors, stderr_console, stdout_console
+from leanmatch.cli.common import (
+    EXIT_FAILED,
+    JsonOption,
+    print_json,
+    reported_errors,
+    stderr_console,
+    stdout_console,
+)
 from leanmatch.cli.compress.menu import show_menu
 from leanmatch.cli.compress.request import CompressRequest
-from leanmatch.cli.data.command import ColumnOption, DelimiterOption, JsonOption, OnErrorOption
+from leanmatch.cli.data.command import ColumnOption, DelimiterOption, OnErrorOption
 
 if TYPE_CHECKING:
     from leanmatch.cli.compress.task import Work

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leanmatch.cli.checks import check_models, check_writable
-from leanmatch.cli.common import Commands, print_json, reported_errors, stdout_console
+from leanmatch.cli.common import Commands, JsonOption, print_json, reported_errors, stdout_console
 from leanmatch.cli.help import example
 from leanmatch.cli.pairs import read_table
 from leanmatch.errors import LeanmatchError
@@ -41,7 +41,6 @@ DelimiterOption = Annotated[
 OnErrorOption = Annotated[
     str, typer.Option("--on-error", help="raise: stop at a bad row; skip: leave it out.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 NearOption = Annotated[
     bool, typer.Option("--near-duplicates/--no-near-duplicates", help="Look for near-duplicate texts, too.")
 ]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leanmatch.cli.common import print_json, reported_errors, say, stdout_console
-from leanmatch.cli.data.command import ColumnOption, DelimiterOption, JsonOption, OnErrorOption
+from leanmatch.cli.common import JsonOption, print_json, reported_errors, say, stdout_console
+from leanmatch.cli.data.command import ColumnOption, DelimiterOption, OnErrorOption
 from leanmatch.cli.evaluate.dimensions import by_dimension
 from leanmatch.cli.index.options import LexicalWeightOption, RerankOption, RerankTopOption
 from leanmatch.cli.matchers import (

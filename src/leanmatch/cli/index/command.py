@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from leanmatch.cli.common import Commands, reported_errors
+from leanmatch.cli.common import Commands, JsonOption, reported_errors
 from leanmatch.cli.data.command import DelimiterOption, IdColumnOption, OnErrorOption, TextColumnsOption
 from leanmatch.cli.help import example
 from leanmatch.cli.index import operations
@@ -20,7 +21,6 @@ from leanmatch.cli.index.options import (
     DeviceOption,
     DimensionsOption,
     HybridOption,
-    JsonOption,
     KindOption,
     ModelOption,
     OutputOption,
@@ -115,46 +115,42 @@ def build(
         show(change, output, reading, as_json)
 
 
-@app.command(epilog=example("index add catalogue/ new.csv"))
-def add(
-    catalogue: CatalogueArgument,
-    items: Annotated[Path, typer.Argument(help="Items to add, or to replace where the id is there.")],
-    model: ModelOption = None,
-    id_column: IdColumnOption = None,
-    text_columns: TextColumnsOption = None,
-    delimiter: DelimiterOption = None,
-    on_error: OnErrorOption = "raise",
-    precision: PrecisionOption = None,
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,
-) -> None:
-    """Add items, and replace those whose id is there. Only new texts are encoded."""
-    with reported_errors(), write_options() as options:
-        reading = Reading(id_column, text_columns, on_error, delimiter)
-        encoding = Encoding(model, device, precision)
-        change = operations.change(items, catalogue, encoding, reading, options, patch=False)
-        show(change, catalogue, reading, as_json)
+def _changing(*, patch: bool) -> Callable[..., None]:
+    """The command ``add`` or, with ``patch``, ``update``: they have the same options."""
+
+    def change(
+        catalogue: CatalogueArgument,
+        items: Annotated[
+            Path, typer.Argument(help="Items by their ids: CSV, TSV, JSONL, Parquet (.gz too).")
+        ],
+        model: ModelOption = None,
+        id_column: IdColumnOption = None,
+        text_columns: TextColumnsOption = None,
+        delimiter: DelimiterOption = None,
+        on_error: OnErrorOption = "raise",
+        precision: PrecisionOption = None,
+        device: DeviceOption = "auto",
+        as_json: JsonOption = False,
+    ) -> None:
+        with reported_errors(), write_options() as options:
+            reading = Reading(id_column, text_columns, on_error, delimiter)
+            encoding = Encoding(model, device, precision)
+            done = operations.change(items, catalogue, encoding, reading, options, patch=patch)
+            show(done, catalogue, reading, as_json)
+
+    return change
 
 
-@app.command(epilog=example("index update catalogue/ prices.csv"))
-def update(
-    catalogue: CatalogueArgument,
-    items: Annotated[Path, typer.Argument(help="The ids of items that are there, and any other columns.")],
-    model: ModelOption = None,
-    id_column: IdColumnOption = None,
-    text_columns: TextColumnsOption = None,
-    delimiter: DelimiterOption = None,
-    on_error: OnErrorOption = "raise",
-    precision: PrecisionOption = None,
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,
-) -> None:
-    """Change items that are there. Columns that the file lacks keep their values, the text included."""
-    with reported_errors(), write_options() as options:
-        reading = Reading(id_column, text_columns, on_error, delimiter)
-        encoding = Encoding(model, device, precision)
-        change = operations.change(items, catalogue, encoding, reading, options, patch=True)
-        show(change, catalogue, reading, as_json)
+app.command(
+    "add",
+    help="Add items, and replace those whose id is there. Only new texts are encoded.",
+    epilog=example("index add catalogue/ new.csv"),
+)(_changing(patch=False))
+app.command(
+    "update",
+    help="Change items that are there. Columns that the file lacks keep their values, the text included.",
+    epilog=example("index update catalogue/ prices.csv"),
+)(_changing(patch=True))
 
 
 @app.command(epilog=example("index delete catalogue/ gone.txt"))

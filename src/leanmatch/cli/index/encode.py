@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leanmatch.cli.checks import check_models
-from leanmatch.cli.common import print_json, reported_errors, say, stdout_console
+from leanmatch.cli.common import JsonOption, print_json, reported_errors, say, stdout_console
 from leanmatch.cli.data.command import (
     DelimiterOption,
     IdColumnOption,
-    JsonOption,
     OnErrorOption,
     TextColumnsOption,
 )

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from leanmatch.cli.common import reported_errors, say
+from leanmatch.cli.common import JsonOption, reported_errors, say
 from leanmatch.cli.data.command import DelimiterOption, IdColumnOption, OnErrorOption, TextColumnsOption
 from leanmatch.cli.index import operations
 from leanmatch.cli.index.operations import Encoding, show, write_options
-from leanmatch.cli.index.options import DeviceOption, JsonOption, KindOption, OverwriteOption, PrecisionOption
+from leanmatch.cli.index.options import DeviceOption, KindOption, OverwriteOption, PrecisionOption
 from leanmatch.cli.index.reading import Reading
 from leanmatch.errors import UsageError
 

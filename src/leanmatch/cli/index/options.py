@@ -38,7 +38,6 @@ HybridOption = Annotated[
         show_default=False,
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 HybridSearchOption = Annotated[
     bool | None,
     typer.Option(

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leanmatch.cli.common import print_json, reported_errors, stderr_console, stdout_console
-from leanmatch.cli.data.command import JsonOption
+from leanmatch.cli.common import JsonOption, print_json, reported_errors, stderr_console, stdout_console
 
 if TYPE_CHECKING:
     from leanmatch.formats.artifact import Artifact

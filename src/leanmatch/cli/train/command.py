@@ -10,9 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leanmatch.cli.checks import check_models, check_writable
-from leanmatch.cli.common import print_json, reported_errors
+from leanmatch.cli.common import JsonOption, print_json, reported_errors
 from leanmatch.cli.common import say as say_aloud
-from leanmatch.cli.data.command import DelimiterOption, SharedPositivesOption, TextColumnsOption
+from leanmatch.cli.data.command import (
+    ColumnOption,
+    DelimiterOption,
+    OnErrorOption,
+    SharedPositivesOption,
+    TextColumnsOption,
+)
 from leanmatch.cli.matchers import dimension_list
 from leanmatch.cli.pairs import read_table
 from leanmatch.cli.prompts import DocumentPromptOption, PromptNameOption, QueryPromptOption
@@ -54,9 +60,12 @@ def train(
     ] = None,
     text_columns: TextColumnsOption = None,
     hold_out: Annotated[
-        list[str] | None, typer.Option(help="COL=VALUE: only for testing, out of distribution.")
+        list[str] | None,
+        typer.Option(metavar="COL=VALUE", help="Rows only for testing, out of distribution."),
     ] = None,
-    after: Annotated[str | None, typer.Option(help="Date: rows from then on are only for testing.")] = None,
+    after: Annotated[
+        str | None, typer.Option(metavar="DATE", help="Rows from this date on are only for testing.")
+    ] = None,
     valid_fraction: Annotated[
         float | None, typer.Option(help="Share for validation, unless rows are marked valid.")
     ] = None,
@@ -71,10 +80,8 @@ def train(
         typer.Option("--near-duplicates/--no-near-duplicates", help="Whether near-duplicates leak."),
     ] = None,
     shared_positives: SharedPositivesOption = None,
-    column: Annotated[
-        list[str] | None, typer.Option(help="Read your column as ours: anchor=query. May be repeated.")
-    ] = None,
-    on_error: Annotated[str, typer.Option(help="Bad rows: raise, or skip and list them.")] = "raise",
+    column: ColumnOption = None,
+    on_error: OnErrorOption = "raise",
     delimiter: DelimiterOption = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the pairs.")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Optimizer steps, instead of epochs.")] = None,
@@ -117,7 +124,7 @@ def train(
     config: Annotated[Path | None, typer.Option(help="YAML file with options; flags override it.")] = None,
     resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Continue an interrupted run.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT if it exists.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Result as JSON on stdout.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Fine-tune a text matcher on pairs so that it keeps its quality out of distribution."""
     with reported_errors():
