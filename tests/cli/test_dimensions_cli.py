@@ -97,6 +97,20 @@ def test_encoders_of_other_dimensions_are_refused(model, items, tmp_path):
     assert upsert_items(target, [Item("x", "usb")], load(model, truncate_dim=5)).added == 1
 
 
+def test_files_are_encoded_in_fewer_dimensions(model, items, tmp_path):
+    pytest.importorskip("pyarrow", reason="the data extra is not installed")
+    out, target = tmp_path / "vectors", tmp_path / "catalogue"
+    for number in (0, 17):
+        refused = run("encode", model, items, "-o", out, "--dimensions", number, code=2)
+        assert f"dimensions is {number}" in refused.output
+    assert not list(out.glob("*"))
+    run("encode", model, items, "-o", out, "--dimensions", "5")
+    assert "the dimension was 5" in run("encode", model, items, "-o", out, code=1).output
+    run("index", "build", "--vectors", out, "-o", target)
+    assert read_manifest(target).model.dimension == 5
+    np.testing.assert_allclose(scores_of(target, "usb red"), expected(model, "usb red", 5), atol=1e-5)
+
+
 @pytest.fixture
 def pairs(tmp_path):
     return written(tmp_path / "pairs.csv", {"anchor": QUERIES * 4, "positive": ITEMS * 4})
@@ -126,8 +140,32 @@ def test_evaluation_in_several_dimensions(model, pairs):
     shown = run(*common[:-1], "--dimensions", "16,3").stdout
     assert "3 dimensions against" in " ".join(shown.split())
     assert "have 16 dimensions" in run(*common, "--dimensions", "17", code=2).output
-    assert "vectors alone" in run(*common, "--dimensions", "8", "--hybrid", code=2).output
     assert "whole numbers" in run(*common, "--dimensions", "8,x", code=2).output
+
+
+def test_evaluation_in_several_dimensions_of_a_hybrid_ranking(model, pairs):
+    """Each number of dimensions is compared with the largest, both by terms as well."""
+    pytest.importorskip("bm25s", reason="the hybrid extra is not installed")
+    vectors = ("evaluate", model, pairs, "--asymmetric", "--slices", "none", "--json")
+    common = (*vectors, "--hybrid", "--lexical-weight", "0.9")
+
+    def by_metric(document, what):
+        return {m["metric"]: m[what] for m in document["slices"][0]["metrics"].values()}
+
+    found = json.loads(run(*common, "--dimensions", "16,3").stdout)
+    few = found["dimensions"]["3"]
+    assert few["name"] == "m (hybrid), 3 dimensions" and few["against"] == "m (hybrid), 16 dimensions"
+    assert any(
+        note.startswith("m (hybrid), 16 dimensions ranks by cosine and terms") for note in few["notes"]
+    )
+    assert by_metric(few, "base") == pytest.approx(by_metric(found, "value"))
+    alone = json.loads(run(*common, "--dimensions", "3").stdout)
+    assert by_metric(few, "value") == pytest.approx(by_metric(alone, "value"))
+    plain = json.loads(run(*vectors, "--dimensions", "3").stdout)
+    assert by_metric(plain, "value") != by_metric(alone, "value"), "terms change the metrics"
+    rival = json.loads(run(*common, "--dimensions", "3", "--against", model).stdout)
+    whole = json.loads(run(*vectors).stdout)
+    assert by_metric(rival, "base") == pytest.approx(by_metric(whole, "value")), "a rival ranks by cosine"
 
 
 def test_trained_dimensions_are_recorded_and_honoured(model, pairs, tmp_path):

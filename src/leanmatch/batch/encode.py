@@ -12,7 +12,7 @@ from leanmatch.batch.options import PRECISIONS, ROLES, one_of
 from leanmatch.data.arrow import pa
 from leanmatch.data.readers.items import joined_parts
 from leanmatch.errors import DataError, UsageError
-from leanmatch.models import DOCUMENT, PromptOptions, RoleEncoder, TokenTally
+from leanmatch.models import DOCUMENT, PromptOptions, RoleEncoder, TokenTally, keep_dimensions
 from leanmatch.types import Vectors
 
 TableOrBatch = TypeVar("TableOrBatch")
@@ -32,6 +32,7 @@ class Encode:
         text_columns: the column of the text, or several, joined by a space.
         role: ``document`` or ``query``, which decides the prompt.
         prompts: other prompts than the model's own.
+        dimensions: leading dimensions of the vectors to keep (Matryoshka); None for those of the model.
         precision: number format of the vectors: ``float32``, ``float16``, or ``int8`` (``v ~ scale * codes``;
             the scales, float32, stand in a column of their own: ``vector_scale``).
         threads: threads of the native runtime; all CPUs that the process may use where not given.
@@ -39,7 +40,8 @@ class Encode:
         fixed_size: vectors are lists of one fixed size; False for Spark, which knows only lists of any size.
 
     Raises:
-        UsageError: no such role or precision.
+        UsageError: no such role or precision; when the model is opened, more dimensions than it has, or fewer
+            than 1.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Encode:
         threads: int | None = None,
         vector_column: str = "vector",
         fixed_size: bool = True,
+        dimensions: int | None = None,
     ) -> None:
         one_of("role", role, ROLES)
         one_of("precision", precision, PRECISIONS)
@@ -62,6 +65,7 @@ class Encode:
         self.text_columns = (text_columns,) if isinstance(text_columns, str) else tuple(text_columns)
         self.role, self.prompts, self.precision = role, prompts, precision
         self.threads, self.vector_column, self.fixed_size = threads, vector_column, fixed_size
+        self.dimensions = dimensions
         self._encoder: Any = None
         self._tally = TokenTally()
 
@@ -79,7 +83,7 @@ class Encode:
             encoder = load(self.model)
             if self.prompts:
                 encoder.set_prompts(self.prompts)
-            self._encoder = encoder
+            self._encoder = keep_dimensions(encoder, self.dimensions)
         return self._encoder
 
     def __getstate__(self) -> dict[str, Any]:

@@ -40,6 +40,8 @@ class EncodeOptions:
         role: texts are ``document`` or ``query``, which decides the prompt.
         prompts: other prompts than the model's own.
         precision: number format of the vectors, one of :data:`PRECISIONS`.
+        dimensions: leading dimensions of the vectors to keep, for models that were trained for it
+            (Matryoshka); None for what the model's folder says, which is mostly all.
         on_error: ``raise`` at a bad row, or ``skip`` it and count it.
         on_duplicate: an identifier that comes twice is an ``error``, or the ``last`` row counts.
         delimiter: of CSV and TSV files; found by itself where not given.
@@ -55,12 +57,15 @@ class EncodeOptions:
     on_duplicate: str = "error"
     delimiter: str | None = None
     slice_bytes: int = SLICE_BYTES
+    dimensions: int | None = None
 
     def __post_init__(self) -> None:
         one_of("role", self.role, ROLES)
         one_of("precision", self.precision, PRECISIONS)
         one_of("on_error", self.on_error, get_args(OnError))
         one_of("on_duplicate", self.on_duplicate, ON_DUPLICATE)
+        if self.dimensions is not None and self.dimensions < 1:
+            raise UsageError(f"dimensions is {self.dimensions}", remedy="give 1 or more")
         if self.slice_bytes < 1:
             raise UsageError(f"slice_bytes is {self.slice_bytes}", remedy="give 1 or more")
 

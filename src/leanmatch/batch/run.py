@@ -120,7 +120,12 @@ def encode_files(
 
 def _callable(model: str | Path, options: EncodeOptions, threads: int | None) -> Encode:
     return Encode(
-        model, role=options.role, prompts=options.prompts, precision=options.precision, threads=threads
+        model,
+        role=options.role,
+        prompts=options.prompts,
+        precision=options.precision,
+        threads=threads,
+        dimensions=options.dimensions,
     )
 
 

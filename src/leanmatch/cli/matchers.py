@@ -125,31 +125,3 @@ def dimension_list(text: str | None) -> tuple[int, ...] | None:
             f"--dimensions is {text!r}", remedy="give whole numbers from 1, with commas: --dimensions 384,192"
         )
     return tuple(sorted({int(part) for part in parts}, reverse=True))
-
-
-def with_dimensions(encoder: Any, dimensions: int | None) -> Any:
-    """The encoder, which keeps so many dimensions of its vectors from now on.
-
-    Raises:
-        UsageError: fewer than 1, or more than the model has.
-    """
-    if dimensions is None:
-        return encoder
-    check_dimensions(encoder, (dimensions,))
-    encoder.truncate_dim = dimensions
-    return encoder
-
-
-def check_dimensions(encoder: Any, dimensions: tuple[int, ...]) -> None:
-    """Refuse dimensions that a model does not have.
-
-    Raises:
-        UsageError: fewer than 1, or more than the model has.
-    """
-    whole = int(encoder.whole_dimension)
-    for number in dimensions:
-        if not 1 <= number <= whole:
-            raise UsageError(
-                f"--dimensions {number}, and the vectors of {encoder.name} have {whole} dimensions",
-                remedy=f"give 1 to {whole}",
-            )

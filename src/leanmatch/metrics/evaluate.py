@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 
@@ -37,6 +38,7 @@ def evaluate(
     against_name: str = "base",
     train_label_counts: LabelCounts | PairTable | None = None,
     ranking: Ranking | None = None,
+    against_ranking: Ranking | None = None,
 ) -> Evaluation:
     """Measure how well a matcher finds and separates pairs, overall and by slice.
 
@@ -58,7 +60,8 @@ def evaluate(
         against_name: what to call the other.
         train_label_counts: for PSP, or the training rows to count over; where left out, the table's rows with
             split train.
-        ranking: how the matcher ranks candidates; None by cosine, as ``against`` always does.
+        ranking: how the matcher ranks candidates; None by cosine.
+        against_ranking: the same for ``against``.
 
     Raises:
         DataError: no such split, column or value; no matching pair overall or in or out of distribution.
@@ -78,16 +81,14 @@ def evaluate(
     if against is not None:
         models.append(encode_sides(against, identities.texts, *roles, name=against_name))
     notes += _zero_vectors(models, roles, [name, against_name])
-    search: Search | None = None
-    if ranking is not None:
-        notes += ranking.in_words(name)
-        if ranking.reranker is not None:
-            ranking = replace(ranking, reranker=RememberingReranker(ranking.reranker))
-        search = partial(search_ranked, ranking=ranking, texts=identities.texts)
+    searches: list[Search | None] = []
+    for called, asked in ((name, ranking), (against_name, against_ranking))[: len(models)]:
+        notes += asked.in_words(called) if asked is not None else []
+        searches.append(_search(asked, identities.texts))
     worker = _Worker(
         rows, identities, symmetric=symmetry.symmetric, options=options, models=models, counts=counts
     )
-    worker.searches = [search, None][: len(models)]
+    worker.searches = searches
     measured: dict[bytes, SliceResult] = {}
     results: dict[str, SliceResult] = {}
     for part in parts:
@@ -112,6 +113,15 @@ def evaluate(
         notes=tuple(dict.fromkeys(notes)),
         options=asdict(options),
     )
+
+
+def _search(ranking: Ranking | None, texts: Sequence[str]) -> Search | None:
+    """How candidates are searched for; None by cosine. A reranker scores each pair once."""
+    if ranking is None:
+        return None
+    if ranking.reranker is not None:
+        ranking = replace(ranking, reranker=RememberingReranker.of(ranking.reranker))
+    return partial(search_ranked, ranking=ranking, texts=texts)
 
 
 def choose_rows(table: PairTable, split: str) -> tuple[PairTable, str]:

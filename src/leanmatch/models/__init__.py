@@ -5,7 +5,15 @@ This layer lies below everything that encodes texts, and importing it loads no t
 
 from leanmatch.models.prompts import DOCUMENT, QUERY, PromptOptions, Prompts
 from leanmatch.models.reranker import RERANK_TOP, Reranker, TorchReranker
-from leanmatch.models.roles import ByRole, Prefix, RoleEncoder, roles_differ, unit_length
+from leanmatch.models.roles import (
+    ByRole,
+    Prefix,
+    RoleEncoder,
+    check_dimensions,
+    keep_dimensions,
+    roles_differ,
+    unit_length,
+)
 from leanmatch.models.settings import SentenceSettings
 from leanmatch.models.surface.call import normalized
 from leanmatch.models.surface.encoder import SentenceEncoder
@@ -28,8 +36,10 @@ __all__ = [
     "TokenTally",
     "TorchEncoder",
     "TorchReranker",
+    "check_dimensions",
     "count_encodings",
     "count_model_tokens",
+    "keep_dimensions",
     "normalized",
     "roles_differ",
     "unit_length",

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from leanmatch.errors import UsageError
 from leanmatch.models.prompts import DOCUMENT, QUERY, Prompts
 from leanmatch.models.surface.call import normalized
 from leanmatch.models.surface.encoder import SentenceEncoder
@@ -92,6 +93,33 @@ class Prefix:
     def encode_document(self, texts: Sequence[str]) -> Vectors:
         """Vectors of documents."""
         return normalized(self._encoder.encode_document(texts)[:, : self.dimensions])
+
+
+def keep_dimensions(encoder: Any, dimensions: int | None) -> Any:
+    """The encoder, which keeps so many dimensions of its vectors from now on; None changes nothing.
+
+    Raises:
+        UsageError: fewer than 1, or more than the model has.
+    """
+    if dimensions is not None:
+        check_dimensions(encoder, (dimensions,))
+        encoder.truncate_dim = dimensions
+    return encoder
+
+
+def check_dimensions(encoder: Any, dimensions: Sequence[int]) -> None:
+    """Refuse numbers of dimensions that a model does not have.
+
+    Raises:
+        UsageError: fewer than 1, or more than the model has.
+    """
+    whole = int(encoder.whole_dimension)
+    for number in dimensions:
+        if not 1 <= number <= whole:
+            raise UsageError(
+                f"dimensions is {number}, and the vectors of {encoder.name} have {whole} dimensions",
+                remedy=f"give 1 to {whole}",
+            )
 
 
 def unit_length(model: Any) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from leanmatch.cli.matchers import (
     SlicesOption,
     SplitOption,
     SymmetricOption,
-    check_dimensions,
     dimension_list,
     load_any,
 )
@@ -30,7 +29,6 @@ from leanmatch.cli.prompts import (
     prompts_in_words,
     with_prompts,
 )
-from leanmatch.errors import UsageError
 
 if TYPE_CHECKING:
     from leanmatch.metrics import Evaluation, Ranking
@@ -117,15 +115,10 @@ def evaluate(
             names = f"{names[0].removesuffix(' (model)')} ({how})", names[1].removesuffix(" (against)")
         tally = TokenTally()
         kept = dimension_list(dimensions)
-        if kept is not None and ranking is not None:
-            raise UsageError(
-                "--dimensions goes with vectors alone",
-                remedy="leave out --hybrid and --rerank, or --dimensions",
-            )
         encoder = _load(model, device, batch_size, runtime, prompts, tally, kept)
         other = None if rival is None else _load(rival, device, batch_size, runtime, prompts)
 
-        def measure(matcher: Any, name: str, against: Any, against_name: str) -> Evaluation:
+        def measure(matcher: Any, name: str, against: Any, against_name: str, alike: bool) -> Evaluation:
             return run_evaluation(
                 matcher,
                 plan.table,
@@ -135,11 +128,12 @@ def evaluate(
                 against_name=against_name,
                 train_label_counts=plan.train,
                 ranking=ranking,
+                against_ranking=ranking if alike else None,
             )
 
         smaller: dict[int, Evaluation] = {}
         if kept is None:
-            evaluation = measure(encoder, names[0], other, names[1])
+            evaluation = measure(encoder, names[0], other, names[1], False)
         else:
             evaluation, smaller = by_dimension(measure, encoder, other, kept, names)
         evaluation = plan.annotated(evaluation)
@@ -166,7 +160,7 @@ def _load(
     tally: TokenTally | None = None,
     dimensions: tuple[int, ...] | None = None,
 ) -> RoleEncoder:
-    from leanmatch.models import RoleEncoder
+    from leanmatch.models import RoleEncoder, check_dimensions
 
     encoder: Any
     if runtime:
@@ -197,9 +191,10 @@ def _ranking(
     if hybrid:
         bm25s_module("ranking by terms")
     if rerank is not None:
+        from leanmatch.metrics.ranking.fusion import RememberingReranker
         from leanmatch.runtime import load_reranker
 
-        reranker = load_reranker(rerank, device=device)
+        reranker = RememberingReranker(load_reranker(rerank, device=device))
     return Ranking(hybrid, lexical_weight, reranker, rerank_top)
 
 

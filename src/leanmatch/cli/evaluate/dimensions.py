@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from leanmatch.metrics import Evaluation
 
-Measure = Callable[[Any, str, Any, str], "Evaluation"]
-"""A matcher and its name, against another and its name (None for no other), to an evaluation."""
+Measure = Callable[[Any, str, Any, str, bool], "Evaluation"]
+"""A matcher and its name, against another and its name (None for no other), to an evaluation; the last says
+whether the other ranks as the matcher does (by terms, with a reranker), and not by cosine alone."""
 
 
 def by_dimension(
@@ -35,9 +36,10 @@ def by_dimension(
     called = {number: f"{names[0]}, {number} dimensions" for number in dimensions}
     whole = Remembering(encoder, name=names[0])
     against = None if rival is None else Remembering(rival, name=names[1])
-    first = measure(whole, called[largest], against, names[1])
-    if against is None:
+    first = measure(whole, called[largest], against, names[1], False)
+    own = against is None
+    if own:
         against, names = whole, (names[0], called[largest])
     return first, {
-        number: measure(Prefix(whole, number), called[number], against, names[1]) for number in others
+        number: measure(Prefix(whole, number), called[number], against, names[1], own) for number in others
     }

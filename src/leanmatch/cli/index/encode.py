@@ -69,6 +69,14 @@ def encode(
     query_prompt: QueryPromptOption = None,
     document_prompt: DocumentPromptOption = None,
     prompt_name: PromptNameOption = None,
+    dimensions: Annotated[
+        int | None,
+        typer.Option(
+            "--dimensions",
+            metavar="N",
+            help="Keep the first N dimensions of the vectors (for models trained with --dimensions).",
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Encode the texts of files into a folder of Parquet parts.
@@ -89,6 +97,7 @@ def encode(
             on_error=on_error,  # type: ignore[arg-type]
             on_duplicate=on_duplicate,
             delimiter=delimiter_named(delimiter),
+            dimensions=dimensions,
         )
         share = None if shard is None else Shard.parse(shard)
         check_models(model)

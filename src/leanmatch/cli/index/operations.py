@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from leanmatch.cli.checks import check_models, check_writable
 from leanmatch.cli.common import print_json, say, stdout_console
 from leanmatch.cli.index.reading import Reading, read_added, read_changed, read_named, read_table
-from leanmatch.cli.matchers import with_dimensions
 from leanmatch.cli.prompts import with_prompts
 from leanmatch.cli.terminal import visible
 from leanmatch.errors import DataError, UsageError
@@ -50,7 +49,9 @@ class Encoding:
 
         Without a choice, the same model keeps those that the catalogue recorded.
         """
-        return with_dimensions(self._open_anew(manifest), self.dimensions)
+        from leanmatch.models import keep_dimensions
+
+        return keep_dimensions(self._open_anew(manifest), self.dimensions)
 
     def _open_anew(self, manifest: Manifest | None) -> Any:
         from leanmatch.index import open_encoder

@@ -69,6 +69,11 @@ class RememberingReranker:
         self._reranker = reranker
         self._scores: dict[tuple[str, str], float] = {}
 
+    @classmethod
+    def of(cls, reranker: Reranker) -> RememberingReranker:
+        """The reranker itself, if it is one already: several evaluations may share what it knows."""
+        return reranker if isinstance(reranker, cls) else cls(reranker)
+
     def scores(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
         """See :class:`leanmatch.models.Reranker`."""
         missing = list(dict.fromkeys(pair for pair in pairs if pair not in self._scores))
