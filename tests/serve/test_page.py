@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 playwright = pytest.importorskip("playwright.sync_api", reason="browser test: no playwright (test extra)")
@@ -12,7 +14,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="browser test: no
 sys.path.insert(0, str(Path(__file__).parent))
 from servers import ready, serving  # noqa: E402
 
-from leanmatch.index import create_catalogue  # noqa: E402
+from leanmatch.index import Item, WriteOptions, create_catalogue  # noqa: E402
 from leanmatch.serve import ServeOptions, create_app  # noqa: E402
 
 
@@ -44,6 +46,25 @@ def page(request, browser, url):
     wide = made.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert wide <= 0, "the page is wider than the screen"
     context.close()
+
+
+@pytest.fixture(scope="module")
+def hybrid_url(tmp_path_factory):
+    """A server with terms and with a reranker that prefers long texts."""
+    pytest.importorskip("bm25s", reason="bm25s is not installed (extra hybrid)")
+    from catalogue_models import WordEncoder, items_of_shop
+
+    folder, encoder = tmp_path_factory.mktemp("page") / "c", WordEncoder(dimension=24)
+    more = [Item("x", "projector XJ-200"), Item("y", "projector XJ-300 for a large room with much light")]
+    create_catalogue(folder, [*items_of_shop(20), *more], encoder, WriteOptions(hybrid=True))
+    reranker = SimpleNamespace(
+        name="models/lengths", scores=lambda pairs: np.array([len(b) for _, b in pairs])
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("leanmatch.serve.service.load_reranker", lambda name, threads=None: reranker)
+        with serving(create_app(ServeOptions(str(folder), rerank="lengths"), encoder=encoder)) as address:
+            ready(address)
+            yield address
 
 
 def texts(page):
@@ -84,6 +105,30 @@ def test_search_explain_and_filter(page):
     page.locator(".blank button").click()
     page.wait_for_selector(".result")
     assert texts(page)[0] == "thing number 7"
+
+
+def test_terms_and_reranking_of_a_hybrid_catalogue(page, hybrid_url):
+    assert page.locator("#rerank-switch").is_hidden(), "the other server has no reranker"
+    assert "terms" not in page.content()
+    page.context.new_page().goto(hybrid_url)
+    page = page.context.pages[-1]
+    search(page, "projector xj200")
+    assert texts(page)[0] == "projector XJ-200"
+    meta = page.locator(".result .meta").first.inner_text()
+    assert "cosine" in meta and "terms" in meta
+    assert page.locator(".terms").count() == 0
+    page.locator("#explain").check(force=True)
+    page.wait_for_selector(".asked")
+    shared = page.locator(".asked .terms").all_inner_texts()
+    assert "xj200" in shared[0] and shared[0].strip().startswith("Terms in both: ")
+    assert shared[-1].strip() == "Terms in both: none."
+    page.locator("#rerank").check(force=True)
+    playwright.expect(page.locator(".result .text").first).to_contain_text("much light", timeout=30_000)
+    assert page.url.endswith("&explain=1&rerank=1")
+    assert page.get_attribute("#rerank-switch", "title").endswith("order of lengths")
+    page.reload()
+    playwright.expect(page.locator(".result .text").first).to_contain_text("much light", timeout=30_000)
+    assert page.locator("#rerank").is_checked() and page.locator("#explain").is_checked()
 
 
 def test_the_start_page_offers_queries(page):
@@ -176,7 +221,7 @@ def test_a_late_answer_leaves_the_choice_as_it_is(page):
     box = page.locator("#query")
     box.press_sequentially("number")
     page.wait_for_selector("#suggestions li")
-    page.route("**/v1/suggest**", held.append)
+    page.route("**/v1/suggest**", lambda route: held.append(route) or None)
     with page.expect_request("**/v1/suggest**"):
         box.press_sequentially(" 3")
     box.press("ArrowDown")

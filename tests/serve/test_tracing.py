@@ -8,6 +8,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
 @pytest.fixture
-def traced(folder, encoder):
+def traced(folder, encoder, monkeypatch):
     """A client of a server that is ready, and a function: the spans that ended since its last call."""
     pytest.importorskip("opentelemetry.sdk", reason="the extra otel is not installed")
     from fastapi.testclient import TestClient
@@ -36,7 +37,11 @@ def traced(folder, encoder):
         exporter.clear()
         return spans
 
-    options = ServeOptions(catalogue=str(folder), poll_seconds=0.05)
+    reranker = SimpleNamespace(
+        name="lengths", scores=lambda pairs: np.array([len(item) for _, item in pairs])
+    )
+    monkeypatch.setattr("leanmatch.serve.service.load_reranker", lambda name, threads=None: reranker)
+    options = ServeOptions(catalogue=str(folder), poll_seconds=0.05, rerank="lengths")
     app = create_app(options, encoder=encoder, tracer_provider=provider)
     with TestClient(app, raise_server_exceptions=False) as client:
         while client.get("/health").status_code != 200:
@@ -85,6 +90,24 @@ def test_explanations_and_embeddings(traced):
     finished()
     client.post("/v1/embeddings", json={"model": model, "input": "red shoe"})
     assert sorted(span.name for span in finished()) == ["POST /v1/embeddings", "encode", "queue"]
+
+
+def test_reranking_has_a_span_of_its_own(traced):
+    client, finished = traced
+    client.post("/v1/recommend", json={"texts": ["red shoe"], "k": 3, "rerank": True})
+    spans = finished()
+    assert sorted(span.name for span in spans) == [
+        *("POST /v1/recommend", "encode", "queue", "queue", "rerank", "search")
+    ]
+    named = by_name(spans)
+    rerank, request = named["rerank"], named["POST /v1/recommend"]
+    assert rerank.parent.span_id == request.context.span_id
+    assert named["search"].end_time <= rerank.start_time <= rerank.end_time <= request.end_time
+    assert dict(rerank.attributes) == {
+        "leanmatch.reranker": "lengths",
+        "leanmatch.batch.requests": 1,
+        "leanmatch.batch.texts": 40,  # all items, at most 50 are reranked
+    }
 
 
 def test_the_callers_trace_goes_on(traced):

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from threading import Event
+from typing import TYPE_CHECKING
 
 from leanmatch.index.search.found import Found, reranked
 from leanmatch.models import Reranker
 from leanmatch.serve.api.problems import RefusedError
 from leanmatch.serve.batching import Batcher
 from leanmatch.serve.engine import Answer
+
+if TYPE_CHECKING:
+    from leanmatch.serve.monitoring.tracing import Place, Tracing
 
 RERANKED_TOGETHER = 256
 """Pairs of texts that one pass may hold, unless a single request has more."""
@@ -20,13 +24,15 @@ RERANKED_TOGETHER = 256
 class Rerank:
     """What was found for some texts, to be put in the reranker's order and cut to ``k`` a text.
 
-    ``over`` is set when nobody waits for it any more: it is not worked on from then on.
+    ``over`` is set when nobody waits for it any more: it is not worked on from then on. ``place``: its place
+    in its request's trace, where there are traces.
     """
 
     texts: Sequence[str]
     answer: Answer
     k: int
     over: Event = field(default_factory=Event)
+    place: Place | None = None
 
     @property
     def weight(self) -> int:
@@ -37,7 +43,8 @@ class Rerank:
 class Reranking:
     """A reranker behind a queue. :meth:`start` and :meth:`close` run in the server's event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, tracing: Tracing | None = None) -> None:
+        self._tracing = tracing
         self.reranker: Reranker | None = None
         """Set while the server loads; None where it has none."""
         self._batcher = Batcher(self._work, most=RERANKED_TOGETHER, window_seconds=0.0)
@@ -62,7 +69,7 @@ class Reranking:
 
     async def rerank(self, texts: Sequence[str], answer: Answer, k: int) -> Answer:
         """An answer in the reranker's order. Cancelling ends the work after the query that is worked on."""
-        job = Rerank(texts, answer, k)
+        job = Rerank(texts, answer, k, place=None if self._tracing is None else self._tracing.here())
         try:
             ordered: Answer = await self._batcher.submit(job)
         finally:
@@ -70,6 +77,13 @@ class Reranking:
         return ordered
 
     def _work(self, jobs: Sequence[Rerank]) -> list[Answer | BaseException]:
+        if self._tracing is None:
+            return self._all_ordered(jobs)
+        name = "" if self.reranker is None else self.reranker.name
+        with self._tracing.batch(jobs) as phases, phases.phase("rerank", **{"leanmatch.reranker": name}):
+            return self._all_ordered(jobs)
+
+    def _all_ordered(self, jobs: Sequence[Rerank]) -> list[Answer | BaseException]:
         out: list[Answer | BaseException] = []
         for job in jobs:
             try:  # one request's fault is not its neighbours'

@@ -80,7 +80,7 @@ class Service:
         self._explaining = Batcher(  # apart, so that nobody waits behind an explanation
             self._explain, most=EXPLAINED_TOGETHER, window_seconds=0.0
         )
-        self.reranking = Reranking()
+        self.reranking = Reranking(tracing)
         self._tasks: list[asyncio.Task[None]] = []
         self._settled = asyncio.Event()
         self._follower: Follower | None = None
@@ -260,7 +260,7 @@ class Service:
         return await self.aside(self._suggest, typed)
 
     async def describe(self) -> dict[str, Any]:
-        """The current generation: model, columns with their values or ranges, sample queries; made once."""
+        """The current generation: models, columns with their values or ranges, sample queries; made once."""
         catalogue = self.catalogue
         if self._description is None or self._description[0] is not catalogue:
             self._description = catalogue, await self.aside(self._describe, catalogue)
@@ -272,6 +272,7 @@ class Service:
         return {
             "model": _last_part(model.name),
             "weights": model.weights,
+            "reranker": None if self.reranking.reranker is None else _last_part(self.reranking.reranker.name),
             "items": 0,
             "generation": 0,
             "columns": self._holding.columns(catalogue),

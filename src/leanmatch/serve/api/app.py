@@ -181,7 +181,7 @@ def _add_insight(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/catalogue", responses=documented(401, 503), tags=["insight"])
     async def catalogue() -> dict[str, Any]:
-        """Number of items, the columns with their values or ranges, and texts to try as queries."""
+        """Number of items, models, columns with their values or ranges, and texts to try as queries."""
         return await service.describe()
 
     @app.get(

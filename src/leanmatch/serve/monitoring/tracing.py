@@ -2,8 +2,9 @@
 
 A request under ``/v1/`` (not those of health checks and scrapers) is a server span, a child of the caller's
 where the request has a W3C ``traceparent``. Its children are ``queue`` (until its batch began), ``tokenize``,
-``encode``, ``search`` and ``explain``. A batch holds texts of several requests: each of them has the batch's
-intervals in its own trace, with the number of requests and texts that shared them. Texts are in no span.
+``encode``, ``search``, ``rerank`` and ``explain``. A batch holds texts of several requests: each has the
+batch's intervals in its own trace, with the number of requests and texts (of ``rerank``: pairs of texts) that
+shared them. Texts are in no span.
 
 Where spans go, how many are kept and what the service is called, the environment says (``OTEL_*``), as
 OpenTelemetry has it; without it, they go to an OTLP collector at localhost:4318.

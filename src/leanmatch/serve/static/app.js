@@ -9,6 +9,7 @@ import { combobox } from "./suggestions.js";
 
 const RESULTS = 10;
 const RETRY_MS = 700;
+const SWITCHES = ["explain", "rerank"];   // options of a request, and of the address
 
 let filters = null;
 let asking = null;
@@ -36,7 +37,7 @@ function keep() {
   const filter = filters?.read();
   if (query) asked.set("q", query);
   if (filter) asked.set("filter", JSON.stringify(filter));
-  if (find("explain").checked) asked.set("explain", "1");
+  for (const name of SWITCHES) if (find(name).checked) asked.set(name, "1");
   const hash = asked.toString() ? `#${asked}` : "";
   if (hash === location.hash) return;
   history.pushState(null, "", hash || location.pathname);
@@ -50,7 +51,7 @@ function recall() {
     filter = JSON.parse(asked.get("filter") ?? "null");
   } catch { /* somebody else wrote it */ }
   find("query").value = asked.get("q") ?? "";
-  find("explain").checked = asked.get("explain") === "1";
+  for (const name of SWITCHES) find(name).checked = asked.get(name) === "1" && !find(name).closest("label").hidden;
   filters.show(filter);
   show();
 }
@@ -69,7 +70,8 @@ async function show() {
   const list = find("results");
   list.setAttribute("aria-busy", "true");
   try {
-    const body = { texts: [query], k: RESULTS, exclude_self: false, explain: find("explain").checked };
+    const body = { texts: [query], k: RESULTS, exclude_self: false };
+    for (const name of SWITCHES) body[name] = find(name).checked;
     const filter = filters?.read();
     if (filter) body.filter = filter;
     const begin = performance.now();
@@ -123,6 +125,8 @@ async function begin() {
   }
   find("about").textContent = `${found.items.toLocaleString("en")} items, model ${found.model}`;
   samples = found.samples ?? [];
+  find("rerank-switch").hidden = !found.reranker;
+  find("rerank-switch").title = found.reranker ? `The best items in the order of ${found.reranker}` : "";
   filters = filterFields(found.columns, search);
   panel.refresh();
   if (location.hash) recall();
@@ -136,7 +140,7 @@ find("search").addEventListener("submit", (event) => {
   box.close();
   search();
 });
-find("explain").addEventListener("change", () => search());
+for (const name of SWITCHES) find(name).addEventListener("change", () => search());
 addEventListener("popstate", () => { if (filters) recall(); });
 find("key-form").addEventListener("submit", (event) => {
   event.preventDefault();

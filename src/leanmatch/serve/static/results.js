@@ -35,12 +35,16 @@ function spoken(text, words) {
 function resultOf(one, query) {
   const why = one.explanation;
   const strongest = why ? Math.max(1e-9, ...[...why.query, ...why.item].map((word) => Math.abs(word.importance))) : 0;
-  const meta = Object.entries(one.metadata);
+  // Of a hybrid search: what its score is made of, and the terms that query and item share.
+  const parts = one.lexical === undefined ? [] : [["cosine", one.cosine.toFixed(3)], ["terms", one.lexical.toFixed(3)]];
+  const shared = why?.terms ? `Terms in both: ${why.terms.join(", ") || "none"}.` : null;
+  const meta = [...parts, ...Object.entries(one.metadata)];
   return make("li", { class: "result" },
     make("p", { class: "text" }, ...(why ? marked(one.text, why.item, strongest) : [one.text])),
     make("p", { class: "score" }, make("span", { class: "unseen" }, "score "), one.score.toFixed(3), meter(one.score, "")),
     why ? make("p", { class: "asked" }, make("b", {}, "you asked"), ...marked(query, why.query, strongest),
-      make("span", { class: "unseen" }, `. Carried by ${spoken(query, why.query)}, and in the item by ${spoken(one.text, why.item)}.`)) : null,
+      make("span", { class: "unseen" }, `. Carried by ${spoken(query, why.query)}, and in the item by ${spoken(one.text, why.item)}.`),
+      shared === null ? null : make("span", { class: "terms" }, shared)) : null,
     make("dl", { class: "meta" }, make("div", {}, make("dt", {}, "id"), make("dd", {}, one.id)),
       ...meta.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, String(value))))));
 }
