@@ -94,24 +94,20 @@ void i8_tile(const Dense& w, const int8_t* weights, int row, const int16_t* inpu
     LEANMATCH_UNROLL
     for (int t = 0; t < TT; t++) LEANMATCH_UNROLL
     for (int p = 0; p < PP; p++) sum[t][p] = wasm_i32x4_const_splat(0);
-    const auto step = [&](const int8_t* from, const int16_t* pairs) __attribute__((always_inline)) {
+    // One step a turn: unrolled, the compiler moves loads of later steps up, and engines, which keep the order that they are
+    // given, spill registers: 14 GMAC/s instead of 40 with four steps.
+#pragma GCC unroll 1
+    for (int step = steps_of(w.n); step > 0; step--, weights += PP * 8, inputs += kTokensI8 * 2) {
         V weight[PP];
         LEANMATCH_UNROLL
-        for (int p = 0; p < PP; p++) weight[p] = wasm_i16x8_load8x8(from + p * 8);
+        for (int p = 0; p < PP; p++) weight[p] = wasm_i16x8_load8x8(weights + p * 8);
         LEANMATCH_UNROLL
         for (int t = 0; t < TT; t++) {
-            const V pair = wasm_v128_load32_splat(pairs + t * 2);
+            const V pair = wasm_v128_load32_splat(inputs + t * 2);
             LEANMATCH_UNROLL
-            for (int p = 0; p < PP; p++)
-                sum[t][p] = wasm_i32x4_add(sum[t][p], wasm_i32x4_dot_i16x8(pair, weight[p]));
+            for (int p = 0; p < PP; p++) sum[t][p] = wasm_i32x4_add(sum[t][p], wasm_i32x4_dot_i16x8(pair, weight[p]));
         }
-    };
-    int left = steps_of(w.n);
-    for (; left >= 4; left -= 4, weights += 4 * PP * 8, inputs += 4 * kTokensI8 * 2) {
-        LEANMATCH_UNROLL
-        for (int i = 0; i < 4; i++) step(weights + i * PP * 8, inputs + i * kTokensI8 * 2);
     }
-    for (; left > 0; left--, weights += PP * 8, inputs += kTokensI8 * 2) step(weights, inputs);
     LEANMATCH_UNROLL
     for (int p = 0; p < PP; p++) {
         const int first = row + p * kWidth;

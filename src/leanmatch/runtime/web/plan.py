@@ -80,7 +80,9 @@ class _Packer:
 
     def __call__(self, name: str, factors: Factors, bias: Floats | None, inputs: Inputs) -> Layer:
         layer = self._layer(name, prepared(factors, "int8"), inputs)
-        return [(0, layer | {"bias": self._optional(f"{name}.bias", bias)}, None)]
+        last = layer["left"] if layer["form"] == "low-rank" else layer
+        last["bias"] = self._optional(f"{name}.bias", bias)
+        return [(0, layer, None)]
 
     def head(self, weight: Floats, bias: Floats | None) -> dict[str, Any]:
         """A Dense module after the pooling, in float32."""
