@@ -23,6 +23,7 @@ SCRIPTS = (
     "compression_methods",
     "compression_table",
     "first_factors_table",
+    "real_sizes_table",
     "compression_task",
     "ood_table",
     "serve_table",
@@ -60,13 +61,13 @@ def test_a_page_made_again_from_the_folded_runs_is_the_page_that_is_there(
     script("compression_table").main([*inputs, "--out", str(page), "--plot", str(plot)])
     assert page.read_text(encoding="utf-8") == (results / page.name).read_text(encoding="utf-8")
     assert plot.stat().st_size > 10_000
-    page = tmp_path / "first_factors.md"
-    inputs = [folder / "first_factors.jsonl", folder / "first_factors_notes.md", page]
-    flags = ("--results", "--notes", "--out")
-    script("first_factors_table").main(
-        [str(part) for pair in zip(flags, inputs, strict=True) for part in pair]
-    )
-    assert page.read_text(encoding="utf-8") == (results / page.name).read_text(encoding="utf-8")
+    for name, more in (("first_factors", []), ("real_sizes", ["--plot", str(tmp_path / "lean.svg")])):
+        page = tmp_path / f"{name}.md"
+        inputs = [folder / f"{name}.jsonl", folder / f"{name}_notes.md", page]
+        flags = ("--results", "--notes", "--out")
+        words = [str(part) for pair in zip(flags, inputs, strict=True) for part in pair]
+        script(f"{name}_table").main([*words, *more])
+        assert page.read_text(encoding="utf-8") == (results / page.name).read_text(encoding="utf-8")
 
 
 def test_the_page_does_come_from_the_runs(repository, script, tmp_path, monkeypatch):
