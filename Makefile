@@ -19,7 +19,7 @@ PACKAGE_STAMP := $(VENV)/.stamp-package
 SOURCES := CMakeLists.txt README.md LICENSE $(shell find src csrc -not -name '*.pyc' -not -name __pycache__)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench sanitize arm fuzz verify audit dist clean install
+.PHONY: help demo test lint docs bench sanitize arm web fuzz verify audit dist clean install
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -53,6 +53,11 @@ sanitize: ## C++ kernels under the address and undefined-behaviour sanitizers (n
 
 arm: ## C++ kernels for AArch64 under emulation (needs CMake, g++-aarch64-linux-gnu, qemu-user)
 	@$(WITH_CMAKE) scripts/arm.sh build/arm
+
+web: ## the scripts of web pages into the package, and their tests (needs Node 20+; the network the first time)
+	cd web && npm ci && npm run check && npm run build
+	$(MAKE) install
+	$(BIN)/python -m pytest -q tests/web
 
 fuzz: $(PACKAGE_STAMP) ## damaged model folders and catalogues, FUZZ_ROUNDS of each (default 3000), from FUZZ_SEED
 	HF_HUB_OFFLINE=1 LEANMATCH_FUZZ_ROUNDS=$(or $(FUZZ_ROUNDS),3000) LEANMATCH_FUZZ_SEED=$(or $(FUZZ_SEED),1) \

@@ -31,13 +31,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("batch",),
     ("stores",),
     ("serve", "report", "integrations"),
+    ("web",),
     ("cli",),
     ("__main__",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 LIGHT_LAYERS = frozenset(
-    {"data", "lexical", "models", "metrics", "runtime", "index", "batch", "stores", "serve", "cli"}
+    {"data", "lexical", "models", "metrics", "runtime", "index", "batch", "stores", "serve", "web", "cli"}
 )
 HEAVY_LIBRARIES = frozenset({"torch", "transformers", "sentence_transformers"})
 MOST_LINES = 500

@@ -32,7 +32,7 @@ function spoken(text, words) {
   return best.slice(0, SPOKEN_WORDS).map((word) => characters.slice(word.start, word.end).join("")).join(", ") || "none";
 }
 
-function resultOf(one, query) {
+export function resultOf(one, query) {
   const why = one.explanation;
   const strongest = why ? Math.max(1e-9, ...[...why.query, ...why.item].map((word) => Math.abs(word.importance))) : 0;
   // Of a hybrid search: what its score is made of, and the terms that query and item share.

@@ -1,0 +1,30 @@
+// Keeps the page, so that it opens without a network. The model and the vectors are kept by leanmatch.js itself.
+// VERSION and FILES are written by `leanmatch export`: another export is another version.
+
+const VERSION = "@VERSION@";
+const FILES = ["@FILES@"];
+const NAME = `leanmatch-page ${registration.scope} ${VERSION}`;
+
+addEventListener("install", (event) => {
+  skipWaiting();
+  event.waitUntil(caches.open(NAME).then((cache) => cache.addAll(FILES.map((file) => new Request(file, { cache: "reload" })))));
+});
+
+addEventListener("activate", (event) => {
+  const old = async () => {
+    for (const name of await caches.keys()) {
+      if (name.startsWith(`leanmatch-page ${registration.scope} `) && name !== NAME) await caches.delete(name);
+    }
+    await clients.claim();
+  };
+  event.waitUntil(old());
+});
+
+addEventListener("fetch", (event) => {
+  const url = new URL(event.request.url);
+  if (event.request.method !== "GET" || !url.href.startsWith(registration.scope)) return;
+  const file = url.pathname.slice(new URL(registration.scope).pathname.length) || "./";
+  if (url.search || !FILES.includes(file)) return;
+  const answer = async () => (await (await caches.open(NAME)).match(file)) ?? fetch(event.request);
+  event.respondWith(answer());
+});

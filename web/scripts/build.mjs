@@ -1,0 +1,69 @@
+// Bundles the scripts into the Python package (src/leanmatch/web/static) and makes the npm package in web/dist.
+// `node scripts/build.mjs --check` only says whether the committed scripts are those of the sources.
+
+import { execFileSync } from "node:child_process";
+import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { gzipSync } from "node:zlib";
+import { build } from "esbuild";
+
+const here = fileURLToPath(new URL("..", import.meta.url));
+const repository = join(here, "..");
+const built = join(repository, "src", "leanmatch", "web", "static");
+const dist = join(here, "dist");
+const check = process.argv.includes("--check");
+
+const version = /^__version__ = "(.+)"$/m.exec(readFileSync(join(repository, "src/leanmatch/__init__.py"), "utf8"))[1];
+const library = JSON.parse(readFileSync(join(here, "node_modules/@huggingface/tokenizers/package.json"), "utf8"));
+const licence = readFileSync(join(here, "node_modules/@huggingface/tokenizers/LICENSE"), "utf8");
+
+const scripts = await build({
+  absWorkingDir: here,
+  entryPoints: ["src/leanmatch.ts", "src/worker.ts"],
+  outdir: built,
+  bundle: true,
+  minify: true,
+  format: "esm",
+  target: "es2022",
+  external: ["node:*"],
+  legalComments: "none",
+  banner: { js: `/* leanmatch ${version}, Apache-2.0. See LICENSES.txt. */` },
+  write: false,
+});
+const files = new Map(scripts.outputFiles.map(({ path, contents }) => [path.slice(built.length + 1), Buffer.from(contents)]));
+files.set("LICENSES.txt", Buffer.from(
+  `leanmatch ${version} is under the Apache License 2.0, below.\n\nworker.js contains @huggingface/tokenizers ` +
+  `${library.version} (${library.repository.url.replace(/^git\+|\.git$/g, "")}) by ${library.author}, under the same licence.\n\n${licence}`,
+));
+
+if (check) {
+  const differing = [...files].filter(([name, bytes]) => !bytes.equals(readFileSync(join(built, name))));
+  if (differing.length) {
+    console.error(`not built from these sources: ${differing.map(([name]) => name).join(", ")}. Run: make web`);
+    process.exit(1);
+  }
+  process.exit(0);
+}
+
+mkdirSync(built, { recursive: true });
+for (const [name, bytes] of files) writeFileSync(join(built, name), bytes);
+
+rmSync(dist, { recursive: true, force: true });
+mkdirSync(dist);
+execFileSync(join(here, "node_modules/.bin/tsc"), ["--declaration", "--emitDeclarationOnly", "--stripInternal", "--outDir", "dist"], { cwd: here, stdio: "inherit" });
+for (const name of readdirSync(built)) cpSync(join(built, name), join(dist, name));
+cpSync(join(here, "README.md"), join(dist, "README.md"));
+cpSync(join(repository, "LICENSE"), join(dist, "LICENSE"));
+const { name, description, type, license, engines } = JSON.parse(readFileSync(join(here, "package.json"), "utf8"));
+writeFileSync(join(dist, "package.json"), `${JSON.stringify({
+  name, version, description, type, license, engines,
+  types: "./leanmatch.d.ts",
+  exports: { ".": { types: "./leanmatch.d.ts", default: "./leanmatch.js" }, "./worker.js": "./worker.js", "./leanmatch.wasm": "./leanmatch.wasm" },
+  sideEffects: ["./worker.js"],
+}, null, 2)}\n`);
+
+for (const name of readdirSync(built)) {
+  const bytes = readFileSync(join(built, name));
+  console.log(`${name.padEnd(16)} ${String(bytes.length).padStart(9)} bytes ${String(gzipSync(bytes, { level: 9 }).length).padStart(9)} gzipped`);
+}
