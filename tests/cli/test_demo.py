@@ -80,9 +80,10 @@ def walked(tmp_path_factory):
 def test_every_stage_runs_its_command(walked):
     output, execute, summary = walked
     assert execute.commands == [
-        *("data", "train", "evaluate", "diagnose", "evaluate", "compress", "evaluate", "index", "index")
+        *("data", "train", "evaluate", "diagnose", "evaluate", "compress", "evaluate", "index", "index"),
+        "export",
     ]
-    assert list(summary["stages"])[-2:] == ["speed", "serve"]
+    assert list(summary["stages"])[-2:] == ["serve", "site"]
     assert not any(one["kept"] for one in summary["stages"].values())
     assert "<html" in (output / "report.html").read_text()
 

@@ -49,7 +49,7 @@ def texts(count=500):
             ranges = ((32, 0x3000), (0x10000, 0x1FFFF))
             made.append("".join(chr(draw.randrange(*draw.choice(ranges))) for _ in range(8)))
         else:
-            words = (draw.choice(PIECES) + draw.choice(("", " ", " ", "-")) for _ in range(draw.randrange(6)))
+            words = (draw.choice(PIECES) + draw.choice(("", " ", " ", " ", "-")) for _ in range(draw.randrange(6)))
             made.append("".join(words))
     return made
 
@@ -68,7 +68,7 @@ def test_tokens_and_vectors(site, encoder, reference, node):
     )
     assert loaded["dimension"] == encoder.dimension and loaded["progress"][0] == loaded["progress"][1] > 1e6
     expected = [encoding.ids for encoding in encoder.encodings(given)]
-    assert len(set(map(tuple, expected))) > 300  # many of the characters are unknown ones
+    assert len(set(map(tuple, expected))) > 250  # many of the characters are unknown ones
     different = [text for text, ours, theirs in zip(given, expected, tokens, strict=True) if ours != theirs]
     assert not different
     cosines = (reference.encode(given) * np.array(vectors)).sum(axis=1)
@@ -234,7 +234,7 @@ def test_searches(site, catalogue, reference, node):
             if stored["serial"] > 2**53
             else stored
         )
-    assert "blank" in blank["error"] and "k is 0" in none["error"]
+    assert blank == [] and "k is 0" in none["error"]
 
 
 def test_explanations(site, catalogue, reference, node):

@@ -85,8 +85,9 @@ export class Engine {
     const { model: loaded } = this.model(model);
     const catalogue = this.catalogue(number);
     const [way] = waysOf(loaded, catalogue);
-    if (typeof text !== "string" || !text.trim()) throw new LeanmatchError("a text is missing or blank", "give a text");
+    if (typeof text !== "string") throw new LeanmatchError(`a text is ${typeof text}`, "give a string");
     if (!Number.isSafeInteger(k) || k < 1) throw new LeanmatchError(`k is ${k}`, "ask for 1 item or more");
+    if (!text.trim()) return [];
     const [query] = await Promise.all([loaded.encode([text], way), catalogue.load()]);
     signal.throwIfAborted();
     const { rows, scores } = await catalogue.top(query, k, filter);

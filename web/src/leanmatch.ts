@@ -150,7 +150,7 @@ export class Model {
     return ask("tokenize", [this.number, [...texts], null]);
   }
 
-  /** The best items for a text, best first. */
+  /** The best items for a text, best first; none for a blank text. Answers come in the order of the calls. */
   search(catalogue: Catalogue, text: string, { k = 10, filter = null, signal }: SearchOptions = {}): Promise<Result[]> {
     return ask("search", [this.number, catalogue.number, text, k, filter], { signal });
   }

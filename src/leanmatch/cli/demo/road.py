@@ -16,6 +16,7 @@ QUERIES = (
     "split the rows into groups and count them",
     "fill missing values from the rows before them",
 )
+TITLE = "Functions of numpy, scipy, pandas and scikit-learn"
 PACKAGES = ("numpy", "scipy", "scikit-learn", "pandas")
 KEEP = "99%"
 SPEED_TEXTS, QUICK_SPEED_TEXTS = 256, 64
@@ -30,8 +31,8 @@ QUICK_DIAGNOSIS = ("--max-rows", "200", "--max-pairs", "20", "--shown", "10", "-
 
 def road(output: Path, quick: bool) -> list[Stage]:
     """The stages; ``quick`` takes fewer steps and looks at fewer texts."""
-    data, model, lean, int8, catalogue = (
-        str(output / name) for name in ("data", "model", "lean", "int8", "catalogue")
+    data, model, lean, int8, catalogue, site = (
+        str(output / name) for name in ("data", "model", "lean", "int8", "catalogue", "site")
     )
     pairs, items, report = f"{data}/pairs.parquet", f"{data}/items.jsonl", str(output / "report.html")
     held_out = [word for condition in HELD_OUT for word in ("--hold-out", condition)]
@@ -140,6 +141,13 @@ def road(output: Path, quick: bool) -> list[Stage]:
             requests,
             needs=("reference",),
             facts=[FILTER, *QUERIES],
+        ),
+        Stage(
+            "site",
+            "write the catalogue as a search page that needs no server",
+            ("export", catalogue, "--to", "web", "--title", TITLE, "-o", site, "--overwrite", "--json"),
+            needs=("index",),
+            makes=(Path(site),),
         ),
     ]
 

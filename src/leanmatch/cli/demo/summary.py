@@ -35,7 +35,8 @@ def summarize(
         compressed one). ``compression``: the held-out quality, what was asked and whether it was reached.
         ``training``: what was chosen and why. ``words``: those whose importance moved most surely.
         ``server``: see :func:`leanmatch.cli.demo.requests.ask`. ``stages``: seconds and processor time, and
-        whether kept from an earlier run. ``report``, ``serve``, ``address``: what to open and to type.
+        whether kept from an earlier run. ``site``: its parts and bytes.
+        ``report``, ``serve``, ``address``: what to open and to type.
     """
     results = {name: record.result for name, record in records.items()}
     speed = results["speed"]
@@ -73,6 +74,7 @@ def summarize(
         },
         "index": results["index"],
         "server": results["serve"],
+        "site": results["site"],
         "stages": {
             name: {
                 "seconds": round(record.seconds, 1),
@@ -260,10 +262,13 @@ this run: {summary["seconds"]:.0f} s by the clock, {summary["cpu_seconds"]:.0f} 
 the report: {report}
 the server: {summary["serve"]}
             then open {summary["address"]}
+without a server: python -m http.server -d {summary["site"]["output"]}
+            then open http://127.0.0.1:8000/
 on your own data (columns anchor and positive; any other column can be held out):
   leanmatch data check pairs.csv
   leanmatch train pairs.csv -o model/ --hold-out category=Toys
   leanmatch diagnose model/ pairs.csv -o report.html
   leanmatch compress model/ --data pairs.csv --keep 99% -o lean/
   leanmatch index build lean/ items.csv -o catalogue/
-  leanmatch serve catalogue/"""
+  leanmatch serve catalogue/
+  leanmatch export catalogue/ --to web -o site/"""

@@ -1,8 +1,7 @@
 import { load, openCatalogue } from "./leanmatch.js";
 const [model, catalogue] = await Promise.all([load("model/"), openCatalogue("catalogue/")]);
-const search = async (text) => (text ? await model.search(catalogue, text, { k: 5 }) : []);
 const show = (results) => found.replaceChildren(...results.map(({ id, text }) => new Option(text, id)));
-query.oninput = async () => show(await search(query.value.trim()));
+query.oninput = async () => show(await model.search(catalogue, query.value, { k: 5 }));
 
 // What follows belongs to this example page alone.
 Object.assign(query, { disabled: false, placeholder: catalogue.samples[0] ?? "" });
