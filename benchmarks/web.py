@@ -3,9 +3,9 @@
     python benchmarks/web.py SITE [--json FILE]
     python benchmarks/web.py CATALOGUE --items 50000      # as many drawn vectors in place of the catalogue's
 
-The page is opened cold (nothing in the cache), then warm (a second visit), with a search in its address. The
-bars: 10 MB without the vectors and items, 200 kB of WebAssembly, 60 kB of scripts gzipped, a first answer 0.5 s
-after the warm visit began, 15 ms for a search among 50,000 items, no task of the page's thread over 50 ms,
+The page is opened cold (nothing in the cache), then warm (a second visit), with a search in its address.
+The bars: 10 MB without vectors and items, 200 kB of WebAssembly, 60 kB of scripts gzipped, a first answer
+0.5 s after the warm visit began, 15 ms for a search among 50,000 items, no task of its thread over 50 ms,
 120 MB of memory.
 """
 

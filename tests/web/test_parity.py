@@ -49,8 +49,8 @@ def texts(count=500):
             ranges = ((32, 0x3000), (0x10000, 0x1FFFF))
             made.append("".join(chr(draw.randrange(*draw.choice(ranges))) for _ in range(8)))
         else:
-            words = (draw.choice(PIECES) + draw.choice(("", " ", " ", " ", "-")) for _ in range(draw.randrange(6)))
-            made.append("".join(words))
+            words = (draw.choice(PIECES) + draw.choice(("", " ", " ", " ", "-")) for _ in range(5))
+            made.append("".join(list(words)[: draw.randrange(6)]))
     return made
 
 
