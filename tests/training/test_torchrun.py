@@ -19,6 +19,7 @@ import training_models as models
 from leanmatch.errors import LeanmatchError
 from leanmatch.trainer.checkpoints import load_weights
 from leanmatch.training import fit
+from leanmatch.training.losses import PlainLoss
 
 SCRIPT = """
 import dataclasses, json, os, sys
@@ -40,6 +41,9 @@ for name in runs:  # all before the first run: after it, transformers lets the f
     os.makedirs(folder, exist_ok=True)
     static = name == "static"
     built[name] = models.static_model() if static else models.transformer_model(f"{{folder}}/bert{{rank}}")
+ways = {{"whole": (True, None), "cached": (True, 3), "apart": (False, None)}}
+os.makedirs({folder!r} + "/gathered", exist_ok=True)
+alike = {{name: models.transformer_model({folder!r} + f"/gathered/{{name}}-{{rank}}") for name in ways}}
 passes = dict.fromkeys(runs, 0)
 for name, size in runs.items():
     folder, model = {folder!r} + "/" + name, built[name]
@@ -56,6 +60,25 @@ for name, size in runs.items():
     )
     assert next(iter(result.history.values()))["steps"] == 3
     save_weights(f"{{folder}}/trained{{rank}}.safetensors", model.state_dict())
+model = models.static_model()
+save_weights({folder!r} + f"/gathered/base{{rank}}.safetensors", model.state_dict())
+schedule = dataclasses.replace(options.schedule, max_steps=3, gather_across_devices=True)
+gathering = dataclasses.replace(options, schedule=schedule)
+fit(model, models.pairs(), None, gathering, {folder!r} + "/gathered/work")
+save_weights({folder!r} + f"/gathered/trained{{rank}}.safetensors", model.state_dict())
+from functools import partial
+from leanmatch.training.losses import PlainLoss
+from leanmatch.training.stock import MultipleNegativesRankingLoss
+from torch.nn.parallel import DistributedDataParallel
+own = slice(8 * rank, 8 * rank + 8)
+for name, (gather, size) in ways.items():
+    model = alike[name]
+    inner = partial(MultipleNegativesRankingLoss, gather_across_devices=gather)
+    loss = PlainLoss(model, contrastive=inner, mini_batch_size=size)
+    loss.model = DistributedDataParallel(model, find_unused_parameters=True)  # as the trainer does
+    loss([models.tokenized(model, texts[own]) for texts in models.pair_lists(16)]).backward()
+    gradients = {{key: value.grad for key, value in model.named_parameters() if value.grad is not None}}
+    save_weights({folder!r} + f"/gathered/{{name}}{{rank}}.safetensors", gradients)
 os.makedirs({folder!r} + "/automatic", exist_ok=True)
 model = models.static_model()
 save_weights({folder!r} + f"/automatic/base{{rank}}.safetensors", model.state_dict())
@@ -98,7 +121,7 @@ def folder(tmp_path_factory):
     script = folder / "run.py"
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), folder=str(folder)))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run([*launcher, str(script)], capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run([*launcher, str(script)], capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]
     passes = [json.loads((folder / f"passes{rank}.json").read_text()) for rank in (0, 1)]
     assert passes[0][0] != passes[1][0] and passes[0][1] != passes[1][1], "unequal passes were the point"
@@ -113,7 +136,7 @@ def distance(one, other):
     return float(sum((value - other[name]).abs().sum() for name, value in one.items()))
 
 
-@pytest.mark.parametrize("run", ["plain", "cached", "static", "automatic"])
+@pytest.mark.parametrize("run", ["plain", "cached", "static", "gathered", "automatic"])
 def test_both_processes_train_and_end_with_the_same_weights(folder, run):
     base, *trained = (weights(folder / run, name) for name in ("base0", "trained0", "trained1"))
     assert distance(base, trained[0]) > 0
@@ -127,6 +150,19 @@ def test_gradient_caching_changes_nothing_but_rounding(folder):
         for run, name in (("plain", "base0"), ("plain", "trained0"), ("cached", "trained0"))
     )
     assert distance(plain, cached) < 0.02 * distance(base, plain)
+
+
+def test_gathered_negatives_are_those_of_one_process_with_the_double_batch(folder):
+    model = models.transformer_model(str(folder / "double"))
+    PlainLoss(model)([models.tokenized(model, texts) for texts in models.pair_lists(16)]).backward()
+    double = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
+    size = float(sum(value.abs().sum() for value in double.values()))
+    for rank in (0, 1):
+        for name in ("whole", "cached"):
+            assert distance(double, weights(folder / "gathered", f"{name}{rank}")) < 1e-4 * size
+        assert distance(double, weights(folder / "gathered", f"apart{rank}")) > 0.1 * size  # it bites
+    trained, gathered = weights(folder / "static", "trained0"), weights(folder / "gathered", "trained0")
+    assert distance(trained, gathered) > 0
 
 
 def test_a_checkpoint_has_the_random_state_of_every_process(folder):

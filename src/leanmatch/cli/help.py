@@ -65,7 +65,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     ),
     "Training": (
         *("minutes", "epochs", "max_steps", "lr", "seed", "early_stopping", "freeze_layers", "lora_rank"),
-        *("mini_batch_size", "max_length", "resume"),
+        *("mini_batch_size", "gather_across_devices", "max_length", "resume"),
     ),
     "Samples": ("max_rows", "max_pairs", "budget", "shown"),
     "Changes": ("add", "update", "delete", "rebuild", "reference", "check"),

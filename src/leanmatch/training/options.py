@@ -106,6 +106,9 @@ class ScheduleOptions:
         minutes: fewer steps where all runs and the choice would take longer than this; None for no limit.
             Steps are timed once, and a continued run keeps their number.
         batch_size: pairs a step and process.
+        gather_across_devices: under ``torchrun``, contrast each anchor with the positives and negatives of
+            all processes, not only of its own: ``p`` processes with batches of ``n`` learn what one learns
+            with a batch of ``p * n``. In one process it changes nothing.
         lr: peak learning rate (AdamW, linear decay); None takes the encoder's default (2e-5 for
             transformers, 1e-2 for static encoders).
         warmup: share of the steps in which the rate rises from 0.
@@ -131,6 +134,7 @@ class ScheduleOptions:
     max_length: int | None = None
     checkpoint_minutes: float = 2.0
     early_stopping: int = 0
+    gather_across_devices: bool = False
 
     def __post_init__(self) -> None:
         _above_zero("epochs", self.epochs)

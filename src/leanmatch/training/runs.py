@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -216,6 +217,10 @@ def build_loss(
         "mini_batch_size": options.schedule.mini_batch_size,
         "dimensions": options.dimensions,
     }
+    if options.schedule.gather_across_devices:
+        from leanmatch.training.stock import MultipleNegativesRankingLoss
+
+        common["contrastive"] = partial(MultipleNegativesRankingLoss, gather_across_devices=True)
     if regularizer.kind == "itv" and weight > 0:
         return ITVReg(
             model,

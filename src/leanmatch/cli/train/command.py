@@ -94,6 +94,14 @@ def train(
     mini_batch_size: Annotated[
         int | None, typer.Option(help="Texts in memory at once (gradient cache).")
     ] = None,
+    gather_across_devices: Annotated[
+        bool | None,
+        typer.Option(
+            "--gather-across-devices/--no-gather-across-devices",
+            help="Under torchrun: negatives of all processes.",
+            show_default=False,
+        ),
+    ] = None,
     max_length: Annotated[int | None, typer.Option(help="Cut texts to this many tokens in training.")] = None,
     early_stopping: Annotated[
         int | None, typer.Option(help="Stop after N evaluations without gain; 0: never.")
@@ -168,6 +176,7 @@ def train(
                 "device": device,
                 "precision": precision,
                 "mini_batch_size": mini_batch_size,
+                "gather_across_devices": gather_across_devices,
                 "max_length": max_length,
                 "early_stopping": early_stopping,
             },

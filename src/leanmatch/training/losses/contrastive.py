@@ -46,7 +46,8 @@ class PlainLoss(nn.Module):
         contrastive: a sentence-transformers loss that offers ``compute_loss_from_embeddings(embeddings,
             labels)``, or a function that makes one from the model; None takes
             ``MultipleNegativesRankingLoss(model)``, that is InfoNCE at temperature 0.05:
-            ``-log(exp(20 s(a_i, p_i)) / sum_j exp(20 s(a_i, d_j)))``, mean over the batch.
+            ``-log(exp(20 s(a_i, p_i)) / sum_j exp(20 s(a_i, d_j)))``, mean over the batch. For negatives of
+            all processes: ``partial(MultipleNegativesRankingLoss, gather_across_devices=True)``.
         mini_batch_size: texts whose activations are held at once (gradient caching), None for all.
         dimensions: Matryoshka training (Kusupati et al., arXiv 2205.13147): the loss is the mean over the
             first ``d`` numbers of the vectors, normalized, for each ``d`` here and for the whole vectors.
