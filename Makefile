@@ -54,10 +54,11 @@ sanitize: ## C++ kernels under the address and undefined-behaviour sanitizers (n
 arm: ## C++ kernels for AArch64 under emulation (needs CMake, g++-aarch64-linux-gnu, qemu-user)
 	@$(WITH_CMAKE) scripts/arm.sh build/arm
 
-web: ## the scripts of web pages into the package, and their tests (needs Node 20+; the network the first time)
+web: ## runtime and scripts of web pages into the package, and their tests (Clang 19 for WebAssembly, Node 20+; network)
+	@$(WITH_CMAKE) scripts/wasm.sh build/wasm
 	cd web && npm ci && npm run check && npm run build
 	$(MAKE) install
-	$(BIN)/python -m pytest -q tests/web
+	$(BIN)/python -m pytest -q tests/web tests/runtime/test_web_runtime.py
 
 fuzz: $(PACKAGE_STAMP) ## damaged model folders and catalogues, FUZZ_ROUNDS of each (default 3000), from FUZZ_SEED
 	HF_HUB_OFFLINE=1 LEANMATCH_FUZZ_ROUNDS=$(or $(FUZZ_ROUNDS),3000) LEANMATCH_FUZZ_SEED=$(or $(FUZZ_SEED),1) \

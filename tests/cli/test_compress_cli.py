@@ -187,6 +187,20 @@ def test_inspect_of_what_is_no_artifact(base, tmp_path):
     assert leanmatch("inspect", tmp_path / "nothing").exit_code == 1
 
 
+def test_export_for_web_pages(lean, tmp_path):
+    result = leanmatch("export", lean[0], "--to", "web", "-o", tmp_path / "web", "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert sorted(told["files"]) == ["model.bin", "model.json", "tokenizer.json"]
+    assert told["bytes"] == sum(path.stat().st_size for path in (tmp_path / "web").iterdir())
+    again = leanmatch("export", lean[0], "--to", "web", "-o", tmp_path / "web")
+    assert again.exit_code == 2
+    assert "exists already" in again.output
+    refused = leanmatch("export", lean[0], "--to", "web", "--int8", "-o", tmp_path / "x")
+    assert "its weights have 8 bits" in refused.output
+    assert leanmatch("export", lean[0], "--to", "web", "-o", tmp_path / "web", "--overwrite").exit_code == 0
+
+
 def test_export(lean, tmp_path):
     result = leanmatch("export", lean[0], "--to", "sentence-transformers", "-o", tmp_path / "st", "--json")
     assert result.exit_code == 0, result.output

@@ -18,6 +18,20 @@ const version = /^__version__ = "(.+)"$/m.exec(readFileSync(join(repository, "sr
 const library = JSON.parse(readFileSync(join(here, "node_modules/@huggingface/tokenizers/package.json"), "utf8"));
 const licence = readFileSync(join(here, "node_modules/@huggingface/tokenizers/LICENSE"), "utf8");
 
+const musl = `Copyright (c) 2005-2019 Rich Felker, et al.
+
+Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated documentation files
+(the "Software"), to deal in the Software without restriction, including without limitation the rights to use, copy, modify, merge,
+publish, distribute, sublicense, and/or sell copies of the Software, and to permit persons to whom the Software is furnished to do
+so, subject to the following conditions:
+
+The above copyright notice and this permission notice shall be included in all copies or substantial portions of the Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF
+MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE
+FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN
+CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.`;
+
 const scripts = await build({
   absWorkingDir: here,
   entryPoints: ["src/leanmatch.ts", "src/worker.ts"],
@@ -34,7 +48,9 @@ const scripts = await build({
 const files = new Map(scripts.outputFiles.map(({ path, contents }) => [path.slice(built.length + 1), Buffer.from(contents)]));
 files.set("LICENSES.txt", Buffer.from(
   `leanmatch ${version} is under the Apache License 2.0, below.\n\nworker.js contains @huggingface/tokenizers ` +
-  `${library.version} (${library.repository.url.replace(/^git\+|\.git$/g, "")}) by ${library.author}, under the same licence.\n\n${licence}`,
+  `${library.version} (${library.repository.url.replace(/^git\+|\.git$/g, "")}) by ${library.author}, under the same licence.\n\n` +
+  `leanmatch.wasm contains parts of wasi-libc (CC0-1.0), of LLVM's libc++ and compiler-rt (Apache-2.0 WITH LLVM-exception), of ` +
+  `dlmalloc (CC0-1.0), and of musl, whose licence is:\n\n${musl}\n\nThe Apache License 2.0:\n\n${licence}`,
 ));
 
 if (check) {

@@ -4,6 +4,7 @@ import { Engine } from "./engine.js";
 import { plain } from "./errors.js";
 
 export { Engine };
+export { compileRuntime, NativeModel, Scanner } from "./runtime.js";
 /** Where the runtime lies: beside this script. */
 export const wasm = new URL("./leanmatch.wasm", import.meta.url).href;
 

@@ -56,6 +56,11 @@ def export(
         given = [name for name, value in (("--title", title), ("--model", model_folder)) if value is not None]
         if given:
             raise UsageError(f"{given[0]} without a catalogue", remedy="it is for export CATALOGUE --to web")
+        if to == "web":
+            if int8:
+                raise UsageError("int8 with the export to web", remedy="leave it out: its weights have 8 bits")
+            export_model_for_web(model, output, overwrite=overwrite, json=json)
+            return
         from leanmatch.formats.exports import export_model
 
         stderr_console().print(f"exporting {model} to {to}", markup=False, highlight=False, soft_wrap=True)
@@ -86,6 +91,22 @@ def is_catalogue_folder(folder: str) -> bool:
     from leanmatch.index import is_catalogue
 
     return is_catalogue(folder)
+
+
+def export_model_for_web(model: str, output: Path, *, overwrite: bool, json: bool) -> None:
+    """Export a model alone for the runtime in a web page, and show the size of each file."""
+    from leanmatch.runtime.web import export_web_model
+
+    say(f"exporting {model} for web pages")
+    saved = export_web_model(model, output, overwrite=overwrite)
+    total = sum(saved.bytes.values())
+    if json:
+        print_json({"output": str(saved.folder), "to": "web", "bytes": total, "files": dict(saved.bytes)})
+        return
+    sizes = ", ".join(f"{name} {size:,}" for name, size in saved.bytes.items())
+    stdout_console().print(
+        f"saved to {saved.folder}: {total:,} bytes ({sizes})", markup=False, highlight=False, soft_wrap=True
+    )
 
 
 def export_catalogue(

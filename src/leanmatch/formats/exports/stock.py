@@ -69,7 +69,11 @@ def export_model(
         LeanmatchError: ``folder`` is there and ``overwrite`` is false.
     """
     if target not in TARGETS:
-        raise UsageError(f"there is no export {target!r}", remedy=f"one of {', '.join(TARGETS)}")
+        raise UsageError(
+            f"there is no export {target!r}",
+            remedy=f"one of {', '.join(TARGETS)}; leanmatch.runtime.web exports to web pages",
+            command=f"one of {', '.join(TARGETS)}, web",
+        )
     if int8 and target not in GRAPHS:
         raise UsageError(f"int8 with the export {target!r}", remedy=f"it is for {' and '.join(GRAPHS)}")
     check_target(folder, overwrite=overwrite)

