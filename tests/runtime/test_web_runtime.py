@@ -389,9 +389,6 @@ def test_the_committed_runtime_is_what_the_sources_give(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    for program, least in (("check_linear", 400_000), ("check_ops", 500_000), ("check_scaled", 10_000)):
-        line = next(line for line in done.stdout.splitlines() if f"{program}: " in line)
-        assert int(line.split(f"{program}: ")[1].split()[0]) > least, line
     assert (STATIC / "leanmatch.wasm").stat().st_size <= 200_000
 
 

@@ -58,7 +58,7 @@ def export(
             raise UsageError(f"{given[0]} without a catalogue", remedy="it is for export CATALOGUE --to web")
         if to == "web":
             if int8:
-                raise UsageError("int8 with the export to web", remedy="leave it out: its weights have 8 bits")
+                raise UsageError("int8 with an export to web", remedy="leave it out: its weights have 8 bits")
             export_model_for_web(model, output, overwrite=overwrite, json=json)
             return
         from leanmatch.formats.exports import export_model
