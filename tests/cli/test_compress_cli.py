@@ -194,7 +194,7 @@ def test_export_for_web_pages(lean, tmp_path):
     assert sorted(told["files"]) == ["model.bin", "model.json", "tokenizer.json"]
     assert told["bytes"] == sum(path.stat().st_size for path in (tmp_path / "web").iterdir())
     again = leanmatch("export", lean[0], "--to", "web", "-o", tmp_path / "web")
-    assert again.exit_code == 2
+    assert again.exit_code == 1
     assert "exists already" in again.output
     refused = leanmatch("export", lean[0], "--to", "web", "--int8", "-o", tmp_path / "x")
     assert "its weights have 8 bits" in refused.output
