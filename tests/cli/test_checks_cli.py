@@ -27,6 +27,9 @@ def leanmatch(*arguments):
         "compress ./no-model --data nothing.csv -o {0}/m",
         "index ./no-model nothing.csv -o {0}/c",
         "explain ./no-model a b",
+        "diagnose ./no-model nothing.csv",
+        "evaluate ./no-model nothing.csv --against base",
+        "explain ./no-model a b --against base",
     ],
 )
 def test_a_model_that_is_not_there_is_told_before_data_is_read(tmp_path, line):

@@ -29,6 +29,7 @@ def run(monkeypatch):
         models = {"one": letters, "folder/other": others}
         monkeypatch.setattr(command, "_load", lambda name, *_: models[name])
         monkeypatch.setattr(command, "check_models", lambda *names: None)  # they are in memory only
+        monkeypatch.setattr("leanmatch.cli.evaluate.plan.check_models", lambda *names: None)
         monkeypatch.setattr(command, "provenance_of", lambda name: provenance)
         return CliRunner().invoke(app, ["explain", "one", *arguments], env={"COLUMNS": "100"})
 

@@ -127,9 +127,11 @@ def base_named_by(provenance: Mapping[str, Any] | None, model: str) -> str:
 
     Raises:
         UsageError: the model does not say.
+        ModelError: there is no such model.
     """
     base = (provenance or {}).get("base")
     if not isinstance(base, str) or not base:
+        check_models(model)
         raise UsageError(
             f"{model} does not say what its base is",
             remedy="name it: --against NAME_OR_FOLDER in place of base",
