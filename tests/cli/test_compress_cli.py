@@ -215,7 +215,7 @@ def test_export(lean, tmp_path):
 
 def test_a_quality_that_is_missed_is_not_saved_unless_told(base, pairs, tmp_path, monkeypatch):
     real = states.compare  # a random model's metric may as well rise: three quarters are taken away
-    spoilt = lambda metric, dense, found, evidence: real(metric, dense, found / 4)  # noqa: E731
+    spoilt = lambda metric, dense, found, *_: real(metric, dense, found / 4)  # noqa: E731
     monkeypatch.setattr(states, "compare", spoilt)
     flags = ("--macs", "2x", "--method", "nm", "--keep", "99.9%", "--minutes", "0")
     missed = compress(base, pairs, tmp_path / "m", *flags, "--json")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -65,6 +66,7 @@ class Judged:
     """A task whose score is decided by the test: ``kept`` for one shot, ``spoilt`` once training has run."""
 
     metric, texts, tokenizer = "MRR@10", [f"text {i}" for i in range(8)], None
+    slices: ClassVar = {}
 
     def __init__(self, kept, spoilt):
         self.kept, self.spoilt, self.ran = kept, spoilt, False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 
 import numpy as np
@@ -16,6 +17,8 @@ from leanmatch.compression.planner.budget import Budget
 from leanmatch.compression.planner.candidates import LINEAR_CANDIDATES
 from leanmatch.compression.planner.quality import Quality, compare
 from leanmatch.compression.planner.sensitivity import in_proportion, middle_of
+from leanmatch.compression.planner.tasks import Matching
+from leanmatch.data import PairTable
 from leanmatch.errors import UsageError
 from leanmatch.metrics.bootstrap import interval, ratio_influence, resampled_ratios
 
@@ -187,6 +190,52 @@ def test_a_verdict_needs_the_whole_interval():
     assert quality(0.95, 0.92, 0.98).verdict(0.99) == "missed"
     assert "131" not in quality(0.978, 0.946, 1.010).verdict_sentence(0.99)
     assert "queries would decide" in quality(0.978, 0.946, 1.010).verdict_sentence(0.99)
+
+
+def test_a_slice_that_keeps_less_is_named_though_the_whole_keeps_enough():
+    dense = np.full(1000, 0.5)
+    compressed = dense.copy()
+    hard = np.zeros(1000, bool)
+    hard[:40] = True
+    compressed[hard] *= np.random.default_rng(0).uniform(0.8, 0.9, 40)
+    slices = {"site=hard": hard, "site=easy": ~hard}
+    whole = compare("MRR@10", dense, compressed, slices=slices)
+    assert whole.verdict(0.99) == "shown"
+    assert [part["slice"] for part in whole.below(0.99)] == ["site=hard"]
+    part = whole.slices[0]
+    assert part["queries"] == 40 and part["kept"] == pytest.approx(compressed[:40].mean() / 0.5)
+    first, second, remedy = whole.slice_sentences(0.99)
+    assert first.startswith("site=hard: 8") and first.endswith("on 40 queries, below 99.0%")
+    assert second == "site=easy: 100.0% kept (100.0% to 100.0%) on 960 queries"
+    assert "site=hard keeps less" in remedy and "Remedy" in remedy
+    assert len(whole.slice_sentences(0.8)) == 2
+    assert Quality(**json.loads(json.dumps(whole.to_json()))).below(0.99)
+
+
+def test_a_slice_in_which_the_dense_model_never_scores_is_left_out():
+    dense = np.zeros(100)
+    dense[50:] = 1.0
+    slices = {"site=nothing": np.arange(100) < 50}
+    assert compare("MRR@10", dense, dense, slices=slices).slices == []
+
+
+def test_held_out_queries_are_sliced_by_columns_of_few_values():
+    rows = 80
+    table = PairTable.from_columns(
+        {
+            "anchor": [f"question {row}" for row in range(rows)],
+            "positive": [f"answer {row}" for row in range(rows)],
+            "site": ["a" if row < 45 else "b" for row in range(rows)],
+            "rare": ["x" if row < 5 else "y" for row in range(rows)],
+            "only": ["same"] * rows,
+        }
+    )
+    slices = Matching(["one text", "another"], table).slices
+    assert {name: int(queries.sum()) for name, queries in slices.items()} == {
+        "site=a": 45,
+        "site=b": 35,
+        "rare=y": 75,
+    }
 
 
 def test_the_narrower_interval_counts_and_says_so():

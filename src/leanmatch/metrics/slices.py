@@ -17,6 +17,7 @@ OVERALL = "overall"
 IN_DISTRIBUTION = "in distribution"
 OUT_OF_DISTRIBUTION = "out of distribution"
 COLUMN_VALUE = "column value"
+MOST_DEFAULT_VALUES = 12
 
 
 class Slice(NamedTuple):
@@ -45,6 +46,13 @@ def make_slices(table: PairTable, options: EvaluationOptions) -> list[Slice]:
         for value in sorted(set(values.tolist())):
             slices.append(Slice(f"{column}={value}", COLUMN_VALUE, np.flatnonzero(values == value)))
     return slices
+
+
+def few_valued_columns(table: PairTable) -> tuple[str, ...]:
+    """The columns that rows are sliced by where nobody names any: those of 2 to 12 values."""
+    return tuple(
+        name for name in table.slice_columns if 2 <= len(set(table.column(name))) <= MOST_DEFAULT_VALUES
+    )
 
 
 def held_out_rows(table: PairTable, options: EvaluationOptions) -> NDArray[np.bool_]:

@@ -366,6 +366,7 @@ def _show(summary: dict[str, Any]) -> None:
             lines.append(quality.verdict_sentence(summary["asked"]["keep"]))
         lines += [
             quality.sentence(),
+            *(f"  {line}" for line in quality.slice_sentences(summary["asked"]["keep"])),
             *(
                 f"  {_state_in_words(state)}"
                 for state in summary["evaluated"]

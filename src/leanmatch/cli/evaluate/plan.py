@@ -16,8 +16,8 @@ from leanmatch.cli.pairs import read_table
 from leanmatch.data import PairTable, Split, split_from_json
 from leanmatch.errors import DataError, UsageError
 from leanmatch.metrics import PROPENSITY_CONSTANTS, Evaluation, EvaluationOptions, choose_rows
+from leanmatch.metrics.slices import few_valued_columns
 
-MOST_DEFAULT_VALUES = 12
 """Columns with 2 to so many values are sliced by where none is named."""
 PARTS_OF = {"train": ("train",), "valid": ("valid",), "test": ("test_in", "test_out")}
 """``--split`` to the parts of the split that a model was trained with."""
@@ -184,7 +184,7 @@ def plan_evaluation(
         hold_out=hold_out, after=after, split=split or "auto", symmetric=symmetric, propensity=propensity
     )
     if slices == "auto":
-        slices = _few_valued(choose_rows(table, options.split)[0])
+        slices = few_valued_columns(choose_rows(table, options.split)[0])
         if slices:
             remarks.append(f"slices: {', '.join(slices)} (columns of few values; choose with --slices)")
     options = EvaluationOptions(
@@ -260,9 +260,3 @@ def _rows_of(reproduced: Split, part: str) -> tuple[PairTable, str]:
         f"{kinds if part == 'test' else ''}, of {len(reproduced.table):,} rows"
     )
     return reproduced.table.take(chosen), words
-
-
-def _few_valued(rows: PairTable) -> tuple[str, ...]:
-    return tuple(
-        name for name in rows.slice_columns if 2 <= len(set(rows.column(name))) <= MOST_DEFAULT_VALUES
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from leanmatch.metrics.bootstrap import interval, ratio_influence, resampled_rat
 
 RESAMPLES = 2000
 MOST_QUERIES = 1_000_000
+SLICE_FIELDS = ("dense", "compressed", "kept", "low", "high", "queries")
 SHOWN, OPEN, MISSED = "shown", "not shown", "missed"
 
 
@@ -38,6 +39,8 @@ class Quality:
         queries: how many.
         evidence: agreement with the dense model and what it says of the share that is kept
             (:mod:`leanmatch.compression.planner.evidence`); None where it was not measured.
+        slices: of parts of the queries ``slice`` (its name), ``dense``, ``compressed``, ``kept``, ``low``,
+            ``high`` and ``queries``, all by ranks alone.
     """
 
     metric: str
@@ -48,6 +51,7 @@ class Quality:
     high: float
     queries: int
     evidence: Mapping[str, Any] | None = None
+    slices: Sequence[Mapping[str, Any]] = ()
 
     @property
     def estimate(self) -> Estimate:
@@ -62,6 +66,33 @@ class Quality:
         """``shown``: all of the interval is at least ``keep``; ``missed``: none of it; else ``not shown``."""
         _, low, high = self.estimate
         return SHOWN if low >= keep else MISSED if high < keep else OPEN
+
+    def below(self, keep: float | None) -> list[Mapping[str, Any]]:
+        """The slices whose whole interval lies below ``keep``; below all of the metric where it is None."""
+        return [part for part in self.slices if part["high"] < (1.0 if keep is None else keep)]
+
+    def slice_sentences(self, keep: float | None) -> list[str]:
+        """One line a slice, and what to do where one is below what was asked for.
+
+        >>> part = {"slice": "site=a", "kept": 0.97, "low": 0.96, "high": 0.985, "queries": 400}
+        >>> quality = Quality("MRR@10", 0.5, 0.5, 1.0, 0.99, 1.01, 900, slices=[part])
+        >>> quality.slice_sentences(0.99)[0]
+        'site=a: 97.0% kept (96.0% to 98.5%) on 400 queries, below 99.0%'
+        """
+        below = self.below(keep)
+        asked = "the dense model" if keep is None else f"{keep:.1%}"
+        lines = [
+            f"{part['slice']}: {part['kept']:.1%} kept ({part['low']:.1%} to {part['high']:.1%}) on "
+            f"{part['queries']:,} queries{f', below {asked}' if part in below else ''}"
+            for part in self.slices
+        ]
+        if below:
+            names = ", ".join(str(part["slice"]) for part in below)
+            lines.append(
+                f"The figure of all queries hides that {names} keeps less. Remedy: ask for less speed or a "
+                "larger folder, or give more training rows of that kind."
+            )
+        return lines
 
     def queries_to_decide(self, keep: float) -> int | None:
         """About how many held-out queries would decide on ``keep`` by ranks alone, were the estimate right.
@@ -111,8 +142,12 @@ def compare(
     dense: NDArray[np.float64],
     compressed: NDArray[np.float64],
     evidence: Mapping[str, Any] | None = None,
+    slices: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> Quality:
     """Quality from the scores of each query, in the same order.
+
+    Args:
+        slices: name to the queries that belong to it; each is compared on its own, too.
 
     >>> compare("MRR@10", np.array([1.0, 0.5]), np.array([0.5, 0.5])).kept
     0.6666666666666666
@@ -126,4 +161,9 @@ def compare(
     low, high = interval(
         ratios, kept, confidence=0.95, influence=influence if np.isfinite(influence).all() else None
     )
-    return Quality(metric, before, after, kept, low, high, len(dense), evidence)
+    parts = []
+    for name, queries in (slices or {}).items():
+        if dense[queries].any():  # else there is nothing to keep
+            part = compare(metric, dense[queries], compressed[queries]).to_json()
+            parts.append({"slice": name, **{key: part[key] for key in SLICE_FIELDS}})
+    return Quality(metric, before, after, kept, low, high, len(dense), evidence, parts)

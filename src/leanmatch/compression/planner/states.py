@@ -210,7 +210,7 @@ class States:
     def _quality(self, model: Any) -> Quality:
         judged = self._judged(model)
         evidence = self.task.evidence(self._dense, judged)
-        return compare(self.task.metric, self._dense.scores, judged.scores, evidence)
+        return compare(self.task.metric, self._dense.scores, judged.scores, evidence, self.task.slices)
 
     def _folder(self, plan: Plan) -> Path:
         folder = self.folder / f"plan-{plan.key}"

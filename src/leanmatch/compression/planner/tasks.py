@@ -13,13 +13,16 @@ from leanmatch.compression.convert import compressed_layers
 from leanmatch.compression.distillation import embedding_loss, logit_loss, similarity_loss
 from leanmatch.compression.planner.evidence import Judgement, gather
 from leanmatch.errors import DataError
-from leanmatch.metrics import RetrievalProbe
+from leanmatch.metrics import EvaluationOptions, RetrievalProbe
+from leanmatch.metrics.slices import few_valued_columns, make_slices
 from leanmatch.models import RoleEncoder
 from leanmatch.models.adapter import evaluation_mode, on_device, tokenize
 from leanmatch.types import EncodeFunction
 
 MOST_PAIRS = 3000
 """At most so many held-out pairs are scored. More take time and did not change the choice."""
+FEWEST_QUERIES = 30
+"""A slice with fewer queries is not reported: its interval would say nothing."""
 SIMILARITY = 10.0
 """Strength of the loss on in-batch similarities; that on embeddings has 1."""
 TEMPERATURE = 2.0
@@ -32,11 +35,13 @@ class Task(Protocol):
         metric: name of the score.
         texts: distinct texts of the training part.
         tokenizer: of a model that is no ``SentenceTransformer``.
+        slices: name to a mask of the held-out queries; quality is reported for each.
     """
 
     metric: str
     texts: list[str]
     tokenizer: Any
+    slices: Mapping[str, NDArray[np.bool_]]
 
     def judge(self, model: Any) -> Judgement:
         """The metric of each held-out query or text, in the same order for every model, and their vectors."""
@@ -88,8 +93,19 @@ class Matching:
             rows = np.random.default_rng(0).choice(len(held_out), MOST_PAIRS, replace=False)
             held_out = held_out.take(np.sort(rows))
         self._probe = RetrievalProbe(held_out, metric)
+        self.slices = self._few_valued_slices(held_out)
         self._vectors: torch.Tensor | None = None
         self._encoded = np.zeros(len(self.texts), dtype=bool)
+
+    def _few_valued_slices(self, held_out: Any) -> dict[str, NDArray[np.bool_]]:
+        """The values of columns with few of them, where they have enough queries and are not all."""
+        options = EvaluationOptions(slices=few_valued_columns(held_out))
+        slices = {}
+        for part in make_slices(held_out, options)[1:]:
+            queries = self._probe.queries_of(part.rows)
+            if queries.sum() >= FEWEST_QUERIES and not queries.all():
+                slices[part.name] = queries
+        return slices
 
     def judge(self, model: Any) -> Judgement:
         """Reciprocal rank (or whatever the metric is) of each held-out anchor."""
@@ -185,6 +201,7 @@ class Classifying:
                 remedy="give more rows, or a split column with train and valid rows",
             )
         self.metric, self.tokenizer, self._length = "accuracy", tokenizer, length
+        self.slices: dict[str, NDArray[np.bool_]] = {}
         self.texts = list(texts)
         self._classes = torch.tensor([class_number(name, labels) for name in classes])
         self._held_out = list(held_out[0])

@@ -58,6 +58,11 @@ class RetrievalProbe:
         """
         return self.values(self.vectors(encode))
 
+    def queries_of(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which queries are the anchors of some of the table's rows, shape ``(queries,)``."""
+        texts = self._known.text_of[self._known.queries[rows]]
+        return np.isin(self._task.query_texts, texts)
+
     def vectors(self, encode: EncodeFunction | ByRole) -> SideVectors:
         """The vectors of all texts that take part, as queries and as documents."""
         return encode_sides(encode, self._known.texts, *self._known.roles(symmetric=self.symmetric))
