@@ -108,9 +108,9 @@ def node():
     if version < 20:
         pytest.skip(f"web tests: node {version} is older than 20")
 
-    def run(site, calls):
+    def run(site, calls, script="calls.mjs"):
         done = subprocess.run(
-            [path, str(HERE / "calls.mjs"), str(site)],
+            [path, str(HERE / script), str(site)],
             input=json.dumps(calls, ensure_ascii=False),
             capture_output=True,
             text=True,

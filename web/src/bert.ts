@@ -81,7 +81,7 @@ export function stepsOf(config: NormalizerConfig): Step[] | null {
   return parts.every((part) => part !== null) ? (parts as Step[][]).flat() : null;
 }
 
-const lower: Step = (character) => character.toLowerCase(); // one at a time: no final sigma, as in Rust
+export const lower: Step = (character) => character.toLowerCase(); // one at a time: no final sigma, as in Rust
 
 function bertStep({ clean_text = true, handle_chinese_chars = true, strip_accents, lowercase = true }: NormalizerConfig): Step {
   const accents = strip_accents ?? lowercase;
@@ -122,8 +122,19 @@ export function normalize(text: string, steps: readonly Step[]): Normalized {
   return { text: out, places };
 }
 
-/** Words and single punctuation marks, by their places in the text. */
-export function bertWords(text: string): Span[] {
+/** How a pre-tokenizer splits a text, by the places of its words; null for one that is not known here. */
+export function splitterOf(type: string | undefined): ((text: string) => Span[]) | null {
+  if (type === "BertPreTokenizer") return bertWords;
+  const pattern = { Whitespace: WORD_RUNS, WhitespaceSplit: /[^\s\x85]+/gu }[type ?? ""];
+  if (!pattern) return null;
+  return (text) => Array.from(text.matchAll(pattern), ({ 0: word, index }) => [index, index + word.length]);
+}
+
+/** Rust's `\w+|[^\w\s]+`. */
+const WORD_RUNS = /[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\u200c\u200d]+|[^\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\u200c\u200d\s\x85]+/gu;
+
+/** Words and single punctuation marks. */
+function bertWords(text: string): Span[] {
   const spans: Span[] = [];
   let start = -1;
   let at = 0;

@@ -1,12 +1,15 @@
 // Texts to token ids, cut at the model's length, with the place of each token in the text.
 //
 // The tokenizers are those of @huggingface/tokenizers. It gives no places, which explanations need, and its BERT
-// normalizer differs from the Rust library's in some characters; so BERT's (bert.ts) stands here in their place.
+// normalizer and white-space rule differ from the Rust library's in some characters; those of bert.ts stand in their place.
 
-import { Tokenizer } from "@huggingface/tokenizers";
-import { bertWords, normalize, type Step, stepsOf } from "./bert.js";
+import { LowercaseNormalizer, Tokenizer } from "@huggingface/tokenizers";
+import { lower, type Normalized, normalize, splitterOf, type Step, stepsOf } from "./bert.js";
 import { LeanmatchError } from "./errors.js";
 import type { Span } from "./words.js";
+
+// The library's own goes by the words around a character: a final sigma differs.
+LowercaseNormalizer.prototype.normalize = (text: string) => Array.from(text, lower).join("");
 
 /** How a model reads texts; from its `model.json`. */
 export interface Reading {
@@ -31,6 +34,7 @@ interface Piece { id: number; place: Span | null }
 
 /** The inner parts of the library's tokenizer that are used here. */
 interface Inner {
+  normalizer: ((text: string) => string) | null;
   encode_text(text: string): string[];
   splitter_unnormalized: { split(text: string): string[] };
   splitter_normalized: { split(text: string): string[] };
@@ -46,7 +50,8 @@ interface Inner {
 
 export class TextTokenizer {
   private readonly inner: Inner;
-  private readonly steps: Step[] | null;
+  /** The normalizer's steps and the words, for WordPiece with what bert.ts knows. */
+  private readonly pieceWise: { steps: Step[]; split: (text: string) => Span[] } | null = null;
   private readonly before: number[];
   private readonly after: number[];
 
@@ -57,8 +62,8 @@ export class TextTokenizer {
       throw new LeanmatchError(`the model's tokenizer cannot be read (${(error as Error).message})`, "export the model again");
     }
     const { normalizer, pre_tokenizer: words, model } = this.inner.tokenizer;
-    const bert = words?.type === "BertPreTokenizer" && model.type === "WordPiece";
-    this.steps = bert ? (normalizer === null ? [] : stepsOf(normalizer)) : null;
+    const [steps, split] = [normalizer === null ? [] : stepsOf(normalizer), splitterOf(words?.type)];
+    if (model.type === "WordPiece" && steps && split) this.pieceWise = { steps, split };
     const plain = this.inner.encode_text("a");
     const full = reading.addSpecial && this.inner.post_processor ? this.inner.post_processor(plain, null, true).tokens : plain;
     const at = Math.max(0, full.findIndex((_, start) => plain.every((token, offset) => full[start + offset] === token)));
@@ -82,7 +87,7 @@ export class TextTokenizer {
     }
     const room = this.reading.maxTokens === null ? Infinity : this.reading.maxTokens - this.before.length - this.after.length;
     const { side } = this.reading;
-    let pieces = this.steps ? this.bertPieces(text, this.steps, side === "right" ? room : Infinity) : this.otherPieces(text, places);
+    let pieces = this.pieceWise ? this.wordPieces(text, side === "right" ? room : Infinity) : this.otherPieces(text, places);
     if (pieces.length > room) pieces = side === "left" ? pieces.slice(pieces.length - room) : pieces.slice(0, room);
     const known = places && pieces.every(({ place }) => place !== null);
     const nowhere: Span = [0, 0];
@@ -119,8 +124,9 @@ export class TextTokenizer {
     return parts;
   }
 
-  private bertPieces(text: string, steps: readonly Step[], most: number): Piece[] {
+  private wordPieces(text: string, most: number): Piece[] {
     const pieces: Piece[] = [];
+    const { steps, split } = this.pieceWise as { steps: Step[]; split: (text: string) => Span[] };
     const { model, tokenizer, splitter_unnormalized, splitter_normalized } = this.inner;
     const prefix = tokenizer.model.continuing_subword_prefix ?? "##";
     for (const section of this.parts(text, splitter_unnormalized)) {
@@ -136,7 +142,7 @@ export class TextTokenizer {
           pieces.push({ id: this.id(normal.text.slice(part.start, part.end)), place: place(part.start, part.end) });
           continue;
         }
-        for (const [from, to] of bertWords(normal.text.slice(part.start, part.end))) {
+        for (const [from, to] of split(normal.text.slice(part.start, part.end))) {
           if (pieces.length >= most) return pieces;
           const [start, end] = [part.start + from, part.start + to];
           const tokens = model.encode([normal.text.slice(start, end)]);
@@ -159,11 +165,28 @@ export class TextTokenizer {
     return tokens.map((token, index) => ({ id: this.id(token), place: found ? found[index] : null }));
   }
 
+  /** A normalized text with its places; null where the normalizer changes more than one character with its marks. */
+  private normalized(text: string): Normalized | null {
+    const { normalizer } = this.inner;
+    const whole = normalizer === null ? text : normalizer(text);
+    for (const parts of [/./gsu, CLUSTER]) {
+      const normal: Normalized = { text: "", places: [] };
+      let at = 0;
+      for (const [part] of text.matchAll(parts)) {
+        const become = normalizer === null ? part : normalizer(part);
+        normal.text += become;
+        for (let unit = 0; unit < become.length; unit++) normal.places.push([at, at + part.length]);
+        at += part.length;
+      }
+      if (normal.text === whole) return normal;
+    }
+    return null;
+  }
+
   private placesOf(tokens: readonly string[], text: string): Span[] | null {
-    const { normalizer, pre_tokenizer: words, model } = this.inner.tokenizer;
-    const steps = normalizer === null ? [] : stepsOf(normalizer);
-    if (steps === null) return null;
-    const normal = normalize(text, steps);
+    const { pre_tokenizer: words, model } = this.inner.tokenizer;
+    const normal = this.normalized(text);
+    if (normal === null) return null;
     const kinds = [words?.type, ...(words?.pretokenizers ?? []).map(({ type }) => type)];
     const place = (start: number, end: number): Span => [normal.places[start][0], normal.places[end - 1][1]];
     return kinds.includes("ByteLevel")
@@ -171,6 +194,9 @@ export class TextTokenizer {
       : textPlaces(tokens, normal.text, model.continuing_subword_prefix ?? "##", place);
   }
 }
+
+/** A character with the marks on it, which normalizers may look at together. */
+const CLUSTER = /\P{M}\p{M}*|\p{M}+/gu;
 
 type Place = (start: number, end: number) => Span;
 

@@ -5,6 +5,7 @@ import { plain } from "./errors.js";
 
 export { Engine };
 export { compileRuntime, NativeModel, Scanner } from "./runtime.js";
+export { TextTokenizer } from "./tokenizer.js";
 /** Where the runtime lies: beside this script. */
 export const wasm = new URL("./leanmatch.wasm", import.meta.url).href;
 
