@@ -145,7 +145,7 @@ def visit(browser, context, url: str) -> dict[str, float]:
     page.goto(f"{url}#q=sort+an+array")
     page.wait_for_selector(".result", timeout=120_000)
     answered = page.evaluate("window.answered")
-    page.wait_for_function("document.querySelector('#offline').textContent !== ''", timeout=120_000)
+    page.locator("#offline", has_text="network").wait_for(timeout=120_000)
     box = page.locator("#query")
     box.fill("")
     box.press_sequentially("fill missing values", delay=40)
