@@ -173,7 +173,9 @@ def _tasks(queries: list[str], corpus: list[str]) -> list[Any]:
         return []
     from mteb_task import made_up_task
 
-    return [made_up_task(queries, corpus)]
+    texts = {f"q{row}": text for row, text in enumerate(queries)}
+    documents = {f"d{row}": text for row, text in enumerate(corpus)}
+    return [made_up_task(texts, documents, {query: {f"d{query[1:]}": 1} for query in texts})]
 
 
 @pytest.mark.parametrize("page", sorted(PAGES))
