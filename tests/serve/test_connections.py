@@ -152,7 +152,7 @@ def test_a_client_that_goes_away_is_noted(run):
     one = server.send(request(sent=5))
     time.sleep(0.1)
     one.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not server.metric('leanmatch_requests_total{method="POST",path="/v1/recommend",status="499"}'):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -195,7 +195,7 @@ def test_answers_that_nobody_reads_are_dropped(run):
     for _ in range(30):
         with contextlib.suppress(OSError):
             one.sendall(request(body))
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     with pytest.raises(OSError):  # reset: the server gave it up
         while time.monotonic() < deadline:
             one.sendall(b"x")
@@ -399,11 +399,11 @@ def test_explanations_end_when_nobody_waits(folder):
             headers={"content-type": "application/json"},
             timeout=20,
         )
-        assert late.status_code == 503 and Counting.passes >= 2
+        assert late.status_code == 503 and Counting.passes >= 1, "it had begun"
         _stops(Counting)
         Counting.passes = 0
         one = server.send(request(body))
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not Counting.passes:
             assert time.monotonic() < deadline
             time.sleep(0.01)
