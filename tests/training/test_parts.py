@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -399,3 +401,36 @@ def test_two_processes_cannot_train_in_one_folder(tmp_path):
     assert WorkFolder(tmp_path / "w", {}).resumed, "processes of one torchrun do not take the lock"
     del folder
     assert other() == "free\n"
+
+
+def test_freed_memory_goes_back_to_the_system():
+    import gc
+
+    from leanmatch.trainer import run
+
+    if run.malloc_trim() is None:
+        pytest.skip("no glibc")
+
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    blocks = [np.ones(12_000) for _ in range(3000)]  # 96 kB each: glibc takes them from the heap
+    blocks = blocks[::2]
+    gc.collect()
+    before = resident()
+    state = SimpleNamespace(global_step=run.STEPS_UNTIL_RETURN - 1)
+    callback = run.ReturnedMemory()
+    callback.on_step_end(None, state, None)
+    assert resident() > before - 20e6, "not at every step"
+    state.global_step += 1
+    callback.on_step_end(None, state, None)
+    assert resident() < before - 100e6
+    assert len(blocks) == 1500
+
+
+def test_without_glibc_nothing_is_given_back(monkeypatch):
+    from leanmatch.trainer import run
+
+    monkeypatch.setattr(run.ctypes, "CDLL", lambda name: SimpleNamespace())
+    assert run.malloc_trim() is None
+    run.ReturnedMemory().on_step_end(None, SimpleNamespace(global_step=run.STEPS_UNTIL_RETURN), None)

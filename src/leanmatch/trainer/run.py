@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from leanmatch.trainer.work_folder import last_checkpoint
 
 KEPT_LOSSES = 100
 SHOWN_LOSSES = 20
+STEPS_UNTIL_RETURN = 8
 COMMON_ARGUMENTS: dict[str, Any] = {
     "weight_decay": 0.0,
     "logging_strategy": "no",
@@ -109,6 +111,7 @@ def run(
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(Progress(description, trainer.losses, loss))
     trainer.add_callback(checkpoints)
+    trainer.add_callback(ReturnedMemory())
     start = time.perf_counter()
     with PartialState().main_process_first():
         checkpoint = last_checkpoint(stage)  # the first process removes what is half-written
@@ -123,6 +126,32 @@ def run(
         "seconds": round(time.perf_counter() - start, 2),
         "loss": None if mean is None else round(mean, 6),
     }
+
+
+class ReturnedMemory(TrainerCallback):
+    """Gives freed memory back to the system every :data:`STEPS_UNTIL_RETURN` steps.
+
+    Batches differ in length, and so do their tensors. glibc keeps what they leave behind, in pieces that the
+    next batch cannot use: a process that trains a BERT-base grew by 100 MB a step. Elsewhere than on glibc
+    this does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.trim = malloc_trim()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Trim the heap."""
+        if self.trim is not None and state.global_step % STEPS_UNTIL_RETURN == 0:
+            self.trim(0)
+
+
+def malloc_trim() -> Callable[[int], int] | None:
+    """The function of glibc; None with another C library."""
+    try:
+        trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # musl, macOS, Windows
+        return None
+    return trim
 
 
 class Progress(TrainerCallback):
