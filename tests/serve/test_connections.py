@@ -273,7 +273,7 @@ SERVE = """
 import sys, time
 sys.path.insert(0, {helpers!r})
 from catalogue_models import WordEncoder
-import leanmatch.serve.service as service
+import leanmatch.serve.holding as holding
 
 class Slow(WordEncoder):
     def __call__(self, texts):
@@ -282,7 +282,7 @@ class Slow(WordEncoder):
         return super().__call__(texts)
     encode = __call__
 
-service.encoder_for = lambda manifest, model, **_: Slow(dimension=24)
+holding.encoder_for = lambda manifest, model, **_: Slow(dimension=24)
 from leanmatch.cli.app import app
 app(["serve", {folder!r}, "--port", "0"], prog_name="leanmatch")
 """

@@ -36,9 +36,9 @@ place = Path(sys.argv[1])
 encoders.open_encoder = lambda model, **_: WordEncoder(dimension=24)
 import leanmatch.index
 leanmatch.index.open_encoder = encoders.open_encoder
-import leanmatch.serve.service as service
-service.encoder_for = lambda *_, **__: WordEncoder(dimension=24)
-encoders.encoder_for = service.encoder_for
+import leanmatch.serve.holding as holding
+holding.encoder_for = lambda *_, **__: WordEncoder(dimension=24)
+encoders.encoder_for = holding.encoder_for
 
 def run(*arguments):
     result = CliRunner().invoke(app, [str(one) for one in arguments])

@@ -118,7 +118,7 @@ SERVE = """
 import sys
 sys.path.insert(0, {helpers!r})
 from catalogue_models import WordEncoder
-import leanmatch.serve.service as service
+import leanmatch.serve.holding as holding
 import time
 
 class Slow(WordEncoder):
@@ -128,7 +128,7 @@ class Slow(WordEncoder):
         return super().__call__(texts)
     encode = __call__
 
-service.encoder_for = lambda manifest, model, **_: Slow(dimension=24)
+holding.encoder_for = lambda manifest, model, **_: Slow(dimension=24)
 from leanmatch.cli.app import app
 app({arguments!r}, prog_name="leanmatch")
 """

@@ -56,7 +56,7 @@ def catalogue(tmp_path, model):
 def test_two_workers_share_a_port_and_their_metrics(catalogue):
     with served(catalogue, "--workers", "2") as (_, url):
         for _ in range(10):
-            answer = httpx.post(f"{url}/v1/recommend", json={"texts": ["thing 3"], "k": 1})
+            answer = httpx.post(f"{url}/v1/recommend", json={"texts": ["3 thing"], "k": 1})
             assert answer.json()["results"][0]["recommendations"][0]["id"] == "i3"
         wanted = 'leanmatch_requests_total{method="POST",path="/v1/recommend",status="200"} 10.0'
         deadline = time.monotonic() + 20

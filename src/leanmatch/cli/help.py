@@ -24,7 +24,7 @@ PANELS: dict[str, tuple[str, ...]] = {
             "quick",
             "fresh",
         ),
-        *("full", "private", "message", "revision"),
+        *("full", "private", "message", "revision", "title", "model_folder"),
     ),
     "Model": (
         *("base", "model", "against", "task", "device", "precision", "runtime", "batch_size"),

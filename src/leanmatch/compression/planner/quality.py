@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,7 +51,7 @@ class Quality:
     high: float
     queries: int
     evidence: Mapping[str, Any] | None = None
-    slices: Sequence[Mapping[str, Any]] = ()
+    slices: Sequence[Mapping[str, Any]] = field(default_factory=list)
 
     @property
     def estimate(self) -> Estimate:
