@@ -159,12 +159,14 @@ def compress(options: argparse.Namespace, pairs: Path, plan: str, folder: Path) 
     begun = time.perf_counter()
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    report = json.loads(done.stdout)
+    del report["output"]  # a path of this machine
     return {
         "minutes": options.minutes,
         "seconds": time.perf_counter() - begun,
         "cpu_seconds": used.ru_utime + used.ru_stime,
         "peak_bytes": used.ru_maxrss * 1024,
-        "report": json.loads(done.stdout),
+        "report": report,
     }
 
 
