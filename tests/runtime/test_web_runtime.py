@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from contextlib import ExitStack
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -17,15 +16,11 @@ import numpy as np
 import pytest
 from dense_sparse_layers import let_the_runtime_find_them
 from runtime_models import ARCHITECTURES, TEXTS
+from web_reference import reference_encoder
 
-from leanmatch import native
 from leanmatch.errors import LeanmatchError, ModelError
-from leanmatch.factorization import Dense, LowRank, QuantizedDenseSparse
 from leanmatch.formats.reader import model_folder
-from leanmatch.runtime.build import make_table
-from leanmatch.runtime.kernels.choice import Chooser
-from leanmatch.runtime.kernels.paths import best_level, decoded, one_scale, prepared, quantize_rows, smoothing
-from leanmatch.runtime.loading import load_with_ranges, open_model
+from leanmatch.runtime.loading import load_with_ranges
 from leanmatch.runtime.tokenization import pack
 from leanmatch.runtime.web import export_web_model
 
@@ -62,42 +57,6 @@ def encoded(folder: Path, ids: np.ndarray, offsets: np.ndarray) -> tuple[dict[st
     return told, np.float32(numbers).reshape(len(offsets) - 1, -1)
 
 
-def rounded(name: str, factors: Any, inputs: Any) -> np.ndarray:
-    """A layer's weight as its 8-bit codes stand for it, by numpy."""
-    factors = prepared(factors, "int8")
-    if isinstance(factors, LowRank):
-        parts = factors.left, factors.right
-        left, right = (part if isinstance(part, np.ndarray) else one_scale(part).dense() for part in parts)
-        return left @ right
-    weight = decoded(factors) if isinstance(factors, QuantizedDenseSparse) else factors.dense()
-    if type(factors).__name__ == "IntMatrix":
-        return one_scale(factors).dense()
-    column = np.float32(1)
-    if inputs.ranges is not None and inputs.zero == 128:
-        column = smoothing(weight, inputs.ranges)
-    return np.ascontiguousarray(quantize_rows(weight * column).dense() / column, np.float32)
-
-
-def by_numpy_weights(folder: Path, ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Vectors of the native runtime in float32, with the weights that the web runtime's codes stand for."""
-    _, ranges = load_with_ranges(folder, name="reference", precision="int8")
-    level = best_level()
-    chooser = Chooser("float32", level)
-    with ExitStack() as opened:
-        model = open_model(folder, opened)
-
-        def layer(name: str, factors: Any, bias: Any, inputs: Any) -> Any:
-            return chooser(name, Dense(rounded(name, factors, inputs)), bias, inputs)
-
-        def table(factors: Any) -> Any:
-            stock = isinstance(factors, Dense) and not model.compressed
-            return make_table(quantize_rows(factors.dense()) if stock else factors)
-
-        fields = model.transformer(layer, level, "int8", ranges, table) | model.ends(level)
-    fields["rounds_attention"] = False
-    return native.load().Encoder(fields).encode(ids, offsets, 1)
-
-
 def tokens(folder: Path, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     encoder, _ = load_with_ranges(folder, name="tokens", precision="int8")
     return pack([encoding.ids for encoding in encoder.encodings(texts)])
@@ -119,7 +78,7 @@ def test_vectors_of_every_family(tiny, tmp_path: Path, kind: str) -> None:
     told, vectors = encoded(tmp_path / "web", ids, offsets)
     assert told["dimension"] == saved.encoder.dimension
     assert told["maxTokens"] == saved.encoder.max_tokens
-    expected = by_numpy_weights(folder, ids, offsets)
+    expected = reference_encoder(folder).encode(ids, offsets, 1)
     assert np.std(expected) > 1e-3
     assert least_cosine(vectors, expected) > 0.99999
     assert least_cosine(vectors, saved.encoder.encode(TEXTS)) > 0.99
@@ -198,7 +157,7 @@ def test_compressed_models_keep_their_form_and_their_vectors(tmp_path: Path) -> 
         assert plan["blocks"][0]["out"]["form"] == "dense-sparse"
         ids, offsets = tokens(folder, TEXTS)
         _, vectors = encoded(tmp_path / f"{name}-web", ids, offsets)
-        assert least_cosine(vectors, by_numpy_weights(folder, ids, offsets)) > 0.9999, name
+        assert least_cosine(vectors, reference_encoder(folder).encode(ids, offsets, 1)) > 0.9999, name
 
 
 @needs_node
@@ -211,7 +170,7 @@ def test_minilm_with_dense_sparse_layers(monkeypatch: pytest.MonkeyPatch, tmp_pa
     told, vectors = encoded(tmp_path / "web", ids, offsets)
     assert told["weightBytes"] < 24e6
     assert told["memoryBytes"] < 40e6
-    assert least_cosine(vectors, by_numpy_weights(folder, ids, offsets)) > 0.9999
+    assert least_cosine(vectors, reference_encoder(folder).encode(ids, offsets, 1)) > 0.9999
 
 
 @needs_node

@@ -7,13 +7,10 @@ import http.server
 import json
 import shutil
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from web_reference import Reference
 
 from leanmatch.index import Catalogue, Item, create_catalogue, open_encoder
