@@ -305,6 +305,12 @@ def test_a_killed_run_goes_on_to_the_same_bits(matcher, texts, tmp_path, monkeyp
     groups = sum(report.in_order for report in conversion.layers) if mixed else 8
     assert len(solved) == groups - kept
     assert same(state_of(broken), state_of(unbroken))
+    solved.clear()
+    monkeypatch.setattr(solve.Replay, "enter", lambda *_: pytest.fail("the texts pass the models again"))
+    again = copy.deepcopy(matcher)
+    reports = factorize(again, spec, calibration_texts=texts, folder=folder).layers
+    assert solved == [] and same(state_of(again), state_of(unbroken))
+    assert [report.output_error for report in reports] == [r.output_error for r in conversion.layers]
     names = compressed_layers(unbroken)
     assert names.keys() == compressed_layers(broken).keys()
     metrics = [(names[n].factors, layer.factors) for n, layer in compressed_layers(broken).items()]

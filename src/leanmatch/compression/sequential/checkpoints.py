@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,6 +25,9 @@ from leanmatch.files import atomic_file
 if TYPE_CHECKING:
     from torch import Tensor
 
+Kept: TypeAlias = tuple[list[CompressedLayer], float]
+"""A group's stand-ins and their output error."""
+
 
 @dataclass(frozen=True)
 class GroupFile:
@@ -39,10 +42,8 @@ class GroupFile:
     path: Path | None
     key: str
 
-    def load(
-        self, group: LayerGroup, modules: Sequence[nn.Linear], effort: Effort
-    ) -> tuple[list[CompressedLayer], float] | None:
-        """The group's stand-ins and their output error; None where they have to be found.
+    def load(self, group: LayerGroup, modules: Sequence[nn.Linear], effort: Effort) -> Kept | None:
+        """What :meth:`save` kept; None where it has to be found.
 
         Raises:
             FormatError: the file is of another run, or damaged.

@@ -31,7 +31,12 @@ from leanmatch.compression.decode import as_array, float_array
 from leanmatch.compression.fitting.fit import Effort, fit_layers
 from leanmatch.compression.fitting.workers import in_parallel
 from leanmatch.compression.layers import CompressedLayer, CompressedLinear
-from leanmatch.compression.sequential.checkpoints import GroupFile, digest_of_batches, group_files
+from leanmatch.compression.sequential.checkpoints import (
+    GroupFile,
+    Kept,
+    digest_of_batches,
+    group_files,
+)
 from leanmatch.compression.sequential.order import EncoderLayer, LayerGroup, Stage
 from leanmatch.compression.sequential.replay import Replay
 from leanmatch.errors import UsageError
@@ -90,9 +95,16 @@ def factor_in_order(
     stages = [stage for layer in layers for stage in layer.stages]
     modules = {name: model.get_submodule(name) for stage in stages for name in stage.names}
     groups = [(group, [modules[n] for n in group.names]) for stage in stages for group in stage.groups]
-    files = iter(group_files(folder, digest_of_batches(batches), groups, effort))
-    last = max(number for number, layer in enumerate(layers) if layer.stages)
+    files = group_files(folder, digest_of_batches(batches), groups, effort)
+    kept = [file.load(group, own, effort) for file, (group, own) in zip(files, groups, strict=True)]
     solved: dict[str, SolvedLayer] = {}
+    whole = [(group, entry) for (group, _), entry in zip(groups, kept, strict=True) if entry is not None]
+    if len(whole) == len(groups):  # no text has to pass the models
+        for group, entry in whole:
+            solved |= _named(group, entry)
+        return solved
+    pending = iter(zip(files, kept, strict=True))
+    last = max(number for number, layer in enumerate(layers) if layer.stages)
     replay = Replay(model, layers, batches, stand_ins)
     with (
         evaluation_mode(model),
@@ -102,8 +114,7 @@ def factor_in_order(
         for number, layer in enumerate(layers[: last + 1]):
             replay.enter(number)
             for stage in layer.stages:
-                stage_files = [next(files) for _ in stage.groups]
-                of_stage = _solve_stage(replay, stage, modules, effort, stage_files)
+                of_stage = _solve_stage(replay, stage, modules, effort, [next(pending) for _ in stage.groups])
                 replay.settle({name: entry.layer for name, entry in of_stage.items()})
                 solved |= of_stage
                 bar.update(len(stage.groups))
@@ -117,31 +128,32 @@ def _solve_stage(
     stage: Stage,
     modules: Mapping[str, nn.Linear],
     effort: Effort,
-    files: Sequence[GroupFile],
+    pending: Sequence[tuple[GroupFile, Kept | None]],
 ) -> dict[str, SolvedLayer]:
     layers = {name: modules[name] for name in stage.names}
     members = [[modules[name] for name in group.names] for group in stage.groups]
-    stored = [
-        file.load(group, own, effort) for file, group, own in zip(files, stage.groups, members, strict=True)
-    ]
-    outputs = _gather(replay, stage, list(layers.values()), counted=None in stored)
+    outputs = _gather(replay, stage, list(layers.values()), counted=any(kept is None for _, kept in pending))
 
-    def solve(number: int) -> tuple[list[CompressedLayer], float]:
-        kept = stored[number]
+    def solve(number: int) -> Kept:
+        file, kept = pending[number]
         if kept is None:
             assert outputs is not None
             first = sum(len(module.weight) for own in members[:number] for module in own)
             rows = slice(first, first + sum(len(module.weight) for module in members[number]))
             own_effort = effort if len(members) == 1 else replace(effort, threads=1)
             kept = solve_group(stage.groups[number], members[number], outputs.rows(rows), own_effort)
-            files[number].save(*kept)
+            file.save(*kept)
         return kept
 
     solved: dict[str, SolvedLayer] = {}
-    for group, (stand_ins, error) in zip(stage.groups, in_parallel(solve, range(len(members))), strict=True):
-        pairs = zip(group.names, stand_ins, strict=True)
-        solved |= {name: SolvedLayer(stand_in, error) for name, stand_in in pairs}
+    for group, entry in zip(stage.groups, in_parallel(solve, range(len(members))), strict=True):
+        solved |= _named(group, entry)
     return solved
+
+
+def _named(group: LayerGroup, entry: Kept) -> dict[str, SolvedLayer]:
+    stand_ins, error = entry
+    return {name: SolvedLayer(layer, error) for name, layer in zip(group.names, stand_ins, strict=True)}
 
 
 def _gather(replay: Replay, stage: Stage, modules: Sequence[nn.Linear], *, counted: bool) -> Centered | None:
