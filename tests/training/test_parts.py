@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -410,22 +409,23 @@ def test_freed_memory_goes_back_to_the_system():
 
     if run.malloc_trim() is None:
         pytest.skip("no glibc")
-
-    def resident():
-        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-
-    blocks = [np.ones(12_000) for _ in range(3000)]  # 96 kB each: glibc takes them from the heap
-    blocks = blocks[::2]
-    gc.collect()
-    before = resident()
-    state = SimpleNamespace(global_step=run.STEPS_UNTIL_RETURN - 1)
     callback = run.ReturnedMemory()
-    callback.on_step_end(None, state, None)
-    assert resident() > before - 20e6, "not at every step"
-    state.global_step += 1
-    callback.on_step_end(None, state, None)
-    assert resident() < before - 100e6
-    assert len(blocks) == 1500
+    gc.collect()
+    run.malloc_trim()(0)
+    start = run.resident_bytes()
+    size = int(2 * (run.GROWTH - 1) * start) // 96_000 + 1000
+    callback.on_step_end(None, None, None)
+    blocks = [np.ones(12_000) for _ in range(2 * size)]  # 96 kB each: glibc takes them from the heap
+    blocks = blocks[::2]
+    before = run.resident_bytes()
+    assert before > run.GROWTH * start
+    callback.on_step_end(None, None, None)
+    trimmed = run.resident_bytes()
+    assert trimmed < before - 40e3 * size
+    del blocks[10::2]
+    callback.on_step_end(None, None, None)
+    callback.on_step_end(None, None, None)
+    assert run.resident_bytes() > trimmed - 10e6, "a process that has not grown is left alone"
 
 
 def test_without_glibc_nothing_is_given_back(monkeypatch):
@@ -433,4 +433,4 @@ def test_without_glibc_nothing_is_given_back(monkeypatch):
 
     monkeypatch.setattr(run.ctypes, "CDLL", lambda name: SimpleNamespace())
     assert run.malloc_trim() is None
-    run.ReturnedMemory().on_step_end(None, SimpleNamespace(global_step=run.STEPS_UNTIL_RETURN), None)
+    run.ReturnedMemory().on_step_end(None, None, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,7 +22,8 @@ from leanmatch.trainer.work_folder import last_checkpoint
 
 KEPT_LOSSES = 100
 SHOWN_LOSSES = 20
-STEPS_UNTIL_RETURN = 8
+GROWTH = 1.15
+"""How far the process may grow after the first step that follows a trim."""
 COMMON_ARGUMENTS: dict[str, Any] = {
     "weight_decay": 0.0,
     "logging_strategy": "no",
@@ -129,7 +131,7 @@ def run(
 
 
 class ReturnedMemory(TrainerCallback):
-    """Gives freed memory back to the system every :data:`STEPS_UNTIL_RETURN` steps.
+    """Gives freed memory back to the system whenever the process has grown by 15% (:data:`GROWTH`).
 
     Batches differ in length, and so do their tensors. glibc keeps what they leave behind, in pieces that the
     next batch cannot use: a process that trains a BERT-base grew by 100 MB a step. Elsewhere than on glibc
@@ -138,15 +140,30 @@ class ReturnedMemory(TrainerCallback):
 
     def __init__(self) -> None:
         self.trim = malloc_trim()
+        self._usual: int | None = None  # after the first step with a trimmed heap
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Trim the heap."""
-        if self.trim is not None and state.global_step % STEPS_UNTIL_RETURN == 0:
+        """Trim the heap where it has grown."""
+        if self.trim is None:
+            return
+        now = resident_bytes()
+        if self._usual is None:
+            self._usual = now
+        elif now > GROWTH * self._usual:
             self.trim(0)
+            self._usual = None
+
+
+def resident_bytes() -> int:
+    """Memory of this process, as Linux counts it."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def malloc_trim() -> Callable[[int], int] | None:
-    """The function of glibc; None with another C library."""
+    """The function of glibc; None with another C library, or where ``/proc`` is missing."""
+    if not Path("/proc/self/statm").exists():
+        return None
     try:
         trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
     except (AttributeError, OSError, TypeError):  # musl, macOS, Windows
