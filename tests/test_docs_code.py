@@ -8,6 +8,7 @@ cannot be reached in tests: ``SentenceTransformer(NAME)`` gives a tiny model, an
 from __future__ import annotations
 
 import doctest
+import json
 import random
 import shutil
 import sys
@@ -16,7 +17,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from rerankers import pair_tokenizer, saved_reranker
 from test_docs import REPOSITORY, code_blocks
 
 pytest.importorskip("sentence_transformers", reason="the train extra is not installed")
@@ -77,25 +80,54 @@ LIBRARIES = {"docs/how-to/llamaindex.md": "llama_index.core", "docs/how-to/hayst
 """Pages that need a library of no extra; its page is skipped where it is not installed."""
 
 
-def best_text(names: dict[str, Any]) -> str:
-    """What the recipes' search for a dock must find, by the vectors alone."""
+def cosines(names: dict[str, Any], *texts: str) -> list[float]:
+    """Of the recipes' query and some texts."""
     encoder = names["leanmatch"].load("lean/")
+    length = np.linalg.norm(encoder.encode_query("usb c dock"))
+    assert abs(length - 1) > 0.1, "the model normalizes, so a recipe that does not is not noticed"
+    return encoder.similarity(encoder.encode_query(["usb c dock"]), encoder.encode_document(texts))[
+        0
+    ].tolist()
+
+
+def assert_found(names: dict[str, Any], best: tuple[str, float], cheap: list[tuple[str, float]]) -> None:
+    """What the recipes' searches for a dock must find, with cosines as scores."""
     texts = ["docking station, type c", "red camera"]
-    scores = encoder.encode_query(["usb c dock"]) @ encoder.encode_document(texts).T
-    return texts[int(scores.argmax())]
+    expected = cosines(names, *texts)
+    assert best == (texts[int(np.argmax(expected))], pytest.approx(max(expected), abs=1e-4))
+    assert cheap == [("b", pytest.approx(cosines(names, "hdmi cable")[0], abs=1e-4))]
 
 
 def llamaindex_found(names: dict[str, Any]) -> None:
-    assert names["best"][0].node.text == best_text(names)
-    assert [(found.node.id_, found.node.metadata) for found in names["cheap"]] == [("b", {"price": 5})]
+    best, cheap = names["best"][0], names["cheap"]
+    assert_found(names, (best.node.text, best.score), [(found.node.id_, found.score) for found in cheap])
+    assert cheap[0].node.metadata == {"price": 5}
 
 
 def haystack_found(names: dict[str, Any]) -> None:
-    assert names["best"][0].content == best_text(names)
-    assert [(found.id, found.meta) for found in names["cheap"]] == [("b", {"price": 5})]
+    best, cheap = names["best"][0], names["cheap"]
+    assert_found(names, (best.content, best.score), [(found.id, found.score) for found in cheap])
+    assert cheap[0].meta == {"price": 5}
 
 
-SHOWN = {"docs/how-to/llamaindex.md": llamaindex_found, "docs/how-to/haystack.md": haystack_found}
+def reranked(names: dict[str, Any]) -> None:
+    from sentence_transformers import CrossEncoder
+
+    theirs = CrossEncoder("reranker/", device="cpu")
+    ranked = theirs.rank("usb c dock", ["red camera", "docking station, type c"], return_documents=True)
+    assert abs(ranked[0]["score"] - ranked[1]["score"]) > 1e-3, "equal scores have no order"
+    assert [row["text"] for row in names["ranked"]] == [row["text"] for row in ranked]
+    expected = {row["text"]: row["score"] for row in ranked}
+    assert names["scores"].tolist() == pytest.approx(
+        [expected["docking station, type c"], expected["red camera"]], abs=1e-4
+    )
+
+
+SHOWN = {
+    "docs/how-to/from-sentence-transformers.md": reranked,
+    "docs/how-to/haystack.md": haystack_found,
+    "docs/how-to/llamaindex.md": llamaindex_found,
+}
 """What must hold of a page's names once its Python has run."""
 
 OPTIONAL = ("mteb",)
@@ -147,6 +179,11 @@ def reader(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[
     monkeypatch.setattr(sentence_transformers, "SentenceTransformer", Offline)
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny, tmp_path / "lean")
+    modules = tmp_path / "lean" / "modules.json"
+    modules.write_text(
+        json.dumps(json.loads(modules.read_text())[:2])
+    )  # without Normalize, as many models are
+    saved_reranker(tmp_path / "made", pair_tokenizer(WORDS))[0].rename(tmp_path / "reranker")
     anchors, positives = titles(60), titles(60, seed=1)
     rows = [
         f"{a},{p},{'Toys' if n % 4 == 0 else 'Cars'}"

@@ -89,6 +89,71 @@ def test_int8_is_near(tmp_path, tokenizer):
     assert np.abs(ours.scores(PAIRS) - expected).max() < 0.15 * np.ptp(expected) + 0.01
 
 
+@pytest.mark.parametrize("runtime", ["native", "torch"])
+def test_predict_and_rank_are_those_of_a_cross_encoder(tmp_path, tokenizer, runtime):
+    import torch
+
+    folder, theirs = saved_reranker(tmp_path, tokenizer)
+    ours = load_reranker(folder, precision="float32", runtime=runtime)
+    expected = theirs.predict(PAIRS)
+    assert np.ptp(expected) > 0.003
+    found = ours.predict(PAIRS, batch_size=3)
+    assert found.dtype == expected.dtype and found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    one = ours.predict(list(PAIRS[0]))
+    assert one.shape == theirs.predict(PAIRS[0]).shape == () and abs(one - expected[0]) < 2e-5
+    for identity in (torch.nn.Identity(), torch.tanh):
+        logits = theirs.predict(PAIRS, activation_fn=identity)
+        assert np.abs(logits - expected).max() > 0.1
+        np.testing.assert_allclose(ours.predict(PAIRS, activation_fn=identity), logits, atol=1e-4)
+    tensor = ours.predict(PAIRS, convert_to_tensor=True)
+    assert torch.equal(tensor, torch.stack(ours.predict(PAIRS, convert_to_numpy=False)))
+    np.testing.assert_allclose(tensor.numpy(), expected, atol=2e-5)
+    assert ours.predict([]).shape == (0,) and ours.rank("usb", []) == []
+    documents = ["dock hub", "camera camera", "hdmi cable", "red type station"]
+    wanted = theirs.rank("usb c", documents, top_k=3, return_documents=True)
+    got = ours.rank("usb c", documents, top_k=3, return_documents=True, batch_size=2)
+    assert [(row["corpus_id"], row["text"]) for row in got] == [
+        (row["corpus_id"], row["text"]) for row in wanted
+    ]
+    np.testing.assert_allclose([row["score"] for row in got], [row["score"] for row in wanted], atol=2e-5)
+    assert set(ours.rank("usb c", documents)[0]) == {"corpus_id", "score"}
+
+
+def test_evaluators_of_sentence_transformers_take_a_reranker(tmp_path, tokenizer):
+    from sentence_transformers.cross_encoder.evaluation import (
+        CrossEncoderCorrelationEvaluator,
+        CrossEncoderRerankingEvaluator,
+    )
+
+    folder, theirs = saved_reranker(tmp_path, tokenizer)
+    ours = load_reranker(folder, precision="float32")
+    assert isinstance(ours, NativeReranker)
+    samples = [
+        {"query": query, "positive": [WORDS[row], WORDS[row + 1]], "negative": WORDS[row + 2 : row + 6]}
+        for row, query in enumerate(["usb c", "red camera", "hdmi", "dock station"])
+    ]
+    ranking = CrossEncoderRerankingEvaluator(samples, name="made-up")
+    expected, found = ranking(theirs), ranking(ours)
+    assert 0 < expected["made-up_mrr@10"] < 1 and found == pytest.approx(expected, abs=1e-6)
+    assert ours.model_card_data.evaluations[0]["metrics"] == found
+    related = CrossEncoderCorrelationEvaluator(PAIRS[:5], [0.1, 0.9, 0.2, 0.8, 0.4])
+    assert related(ours) == pytest.approx(related(theirs), abs=1e-4)
+
+
+def test_what_predict_refuses(tmp_path, tokenizer):
+    ours = load_reranker(saved_reranker(tmp_path, tokenizer)[0])
+    with pytest.raises(UsageError, match=r"no prompt before a pair; 'search: '"):
+        ours.predict(PAIRS, prompt="search: ")
+    with pytest.raises(UsageError, match="batch_size is 0"):
+        ours.predict(PAIRS, batch_size=0)
+    with pytest.raises(UsageError, match="top_k is 0"):
+        ours.rank("usb", ["c"], top_k=0)
+    for wrong in (["usb"], [("usb", "c"), ("usb",)], [("usb", "c"), ("usb", 3)], [("usb", "c"), None]):
+        with pytest.raises(DataError, match=r"row [12]: an input is no pair of texts \(found"):
+            ours.predict(wrong)
+
+
 def test_no_pairs(tmp_path, tokenizer):
     folder, _ = saved_reranker(tmp_path, tokenizer)
     assert load_reranker(folder).scores([]).shape == (0,)

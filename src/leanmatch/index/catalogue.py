@@ -244,7 +244,7 @@ class Catalogue:
         A hybrid search orders by ``(1 - weight) cosine + weight lexical``; see :mod:`leanmatch.lexical`.
 
         Args:
-            queries: shape ``(queries, dimension)``.
+            queries: shape ``(queries, dimension)``, unit length: the scores are inner products.
             k: how many, for all queries or for each.
             filters: for each query a filter, what :meth:`select` made of one, or None.
             exclude: for each query rows that are left out.

@@ -4,7 +4,7 @@ This layer lies below everything that encodes texts, and importing it loads no t
 """
 
 from leanmatch.models.prompts import DOCUMENT, QUERY, PromptOptions, Prompts
-from leanmatch.models.reranker import RERANK_TOP, Reranker, TorchReranker
+from leanmatch.models.reranker import RERANK_TOP, PairModel, Reranker, TorchReranker
 from leanmatch.models.roles import (
     ByRole,
     Prefix,
@@ -25,6 +25,7 @@ __all__ = [
     "QUERY",
     "RERANK_TOP",
     "ByRole",
+    "PairModel",
     "Prefix",
     "PromptOptions",
     "Prompts",

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leanmatch.errors import MissingExtraError, ModelError
+from leanmatch.errors import DataError, MissingExtraError, ModelError, UsageError
+from leanmatch.models.surface.call import CardData, at_least_1, progress
+from leanmatch.models.surface.outputs import to_array, to_tensor
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
 RERANK_TOP = 50
 """So many items of a search are reranked by default."""
+
+BATCH_PAIRS = 64
+WINDOW_PAIRS = 4096
+"""``predict`` scores so many pairs at a time, and moves its bar after each."""
 
 
 class Reranker(Protocol):
@@ -27,14 +35,124 @@ class Reranker(Protocol):
         ...
 
 
-class TorchReranker:
+class PairModel(ABC):
+    """``predict`` and ``rank`` as a ``CrossEncoder`` of sentence-transformers has them, for models of pairs.
+
+    Attributes:
+        name: the folder or name it was loaded from.
+    """
+
+    name: str
+
+    @abstractmethod
+    def scores(self, pairs: Sequence[tuple[str, str]], batch_size: int = BATCH_PAIRS) -> NDArray[np.float64]:
+        """See :class:`Reranker`; ``batch_size`` is the number of pairs in a forward pass."""
+
+    @abstractmethod
+    def logits(self, pairs: Sequence[tuple[str, str]], batch_size: int = BATCH_PAIRS) -> NDArray[np.float64]:
+        """What the classifier gives before the activation, shape ``(pairs,)``."""
+
+    @cached_property
+    def model_card_data(self) -> CardData:
+        """Where evaluators of sentence-transformers leave their results."""
+        return CardData()
+
+    def predict(
+        self,
+        inputs: Any,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        activation_fn: Callable[[Any], Any] | None = None,
+        apply_softmax: bool | None = False,
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+    ) -> Any:
+        """Scores of pairs, higher is better: float32 ``(pairs,)``; one number for one pair.
+
+        Args:
+            inputs: pairs of a query and an item, or one pair.
+            prompt_name, prompt: must be None.
+            batch_size: pairs a forward pass.
+            show_progress_bar: a bar on stderr.
+            activation_fn: takes a float32 tensor of logits, and needs torch; None is the model's own.
+            apply_softmax: changes nothing, as there is one score a pair.
+            convert_to_numpy: False gives a list of tensors.
+            convert_to_tensor: one tensor.
+
+        Raises:
+            DataError: an input that is no pair of texts.
+            UsageError: a prompt; ``batch_size`` below 1.
+            MissingExtraError: tensors, and torch is not installed.
+        """
+        if prompt is not None or prompt_name is not None:
+            found = prompt_name if prompt is None else prompt
+            raise UsageError(
+                f"rerankers put no prompt before a pair; {found!r:.80} was given",
+                remedy="leave it out, or use CrossEncoder of sentence-transformers",
+            )
+        given = list(inputs)
+        single = bool(given) and isinstance(given[0], str)
+        pairs = _pairs([given] if single else given)
+        size = at_least_1(batch_size, "batch_size")
+        parts = []
+        with progress(len(pairs), bool(show_progress_bar), "scoring", " pairs") as bar:
+            for start in range(0, len(pairs), WINDOW_PAIRS):
+                some = pairs[start : start + WINDOW_PAIRS]
+                parts.append(self._predicted(some, size, activation_fn))
+                bar.update(len(some))
+        scores = np.concatenate([np.zeros(0, np.float32), *parts])
+        if convert_to_numpy and not convert_to_tensor:
+            return scores[0] if single else scores
+        tensor = to_tensor(scores, "cpu", "predict without convert_to_numpy")
+        if single:
+            return tensor[0]
+        return tensor if convert_to_tensor else list(tensor)
+
+    def _predicted(
+        self, pairs: list[tuple[str, str]], batch_size: int, activation_fn: Callable[[Any], Any] | None
+    ) -> NDArray[np.float32]:
+        if activation_fn is None:
+            return np.asarray(self.scores(pairs, batch_size), np.float32)
+        logits = to_tensor(np.asarray(self.logits(pairs, batch_size), np.float32), "cpu", "activation_fn")
+        return np.asarray(to_array(activation_fn(logits)), np.float32)
+
+    def rank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        top_k: int | None = None,
+        return_documents: bool = False,
+        **options: Any,
+    ) -> list[dict[str, Any]]:
+        """Documents from best to worst: their number (``corpus_id``), ``score`` and, if asked for, ``text``.
+
+        Args:
+            query: one text.
+            documents: the texts to order.
+            top_k: how many are returned, None for all.
+            return_documents: adds the texts.
+            options: of :meth:`predict`.
+        """
+        texts = list(documents)
+        scores = self.predict([(query, text) for text in texts], **options)
+        results = [
+            {"corpus_id": row, "score": float(scores[row])}
+            | ({"text": texts[row]} if return_documents else {})
+            for row in np.argsort(-scores, kind="stable").tolist()
+        ]
+        return results if top_k is None else results[: at_least_1(top_k, "top_k")]
+
+
+class TorchReranker(PairModel):
     """A ``CrossEncoder`` of sentence-transformers.
 
     Attributes:
         name: the folder or name it was loaded from.
     """
 
-    def __init__(self, model: CrossEncoder, name: str, batch_size: int = 32) -> None:
+    def __init__(self, model: CrossEncoder, name: str) -> None:
         """Take a model that is in memory; :func:`leanmatch.runtime.load_reranker` loads one.
 
         Raises:
@@ -47,7 +165,7 @@ class TorchReranker:
                 remedy="name a cross-encoder with one label",
             )
         self.name = name
-        self._model, self._batch_size = model, batch_size
+        self._model = model
 
     @classmethod
     def load(cls, name_or_folder: str, device: str = "auto") -> TorchReranker:
@@ -70,16 +188,25 @@ class TorchReranker:
             ) from error
         return cls(model, name_or_folder)
 
-    def scores(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
+    def scores(self, pairs: Sequence[tuple[str, str]], batch_size: int = BATCH_PAIRS) -> NDArray[np.float64]:
         """See :class:`Reranker`.
 
         Raises:
             ModelError: the model gives NaN or infinite numbers.
         """
+        return self._values(pairs, batch_size, None)
+
+    def logits(self, pairs: Sequence[tuple[str, str]], batch_size: int = BATCH_PAIRS) -> NDArray[np.float64]:
+        """See :class:`PairModel`."""
+        return self._values(pairs, batch_size, lambda logits: logits)
+
+    def _values(
+        self, pairs: Sequence[tuple[str, str]], batch_size: int, activation_fn: Callable[[Any], Any] | None
+    ) -> NDArray[np.float64]:
         if not pairs:
             return np.zeros(0)
         values = self._model.predict(
-            list(pairs), batch_size=self._batch_size, show_progress_bar=False, convert_to_numpy=True
+            list(pairs), batch_size=batch_size, show_progress_bar=False, activation_fn=activation_fn
         )
         return checked_scores(values, len(pairs), self.name)
 
@@ -96,3 +223,15 @@ def checked_scores(values: Any, pairs: int, name: str) -> NDArray[np.float64]:
     if not np.isfinite(scores).all():
         raise ModelError(f"{name} gave NaN or infinite scores", remedy="use another reranker")
     return scores
+
+
+def _pairs(inputs: Any) -> list[tuple[str, str]]:
+    pairs = []
+    for row, pair in enumerate(inputs, 1):
+        texts = pair if isinstance(pair, list | tuple) else ()
+        if len(texts) != 2 or not all(isinstance(text, str) for text in texts):
+            raise DataError(
+                "an input is no pair of texts", line=row, value=pair, remedy="give [query, item] for each"
+            )
+        pairs.append((texts[0], texts[1]))
+    return pairs

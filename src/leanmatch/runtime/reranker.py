@@ -20,8 +20,8 @@ from leanmatch import native
 from leanmatch.errors import DataError, ModelError, UsageError
 from leanmatch.factorization import Dense, Factors
 from leanmatch.formats.reader import find_model
-from leanmatch.models import Reranker, SentenceSettings, TorchReranker
-from leanmatch.models.reranker import checked_scores
+from leanmatch.models import SentenceSettings, TorchReranker
+from leanmatch.models.reranker import BATCH_PAIRS, PairModel, checked_scores
 from leanmatch.runtime.architectures import UnsupportedError, read_sizes
 from leanmatch.runtime.build import Knowledge, build_transformer, make_table, split_ranges
 from leanmatch.runtime.encoder import usable_threads
@@ -38,7 +38,6 @@ from leanmatch.runtime.weights import (
 )
 
 RUNTIMES = ("auto", "native", "torch")
-BATCH_PAIRS = 64
 
 
 class ClassifierNames(NamedTuple):
@@ -88,7 +87,7 @@ class PairWeights(StockWeights):
         return Dense(np.concatenate([table, table + (types[1] - types[0])]))
 
 
-class NativeReranker:
+class NativeReranker(PairModel):
     """A loaded cross-encoder on the native kernels; make one with :func:`load_reranker`. Safe from threads.
 
     Attributes:
@@ -113,27 +112,28 @@ class NativeReranker:
         self._activation, self._threads = ACTIVATIONS[activation], threads
         self.name, self.precision, self.max_tokens = name, precision, tokenizer.max_tokens
 
-    def scores(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
+    def scores(self, pairs: Sequence[tuple[str, str]], batch_size: int = BATCH_PAIRS) -> NDArray[np.float64]:
         """How well each query and item go together, shape ``(pairs,)``, in the model's own scale.
 
         Raises:
             DataError: a text that is no text, or has half of a surrogate pair.
             ModelError: the model gives NaN or infinite numbers.
         """
+        return checked_scores(self._activation(self.logits(pairs, batch_size)), len(pairs), self.name)
+
+    def logits(self, pairs: Sequence[tuple[str, str]], batch_size: int = BATCH_PAIRS) -> NDArray[np.float64]:
+        """See :class:`leanmatch.models.PairModel`; raises as :meth:`scores` does."""
         distinct: dict[tuple[str, str], int] = {}
         for pair in map(_checked, pairs):
             distinct.setdefault(pair, len(distinct))
         order = sorted(distinct, key=lambda pair: len(pair[0]) + len(pair[1]), reverse=True)
         logits = np.zeros(len(distinct))
         threads = usable_threads(self._threads)
-        for start in range(0, len(order), BATCH_PAIRS):
-            chunk = order[start : start + BATCH_PAIRS]
+        for start in range(0, len(order), batch_size):
+            chunk = order[start : start + batch_size]
             ids, offsets = pack([self._ids(pair) for pair in self._encodings(chunk)])
             logits[[distinct[pair] for pair in chunk]] = self._graph.encode(ids, offsets, threads)[:, 0]
-        scores = self._activation(logits)
-        return checked_scores(
-            scores[[distinct[(query, item)] for query, item in pairs]], len(pairs), self.name
-        )
+        return logits[[distinct[(query, item)] for query, item in pairs]]
 
     def _encodings(self, pairs: list[tuple[str, str]]) -> list[Any]:
         try:
@@ -162,7 +162,7 @@ def load_reranker(
     runtime: str = "auto",
     device: str = "auto",
     threads: int | None = None,
-) -> Reranker:
+) -> PairModel:
     """Load a cross-encoder of sentence-transformers with one label.
 
     Args:
