@@ -21,7 +21,6 @@ release = re.search(r'__version__ = "([^"]+)"', _source)[1]  # type: ignore[inde
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_heading_anchors = 3
-exclude_patterns = ["results/*/*notes.md"]
 suppress_warnings = [
     "myst.header",  # results are tables under an H3 each
     "ref.python",  # `bytes` in a signature is also the name of attributes

@@ -2,7 +2,7 @@
 
     python research/compression.py --data FOLDER --task match --methods stf,factor --steps 300
     python research/collect.py build/compression/runs docs/results/compression/runs.jsonl
-    python research/compression_table.py
+    python research/compression_table.py ...  # see its docstring
 
 Needs private tables (``research/private_data.py``).
 

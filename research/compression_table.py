@@ -1,21 +1,20 @@
-"""Tables and the plot of docs/results/compression.md from the runs of research/compression.py.
+r"""Tables and the plot of docs/results/compression.md from the runs of research/compression.py.
 
-    python research/compression_table.py --results docs/results/compression/runs.jsonl
+    python research/compression_table.py docs/results/compression/runs.jsonl \
+        -o docs/results/compression.md --plot docs/results/compression/quality.svg
 
 Intervals are paired: both models are scored on the same resamples of the queries (95%, percentile).
 """
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from collect import read_runs
 from compression_match import unpack
-
-from leanmatch.files import atomic_file
+from pages import arguments_of, interval, publish
 
 NAMES = {
     "stf": "STF (swaps, the default)",
@@ -28,36 +27,23 @@ NAMES = {
     "nm": "N:M pruning, then train with masks",
     "int8": "int8, one shot",
 }
-RESAMPLES = 2000
 Row = dict[str, Any]
 
 
-def main(arguments: list[str] | None = None) -> str:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--results", type=Path, default=Path("docs/results/compression/runs.jsonl"))
-    parser.add_argument("--notes", type=Path, default=Path("docs/results/compression/notes.md"))
-    parser.add_argument("--out", type=Path, default=Path("docs/results/compression.md"))
-    parser.add_argument("--plot", type=Path, default=Path("docs/results/compression/quality.svg"))
-    options = parser.parse_args(arguments)
-    rows = list(read_runs(options.results).values())
+def main(words: list[str] | None = None) -> None:
+    arguments = arguments_of(__doc__, words, plots=True)
+    rows = list(read_runs(arguments.results).values())
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         key = row["task"], row["ratio"], row["whole"], row["steps"], row.get("batch"), row["seed"]
         groups.setdefault(key, []).append(row)
-    parts = ["# Compression of MiniLM", ""]
-    if options.notes.exists():
-        parts += [options.notes.read_text(encoding="utf-8").strip(), ""]
+    parts = [""]
     for key, members in sorted(groups.items(), key=str):
         parts += section(key, members)
-    if rows:
-        draw(rows, options.plot)
-        parts += [f"![quality against bytes]({options.plot.parent.name}/{options.plot.name})", ""]
-    text = "\n".join(parts).rstrip() + "\n"
-    with atomic_file(options.out) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return text
+    if arguments.plot is not None:
+        draw(rows, arguments.plot)
+        parts += [f"![quality against bytes]({arguments.plot.parent.name}/{arguments.plot.name})", ""]
+    publish("\n".join(parts).rstrip() + "\n", arguments.output)
 
 
 def section(key: tuple[Any, ...], members: list[Row]) -> list[str]:
@@ -87,8 +73,8 @@ def section(key: tuple[Any, ...], members: list[Row]) -> list[str]:
             f"{row['training_seconds']:.0f}" if "training_seconds" in row else "0",
         ]
         for metric in metrics:
-            low, high = interval(row["final"][metric], row["dense"][metric])
-            cells.append(f"{100 * row['final'][metric]['mean']:.1f} ({low:+.1f} to {high:+.1f})")
+            final = row["final"][metric]
+            cells.append(f"{100 * final['mean']:.1f} {points(final, row['dense'][metric])}")
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "Queries: " + ", ".join(f"{m} {len(unpack(dense[m]['queries'])):,}" for m in metrics) + "."]
     stf = next((row for row in members if row["method"] == "stf"), None)
@@ -111,8 +97,7 @@ def section(key: tuple[Any, ...], members: list[Row]) -> list[str]:
             cells = [NAMES[row["method"]]]
             for metric in metrics:
                 mine, other = stf["final"][metric], row["final"][metric]
-                low, high = interval(mine, other)
-                cells.append(f"{100 * (mine['mean'] - other['mean']):+.1f} ({low:+.1f} to {high:+.1f})")
+                cells.append(f"{100 * (mine['mean'] - other['mean']):+.1f} {points(mine, other)}")
             cells += [f"{100 * kept(stf):.1f}%", f"{100 * kept(row):.1f}%"]
             lines.append("| " + " | ".join(cells) + " |")
     return [*lines, ""]
@@ -123,24 +108,17 @@ def kept(row: Row) -> float:
     return float(np.mean([row["final"][m]["mean"] / row["dense"][m]["mean"] for m in row["final"]]))
 
 
-def resamples(queries: int) -> np.ndarray[Any, Any]:
-    """Places of drawn queries ``(RESAMPLES, queries)``, the same for every pair of methods."""
-    return np.random.default_rng(0).integers(0, queries, (RESAMPLES, queries))
-
-
 def share(first: Row, second: Row) -> str:
     """The first mean over the second in percent, with a 95% interval, paired over queries."""
-    mine, other = unpack(first["queries"]).astype(np.float64), unpack(second["queries"]).astype(np.float64)
-    drawn = resamples(len(mine))
-    low, high = np.percentile(100 * mine[drawn].mean(1) / other[drawn].mean(1), [2.5, 97.5])
+    mine, other = unpack(first["queries"]), unpack(second["queries"])
+    low, high = interval(100 * mine, other)
     return f"{100 * mine.mean() / other.mean():.1f}% ({low:.1f} to {high:.1f})"
 
 
-def interval(first: Row, second: Row) -> tuple[float, float]:
+def points(first: Row, second: Row) -> str:
     """95% interval of the difference of two means in points, paired over queries."""
-    difference = (unpack(first["queries"]) - unpack(second["queries"])).astype(np.float64)
-    low, high = np.percentile(100 * difference[resamples(len(difference))].mean(1), [2.5, 97.5])
-    return float(low), float(high)
+    low, high = interval(100 * (unpack(first["queries"]) - unpack(second["queries"])))
+    return f"({low:+.1f} to {high:+.1f})"
 
 
 def draw(rows: list[Row], path: Path) -> None:
@@ -153,14 +131,14 @@ def draw(rows: list[Row], path: Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "leanmatch"
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     for name, label in NAMES.items():
-        points = [
+        runs = [
             (row["byte_ratio"], 100 * kept(row))
             for row in rows
             if row["method"] == name and row["task"] == "match" and row["steps"]
         ]
-        if points:
+        if runs:
             ring = {"s": 110, "facecolors": "none", "edgecolors": "C0", "linewidths": 2.2, "zorder": 3}
-            axes.scatter(*zip(*points, strict=True), label=label, **(ring if name == "stf" else {"s": 45}))
+            axes.scatter(*zip(*runs, strict=True), label=label, **(ring if name == "stf" else {"s": 45}))
     axes.axhline(100, color="0.6", linewidth=1)
     axes.set_xlabel("times fewer encoder bytes than float32")
     axes.set_ylabel("share of the dense model's metrics, %")

@@ -2,7 +2,7 @@
 
     python research/first_factors.py --data FOLDER --budgets b16r64k3 --methods alone,in-order --seeds 0,1,2
     python research/collect.py build/first_factors/runs docs/results/compression/first_factors.jsonl
-    python research/first_factors_table.py
+    python research/first_factors_table.py ...  # see its docstring
 
 Needs private tables (``research/private_data.py``). Question titles of at most 20 tokens; 6,144 of the
 training split are trained on, the first 3,072 of them calibrate, 768 more are unseen. All runs of a seed take

@@ -1,21 +1,19 @@
-"""Tables of docs/results/first_factors.md from the runs of research/first_factors.py.
+r"""Tables of docs/results/first_factors.md from the runs of research/first_factors.py.
 
-    python research/first_factors_table.py
+    python research/first_factors_table.py docs/results/compression/first_factors.jsonl \
+        -o docs/results/first_factors.md
 
 Intervals are paired over queries, and over all seeds together where there are several (95%, percentile).
 """
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from collect import read_runs
 from compression_match import unpack
-
-from leanmatch.files import atomic_file
+from pages import arguments_of, interval, publish
 
 NAMES = {
     "in-order": "dense-sparse, in order",
@@ -29,27 +27,16 @@ NAMES = {
     "int4": "int4 in groups of 32, untrained",
 }
 SITES = ("askubuntu", "quora")
-RESAMPLES = 2000
 Row = dict[str, Any]
 
 
-def main(arguments: list[str] | None = None) -> str:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    folder = Path("docs/results/compression")
-    parser.add_argument("--results", type=Path, default=folder / "first_factors.jsonl")
-    parser.add_argument("--notes", type=Path, default=folder / "first_factors_notes.md")
-    parser.add_argument("--out", type=Path, default=Path("docs/results/first_factors.md"))
-    options = parser.parse_args(arguments)
+def main(words: list[str] | None = None) -> None:
+    arguments = arguments_of(__doc__, words)
     groups: dict[tuple[str, str, float], list[Row]] = {}
-    for row in read_runs(options.results).values():
+    for row in read_runs(arguments.results).values():
         groups.setdefault((row["budget"], row["method"], row["lr"]), []).append(row)
     order = sorted(groups, key=lambda key: (np.mean([row["macs"] for row in groups[key]]), *key))
     lines = [
-        "# First factors",
-        "",
-        options.notes.read_text(encoding="utf-8").strip(),
         "",
         "| sizes | method | rate | seeds | MACs | bytes | CPU s, first + training | loss, first | trained "
         "| askubuntu | quora |",
@@ -58,10 +45,7 @@ def main(arguments: list[str] | None = None) -> str:
         "",
         *comparisons(groups),
     ]
-    text = "\n".join(lines).rstrip() + "\n"
-    with atomic_file(options.out) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return text
+    publish("\n".join(lines).rstrip() + "\n", arguments.output)
 
 
 def table_row(key: tuple[str, str, float], rows: list[Row]) -> str:
@@ -78,7 +62,7 @@ def table_row(key: tuple[str, str, float], rows: list[Row]) -> str:
         f"{seconds} + {mean(rows, 'training_seconds'):.0f}" if trained else seconds,
         spread([row["first_loss"] for row in rows]),
         spread([row["loss"] for row in rows]) if trained else "",
-        *(interval(difference(rows, None, site), mean_rank(rows, site)) for site in SITES),
+        *(cell(difference(rows, None, site), mean_rank(rows, site)) for site in SITES),
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -102,7 +86,7 @@ def comparisons(groups: dict[tuple[str, str, float], list[Row]]) -> list[str]:
         if not seeds:
             continue
         ratio = mean(ours, "loss") / mean(theirs, "loss")
-        points = [interval(difference(ours, theirs, site)) for site in SITES]
+        points = [cell(difference(ours, theirs, site)) for site in SITES]
         label = f"{NAMES[method]}, rate {rate:g}"
         lines.append(f"| {budget} | {label} | {len(seeds)} | {ratio:.2f} | {' | '.join(points)} |")
     return lines
@@ -130,10 +114,9 @@ def difference(rows: list[Row], others: list[Row] | None, site: str) -> Any:
     return 100 * (own - np.mean([unpack(row["queries"][site]) for row in others], axis=0))
 
 
-def interval(points: Any, value: float | None = None) -> str:
-    rng = np.random.default_rng(0)
-    means = points[rng.integers(len(points), size=(RESAMPLES, len(points)))].mean(axis=1)
-    low, high = np.quantile(means, (0.025, 0.975))
+def cell(points: Any, value: float | None = None) -> str:
+    """The value, or the mean of the points, and their interval."""
+    low, high = interval(points)
     shown = f"{points.mean():+.1f}" if value is None else f"{value:.1f}"
     return f"{shown} ({low:+.1f} to {high:+.1f})"
 

@@ -14,26 +14,18 @@ from typing import Any
 
 import numpy as np
 from collect import read_runs
-from numpy.typing import NDArray
-from pages import arguments_of, publish
+from pages import Scores, arguments_of, interval, publish, reciprocal
 
-from leanmatch.metrics.bootstrap import Interval, interval, resampled_ratios
 from leanmatch.training.selection.choice import SHARES, choose
 
-Scores = NDArray[np.float64]
 Runs = dict[str, dict[str, Any]]  # method -> result file, of one setting, regime and seed
-
-
-def _reciprocal(packed: bytes) -> Scores:
-    ranks = np.frombuffer(packed, np.uint8).astype(np.float64)
-    return np.where(ranks > 0, 1 / np.maximum(ranks, 1), 0.0)
 
 
 def _at(method: str, average: str) -> Callable[[Runs], dict[str, Scores] | None]:
     def pick(runs: Runs) -> dict[str, Scores] | None:
         if method not in runs:
             return None
-        return {name: _reciprocal(runs[method]["ranks"][average][name]) for name in ("in", "out")}
+        return {name: reciprocal(runs[method]["ranks"][average][name]) for name in ("in", "out")}
 
     return pick
 
@@ -46,7 +38,7 @@ def _chosen(method: str) -> Callable[[Runs], dict[str, Scores] | None]:
             return None
         ranks = runs[method]["ranks"]
         per_query = {
-            float(average): {name: _reciprocal(slices[name]) for name in ("valid", "shifted")}
+            float(average): {name: reciprocal(slices[name]) for name in ("valid", "shifted")}
             for average, slices in ranks.items()
             if float(average) in SHARES
         }
@@ -79,14 +71,14 @@ DEFAULT = "**default, `--no-refit`**"
 RIVALS = {row for row in ROWS if row != DEFAULT and "ITVReg" not in row}
 
 
-def main() -> None:
-    arguments = arguments_of(__doc__)
+def main(words: list[str] | None = None) -> None:
+    arguments = arguments_of(__doc__, words)
     groups: dict[tuple[str, str], dict[str, dict[int, Runs]]] = defaultdict(lambda: defaultdict(dict))
     for result in read_runs(arguments.results).values():
         seeds = groups[result["encoder"], result["regime"]][result["setting"]]
         seeds.setdefault(result["seed"], {})[result["method"]] = result
     text = "\n".join(part for key in sorted(groups, reverse=True) for part in _section(*key, groups[key]))
-    publish(text + "\n", arguments.output, "<!-- tables -->\n")
+    publish(text + "\n", arguments.output)
 
 
 def _section(encoder: str, regime: str, settings: dict[str, dict[int, Runs]]) -> list[str]:
@@ -126,20 +118,14 @@ def _mean_over_seeds(
     return {side: np.mean([scores[side] for scores in found], axis=0) for side in ("in", "out")}
 
 
-def _difference(values: Scores, other: Scores) -> tuple[float, Interval]:
-    difference = (values - other)[:, None]
-    samples = resampled_ratios(difference, np.ones_like(difference), resamples=2000, seed=0)[:, 0]
-    return float(difference.mean()), interval(samples, float(difference.mean()), confidence=0.95)
-
-
 def _cell(values: Scores | None, plain: Scores | None, row: str) -> str:
     if values is None:
         return ""
     text = f"{100 * values.mean():.1f}"
     if plain is None or row in ("plain",):
         return text
-    _, bounds = _difference(values, plain)
-    return f"{text} ({100 * bounds.low:+.1f} to {100 * bounds.high:+.1f})"
+    low, high = interval(values - plain)
+    return f"{text} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def _verdicts(names: list[str], means: dict[str, dict[tuple[str, str], Scores]]) -> list[str]:
@@ -161,8 +147,9 @@ def _verdicts(names: list[str], means: dict[str, dict[tuple[str, str], Scores]])
             cells = [f"{name}, {side}"]
             for pool in (RIVALS & others.keys(), others.keys()):
                 best = max(sorted(pool), key=lambda row: float(others[row].mean()))
-                mean, bounds = _difference(ours, others[best])
-                cells += [best, f"{100 * mean:+.2f} ({100 * bounds.low:+.2f} to {100 * bounds.high:+.2f})"]
+                difference = ours - others[best]
+                low, high = interval(difference)
+                cells += [best, f"{100 * difference.mean():+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"]
             lines.append("| " + " | ".join(cells) + " |")
     return lines
 

