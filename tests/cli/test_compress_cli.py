@@ -265,10 +265,17 @@ def test_other_methods(method, base, pairs, tmp_path):
     assert summary["dense"]["layer_macs"] >= 1.3 * summary["layer_macs"]
 
 
-def test_int8_needs_no_training(base, pairs, tmp_path):
+def test_int8_needs_no_training_and_measures_no_layer(base, pairs, tmp_path, monkeypatch):
+    def measure(*_, **__):
+        raise AssertionError("layers are measured for a choice of one")
+
+    monkeypatch.setattr("leanmatch.compression.planner.sensitivity.Sensitivity.measure", measure)
     result = compress(base, pairs, tmp_path / "m", "--method", "int8", "--keep", "0.9", "--json")
     assert result.exit_code == 0, result.output
     summary = json.loads(result.stdout)
+    assert len(summary["evaluated"]) == 1 and summary["faster"] is None
+    layers = read_artifact(tmp_path / "m").layers.values()
+    assert len(layers) > 10 and {layer.factors.bits for layer in layers} == {8}
     assert summary["attempts"][-1]["training"]["steps"] == 0
     assert summary["layer_macs"] == summary["dense"]["layer_macs"], (
         "rounding saves no multiply-adds, and says so"

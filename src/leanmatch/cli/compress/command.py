@@ -67,7 +67,9 @@ def compress(
     spec: Annotated[
         Path | None, typer.Option(metavar="FILE", help="JSON or YAML specification, instead of a plan.")
     ] = None,
-    method: Annotated[str, typer.Option(help="stf, post, svd, fwsvd, nm or int8.")] = "stf",
+    method: Annotated[
+        str, typer.Option(help="stf, post, svd, fwsvd, nm or int8 (with --size also int4).")
+    ] = "stf",
     minutes: Annotated[
         float | None,
         typer.Option(metavar="N", help="Training time of one attempt."),
@@ -155,14 +157,15 @@ def run(request: CompressRequest) -> dict[str, Any]:
         console.print(message, highlight=False, markup=False, soft_wrap=True)
 
     from leanmatch.cli.compress.options import default_budget
-    from leanmatch.cli.compress.task import clock_of, open_work
+    from leanmatch.cli.compress.task import clock_of, int8_plan, open_work
     from leanmatch.formats import check_target
     from leanmatch.trainer.work_folder import WorkFolder
 
     if not request.menu:
         check_target(output, overwrite=request.overwrite)
     work = open_work(request, say)
-    clock = clock_of(work.model, options.workload)
+    int8 = request.method == "int8"  # it takes as long as the int8 that times are compared with
+    clock = None if int8 else clock_of(work.model, options.workload)
     options = default_budget(options, clock is not None and request.method in ("stf", "post"))
     folder = output.parent / f".{output.name}.compressing"
     identity = {**options.identity, **work.identity}
@@ -176,6 +179,8 @@ def run(request: CompressRequest) -> dict[str, Any]:
             row = planner.menu(budget).row(request.pick)
             say(f"row {row.number}: {planner.words(row.plan)}")
             planned = planner.take(row.plan, budget.keep)
+        elif int8 and budget.size is None and options.spec is None:
+            planned = planner.take(int8_plan(work.model), budget.keep)
         else:
             planned = planner.run(budget, options.spec)
         if planned.reached or request.allow_lower:

@@ -16,6 +16,7 @@ from leanmatch.formats import find_model, is_artifact, read_provenance, resolve_
 from leanmatch.formats.reader import load_matcher
 
 if TYPE_CHECKING:
+    from leanmatch.compression.planner.choice import Plan
     from leanmatch.compression.planner.clock import Clock, Workload
     from leanmatch.compression.planner.tasks import Task
 
@@ -107,6 +108,15 @@ def clock_of(model: Any, workload: Workload) -> Clock | None:
         return MachineClock(transformer.config.to_dict(), shapes, workload)
     except UnsupportedError:
         return None
+
+
+def int8_plan(model: Any) -> Plan:
+    """Every layer that is compressed by default, in int8: rounding leaves nothing to measure or choose."""
+    from leanmatch.compression import RoundingSpec, default_spec
+    from leanmatch.compression.planner.choice import Plan
+
+    int8 = RoundingSpec(bits=8)
+    return Plan("int8", default_spec(model, int8, embeddings=int8, positions=int8))
 
 
 def overhead(work: Work) -> int:
