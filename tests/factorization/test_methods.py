@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from itertools import combinations
 
 import numpy as np
 import pytest
 
 from leanmatch.errors import DataError, UsageError
-from leanmatch.factorization.baselines.product_codes import ProductCodes
 from leanmatch.factorization.error_metric import ErrorMetric
 from leanmatch.factorization.solvers import SOLVERS, find_solver, solve
 
@@ -20,11 +18,8 @@ def normal(*shape, seed=0):
 
 SMALL = {
     "dense-sparse": {"block": 8, "atoms": 10, "nonzeros": 2, "iterations": 3},
-    "orthonormal": {"block": 8, "nonzeros": 2},
     "svd": {"rank": 1},
     "fwsvd": {"rank": 1},
-    "block-low-rank": {"block": 8, "rank": 1},
-    "product": {"block": 2, "codewords": 5},
     "int4": {"group": 8},
 }
 
@@ -78,23 +73,6 @@ def test_fwsvd_is_the_best_for_weights_along_rows():
         solve(weight, "fwsvd", rank=4)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-def test_block_low_rank_is_the_svd_of_each_block(weighted):
-    weight = normal(30, 16)
-    rows = np.random.default_rng(1).uniform(0.2, 3, (30, 1)) if weighted else np.ones((30, 1))
-    metric = ErrorMetric(fisher=np.broadcast_to(rows, weight.shape).copy())
-    result = solve(weight, "block-low-rank", metric, block=8, rank=3)
-    left_out = sum(
-        (np.linalg.svd(np.sqrt(rows) * block, compute_uv=False)[3:] ** 2).sum()
-        for block in np.split(weight.astype(float), 2, axis=1)
-    )
-    expected = left_out / (rows * weight.astype(float) ** 2).sum()
-    np.testing.assert_allclose(result.report.weighted_error, expected, rtol=2e-2 if weighted else 1e-4)
-    factors = result.factors
-    without_indices = factors.cost().bits - 2 * factors.indices.size  # ceil(log2 3) bits an index
-    assert without_indices == sum(part.size * 32 for part in (factors.atoms, factors.values))
-
-
 def test_pruning_keeps_the_best_of_each_group():
     weight = normal(12, 16)
     result = solve(weight, "n:m", keep=3, of=8)
@@ -119,29 +97,6 @@ def test_pruning_goes_by_the_metric():
     assert solve(weight, "2:4", fisher).factors.dense().tolist() == [[0, 2, 0, 4]]
 
 
-def test_product_quantization():
-    weight = normal(200, 8)
-    result = solve(weight, "product", block=2, codewords=16)
-    assert isinstance(result.factors, ProductCodes)
-    history = np.array(result.report.history)
-    assert (np.diff(history) <= 1e-9).all()
-    assert history[-1] < 0.7 * history[0]
-    np.testing.assert_allclose(history[-1], result.report.relative_error, rtol=1e-4)
-    assert result.factors.cost().bits == 8 * 16 * 32 + 200 * 4 * 4
-    assert result.factors.cost().macs == 8 * 16 + 200 * 4
-    parts = weight.reshape(200, 4, 1, 2) - result.factors.codewords[None]
-    np.testing.assert_array_equal(np.square(parts).sum(axis=3).argmin(axis=2), result.factors.indices)
-    assert solve(weight, "product", block=2, codewords=256).report.relative_error < 1e-12
-
-
-def test_product_codes_are_checked():
-    good = ProductCodes(normal(4, 5, 2), np.zeros((3, 4), np.uint8))
-    with pytest.raises(DataError, match="must share B"):
-        dataclasses.replace(good, indices=np.zeros((3, 5), np.uint8))
-    with pytest.raises(DataError, match="below 5"):
-        dataclasses.replace(good, indices=np.full((3, 4), 5, np.uint8))
-
-
 @pytest.mark.parametrize(("method", "most"), [("int8", 127), ("int4", 7)])
 def test_rounding_is_off_by_half_a_step_at_most(method, most):
     weight = normal(9, 32)
@@ -154,7 +109,7 @@ def test_rounding_is_off_by_half_a_step_at_most(method, most):
 
 
 def test_names_and_options_come_from_the_table():
-    with pytest.raises(UsageError, match="one of dense-sparse, orthonormal, svd"):
+    with pytest.raises(UsageError, match="one of dense-sparse, svd, fwsvd"):
         find_solver("magic")
     with pytest.raises(UsageError, match="has no option atoms") as error:
         solve(normal(4, 8), "svd", atoms=3)
@@ -166,15 +121,10 @@ def test_names_and_options_come_from_the_table():
     [
         ("svd", {"rank": 0}, "at least 1"),
         ("svd", {"rank": 9}, r"min\(m, n\) = 8"),
-        ("block-low-rank", {"block": 8, "rank": 9}, "from 1 to 8"),
-        ("block-low-rank", {"block": 3, "rank": 2}, "must divide the 8 columns"),
         ("n:m", {"keep": 5, "of": 4}, "from 1 to 4"),
         ("n:m", {"keep": 1, "of": 3}, "must divide"),
-        ("product", {"block": 3}, "must divide"),
-        ("product", {"codewords": 0}, "from 1"),
         ("int8", {"bits": 5}, "one of 8, 4"),
         ("int8", {"group": 3}, "one of 1, 2, 4, 8"),
-        ("orthonormal", {"nonzeros": 17}, "from 1 to 16"),
     ],
 )
 def test_bad_options_are_refused(method, options, message):

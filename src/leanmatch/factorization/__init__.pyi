@@ -1,6 +1,5 @@
 """Public names and the modules that define them; see :mod:`leanmatch.lazy`."""
 
-from .baselines.product_codes import ProductCodes as ProductCodes
 from .cost import Cost as Cost
 from .cost import dense_sparse_cost as dense_sparse_cost
 from .error_metric import ErrorMetric as ErrorMetric

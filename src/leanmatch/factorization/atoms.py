@@ -56,37 +56,6 @@ def least_squares_atoms(weight: Float, codes: Codes, atoms: Float, rows: Doubles
     return updated
 
 
-def k_svd_atoms(weight: Float, codes: Codes, atoms: Float, rows: Doubles | None = None) -> Float:
-    """One approximate K-SVD sweep: each atom in turn, with its coefficients, by one step of the power method.
-
-    ``d <- E^T R c / |E^T R c|`` and ``c <- E d`` over the rows that use the atom, ``E`` their error without
-    it.
-
-    Source: Rubinstein, Zibulevsky, Elad, "Efficient implementation of the K-SVD algorithm" (2008).
-    """
-    blocks, count, block = atoms.shape
-    updated = atoms.copy()
-    for i in range(blocks):
-        sparse = sparse_block(codes, i, count)
-        error = block_of(weight, i, block) - sparse @ updated[i]
-        for atom in range(count):
-            users = np.flatnonzero(sparse[:, atom])
-            if not users.size:
-                continue
-            value = sparse[users, atom]
-            without = error[users] + value[:, None] * updated[i, atom]
-            direction = (value if rows is None else value * rows[users, i]) @ without
-            length = float(np.linalg.norm(direction))
-            if not length > 0:
-                continue
-            direction = (direction / length).astype(np.float32)
-            value = without @ direction
-            error[users] = without - value[:, None] * direction
-            sparse[users, atom] = value
-            updated[i, atom] = direction
-    return updated
-
-
 def revive_atoms(weight: Float, codes: Codes, atoms: Float, share: float = 0.0) -> tuple[Float, int]:
     """Atoms that no row uses, and the ``share`` of all atoms that matter least, become the rows that err
     most.

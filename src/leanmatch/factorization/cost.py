@@ -118,12 +118,3 @@ def dense_sparse_cost(
         bits = atoms * (b * atom_bits + SCALE_BITS)
         bits += nonzeros * (value_bits + index_bits(r)) + SCALE_BITS * m
     return Cost(macs=atoms * b + nonzeros, bits=bits)
-
-
-def product_cost(m: int, n: int, b: int, r: int, *, float_bits: int = FLOAT_BITS) -> Cost:
-    """Cost of product quantization with ``r`` codewords per block.
-
-    ``macs = n r + m n/b`` (one addition a block), ``bits = n r float_bits + m (n/b) ceil(log2 r)``.
-    """
-    codes = m * (n // b)
-    return Cost(macs=n * r + codes, bits=n * r * float_bits + codes * index_bits(r))

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from leanmatch.errors import UsageError
 from leanmatch.factorization.arrays import Float
-from leanmatch.factorization.atoms import k_svd_atoms, least_squares_atoms, revive_atoms
+from leanmatch.factorization.atoms import least_squares_atoms, revive_atoms
 from leanmatch.factorization.checks import check_count
 from leanmatch.factorization.dense_sparse import DenseSparse
 from leanmatch.factorization.error_metric import BlockMetric
@@ -22,8 +21,6 @@ SETTLING = 5
 """Last iterations, in which no atom that is used begins anew."""
 SWEEP_ITERATIONS = 2
 """Atom updates of a block in a sweep."""
-
-UPDATES = {"least-squares": least_squares_atoms, "k-svd": k_svd_atoms}
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,6 @@ class DenseSparseOptions:
         beam: supports kept in the pursuit (:func:`leanmatch.factorization.pursuit.native.pursue`) in the
             second half of the iterations, twice as many in the last one. 1 is three times as fast as 4, with
             an error larger by a fifth.
-        update: one of :data:`UPDATES`.
         compensate: blocks make up for the errors of others; needs second moments.
         sweeps: with ``compensate``, how often all blocks are solved again given the others, a few
             iterations each. Two lower the error by a sixth and cost as much as eight ``iterations``.
@@ -54,7 +50,6 @@ class DenseSparseOptions:
     nonzeros: int = 4
     iterations: int = 30
     beam: int = 4
-    update: str = "least-squares"
     compensate: bool = False
     sweeps: int = 2
     seed: int = 0
@@ -67,8 +62,6 @@ class DenseSparseOptions:
         check_count("iterations", self.iterations, 0)
         check_count("beam", self.beam, 1)
         check_count("sweeps", self.sweeps, 0)
-        if self.update not in UPDATES:
-            raise UsageError(f"unknown update {self.update!r}", remedy=f"one of {', '.join(UPDATES)}")
 
 
 def first_atoms(weight: Float, block: int, count: int, seed: int) -> Float:
@@ -122,7 +115,7 @@ def learn(
         if best is None or error < best[0]:
             best = error, atoms, codes
         if left:
-            atoms = _of_length_one(UPDATES[options.update](target, codes, atoms, per_block.rows))
+            atoms = _of_length_one(least_squares_atoms(target, codes, atoms, per_block.rows))
             renew = RENEWED if step % RENEW_EVERY == RENEW_EVERY - 1 and left > SETTLING else 0.0
             atoms, _ = revive_atoms(target, codes, atoms, renew)
     assert best is not None

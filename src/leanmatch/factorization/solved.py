@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from leanmatch.factorization.baselines.product_codes import ProductCodes
 from leanmatch.factorization.error_metric import ErrorMetric
 from leanmatch.factorization.factors import Factors
 
@@ -37,14 +36,14 @@ class Report:
 class Solved:
     """The factors of a matrix and their :class:`Report`."""
 
-    factors: Factors | ProductCodes
+    factors: Factors
     report: Report
 
 
 def solved(
     method: str,
     weight: NDArray[np.float32],
-    factors: Factors | ProductCodes,
+    factors: Factors,
     metric: ErrorMetric,
     history: tuple[float, ...] = (),
 ) -> Solved:

@@ -10,21 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanmatch.errors import UsageError
-from leanmatch.factorization.baselines.low_rank import (
-    BlockLowRankOptions,
-    LowRankOptions,
-    block_low_rank,
-    fwsvd,
-    svd,
-)
-from leanmatch.factorization.baselines.product_quantization import ProductOptions, product_quantize
+from leanmatch.factorization.baselines.low_rank import LowRankOptions, fwsvd, svd
 from leanmatch.factorization.baselines.pruning import PruneOptions, prune
 from leanmatch.factorization.baselines.rounding import RoundOptions, round_to_nearest
 from leanmatch.factorization.checks import check_array, check_finite, check_not_empty
 from leanmatch.factorization.dense_sparse_solver import dense_sparse
 from leanmatch.factorization.dictionary import DenseSparseOptions
 from leanmatch.factorization.error_metric import ErrorMetric
-from leanmatch.factorization.orthonormal import OrthonormalOptions, orthonormal
 from leanmatch.factorization.solved import PLAIN, Solved
 
 
@@ -47,13 +39,10 @@ class Solver:
 
 SOLVERS = {
     "dense-sparse": Solver("pursuit and atom updates, W_i ~ S_i D_i", dense_sparse, DenseSparseOptions),
-    "orthonormal": Solver("W_i ~ S_i Q_i, square orthonormal Q_i", orthonormal, OrthonormalOptions),
     "svd": Solver("global low rank", svd, LowRankOptions),
     "fwsvd": Solver("global low rank, rows weighted by Fisher information", fwsvd, LowRankOptions),
-    "block-low-rank": Solver("low rank of every block of columns", block_low_rank, BlockLowRankOptions),
     "n:m": Solver("keep n of every m neighbours in each row", prune, PruneOptions),
     "2:4": Solver("keep 2 of every 4 neighbours in each row", prune, PruneOptions, {"keep": 2, "of": 4}),
-    "product": Solver("k-means product quantization", product_quantize, ProductOptions),
     "int8": Solver("round to int8", round_to_nearest, RoundOptions, {"bits": 8}),
     "int4": Solver("round to int4, groups of 32", round_to_nearest, RoundOptions, {"bits": 4, "group": 32}),
 }

@@ -1,4 +1,4 @@
-"""Low rank: of the whole matrix (SVD, FWSVD), or of each block of columns."""
+"""Low rank of the whole matrix: SVD, FWSVD."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from leanmatch.errors import UsageError
-from leanmatch.factorization.arrays import Float, Index
-from leanmatch.factorization.checks import check_count, check_divides, index_dtype
-from leanmatch.factorization.dense_sparse import DenseSparse
+from leanmatch.factorization.arrays import Float
+from leanmatch.factorization.checks import check_count
 from leanmatch.factorization.error_metric import ErrorMetric
 from leanmatch.factorization.factors import LowRank
 from leanmatch.factorization.solved import PLAIN, Solved, solved
@@ -30,26 +29,6 @@ class LowRankOptions:
 
     def __post_init__(self) -> None:
         check_count("rank", self.rank, 1)
-
-
-@dataclass(frozen=True)
-class BlockLowRankOptions:
-    """Options of :func:`block_low_rank`.
-
-    Attributes:
-        block: ``b``, columns per block; must divide ``n``.
-        rank: of each block; ``r = k``.
-
-    Raises:
-        UsageError: out of range.
-    """
-
-    block: int = 64
-    rank: int = 16
-
-    def __post_init__(self) -> None:
-        check_count("block", self.block, 1)
-        check_count("rank", self.rank, 1, self.block)
 
 
 def svd(weight: Float, options: LowRankOptions | None = None, metric: ErrorMetric = PLAIN) -> Solved:
@@ -107,41 +86,3 @@ def _truncated(
     if rows is not None:
         left = left / rows[:, None]
     return LowRank(np.ascontiguousarray(left, np.float32), np.ascontiguousarray(right, np.float32))
-
-
-def block_low_rank(
-    weight: Float, options: BlockLowRankOptions | None = None, metric: ErrorMetric = PLAIN
-) -> Solved:
-    """``W_i ~ S_i D_i`` of rank ``r`` in each block: dense-sparse factors with ``k = r``, by SVD of every
-    block.
-
-    Every row uses all atoms of a block, so the indices carry no information; :class:`DenseSparse` stores and
-    counts them all the same.
-
-    Raises:
-        UsageError: a block that does not divide ``n``, a rank above ``min(m, b)``.
-    """
-    options = options or BlockLowRankOptions()
-    m, n = weight.shape
-    check_divides(options.block, n)
-    metric.check_fits((m, n))
-    if options.rank > min(m, options.block):
-        raise UsageError(
-            f"rank must be at most min(m, block) = {min(m, options.block)} (found {options.rank})"
-        )
-    per_block = metric.by_block(m, n, options.block)
-    blocks, rank = n // options.block, options.rank
-    target = per_block.forward(weight, options.block).reshape(m, blocks, options.block).transpose(1, 0, 2)
-    rows = np.ones((blocks, m, 1)) if per_block.rows is None else np.sqrt(per_block.rows.T[..., None])
-    rows = np.where(rows > 0, rows, 1e-6)
-    left, singular, right = np.linalg.svd(target * rows, full_matrices=False)
-    values = left[:, :, :rank] * singular[:, None, :rank] / rows
-    atoms = per_block.atoms_back(right[:, :rank])
-    lengths = np.linalg.norm(atoms, axis=2)
-    everything: Index = np.tile(np.arange(rank, dtype=index_dtype(rank)), (m, blocks, 1))
-    factors = DenseSparse(
-        (atoms / lengths[..., None]).astype(np.float32),
-        everything,
-        np.ascontiguousarray((values * lengths[:, None]).transpose(1, 0, 2), np.float32),
-    )
-    return solved("block-low-rank", weight, factors, metric)
