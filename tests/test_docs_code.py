@@ -234,6 +234,7 @@ def test_python_of_the_pages_runs(page: str, reader: dict[str, Any], monkeypatch
             exec(compile(block, f"{page}, Python block {number}", "exec"), namespace)
     if page in SHOWN:
         SHOWN[page](namespace)
+    namespace.clear()  # Haystack keeps the page's classes, and a class its globals: models until the end
 
 
 def test_every_page_with_python_is_run() -> None:
