@@ -7,10 +7,10 @@ set -eu
 folder=${1:?a folder for the objects}
 cmake=${CMAKE:-cmake}
 built=src/leanmatch/web/static/leanmatch.wasm
-for tool in "${WASM_CXX:-clang++-19}" wasm-ld-19 "${NODE:-node}" "$cmake"; do
+for tool in "${WASM_CXX:-clang++-19}" wasm-ld-19 wasm-opt "${NODE:-node}" "$cmake"; do
     command -v "$tool" >/dev/null || {
-        echo "wasm.sh: $tool was not found. Debian, Ubuntu: apt install clang-19 lld-19 wasi-libc libclang-rt-19-dev-wasm32" \
-            "libc++-19-dev-wasm32 nodejs; CMake: pip install cmake" >&2
+        echo "wasm.sh: $tool was not found. Debian, Ubuntu: apt install clang-19 lld-19 binaryen wasi-libc" \
+            "libclang-rt-19-dev-wasm32 libc++-19-dev-wasm32 nodejs; CMake: pip install cmake" >&2
         exit 2
     }
 done

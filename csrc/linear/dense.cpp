@@ -1,6 +1,7 @@
 // Packing and running dense weights: fp32, bf16, int8.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "checks.h"
 #include "integer.h"
@@ -12,12 +13,15 @@ namespace linear {
 namespace {
 
 // `value(i, j)` of (m, n) into the order of `layout`, `slack` zeros behind it; rows and inputs that do not exist are zero.
+std::size_t arranged_size(const Layout& layout, int m, int n) {
+    const int groups = (m + layout.lanes - 1) / layout.lanes, steps = (n + layout.depth - 1) / layout.depth;
+    return std::size_t(groups) * std::size_t(layout.lanes) * std::size_t(steps) * std::size_t(layout.depth);
+}
+
 template <class T, class F>
 Buffer<T> arrange(const Layout& layout, int m, int n, F value, int slack = 0) {
     const int groups = (m + layout.lanes - 1) / layout.lanes, steps = (n + layout.depth - 1) / layout.depth;
-    Buffer<T> out(std::size_t(groups) * std::size_t(layout.lanes) * std::size_t(steps) *
-                      std::size_t(layout.depth) +
-                  std::size_t(slack));
+    Buffer<T> out(arranged_size(layout, m, n) + std::size_t(slack));
     std::size_t at = 0;
     for (int panel = 0; panel < groups; panel += layout.panel)
         for (int step = 0; step < steps; step++)
@@ -28,6 +32,30 @@ Buffer<T> arrange(const Layout& layout, int m, int n, F value, int slack = 0) {
                         if (i < m && j < n) out[at] = value(std::size_t(i), std::size_t(j));
                     }
     return out;
+}
+
+constexpr const char* kNotSymmetric = "the code -128 is not symmetric: codes are -127 to 127";
+
+void require_no_overflow(int n) {
+    require(n <= kLargestInt8Inputs, "int8 sums of " + std::to_string(n) + " inputs may overflow int32; at most " +
+                                         std::to_string(kLargestInt8Inputs));
+}
+
+void require_finite(float scale, int row) {
+    require(std::isfinite(scale), "row " + std::to_string(row) + " has a weight that is not finite");
+}
+
+// A row to codes of -127 to 127; gives its scale, NaN where a weight is no finite number.
+float round_row(const float* row, int n, std::int8_t* codes) {
+    float largest = 0.0f;
+    for (int j = 0; j < n; j++) {
+        if (!std::isfinite(row[j])) return std::numeric_limits<float>::quiet_NaN();
+        largest = std::max(largest, std::fabs(row[j]));
+    }
+    const float inverse = largest > 1e-30f ? 127.0f / largest : 0.0f;
+    for (int j = 0; j < n; j++)
+        codes[j] = std::int8_t(std::nearbyint(std::min(127.0f, std::max(-127.0f, row[j] * inverse))));
+    return largest / 127.0f;
 }
 
 int padded(int m, const Layout& layout) { return (m + 15) / 16 * 16 + layout.lanes; }
@@ -96,12 +124,16 @@ private:
 #if defined(LEANMATCH_WASM_KERNELS)
 class DenseI8I16 final : public Linear {
 public:
-    DenseI8I16(Isa isa, const std::int8_t* q, const float* scale, const float* bias, int m, int n)
+    // Every row is to be set.
+    DenseI8I16(Isa isa, const float* bias, int m, int n)
         : Linear("dense_i8_i16", isa, m, n),
-          packed_(arrange<std::int8_t>(kDenseI8Wasm, m, n,
-                                       [&](std::size_t i, std::size_t j) { return q[i * std::size_t(n) + j]; })),
-          scale_(padded_copy(scale, m, padded(m, kDenseI8Wasm))),
+          packed_(arranged_size(kDenseI8Wasm, m, n)),
+          scale_(std::size_t(padded(m, kDenseI8Wasm))),
           bias_(padded_copy(bias, m, padded(m, kDenseI8Wasm))) {}
+    void set_row(int i, const std::int8_t* q, float scale) {
+        require(place_row_wasm(q, m_, n_, i, packed_.data()) >= -127, kNotSymmetric);
+        scale_[std::size_t(i)] = scale;
+    }
     std::size_t bytes() const override { return packed_.bytes() + scale_.bytes() + bias_.bytes(); }
     std::size_t scratch_bytes(int T) const override { return rounded(dense_i8_i16_scratch_wasm(std::min(T, kTile), n_)); }
     void run(const float* x, int T, float* y, const Epilogue& epilogue, void* scratch) const override {
@@ -192,11 +224,17 @@ LinearPtr pack_dense_bf16(Isa isa, const float* weight, const float* bias, int m
 LinearPtr pack_dense_i8(Isa isa, const std::int8_t* q, const float* scale, const float* bias, int m, int n) {
     require_isa(isa);
     require_sizes(m, n);
-    require(n <= kLargestInt8Inputs, "int8 sums of " + std::to_string(n) + " inputs may overflow int32; at most " +
-                                         std::to_string(kLargestInt8Inputs));
+    require_no_overflow(n);
+#if defined(LEANMATCH_WASM_KERNELS)
+    if (isa != Isa::portable) {
+        auto layer = std::make_unique<DenseI8I16>(isa, bias, m, n);
+        for (int i = 0; i < m; i++) layer->set_row(i, q + std::size_t(i) * std::size_t(n), scale[i]);
+        return layer;
+    }
+#endif
     require(std::find(q, q + std::size_t(m) * std::size_t(n), std::int8_t(-128)) ==
                 q + std::size_t(m) * std::size_t(n),
-            "the code -128 is not symmetric: codes are -127 to 127");
+            kNotSymmetric);
 #if defined(LEANMATCH_X86_KERNELS)
 #if defined(LEANMATCH_AMX_KERNELS)
     if (isa == Isa::avx512_amx)
@@ -210,31 +248,43 @@ LinearPtr pack_dense_i8(Isa isa, const std::int8_t* q, const float* scale, const
     if (isa != Isa::portable)
         return std::make_unique<DenseI8>(isa, kDenseI8Neon, isa == Isa::neon ? dense_i8_neon : dense_i8_neon_dotprod, q,
                                          scale, bias, m, n);
-#elif defined(LEANMATCH_WASM_KERNELS)
-    if (isa != Isa::portable)
-        return std::make_unique<DenseI8I16>(isa, q, scale, bias, m, n);
 #endif
     return std::make_unique<DenseI8>(Isa::portable, kDenseI8Portable, dense_i8_portable, q, scale, bias, m, n);
 }
 
-LinearPtr pack_dense_i8(Isa isa, const float* weight, const float* bias, int m, int n) {
+LinearPtr pack_dense_i8(Isa isa, const Rows& row, const float* bias, int m, int n) {
+    require_isa(isa);
     require_sizes(m, n);
+    require_no_overflow(n);
+    Buffer<float> values(static_cast<std::size_t>(n));
+#if defined(LEANMATCH_WASM_KERNELS)
+    if (isa != Isa::portable) {
+        auto layer = std::make_unique<DenseI8I16>(isa, bias, m, n);
+        Buffer<std::int8_t> codes(static_cast<std::size_t>(n));
+        for (int i = 0; i < m; i++) {
+            row(i, values.data());
+            const float scale = round_row_wasm(values.data(), n, codes.data());
+            require_finite(scale, i);
+            layer->set_row(i, codes.data(), scale);
+        }
+        return layer;
+    }
+#endif
     Buffer<std::int8_t> q(std::size_t(m) * std::size_t(n));
     Buffer<float> scale(static_cast<std::size_t>(m));
-    for (std::size_t i = 0; i < std::size_t(m); i++) {
-        const float* row = weight + i * std::size_t(n);
-        float largest = 0.0f;
-        for (int j = 0; j < n; j++) {
-            require(std::isfinite(row[j]), "row " + std::to_string(i) + " has a weight that is not finite");
-            largest = std::max(largest, std::fabs(row[j]));
-        }
-        scale[i] = largest / 127.0f;
-        const float inverse = largest > 1e-30f ? 127.0f / largest : 0.0f;
-        for (std::size_t j = 0; j < std::size_t(n); j++)
-            q[i * std::size_t(n) + j] =
-                std::int8_t(std::nearbyint(std::min(127.0f, std::max(-127.0f, row[j] * inverse))));
+    for (int i = 0; i < m; i++) {
+        row(i, values.data());
+        scale[std::size_t(i)] = round_row(values.data(), n, q.data() + std::size_t(i) * std::size_t(n));
+        require_finite(scale[std::size_t(i)], i);
     }
     return pack_dense_i8(isa, q.data(), scale.data(), bias, m, n);
+}
+
+LinearPtr pack_dense_i8(Isa isa, const float* weight, const float* bias, int m, int n) {
+    const auto copy = [&](int i, float* values) {
+        std::copy_n(weight + std::size_t(i) * std::size_t(n), n, values);
+    };
+    return pack_dense_i8(isa, copy, bias, m, n);
 }
 
 }  // namespace linear

@@ -135,6 +135,10 @@ inline int i16_steps(int n) {
 }
 size_t dense_i8_i16_scratch_wasm(int T, int n);
 void dense_i8_i16_wasm(const Dense& w, const float* x, int T, float* y, const Tail& tail, void* scratch);
+// A row of n weights to codes of -127 to 127; gives the row's scale, NaN where a weight is no finite number.
+float round_row_wasm(const float* row, int n, int8_t* codes);
+// The codes of row i of (m, n) to where dense_i8_i16_wasm reads them; gives the lowest code.
+int place_row_wasm(const int8_t* codes, int m, int n, int i, int8_t* packed);
 
 void dense_bf16_avx512(const Dense& w, const float* x, int T, float* y, const Tail& tail, uint16_t* scratch);
 

@@ -50,6 +50,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 namespace leanmatch {
@@ -132,6 +133,9 @@ LinearPtr pack_dense_bf16(Isa isa, const float* weight, const float* bias, int m
 LinearPtr pack_dense_i8(Isa isa, const std::int8_t* q, const float* scale, const float* bias, int m, int n);
 // Symmetric quantization of each row first: scale = max |w| / 127.
 LinearPtr pack_dense_i8(Isa isa, const float* weight, const float* bias, int m, int n);
+// The same of a weight that comes row by row: `row` writes the n values of one. Rows come in order, each once.
+using Rows = std::function<void(int i, float* values)>;
+LinearPtr pack_dense_i8(Isa isa, const Rows& row, const float* bias, int m, int n);
 LinearPtr pack_dense_sparse_f32(Isa isa, const float* atoms, const std::uint16_t* indices, const float* values,
                                 const float* bias, int m, int n, int b, int r, int k);
 // How dense_sparse_i8 rounds its inputs: zero points (about this one, 1 to 254), order of the blocks (B indices; null: as they are), and how

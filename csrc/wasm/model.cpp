@@ -3,21 +3,17 @@
 // passes; what must fit together is checked by linear::pack_... and encoder::Encoder, which throw (exceptions.cpp).
 //
 // Arrays are copied, so the caller frees what it allocated. A null pointer stands for an array that is left out.
-#include <algorithm>
 #include <cstdint>
-#include <cstdlib>
-#include <cstring>
 #include <memory>
 #include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "arrays.h"
 #include "encoder/encoder.h"
 #include "linear/checks.h"
 #include "linear/linear.h"
-
-#define LEANMATCH_EXPORT(name) extern "C" __attribute__((export_name(#name)))
 
 using namespace leanmatch::encoder;
 namespace lin = leanmatch::linear;
@@ -82,63 +78,6 @@ enum class NormPlace : int { attention, feed_forward, embedding, final };
 
 }  // namespace
 
-LEANMATCH_EXPORT(allocate) void* allocate(std::size_t bytes) {
-    void* memory = std::aligned_alloc(16, (bytes + 31) / 16 * 16);
-    lin::require(memory != nullptr, "there is not enough memory");
-    return memory;
-}
-
-LEANMATCH_EXPORT(release) void release(void* memory) { std::free(memory); }
-
-// float16 to float32.
-LEANMATCH_EXPORT(widen_halves) float* widen_halves(const std::uint16_t* halves, std::size_t count) {
-    float* out = static_cast<float*>(allocate(count * sizeof(float)));
-    for (std::size_t i = 0; i < count; ++i) {
-        const std::uint32_t h = halves[i], sign = (h & 0x8000u) << 16, exponent = h >> 10 & 31u, mantissa = h & 0x3ffu;
-        if (exponent == 0) {  // zero and subnormal numbers: units of 2^-24
-            const float size = float(mantissa) * 0x1p-24f;
-            out[i] = sign ? -size : size;
-            continue;
-        }
-        const std::uint32_t bits = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | mantissa << 13;
-        std::memcpy(out + i, &bits, sizeof(bits));
-    }
-    return out;
-}
-
-// Numbers of 1 to 16 bits, the lowest bit first (leanmatch/formats/artifact/bit_packing.py): uint16, or int8 where they are
-// signed. There are two bytes behind the packed ones.
-LEANMATCH_EXPORT(unpack_bits) void* unpack_bits(const std::uint8_t* packed, std::size_t count, int bits, int is_signed) {
-    lin::require(bits >= 0 && bits <= (is_signed ? 8 : 16), "packed numbers have 0 to 16 bits, signed ones at most 8");
-    auto* out = static_cast<std::uint16_t*>(allocate(count * (is_signed ? 1 : 2)));
-    auto* codes = reinterpret_cast<std::int8_t*>(out);
-    const std::uint32_t mask = (1u << bits) - 1u;
-    for (std::size_t i = 0; i < count; ++i) {
-        const std::uint64_t at = std::uint64_t(i) * std::uint64_t(bits);
-        const std::uint8_t* from = packed + at / 8;
-        const std::uint32_t word = std::uint32_t(from[0]) | std::uint32_t(from[1]) << 8 | std::uint32_t(from[2]) << 16;
-        const std::uint32_t number = word >> (at % 8) & mask;
-        if (is_signed) codes[i] = bits ? std::int8_t(std::int8_t(number << (8 - bits)) >> (8 - bits)) : std::int8_t(0);
-        else out[i] = std::uint16_t(number);
-    }
-    return out;
-}
-
-// codes[i] * scale[i / run].
-LEANMATCH_EXPORT(dequantize)
-float* dequantize(const std::int8_t* codes, const float* scale, std::size_t count, std::size_t run) {
-    float* out = static_cast<float*>(allocate(count * sizeof(float)));
-    for (std::size_t i = 0; i < count; ++i) out[i] = float(codes[i]) * scale[i / run];
-    return out;
-}
-
-// 1 / values[i].
-LEANMATCH_EXPORT(inverse) float* inverse(const float* values, std::size_t count) {
-    float* out = static_cast<float*>(allocate(count * sizeof(float)));
-    for (std::size_t i = 0; i < count; ++i) out[i] = 1.0f / values[i];
-    return out;
-}
-
 // Embedding tables. Each returns a number that words() and low_rank_table take.
 
 LEANMATCH_EXPORT(float_table) int float_table(const float* values, std::size_t rows, std::size_t width) {
@@ -156,8 +95,7 @@ int sparse_table(const float* atoms, const std::uint16_t* indices, const std::in
                  const float* values, std::size_t rows, std::size_t blocks, std::size_t atoms_per_block, std::size_t width,
                  std::size_t nonzeros) {
     const std::size_t count = rows * blocks * nonzeros;
-    lin::require(std::all_of(indices, indices + count, [&](std::uint16_t i) { return i < atoms_per_block; }),
-                 "an index without an atom");
+    lin::require(leanmatch::wasm::all_below(indices, count, atoms_per_block), "an index without an atom");
     return kept(std::make_shared<SparseTable>(copied(atoms, blocks * atoms_per_block * width), copied(indices, count),
                                               copied(codes, count), copied(code_scale, rows), copied(values, count), rows,
                                               blocks, atoms_per_block, width, nonzeros));
@@ -187,16 +125,14 @@ int dense_sparse_i8(const float* atoms, const std::uint16_t* indices, const std:
                     const float* values, const float* column, const float* bias, int m, int n, int b, int r, int k) {
     lin::require(m >= 1 && b >= 1 && r >= 1 && k >= 1 && n >= b && n % b == 0, "dense-sparse factors have impossible sizes");
     const std::size_t blocks = std::size_t(n / b), count = std::size_t(m) * blocks * std::size_t(k);
-    lin::require(std::all_of(indices, indices + count, [&](std::uint16_t i) { return i < r; }), "an index without an atom");
+    lin::require(leanmatch::wasm::all_below(indices, count, std::size_t(r)), "an index without an atom");
     const SparseRows rows{atoms, indices, codes, code_scale, values, blocks, std::size_t(r), std::size_t(b), std::size_t(k)};
     const Ops& ops = *ops_of(lin::isa_name(kIsa));
-    std::vector<float> weight(std::size_t(m) * std::size_t(n));
-    for (std::size_t i = 0; i < std::size_t(m); ++i) {
-        float* row = weight.data() + i * std::size_t(n);
-        ops.decode_row(rows, i, row);
+    const auto decode = [&](int i, float* row) {
+        ops.decode_row(rows, std::size_t(i), row);
         if (column) ops.multiply_rows(row, column, 1, std::size_t(n), row);
-    }
-    return kept(lin::pack_dense_i8(kIsa, weight.data(), bias, m, n));
+    };
+    return kept(lin::pack_dense_i8(kIsa, decode, bias, m, n));
 }
 
 LEANMATCH_EXPORT(low_rank) int low_rank(int left, int right) {

@@ -2,9 +2,8 @@
 #include <memory>
 #include <stdexcept>
 
+#include "arrays.h"
 #include "scan/scaled.h"
-
-#define LEANMATCH_EXPORT(name) extern "C" __attribute__((export_name(#name)))
 
 namespace {
 

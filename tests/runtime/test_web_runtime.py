@@ -325,14 +325,14 @@ def test_the_scan_finds_what_numpy_finds() -> None:
     assert "row 0 has the code -128" in poison["error"]
 
 
-TOOLS = (os.environ.get("WASM_CXX", "clang++-19"), "wasm-ld-19", NODE)
+TOOLS = (os.environ.get("WASM_CXX", "clang++-19"), "wasm-ld-19", "wasm-opt", NODE)
 MISSING = [tool for tool in TOOLS if shutil.which(tool) is None]
 
 
 @pytest.mark.skipif(
     bool(MISSING),
     reason=f"THE WEB RUNTIME IS NOT BUILT AGAIN: {' and '.join(MISSING)} not found (Debian, Ubuntu: "
-    "apt install clang-19 lld-19 wasi-libc libclang-rt-19-dev-wasm32 libc++-19-dev-wasm32 nodejs)",
+    "apt install clang-19 lld-19 binaryen wasi-libc libclang-rt-19-dev-wasm32 libc++-19-dev-wasm32 nodejs)",
 )
 def test_the_committed_runtime_is_what_the_sources_give(tmp_path: Path) -> None:
     path = os.pathsep.join(

@@ -127,8 +127,12 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         ".wasm": "application/wasm",
     }
 
+    max_age: int | None = None
+
     def end_headers(self):
         self.send_header("Content-Security-Policy", CSP)
+        if self.max_age is not None:
+            self.send_header("Cache-Control", f"max-age={self.max_age}")
         super().end_headers()
 
     def log_message(self, *_):
@@ -137,12 +141,16 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def serve_folder():
-    """Serves a folder as a host of static files with a strict Content-Security-Policy; gives its address."""
+    """Serves a folder as a host of static files with a strict Content-Security-Policy; gives its address.
+
+    With ``max_age`` the host lets browsers keep every file for so many seconds.
+    """
     servers = []
 
-    def serve(folder):
+    def serve(folder, max_age=None):
+        handler = type("Handler", (_Handler,), {"max_age": max_age})
         server = http.server.ThreadingHTTPServer(
-            ("127.0.0.1", 0), functools.partial(_Handler, directory=str(folder))
+            ("127.0.0.1", 0), functools.partial(handler, directory=str(folder))
         )
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)

@@ -7,6 +7,8 @@ import shutil
 
 import pytest
 
+from leanmatch.web import export_site
+
 playwright = pytest.importorskip("playwright.sync_api", reason="browser test: no playwright (test extra)")
 
 LATE = 30_000
@@ -17,9 +19,21 @@ def opened(browser, serve_folder):
     """Opens a folder's page; at the end nothing was asked of others and no policy was broken."""
     contexts, outside, wrong = [], [], []
 
-    def open_(folder, path="", *, width=1200, scheme="light", script=None, wait=".blank"):
-        url = serve_folder(folder)
-        context = browser.new_context(viewport={"width": width, "height": 820}, color_scheme=scheme)
+    def open_(
+        folder,
+        path="",
+        *,
+        width=1200,
+        scheme="light",
+        script=None,
+        wait=".blank",
+        max_age=None,
+        workers="allow",
+    ):
+        url = serve_folder(folder, max_age)
+        context = browser.new_context(
+            viewport={"width": width, "height": 820}, color_scheme=scheme, service_workers=workers
+        )
         contexts.append(context)
         context.add_init_script(
             "window.policy = [];"
@@ -119,6 +133,36 @@ def test_it_works_without_a_network(opened, site):
     page.wait_for_selector(".result")
     assert any("headphones" in text for text in texts(page))
     page.context.set_offline(False)
+
+
+@pytest.mark.parametrize("workers", ["allow", "block"])
+def test_a_new_export_shows_at_the_next_visit(opened, site, catalogue, tmp_path, workers):
+    folder = tmp_path / "site"
+    shutil.copytree(site, folder)
+    page = opened(folder, max_age=86_400, workers=workers)  # a host whose files browsers keep for a day
+    if workers == "allow":
+        playwright.expect(page.locator("#offline")).to_contain_text("without a network", timeout=LATE)
+    url = page.url
+    export_site(catalogue.folder, folder, title="Renewed", overwrite=True)
+    page.goto("about:blank")
+    page.goto(f"{url}#q=headphones")
+    playwright.expect(page.locator("#title")).to_have_text("Renewed", timeout=LATE)
+    page.wait_for_selector(".result")
+    assert any("headphones" in text for text in texts(page))
+
+
+def test_a_new_export_waits_for_who_is_typing(opened, site, catalogue, tmp_path):
+    folder = tmp_path / "site"
+    shutil.copytree(site, folder)
+    page = opened(folder)
+    playwright.expect(page.locator("#offline")).to_contain_text("without a network", timeout=LATE)
+    page.locator("#query").press_sequentially("camera")
+    export_site(catalogue.folder, folder, title="Renewed", overwrite=True)
+    page.evaluate("navigator.serviceWorker.getRegistration().then((one) => one.update())")
+    playwright.expect(page.locator("#offline")).to_contain_text("replaced by a newer one", timeout=LATE)
+    assert page.inner_text("#title") == "Shop" and page.locator("#query").input_value() == "camera"
+    page.locator("#offline button").click()
+    playwright.expect(page.locator("#title")).to_have_text("Renewed", timeout=LATE)
 
 
 def test_the_example_page(opened, site):

@@ -2,7 +2,7 @@
 
 import { Column, type ColumnFile, type ColumnType } from "./columns.js";
 import { LeanmatchError } from "./errors.js";
-import { allKept, type FileEntry, Folder, forgetOthers, type Progress } from "./files.js";
+import { allKept, drop, type FileEntry, Folder, forgetOthers, type Progress } from "./files.js";
 import { columnsOf, type Filter, readFilter, rowsThatPass } from "./filters.js";
 import { type Runtime, Scanner } from "./runtime.js";
 
@@ -75,6 +75,7 @@ export class OpenCatalogue {
       const bytes = await folder.bytes(part, (loaded) => progress(before + loaded, total));
       const scales = new Float32Array(bytes.buffer, bytes.byteOffset, part.rows);
       scanner.add(new Int8Array(bytes.buffer, bytes.byteOffset + 4 * part.rows, part.rows * dimension), scales, part.rows);
+      drop(bytes);
       before += part.bytes;
     }
     return scanner;
@@ -172,7 +173,7 @@ export class OpenCatalogue {
     const waiting = [...entries];
     const fetchAll = async () => {
       for (let entry = waiting.shift(); entry; entry = waiting.shift()) {
-        if (!(await allKept(folder, [entry]))) await folder.bytes(entry);
+        if (!(await allKept(folder, [entry]))) drop(await folder.bytes(entry));
         progress(loaded += entry.bytes, total);
       }
     };

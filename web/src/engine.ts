@@ -34,7 +34,7 @@ export class Engine {
     if (typeof WebAssembly === "undefined") {
       throw new LeanmatchError("this browser runs no WebAssembly here", "use a current browser; a Content-Security-Policy needs script-src 'wasm-unsafe-eval'");
     }
-    return compileRuntime(await Folder.of(new URL(".", this.wasm).href).file(new URL(this.wasm).pathname.split("/").at(-1) as string));
+    return Folder.of(new URL(".", this.wasm).href).file(new URL(this.wasm).pathname.split("/").at(-1) as string, compileRuntime);
   }
 
   async load({ progress, signal }: Call, url: string) {

@@ -22,7 +22,7 @@ export class Folder {
 
   /** A manifest of the given format, in a version up to `version`. */
   async manifest<T extends object>(file: string, format: string, version: number): Promise<T> {
-    const text = new TextDecoder().decode(await this.get(file, null, () => undefined, "no-cache"));
+    const text = await this.get(file, "no-cache", (response) => response.text());
     let manifest: { format?: unknown; format_version?: unknown } | null;
     try {
       manifest = JSON.parse(text);
@@ -37,17 +37,14 @@ export class Folder {
     return manifest as T;
   }
 
-  /** A file that no manifest names. */
-  file(name: string): Promise<Uint8Array<ArrayBuffer>> {
-    return this.get(name, null, () => undefined, "default");
-  }
-
   async json<T>(entry: FileEntry, progress?: Progress): Promise<T> {
     const bytes = await this.bytes(entry, progress);
     try {
       return JSON.parse(new TextDecoder().decode(bytes));
     } catch {
       throw new LeanmatchError(`${entry.file} is no JSON`, DAMAGED);
+    } finally {
+      drop(bytes);
     }
   }
 
@@ -67,20 +64,24 @@ export class Folder {
         return bytes;
       }
     }
-    let bytes = await this.get(name, entry.bytes, progress, "default");
-    if (!(await fits(bytes, entry))) bytes = await this.get(name, entry.bytes, progress, "reload"); // an old copy on the way
+    const fetched = (cache: RequestCache) =>
+      this.get(name, cache, (response, alive) => received(response, entry.bytes, (loaded, total) => { alive(); progress(loaded, total); }));
+    let bytes = await fetched("default");
+    if (!(await fits(bytes, entry))) bytes = await fetched("reload"); // an old copy on the way
     if (!(await fits(bytes, entry))) throw new LeanmatchError(`${entry.file} is damaged, or newer than its manifest`, DAMAGED);
     await cache?.put(key, new Response(bytes, { headers: { "content-length": String(bytes.length) } })).catch(() => undefined);
     return bytes;
   }
 
-  private async get(name: string, expected: number | null, progress: Progress, cache: RequestCache): Promise<Uint8Array<ArrayBuffer>> {
+  /** What `use` makes of a file that no manifest names. */
+  file<T>(name: string, use: (response: Response) => Promise<T>): Promise<T> {
+    return this.get(name, "no-cache", use);
+  }
+
+  /** What `use` makes of a host's answer; it calls `alive` whenever bytes have come. */
+  private async get<T>(name: string, cache: RequestCache, use: (response: Response, alive: () => void) => Promise<T>): Promise<T> {
     const url = new URL(name, this.url);
-    if (url.protocol === "file:") {
-      const bytes = await this.read(url);
-      progress(bytes.length, bytes.length);
-      return bytes;
-    }
+    if (url.protocol === "file:") return use(new Response(await this.read(url)), () => undefined);
     const stall = new AbortController();
     let timer: ReturnType<typeof setTimeout> | undefined;
     const alive = () => {
@@ -97,7 +98,7 @@ export class Folder {
         const missing = response.status === 404;
         throw new LeanmatchError(`${url.href} ${missing ? "is missing" : `was answered with ${response.status}`}`, missing ? "copy the whole export, or correct the address" : "try again");
       }
-      return await received(response, expected, (loaded, total) => { alive(); progress(loaded, total); });
+      return await use(response, alive);
     } catch (error) {
       if (this.signal?.aborted) throw new DOMException("loading was stopped", "AbortError");
       if (stall.signal.aborted) throw stall.signal.reason;
@@ -122,26 +123,66 @@ export class Folder {
   }
 }
 
+/**
+ * Gives the memory of a file's bytes back at once: collecting garbage may take the engine minutes. It goes with a message to a
+ * port that is closed; `transfer` does not free memory that a browser's own functions have seen.
+ */
+export function drop(bytes: Uint8Array<ArrayBuffer>): void {
+  const { port1, port2 } = new MessageChannel();
+  port2.close();
+  port1.postMessage(null, [bytes.buffer]);
+  port1.close();
+}
+
 async function fits(bytes: Uint8Array<ArrayBuffer>, entry: FileEntry): Promise<boolean> {
   return bytes.length === entry.bytes && (await sha256(bytes)) === entry.sha256;
 }
 
-/** The body, into memory that is taken once where its length is known. */
-async function received(response: Response, expected: number | null, progress: Progress): Promise<Uint8Array<ArrayBuffer>> {
-  if (expected === null || !response.body) return new Uint8Array(await response.arrayBuffer());
-  const out = new Uint8Array(expected);
-  let at = 0;
-  const reader = response.body.getReader();
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return out.subarray(0, at);
-    if (at + value.length > expected) {
-      await reader.cancel();
-      return new Uint8Array(0); // longer than it may be: the caller sees that it does not fit
-    }
-    out.set(value, at);
-    at += value.length;
-    progress(at, expected);
+/** The body, into memory that is taken once; empty where it is longer than expected. */
+async function received(response: Response, expected: number, progress: Progress): Promise<Uint8Array<ArrayBuffer>> {
+  if (!response.body) return new Uint8Array(0);
+  const { read, cancel } = readerOf(response.body as ReadableStream<Uint8Array<ArrayBuffer>>);
+  let memory = new Uint8Array(expected + 1); // one more shows that a body is too long
+  for (let at = 0; at <= expected; ) {
+    const [filled, count] = await read(memory, at);
+    memory = filled;
+    if (count === 0) return memory.subarray(0, at);
+    at += count;
+    progress(Math.min(at, expected), expected);
+  }
+  await cancel();
+  return new Uint8Array(0);
+}
+
+interface Reader {
+  /** Reads what comes next to `memory` from `at` on; gives the memory, and how many bytes came: 0 at the end. */
+  read(memory: Uint8Array<ArrayBuffer>, at: number): Promise<[Uint8Array<ArrayBuffer>, number]>;
+  cancel(): Promise<void>;
+}
+
+function readerOf(body: ReadableStream<Uint8Array<ArrayBuffer>>): Reader {
+  try {
+    const reader = body.getReader({ mode: "byob" }); // straight to its place: pieces would stay until garbage is collected
+    return {
+      cancel: () => reader.cancel(),
+      read: async (memory, at) => {
+        const { value } = await reader.read(memory.subarray(at));
+        if (!value) throw new TypeError("the body was cancelled");
+        return [new Uint8Array(value.buffer), value.length];
+      },
+    };
+  } catch { // an older browser
+    const reader = body.getReader();
+    return {
+      cancel: () => reader.cancel(),
+      read: async (memory, at) => {
+        const { done, value } = await reader.read();
+        if (done) return [memory, 0];
+        const count = Math.min(value.length, memory.length - at);
+        memory.set(value.subarray(0, count), at);
+        return [memory, count];
+      },
+    };
   }
 }
 

@@ -5,7 +5,7 @@
  *     const catalogue = await openCatalogue("catalogue/");
  *     const found = await model.search(catalogue, "usb c dock", { k: 10, filter: "price < 50" });
  *
- * In a page all work is done by a Web Worker, so that nothing stutters. Folders are those that
+ * In a page a Web Worker, a thread of its own, does all work. Folders are those that
  * `leanmatch export CATALOGUE --to web` writes.
  */
 

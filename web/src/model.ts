@@ -1,7 +1,7 @@
 // A model: its tokenizer, and the native runtime that turns ids into vectors.
 
 import { LeanmatchError } from "./errors.js";
-import { Folder, forgetOthers, type Progress } from "./files.js";
+import { drop, Folder, forgetOthers, type Progress } from "./files.js";
 import { NativeModel, type Runtime } from "./runtime.js";
 import { type Reading, TextTokenizer } from "./tokenizer.js";
 
@@ -49,6 +49,7 @@ export class LoadedModel {
     const [compiled, bytes, file] = await Promise.all([runtime(), folder.bytes(weights, of(0)), folder.json<object>(tokenizer, of(1))]);
     forgetOthers(folder, [weights, tokenizer]).catch(() => undefined); // what an earlier export left
     const native = NativeModel.create(compiled, manifest, bytes);
+    drop(bytes);
     const reading: Reading = {
       maxTokens: native.maxTokens, addSpecial: manifest.add_special_tokens, side: manifest.truncation_side ?? "right",
     };

@@ -43,11 +43,11 @@ const SIMD_PROBE = new Uint8Array([
 ]);
 
 /**
- * Compile `leanmatch.wasm`.
+ * Compile `leanmatch.wasm`: its bytes, or a host's answer, whose compiled code a browser keeps for the next visit.
  *
  * @throws LeanmatchError without WebAssembly or its SIMD, or for bytes that are another file.
  */
-export async function compileRuntime(bytes: BufferSource): Promise<Runtime> {
+export async function compileRuntime(source: BufferSource | Response): Promise<Runtime> {
   if (typeof WebAssembly === "undefined")
     throw new LeanmatchError("this browser has no WebAssembly", "use a current version of Chrome, Firefox, Edge or Safari");
   if (!WebAssembly.validate(SIMD_PROBE))
@@ -57,9 +57,12 @@ export async function compileRuntime(bytes: BufferSource): Promise<Runtime> {
     );
   let module: WebAssembly.Module;
   try {
-    module = await WebAssembly.compile(bytes);
+    if (!(source instanceof Response)) module = await WebAssembly.compile(source);
+    else if (source.headers.get("content-type") === "application/wasm") module = await WebAssembly.compileStreaming(source);
+    else module = await WebAssembly.compile(await source.arrayBuffer()); // browsers stream no other type
   } catch (error) {
-    throw new LeanmatchError(`leanmatch.wasm is damaged: ${(error as Error).message}`, "upload the file again");
+    if (!(error instanceof WebAssembly.CompileError)) throw error;
+    throw new LeanmatchError(`leanmatch.wasm is damaged: ${error.message}`, "upload the file again");
   }
   const names = new Set(WebAssembly.Module.exports(module).map(({ name }) => name));
   const missing = ["memory", "message", "allocate", "encode", "scan_top"].filter((name) => !names.has(name));
@@ -356,7 +359,7 @@ class Builder {
     const length = dtype === "packed" ? Math.ceil((size(shape) * bits) / 8) : size(shape) * BYTES[dtype];
     if (!Number.isSafeInteger(offset) || offset < 0 || offset + length > this.bytes.byteLength)
       throw damaged(`${key} lies beyond the end of model.bin`);
-    const at = this.own(this.module.put(this.bytes.subarray(offset, offset + length), 2)); // unpack_bits reads two more
+    const at = this.own(this.module.put(this.bytes.subarray(offset, offset + length), 8)); // unpack_bits reads eight more
     return { entry, at };
   }
 

@@ -44,8 +44,8 @@ inline V load_upto(const float* p, int count) {
     return count >= kWidth ? load(p) : count > 0 ? load_part(p, count) : zero();
 }
 
-// One unit of a token's rounded numbers; NaN where one of them is no finite number.
-float unit_of(const float* x, int n) {
+// The largest |x|; NaN where one of them is no finite number.
+float largest_of(const float* x, int n) {
     V most = zero(), poison = zero();
     for (int j = 0; j < n; j += kWidth) {
         const V v = load_upto(x + j, n - j);
@@ -60,7 +60,18 @@ float unit_of(const float* x, int n) {
         largest = lanes[i] > largest ? lanes[i] : largest;
         any += bad[i];
     }
-    return any != 0.0f ? any : largest > 1e-30f ? largest / float(i16_steps(n)) : 0.0f;
+    return any != 0.0f ? any : largest;
+}
+
+// One unit of a token's rounded numbers; NaN where one of them is no finite number.
+float unit_of(const float* x, int n) {
+    const float largest = largest_of(x, n);
+    return largest <= 1e-30f ? 0.0f : largest / float(i16_steps(n));
+}
+
+inline V narrowed(V low, V high) {
+    return wasm_i16x8_narrow_i32x4(wasm_i32x4_trunc_sat_f32x4(wasm_f32x4_nearest(low)),
+                                   wasm_i32x4_trunc_sat_f32x4(wasm_f32x4_nearest(high)));
 }
 
 // `count` tokens, at most four, in 16 bits as [step][token][2], and their units. Tokens and inputs that do not exist are zero.
@@ -77,9 +88,7 @@ void round_rows(const float* x, int count, int n, int16_t* out, float* units) {
             rows[t] = zero();
             if (!(units[t] > 0.0f)) continue;
             const float* from = x + size_t(t) * size_t(n) + j;
-            const V low = wasm_f32x4_nearest(mul(load_upto(from, n - j), inverse[t]));
-            const V high = wasm_f32x4_nearest(mul(load_upto(from + 4, n - j - 4), inverse[t]));
-            rows[t] = wasm_i16x8_narrow_i32x4(wasm_i32x4_trunc_sat_f32x4(low), wasm_i32x4_trunc_sat_f32x4(high));
+            rows[t] = narrowed(mul(load_upto(from, n - j), inverse[t]), mul(load_upto(from + 4, n - j - 4), inverse[t]));
         }
         transpose(rows);
         LEANMATCH_UNROLL
@@ -142,6 +151,29 @@ void i8_panel(int groups, const Dense& w, const int8_t* weights, int row, const 
 }
 
 }  // namespace
+
+float round_row_wasm(const float* row, int n, int8_t* codes) {
+    const float largest = largest_of(row, n);
+    const V inverse = set1(largest > 1e-30f ? 127.0f / largest : 0.0f);
+    for (int j = 0; j < n; j += 8) {
+        const V words = narrowed(mul(load_upto(row + j, n - j), inverse), mul(load_upto(row + j + 4, n - j - 4), inverse));
+        int8_t eight[16];
+        wasm_v128_store(eight, wasm_i8x16_narrow_i16x8(words, words));
+        memcpy(codes + j, eight, size_t(n - j < 8 ? n - j : 8));
+    }
+    return largest / 127.0f;
+}
+
+int place_row_wasm(const int8_t* codes, int m, int n, int i, int8_t* packed) {
+    const int panel = i / (kWidth * kPanelI8), left = (m + kWidth - 1) / kWidth - panel * kPanelI8;
+    const size_t stride = size_t(left < kPanelI8 ? left : kPanelI8) * kWidth * 2;
+    int8_t* out = packed + size_t(panel) * size_t(steps_of(n)) * kPanelI8 * kWidth * 2 + size_t(i % (kWidth * kPanelI8)) * 2;
+    int lowest = 0;
+    for (int j = 0; j < n; j++) lowest = codes[j] < lowest ? codes[j] : lowest;
+    for (int j = 0; j + 1 < n; j += 2, out += stride) memcpy(out, codes + j, 2);
+    if (n % 2) *out = codes[n - 1];
+    return lowest;
+}
 
 void dense_f32_wasm(const Dense& w, const float* x, int T, float* y, const Tail& tail) {
     dense_f32(w, x, T, y, tail);

@@ -14,6 +14,7 @@ let model = null;
 let catalogue = null;
 let searching = null;
 let timer = 0;
+let replaced = false; // by a newer page
 
 function say(text, problem = false, ...more) {
   const message = find("message");
@@ -151,14 +152,14 @@ function progressBar() {
 async function begin() {
   say("");
   const progress = progressBar();
+  const loading = new AbortController();
+  const { signal } = loading;
+  const coming = load("model/", { progress: progress("model"), signal });
   try {
-    const [site, opened] = await Promise.all([description(), openCatalogue("catalogue/")]);
-    document.title = find("title").textContent = site.title;
-    find("about").textContent = `${opened.items.toLocaleString("en")} items, model ${site.model}`;
-    if (!filters) filters = filterFields(opened.columns, search);
-    [model] = await Promise.all([load("model/", { progress: progress("model") }), opened.load({ progress: progress("vectors") })]);
-    catalogue = opened;
+    [model, catalogue] = await Promise.all([coming, openWith(progress, signal)]);
   } catch (problem) {
+    loading.abort();
+    coming.then((loaded) => loaded.close(), () => undefined);
     failed(problem);
     return;
   } finally {
@@ -169,21 +170,49 @@ async function begin() {
   await stayUsable();
 }
 
+async function openWith(progress, signal) {
+  const [site, opened] = await Promise.all([description(), openCatalogue("catalogue/", { signal })]);
+  document.title = find("title").textContent = site.title;
+  find("about").textContent = `${opened.items.toLocaleString("en")} items, model ${site.model}`;
+  if (!filters) filters = filterFields(opened.columns, search);
+  await opened.load({ progress: progress("vectors"), signal });
+  return opened;
+}
+
 async function description() {
   let site = null;
   try {
-    site = await (await fetch("site.json")).json();
+    site = await (await fetch("site.json", { cache: "no-cache" })).json();
   } catch { /* the catalogue says what is wrong */ }
   return { title: site?.title ?? "leanmatch", model: site?.model ?? "" };
+}
+
+// A page that a service worker gave may be older than the site. The new page's worker takes over as soon as it is there.
+function watchForNewPage() {
+  let first = !navigator.serviceWorker?.controller; // at a first visit one takes over that is no newer
+  let used = false;
+  for (const kind of ["keydown", "pointerdown"]) addEventListener(kind, () => { used = true; }, { once: true, capture: true });
+  navigator.serviceWorker?.addEventListener("controllerchange", () => {
+    if (first) {
+      first = false;
+      return;
+    }
+    if (!used) return location.reload(); // the address holds all that is asked
+    const again = make("button", { type: "button", class: "quiet" }, "Load the new page");
+    again.addEventListener("click", () => location.reload());
+    replaced = true;
+    find("offline").replaceChildren("This page was replaced by a newer one. ", again);
+  });
 }
 
 // From here on the page needs no network: the service worker keeps the page, the browser's cache keeps the data.
 async function stayUsable() {
   if (!("serviceWorker" in navigator)) return;
   try {
-    await navigator.serviceWorker.register("sw.js");
+    await navigator.serviceWorker.register("sw.js", { updateViaCache: "none" });
     await navigator.serviceWorker.ready;
-    if (catalogue.bytes <= KEPT_BYTES && (await catalogue.keep())) find("offline").textContent = "It works without a network from now on.";
+    const kept = catalogue.bytes <= KEPT_BYTES && (await catalogue.keep());
+    if (kept && !replaced) find("offline").textContent = "It works without a network from now on.";
   } catch { /* it works with a network */ }
 }
 
@@ -197,6 +226,7 @@ query.addEventListener("input", () => {
   timer = setTimeout(() => search(false), PAUSE_MS);
 });
 find("explain").addEventListener("change", () => search());
+watchForNewPage();
 addEventListener("popstate", () => { if (filters && catalogue) recall(); });
 
 // Up and down walk through the results, / goes to the field, Escape clears it.
