@@ -103,7 +103,7 @@ def test_it_is_written_without_texts(reference, tmp_path):
     path = tmp_path / "r.json"
     reference.write(path)
     assert "thing" not in path.read_text() and "number" not in path.read_text()
-    again = Reference.read(path)
+    again = Reference.read(path.read_bytes(), path)
     assert np.array_equal(again.vocabulary, reference.vocabulary) and again.column == reference.column
     assert again.profile.scripts == reference.profile.scripts and again.held_out == reference.held_out
     sound = json.loads(path.read_text())
@@ -120,7 +120,7 @@ def test_it_is_written_without_texts(reference, tmp_path):
     for damage in ("", "{}", '{"format": "other"}', "[]", '{"format": ' + "[" * 100_000, *hurt):
         path.write_text(damage)
         with pytest.raises(FormatError, match="is no reference"):
-            Reference.read(path)
+            Reference.read(path.read_bytes(), path)
 
 
 def test_stability_index_is_the_formula():
@@ -243,7 +243,7 @@ def test_a_reference_from_before_languages(catalogue, encoder, reference, tmp_pa
     document["languages"] = {"br": 400}
     assert document.pop("languages_by")
     (tmp_path / "r.json").write_text(json.dumps(document))
-    report, found = measures(Monitor(Reference.read(tmp_path / "r.json")))
+    report, found = measures(Monitor(Reference.read((tmp_path / "r.json").read_bytes(), "r.json")))
     assert "languages" not in found and "leanmatch index reference" in report["languages_note"]
 
 

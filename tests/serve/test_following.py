@@ -14,9 +14,10 @@ from catalogue_models import WordEncoder, items_of_shop
 
 from leanmatch.errors import FormatError
 from leanmatch.index import Catalogue, Item, create_catalogue, put_extra, read_manifest, upsert_items
+from leanmatch.index.storage.manifest import REFERENCE
 from leanmatch.serve import holding as holding_module
 from leanmatch.serve.following import Follower, manifest_digest
-from leanmatch.serve.monitoring.drift import REFERENCE, build_reference
+from leanmatch.serve.monitoring.drift import build_reference
 
 
 def until(condition, seconds=20):

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from catalogue_models import WordEncoder, items_of_shop
 from fastapi.testclient import TestClient
 from postgres_server import Postgres
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "batch"))
+sys.path.insert(0, str(Path(__file__).parent))
 from batch_models import static_model
+from servers import address_of, workers_of
 
 from leanmatch import load
 from leanmatch.index import Catalogue, Item, create_catalogue, parse_filter
+from leanmatch.index.storage.manifest import REFERENCE
+from leanmatch.index.writer import put_extra
 from leanmatch.serve import Limits, ServeOptions, create_app
+from leanmatch.serve.monitoring.drift import build_reference
 from leanmatch.serve.running import _announcement
-from leanmatch.stores import push_items, source_of
+from leanmatch.serve.stored import StoreHolding
+from leanmatch.stores import UnreachableError, push_items, source_of
 
 
 def until(condition, seconds=30):
@@ -197,6 +208,127 @@ def test_a_store_that_goes_and_comes_back(open_client, folder, tmp_path, tmp_pat
         assert change.json()["added"] == 1
     finally:
         server.stop()
+
+
+@contextmanager
+def started(url, *more):
+    """``leanmatch serve`` of a store, which need not be there: the process and its address."""
+    command = [sys.executable, "-m", "leanmatch", "serve", url, "--port", "0", *more]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            address = address_of(process)
+            threading.Thread(target=process.stderr.read, daemon=True).start()  # so that it never waits for us
+            yield process, address
+        finally:
+            if process.poll() is None:
+                for child in workers_of(process):
+                    os.kill(child, signal.SIGKILL)
+                process.kill()
+
+
+def answer(method, url, **more):
+    """The answer, None while nobody listens."""
+    try:
+        return httpx.request(method, url, timeout=30, **more)
+    except httpx.TransportError:
+        return None
+
+
+def health(address):
+    response = answer("GET", f"{address}/health")
+    return (0, {}) if response is None else (response.status_code, response.json())
+
+
+def test_the_drift_monitor_has_the_reference_of_the_catalogue(open_client, folder, pg_url, encoder):
+    """The same report from a store as from the catalogue; and one that is pushed later is taken up."""
+
+    def refer(source, texts):
+        reference = build_reference(Catalogue.open(folder), encoder, texts, source)
+        put_extra(folder, REFERENCE, reference.write, ".json")
+        push_items(source_of(folder), pg_url)
+
+    def drift(client):
+        return client.get("/v1/status").json()["drift"]
+
+    refer("clicks.csv", [f"thing number {n}" for n in range(30)])
+    local, stored = open_client(), open_client(catalogue=pg_url)
+    for client in (local, stored):
+        until(lambda client=client: drift(client) is not None)
+        for number in range(120):
+            ask(client, f"number {number % 40} please")
+    report = drift(stored)
+    assert report == drift(local)
+    assert report["reference"] == {"source": "clicks.csv", "queries": 30} and report["enough"]
+    assert any(measure["live"] > 0 for measure in report["measures"])
+    refer("later.csv", [f"thing number {n}" for n in range(20)])
+    until(lambda: drift(stored)["reference"] == {"source": "later.csv", "queries": 20})
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_server_starts_before_its_store(tmp_path, tmp_path_factory, workers):
+    postgres = Postgres(tmp_path / "pg", tmp_path_factory.mktemp("run"))
+    model = static_model(tmp_path / "lean")
+    create_catalogue(tmp_path / "c", [Item("a", "red dock"), Item("b", "usb cable")], load(model))
+    push_items(source_of(tmp_path / "c"), postgres.url)
+    postgres.stop()
+    try:
+        with started(postgres.url, "--workers", workers) as (process, address):
+            until(lambda: health(address)[1].get("status") == "unavailable", 200)
+            code, told = health(address)
+            assert code == 503 and "PostgreSQL cannot be reached" in told["reason"]
+            question = {"json": {"texts": ["usb cable 1"], "k": 1}}
+            refused = answer("POST", f"{address}/v1/recommend", **question)
+            assert refused.status_code == 503 and refused.headers["retry-after"] == "2"
+            error = refused.json()["error"]
+            assert error["code"] == "store_unavailable" and "cannot be reached" in error["message"]
+            assert process.poll() is None
+            postgres.start()
+            waiting = 20 * int(workers)  # each new connection is to any of the workers
+            until(lambda: all(health(address)[0] == 200 for _ in range(waiting)), 200)
+            assert ids(answer("POST", f"{address}/v1/recommend", **question)) == ["b"]
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) in (0, -signal.SIGTERM)
+    finally:
+        postgres.stop()
+
+
+@pytest.mark.parametrize(("workers", "code"), [("1", 2), ("2", 1)])
+def test_a_store_that_comes_back_without_items_ends_the_server(tmp_path, tmp_path_factory, workers, code):
+    postgres = Postgres(tmp_path / "pg", tmp_path_factory.mktemp("run"))
+    postgres.stop()
+    try:
+        with started(postgres.url, "--workers", workers) as (process, address):
+            until(lambda: health(address)[1].get("status") == "unavailable", 200)
+            postgres.start()
+            assert process.wait(200) == code
+    finally:
+        postgres.stop()
+
+
+def test_a_qdrant_that_does_not_answer_is_waited_for():
+    pytest.importorskip("qdrant_client", reason="the qdrant extra is not installed")
+    options = ServeOptions(catalogue="qdrant://127.0.0.1:1/items", poll_seconds=0.05)
+    with TestClient(create_app(options)) as client:
+        until(lambda: client.get("/health").json()["status"] == "unavailable")
+        told = client.get("/health")
+        assert told.status_code == 503 and "Qdrant cannot be reached" in told.json()["reason"]
+        assert ask(client).json()["error"]["code"] == "store_unavailable"
+
+
+def test_a_drift_monitor_that_lacked_its_store_is_made_later(open_client, folder, pg_url, monkeypatch):
+    push_items(source_of(folder), pg_url)
+    made, lost = StoreHolding.reference, []
+
+    def reference(self, engine, counter):
+        if len(lost) < 2:
+            lost.append(1)
+            raise UnreachableError("PostgreSQL cannot be reached: gone")
+        return made(self, engine, counter)
+
+    monkeypatch.setattr(StoreHolding, "reference", reference)
+    client = open_client(catalogue=pg_url)
+    until(lambda: client.get("/v1/status").json()["drift"] is not None)
+    assert len(lost) == 2
 
 
 def test_another_model_is_refused_when_it_starts_and_when_it_is_pushed_later(

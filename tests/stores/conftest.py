@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -57,24 +58,36 @@ def qdrant_client():
 
 
 @pytest.fixture(params=["local", "pgvector", "qdrant"])
-def store(request, catalogue, tmp_path):
-    """Each store, with the catalogue's items."""
-    import shutil
-
+def opened_store(request, tmp_path):
+    """For each kind of store a function that pushes a catalogue to it and opens it."""
     from leanmatch.stores import LocalStore, open_store, push_items, source_of
 
-    if request.param == "local":
-        shutil.copytree(catalogue, tmp_path / "copy")
-        made = LocalStore(tmp_path / "copy")
-    elif request.param == "pgvector":
-        url = request.getfixturevalue("pg_url")
-        push_items(source_of(catalogue), url)
-        made = open_store(url)
-    else:
-        from leanmatch.stores.qdrant import QdrantStore, push_to_qdrant
+    opened = []
 
-        client = request.getfixturevalue("qdrant_client")
-        push_to_qdrant(source_of(catalogue), None, client=client, name="shop")
-        made = QdrantStore(client, "shop")
-    yield made
-    made.close()
+    def of(folder):
+        if request.param == "local":
+            copy = tmp_path / f"copy{len(opened)}"
+            shutil.copytree(folder, copy)
+            made = LocalStore(copy)
+        elif request.param == "pgvector":
+            url = request.getfixturevalue("pg_url")
+            push_items(source_of(folder), url)
+            made = open_store(url)
+        else:
+            from leanmatch.stores.qdrant import QdrantStore, push_to_qdrant
+
+            client = request.getfixturevalue("qdrant_client")
+            push_to_qdrant(source_of(folder), None, client=client, name="shop")
+            made = QdrantStore(client, "shop")
+        opened.append(made)
+        return made
+
+    yield of
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def store(opened_store, catalogue):
+    """Each store, with the catalogue's items."""
+    return opened_store(catalogue)

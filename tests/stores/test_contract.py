@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+
 import numpy as np
 import pytest
 from store_filters import FILTERS
 
 from leanmatch.errors import DataError, LeanmatchError, UsageError
 from leanmatch.index import Catalogue, Item, parse_filter
+from leanmatch.index.storage.manifest import REFERENCE
+from leanmatch.index.writer import put_extra
 from leanmatch.stores import recommend
 
 ORDERS_OF_TEXT = [
@@ -86,6 +91,18 @@ def _passing(catalogue, condition):
 def test_filters_that_do_not_fit_the_columns(store, query, condition, message):
     with pytest.raises(UsageError, match=message):
         found(store, query, condition)
+
+
+@pytest.mark.parametrize("text", [None, "{}", '{"what": "another, ünï 😀"}'])
+def test_the_reference_is_that_of_the_catalogue(opened_store, catalogue, tmp_path, text):
+    folder = tmp_path / "referring"
+    shutil.copytree(catalogue, folder)
+    if text is not None:
+        put_extra(folder, REFERENCE, lambda path: path.write_text(text, encoding="utf-8"), ".json")
+    store = opened_store(folder)
+    assert store.reference() == (None if text is None else text.encode())
+    assert store.info.reference == ("" if text is None else hashlib.sha256(text.encode()).hexdigest())
+    assert len(store) == 74
 
 
 def test_changes_are_seen_by_the_next_search(store, encoder, query):

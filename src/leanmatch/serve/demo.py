@@ -36,7 +36,8 @@ def demo_catalogue(
     from leanmatch.data import read_items, read_pairs
     from leanmatch.data.see_also.build import ITEMS_FILE, PAIRS_FILE, write_see_also
     from leanmatch.index import Catalogue
-    from leanmatch.serve.monitoring.drift import REFERENCE, build_reference
+    from leanmatch.index.storage.manifest import REFERENCE
+    from leanmatch.serve.monitoring.drift import build_reference
 
     say(f"making the demo catalogue in {target}: once, a minute or two")
     with tempfile.TemporaryDirectory() as work_folder:

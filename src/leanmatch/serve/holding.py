@@ -12,10 +12,11 @@ from leanmatch.errors import ModelError
 from leanmatch.index import Catalogue, Item, WriteOptions, delete_items, read_manifest, upsert_items
 from leanmatch.index.changes import Change
 from leanmatch.index.encoders import HasModel, encoder_for
+from leanmatch.index.storage.manifest import REFERENCE
 from leanmatch.models import PromptOptions, TokenTally
 from leanmatch.serve.engine import Engine, Identified
 from leanmatch.serve.following import manifest_digest
-from leanmatch.serve.monitoring.drift import REFERENCE, Reference, TokenCounter, catalogue_reference
+from leanmatch.serve.monitoring.drift import Reference, TokenCounter, catalogue_reference
 from leanmatch.serve.options import ServeOptions
 
 WRITER_PATIENCE_SECONDS = 30.0
@@ -124,7 +125,9 @@ class CatalogueHolding:
     def reference(self, engine: Engine, counter: TokenCounter) -> Reference:
         """That of ``leanmatch index reference``, or the items among themselves."""
         stored = engine.catalogue.extra(REFERENCE)
-        return catalogue_reference(engine.catalogue, counter) if stored is None else Reference.read(stored)
+        if stored is None:
+            return catalogue_reference(engine.catalogue, counter)
+        return Reference.read(stored.read_bytes(), stored)
 
     def change(self, engine: Engine, items: Sequence[Item], deleted: Sequence[str]) -> Change:
         """See :class:`Holding`."""

@@ -33,7 +33,7 @@ def run_server(options: ServeOptions, say: Callable[[str], None] = lambda _: Non
 
     Raises:
         FormatError: no catalogue, or a damaged one.
-        StoreError: the store cannot be reached.
+        StoreError: the store answers with an error. One that does not answer is waited for.
         UsageError: the address cannot be used.
         MissingExtraError: uvicorn is not installed.
         LeanmatchError: the model or the catalogue cannot be loaded.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from leanmatch.errors import LeanmatchError
 from leanmatch.index import Catalogue, Item
 from leanmatch.index.changes import Change
+from leanmatch.index.storage.manifest import REFERENCE
 from leanmatch.models import QUERY
 from leanmatch.runtime import load_reranker
 from leanmatch.serve.api.problems import RefusedError
@@ -26,14 +28,14 @@ from leanmatch.serve.engine import Answer, Embed, Engine, Explain, Job, Recommen
 from leanmatch.serve.explaining import Explained
 from leanmatch.serve.following import Follower
 from leanmatch.serve.holding import CatalogueHolding, Holding, warm_columns
-from leanmatch.serve.monitoring.drift import REFERENCE, Monitor, TokenCounter, observe
+from leanmatch.serve.monitoring.drift import Monitor, TokenCounter, observe
 from leanmatch.serve.monitoring.metrics import Metrics
 from leanmatch.serve.options import ServeOptions
 from leanmatch.serve.reranking import Reranking
 from leanmatch.serve.selecting import select, takes_long
 from leanmatch.serve.stored import StoreHolding
 from leanmatch.serve.suggestions import Suggester, sample_queries
-from leanmatch.stores import StoreError
+from leanmatch.stores import StoreError, UnreachableError
 from leanmatch.stores.opening import is_store_url
 from leanmatch.types import Vectors
 
@@ -87,6 +89,8 @@ class Service:
         self._followed: asyncio.Task[None] | None = None
         self._description: tuple[Catalogue, dict[str, Any]] | None = None
         self.failed: BaseException | None = None
+        self.unreachable: UnreachableError | None = None
+        self._monitor_lacks_store = False
 
     @property
     def engine(self) -> Engine:
@@ -94,8 +98,11 @@ class Service:
 
         Raises:
             RefusedError: 503, while it is loading or after loading failed.
+            UnreachableError: the store has not answered since the server started.
         """
         if self._engine is None:
+            if self.unreachable is not None:
+                raise UnreachableError(self.unreachable.problem, remedy=self.unreachable.remedy)
             raise RefusedError(503, f"not ready: {self.status}", headers={"retry-after": "1"})
         return self._engine
 
@@ -119,7 +126,7 @@ class Service:
         self._tasks.append(loading)
 
     async def settled(self) -> None:
-        """Wait until it is ready, or loading has failed."""
+        """Wait until it is ready, loading has failed, or the store has not answered."""
         await self._settled.wait()
 
     async def stop(self) -> None:
@@ -313,7 +320,7 @@ class Service:
 
     async def _load_and_follow(self) -> None:
         try:
-            engine = await self.aside(self._load)
+            engine = await self._loaded()
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # also the panics of native libraries, which are no Exception
@@ -321,14 +328,16 @@ class Service:
             problem = (
                 error.problem if isinstance(error, LeanmatchError) else f"{type(error).__name__}: {error}"
             )
-            self.failed, self.status = error, f"failed: {problem}"
+            self.failed, self.unreachable, self.status = error, None, f"failed: {problem}"
             log.error(str(error), exc_info=None if anticipated else error)
+            if self._settled.is_set() and self.options.workers > 1:
+                signal.raise_signal(signal.SIGTERM)  # the worker in its place ends the server with this error
             return
         self._engine, self.status = engine, "ready"
         self._settled.set()
         self._show(engine.catalogue)
         follower = self._follower = Follower(
-            self._holding.look,
+            self._look,
             self._swap,
             lambda: self._holding.loaded,
             self._writer,
@@ -338,6 +347,21 @@ class Service:
         self._followed = asyncio.create_task(follower.run())
         self._tasks.append(self._followed)
         await self.aside(self._warm, engine)
+
+    async def _loaded(self) -> Engine:
+        """The engine. A store that does not answer is asked again, as often as a server looks for changes."""
+        while True:
+            try:
+                engine = await self.aside(self._load)
+            except UnreachableError as error:
+                if self.unreachable is None or self.unreachable.problem != error.problem:
+                    log.error(json.dumps({"event": "store", "message": error.problem}, ensure_ascii=False))
+                self.unreachable, self.status = error, "unavailable"
+                self._settled.set()
+                await asyncio.sleep(self.options.poll_seconds)
+            else:
+                self.unreachable = None
+                return engine
 
     def _not_followed(self, error: BaseException) -> None:
         self.metrics.follow_failures.labels(type(error).__name__).inc()
@@ -364,9 +388,18 @@ class Service:
         self._counter = TokenCounter(getattr(engine.encoder, "tokenizer", None))
         try:
             self.monitor = Monitor(self._holding.reference(engine, self._counter))
+            self._monitor_lacks_store = False
         except LeanmatchError as error:
             self.monitor = None
+            self._monitor_lacks_store = isinstance(error, UnreachableError)
             log.error(f"no drift monitor: {error}")
+
+    def _look(self) -> str:
+        """What is there now; when a store answers again, the drift monitor that lacked it is made."""
+        digest = self._holding.look()
+        if self._monitor_lacks_store:
+            self._watch_drift(self.engine)
+        return digest
 
     def _take_up(self) -> None:
         """Load what this server has written. A failure is the follower's to tell and to try again."""

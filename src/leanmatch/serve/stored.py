@@ -103,7 +103,7 @@ class StoreHolding:
         return store
 
     def look(self) -> str:
-        """Number and content of the generation; changes of single items make no new one."""
+        """Number, content and reference of the generation; changes of single items make no new one."""
         info = self._store().info
         if self._info is not None and _digest(info) == self.loaded:
             self._info = info  # the number of items
@@ -202,7 +202,10 @@ class StoreHolding:
         ]
 
     def reference(self, engine: Engine, counter: TokenCounter) -> Reference:
-        """Items of the sample, each with the best other item of the store."""
+        """That of ``leanmatch index reference``; or items of the sample, with the best other one of each."""
+        pushed = self._store().reference()
+        if pushed is not None:
+            return Reference.read(pushed, "the store's reference")
         sample = engine.catalogue
 
         def nearest(rows: Sequence[int]) -> list[tuple[float, Mapping[str, Any]] | None]:
@@ -240,4 +243,4 @@ class StoreHolding:
 
 
 def _digest(info: StoreInfo) -> str:
-    return f"{info.generation} {info.source}"
+    return f"{info.generation} {info.source} {info.reference}"

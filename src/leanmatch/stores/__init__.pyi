@@ -7,6 +7,7 @@ from .protocol import OtherModelError as OtherModelError
 from .protocol import Store as Store
 from .protocol import StoreError as StoreError
 from .protocol import StoreInfo as StoreInfo
+from .protocol import UnreachableError as UnreachableError
 from .push import push_items as push_items
 from .recommend import recommend as recommend
 from .retrying import Patience as Patience

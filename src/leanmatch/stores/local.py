@@ -10,7 +10,7 @@ import numpy as np
 from leanmatch.index.catalogue import Catalogue
 from leanmatch.index.changes import Item
 from leanmatch.index.filters.expression import Filter
-from leanmatch.index.storage.manifest import ModelIdentity
+from leanmatch.index.storage.manifest import REFERENCE, ModelIdentity
 from leanmatch.index.writer import delete_items, upsert_items
 from leanmatch.stores.protocol import Hit, StoreInfo, check_model
 from leanmatch.types import Vectors
@@ -33,6 +33,7 @@ class LocalStore:
     def info(self) -> StoreInfo:
         """What it holds now."""
         manifest = self._catalogue.manifest
+        reference = manifest.extras.get(REFERENCE)
         numeric = [
             name
             for name, kind in manifest.columns.items()
@@ -45,6 +46,7 @@ class LocalStore:
             len(self._catalogue),
             manifest.generation,
             manifest.identity,
+            reference.sha256 if reference else "",
         )
 
     def __len__(self) -> int:
@@ -89,6 +91,11 @@ class LocalStore:
         rows = list(range(0, len(catalogue), max(1, -(-len(catalogue) // count))))
         items = [Item(catalogue.ids[row], catalogue.text(row), catalogue.metadata(row)) for row in rows]
         return items, catalogue.vectors(rows)
+
+    def reference(self) -> bytes | None:
+        """See :class:`leanmatch.stores.Store`."""
+        path = self._catalogue.extra(REFERENCE)
+        return None if path is None else path.read_bytes()
 
     def close(self) -> None:
         """Nothing is open."""

@@ -41,7 +41,7 @@ def open_store(place: str | Path, patience: Patience | None = None) -> Store:
 
     Raises:
         UsageError: a URL of another kind, or a store in which nothing was pushed.
-        StoreError: it cannot be reached.
+        UnreachableError: it cannot be reached.
         FormatError: no catalogue.
         MissingExtraError: the client is not installed.
     """

@@ -24,6 +24,7 @@ from leanmatch.stores.protocol import (
     Hit,
     StoreError,
     StoreInfo,
+    UnreachableError,
     check_filter,
     check_model,
     checked_incoming,
@@ -43,6 +44,8 @@ DEFAULT_NAME = "leanmatch"
 REGISTRY = "leanmatch_stores"
 EXACT_ROWS = 20_000
 """So many rows are compared one by one; more go through the index."""
+BELIEVED_ROWS = 2 * EXACT_ROWS
+"""If the planner expects more rows than this to pass a filter, they are not counted."""
 EF_SEARCH = 200
 MAX_SCAN_TUPLES = 100_000
 SWITCHES = 5
@@ -88,7 +91,8 @@ class Connection:
         """What some work with the connection gives, in one transaction.
 
         Raises:
-            StoreError: the server cannot be reached, or answers with an error.
+            UnreachableError: the server cannot be reached.
+            StoreError: it answers with an error.
         """
 
         def once() -> Result:
@@ -105,7 +109,7 @@ class Connection:
         try:
             return self._patience.attempted(once, is_passing)
         except _LOST as error:
-            raise StoreError(
+            raise UnreachableError(
                 f"PostgreSQL cannot be reached: {error}",
                 remedy="check the address, the password and the server; nothing was changed by the last step",
             ) from error
@@ -176,7 +180,7 @@ class PgVectorStore:
 
     Raises:
         UsageError: nothing was pushed there.
-        StoreError: the server cannot be reached.
+        UnreachableError: the server cannot be reached.
     """
 
     def __init__(self, url: str, patience: Patience | None = None) -> None:
@@ -244,7 +248,7 @@ class PgVectorStore:
         columns = [sql.SQL(", ") + sql.Identifier(column) for column in names.values()]
         # without a filter nothing need be counted: a push of more rows than that has made the index
         exact = info.rows <= EXACT_ROWS or (
-            filter is not None and self._passing(connection, info, where, values) <= EXACT_ROWS
+            filter is not None and self._is_narrow(connection, info, where, values)
         )
         if not exact:
             connection.execute(
@@ -252,30 +256,45 @@ class PgVectorStore:
                 f"SET LOCAL hnsw.ef_search = {min(1000, max(EF_SEARCH, 2 * k))}; "
                 f"SET LOCAL hnsw.max_scan_tuples = {MAX_SCAN_TUPLES}"
             )
-        # `+ 0` keeps the index out: every row that passes is compared
-        query = sql.SQL(
-            "SELECT id, body{columns}, -(vector <#> %s) FROM {table} WHERE {where} "
-            "ORDER BY (vector <#> %s){exact} LIMIT %s"
-        ).format(
-            columns=sql.Composed(columns),
-            table=self._table(info),
-            where=sql.SQL(where),
-            exact=sql.SQL(" + 0" if exact else ""),
-        )
+
+        def query(exact: bool) -> Any:
+            # `+ 0` keeps the index out: every row that passes is compared
+            return sql.SQL(
+                "SELECT id, body{columns}, -(vector <#> %s) FROM {table} WHERE {where} "
+                "ORDER BY (vector <#> %s){exact} LIMIT %s"
+            ).format(
+                columns=sql.Composed(columns),
+                table=self._table(info),
+                where=sql.SQL(where),
+                exact=sql.SQL(" + 0" if exact else ""),
+            )
+
         kind = vector_kind(info)
         out = []
         for vector in queries:
             given = kind(vector)
-            rows = connection.execute(query, [given, *values, given, k]).fetchall()
+            parameters = [given, *values, given, k]
+            rows = connection.execute(query(exact), parameters).fetchall()
+            if not exact and len(rows) < k:  # the scan ended before enough rows passed
+                rows = connection.execute(query(True), parameters).fetchall()
             out.append([_hit(row, info) for row in rows])
         return out
 
-    def _passing(self, connection: Any, info: StoreInfo, where: str, values: list[Any]) -> int:
-        """How many rows pass, counted up to one more than are compared one by one."""
-        query = sql.SQL("SELECT count(*) FROM (SELECT 1 FROM {} WHERE {} LIMIT {}) AS passing").format(
-            self._table(info), sql.SQL(where), sql.Literal(EXACT_ROWS + 1)
+    def _is_narrow(self, connection: Any, info: StoreInfo, where: str, values: list[Any]) -> bool:
+        """Whether so few rows pass that all of them are compared.
+
+        If the planner's statistics say that many do, they are believed. Else the rows are counted, up to one
+        more than are compared: a count of many takes longer than the search.
+        """
+        passing = sql.SQL("SELECT 1 FROM {} WHERE {}").format(self._table(info), sql.SQL(where))
+        explain = sql.SQL("EXPLAIN (FORMAT JSON) {}").format(passing)
+        ((document,),) = connection.execute(explain, values).fetchall()
+        if document[0]["Plan"]["Plan Rows"] > BELIEVED_ROWS:
+            return False
+        count = sql.SQL("SELECT count(*) FROM ({} LIMIT {}) AS passing").format(
+            passing, sql.Literal(EXACT_ROWS + 1)
         )
-        return int(connection.execute(query, values).fetchone()[0])
+        return int(connection.execute(count, values).fetchone()[0]) <= EXACT_ROWS
 
     def upsert(self, items: Sequence[Item], vectors: Vectors, *, model: ModelIdentity | None = None) -> int:
         """See :class:`leanmatch.stores.Store`."""
@@ -343,6 +362,16 @@ class PgVectorStore:
             return items, np.asarray(vectors, np.float32).reshape(len(rows), info.model.dimension)
 
         return self._read(work)
+
+    def reference(self) -> bytes | None:
+        """See :class:`leanmatch.stores.Store`."""
+
+        def work(connection: Any) -> bytes | None:
+            query = sql.SQL("SELECT reference FROM {} WHERE name = %s").format(sql.Identifier(REGISTRY))
+            (text,) = connection.execute(query, [self._connection.name]).fetchone()
+            return None if text is None else str(text).encode()
+
+        return self._connection.run(work) if self.info.reference else None
 
     def close(self) -> None:
         """Let go of the connection."""

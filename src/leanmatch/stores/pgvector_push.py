@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -19,7 +20,7 @@ from leanmatch.stores.pgvector import (
     table_of,
 )
 from leanmatch.stores.pgvector_filter import TYPES, column_names
-from leanmatch.stores.protocol import StoreError, StoreInfo
+from leanmatch.stores.protocol import StoreError, StoreInfo, reference_digest
 from leanmatch.stores.source import Progress, Source
 
 BATCH_BYTES = 4 << 20
@@ -59,7 +60,8 @@ class _Push:
         session = self._connection.session()
         session.execute(
             sql.SQL(
-                "CREATE TABLE IF NOT EXISTS {} (name text PRIMARY KEY, info jsonb, pending jsonb)"
+                "CREATE TABLE IF NOT EXISTS {} "
+                "(name text PRIMARY KEY, info jsonb, pending jsonb, reference text)"
             ).format(sql.Identifier(REGISTRY))
         )
         lock = session.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [self._name])
@@ -67,6 +69,7 @@ class _Push:
             raise StoreError(f"another push to {self._name!r} is under way", remedy="wait until it has ended")
         current, pending = read_registry(session, self._name)
         if current is not None and current.source == self._key and pending is None:
+            current = self._refer(session, current)
             self._clean(session, current.generation)
             return current
         generation = 1 if current is None else current.generation + 1
@@ -78,13 +81,30 @@ class _Push:
         self._index(session, info)
         with session.transaction():
             session.execute(
-                sql.SQL("UPDATE {} SET info = %s, pending = NULL WHERE name = %s").format(
+                sql.SQL("UPDATE {} SET info = %s, pending = NULL, reference = %s WHERE name = %s").format(
                     sql.Identifier(REGISTRY)
                 ),
-                [json.dumps(info.to_json()), self._name],
+                [json.dumps(info.to_json()), self._reference, self._name],
             )
         self._clean(session, generation)
         return info
+
+    @property
+    def _reference(self) -> str | None:
+        return None if self._source.reference is None else self._source.reference.decode()
+
+    def _refer(self, session: Any, current: StoreInfo) -> StoreInfo:
+        """Put the source's reference in place of another one; the items stay."""
+        digest = reference_digest(self._source.reference)
+        if digest != current.reference:
+            session.execute(
+                sql.SQL(
+                    "UPDATE {} SET info = jsonb_set(info, '{{reference}}', to_jsonb(%s::text)), "
+                    "reference = %s WHERE name = %s"
+                ).format(sql.Identifier(REGISTRY)),
+                [digest, self._reference, self._name],
+            )
+        return replace(current, reference=digest)
 
     def _begin(self, session: Any, info: StoreInfo) -> None:
         names = column_names(info)

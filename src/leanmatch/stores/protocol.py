@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -16,6 +17,10 @@ from leanmatch.types import Vectors
 
 class StoreError(LeanmatchError):
     """A store that cannot be reached, or that answers with an error of its own."""
+
+
+class UnreachableError(StoreError):
+    """A store that does not answer now, and may answer later."""
 
 
 class OtherModelError(StoreError):
@@ -33,6 +38,7 @@ class StoreInfo:
         rows: items that it holds.
         generation: counts the pushes.
         source: which push this is.
+        reference: SHA-256 of what :meth:`Store.reference` gives; empty where that is None.
     """
 
     model: ModelIdentity
@@ -41,6 +47,7 @@ class StoreInfo:
     rows: int
     generation: int
     source: str
+    reference: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object; the columns are pairs, because databases reorder the keys of objects."""
@@ -52,7 +59,8 @@ class StoreInfo:
         """What :meth:`to_json` gave."""
         model = ModelIdentity(**value["model"])
         columns, numeric = dict(value["columns"]), tuple(value["numeric"])
-        return cls(model, columns, numeric, int(value["rows"]), int(value["generation"]), value["source"])
+        counts = int(value["rows"]), int(value["generation"])
+        return cls(model, columns, numeric, *counts, value["source"], value.get("reference", ""))
 
 
 @dataclass(frozen=True)
@@ -117,8 +125,19 @@ class Store(Protocol):
     def sample(self, count: int) -> tuple[list[Item], Vectors]:
         """Some items from all over the store, ``count`` at most, with their vectors."""
 
+    def reference(self) -> bytes | None:
+        """What the drift monitor compares queries with (``leanmatch index reference``).
+
+        None where the catalogue that was pushed had none.
+        """
+
     def close(self) -> None:
         """Let go of connections."""
+
+
+def reference_digest(reference: bytes | None) -> str:
+    """What :attr:`StoreInfo.reference` says of a reference."""
+    return "" if reference is None else hashlib.sha256(reference).hexdigest()
 
 
 def check_filter(expression: Filter, info: StoreInfo) -> None:

@@ -17,7 +17,8 @@ def push_items(
     """Put all items of a source into a store, in place of what it holds.
 
     Readers see the old items until the last moment, then the new ones. A push that is killed is continued by
-    the same call. Old items are removed last.
+    the same call. Old items are removed last. Items that have not changed since the last push are not sent
+    again; a reference that has changed is.
 
     Args:
         source: see :func:`source_of`.

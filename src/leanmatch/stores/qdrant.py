@@ -21,9 +21,11 @@ from leanmatch.stores.protocol import (
     Hit,
     StoreError,
     StoreInfo,
+    UnreachableError,
     check_filter,
     check_model,
     checked_incoming,
+    reference_digest,
 )
 from leanmatch.stores.retrying import Patience
 from leanmatch.types import Vectors
@@ -83,13 +85,14 @@ def attempted(work: Callable[[], Result], patience: Patience | None = None) -> R
     """What some work gives, after a few attempts where the server cannot be reached.
 
     Raises:
-        StoreError: it cannot be reached, or answers with an error.
+        UnreachableError: it cannot be reached.
+        StoreError: it answers with an error.
     """
     try:
         return (patience or Patience()).attempted(work, _is_passing)
     except ApiException as error:
         if _is_passing(error):
-            raise StoreError(
+            raise UnreachableError(
                 f"Qdrant cannot be reached: {error}", remedy="check the address, the key and the server"
             ) from error
         raise StoreError(f"Qdrant says: {error}", remedy="see the server's log") from error
@@ -110,7 +113,7 @@ class QdrantStore:
 
     Raises:
         UsageError: nothing was pushed there.
-        StoreError: the server cannot be reached.
+        UnreachableError: the server cannot be reached.
     """
 
     def __init__(self, client: Any, name: str, patience: Patience | None = None) -> None:
@@ -121,7 +124,12 @@ class QdrantStore:
     @classmethod
     def open(cls, url: str, patience: Patience | None = None) -> QdrantStore:
         """Open ``qdrant://HOST:PORT/NAME``."""
-        return cls(*connect(url), patience)
+        client, name = connect(url)
+        try:
+            return cls(client, name, patience)
+        except BaseException:
+            client.close()
+            raise
 
     def _ask(self, work: Callable[[], Result]) -> Result:
         return attempted(work, self._patience)
@@ -213,6 +221,15 @@ class QdrantStore:
         vectors = np.asarray([point.vector for point in points], np.float32)
         return items, vectors.reshape(len(points), info.model.dimension)
 
+    def reference(self) -> bytes | None:
+        """See :class:`leanmatch.stores.Store`."""
+        info = self.info
+        if not info.reference:
+            return None
+        point = _reference_point(self._collection(info))
+        found = self._ask(lambda: self._client.retrieve(REGISTRY, [point], with_payload=True))
+        return str(found[0].payload["reference"]).encode() if found else None
+
     def close(self) -> None:
         """Let go of the connection."""
         self._client.close()
@@ -263,6 +280,18 @@ def read_registry(
     return None if info is None else StoreInfo.from_json(info), pending
 
 
+def _reference_point(collection: str) -> str:
+    """The point of the registry with the reference of a generation."""
+    return point_id(f"{collection} reference")
+
+
+def _write_reference(client: Any, collection: str, reference: bytes | None) -> None:
+    if reference is not None:
+        payload = {"reference": reference.decode()}
+        point = models.PointStruct(id=_reference_point(collection), vector=[1.0], payload=payload)
+        attempted(lambda: client.upsert(REGISTRY, [point], wait=True))
+
+
 def _write_registry(client: Any, name: str, info: StoreInfo | None, pending: dict[str, Any] | None) -> None:
     payload = {
         "name": name,
@@ -297,6 +326,11 @@ def push_to_qdrant(
     current, pending = read_registry(client, name)
     key = f"{source.key} {precision}"
     if current is not None and current.source == key and pending is None:
+        digest = reference_digest(source.reference)
+        if digest != current.reference:
+            _write_reference(client, collection_of(name, current.generation), source.reference)
+            current = replace(current, reference=digest)
+            _write_registry(client, name, current, None)
         _clean(client, name, current.generation)
         return current
     generation = 1 if current is None else current.generation + 1
@@ -314,6 +348,7 @@ def push_to_qdrant(
         _write_registry(client, name, current, {**pending, "rows": after})
         if progress is not None:
             progress(after, info.rows)
+    _write_reference(client, collection, source.reference)
     _write_registry(client, name, info, None)
     _clean(client, name, generation)
     return info
@@ -338,8 +373,10 @@ def _begin(client: Any, collection: str, info: StoreInfo, precision: str) -> Non
 
 
 def _clean(client: Any, name: str, generation: int) -> None:
-    """Delete the collections of other generations."""
+    """Delete the collections and references of other generations."""
     for collection in attempted(client.get_collections).collections:
         stem, _, number = collection.name.rpartition("_g")
         if stem == name and number.isdigit() and int(number) != generation:
-            attempted(lambda gone=collection.name: client.delete_collection(gone))  # type: ignore[misc]
+            gone = collection.name
+            attempted(lambda gone=gone: client.delete(REGISTRY, [_reference_point(gone)], wait=True))  # type: ignore[misc]
+            attempted(lambda gone=gone: client.delete_collection(gone))  # type: ignore[misc]

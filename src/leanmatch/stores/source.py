@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from leanmatch.errors import DataError
 from leanmatch.index.changes import Item
 from leanmatch.index.storage.columns import infer_type, joined_type, reads_as_number
-from leanmatch.index.storage.manifest import ModelIdentity
-from leanmatch.stores.protocol import StoreInfo
+from leanmatch.index.storage.manifest import REFERENCE, ModelIdentity
+from leanmatch.stores.protocol import StoreInfo, reference_digest
 from leanmatch.types import Vectors
 
 BLOCK_ROWS = 4_096
@@ -32,6 +33,7 @@ class Source:
         columns, numeric: as in :class:`leanmatch.stores.StoreInfo`.
         rows: number of items.
         blocks: reads them, in one order, always the same.
+        reference: what the drift monitor compares queries with, see :meth:`leanmatch.stores.Store.reference`.
     """
 
     key: str
@@ -40,10 +42,12 @@ class Source:
     numeric: tuple[str, ...]
     rows: int
     blocks: Callable[[], Iterator[Block]]
+    reference: bytes | None = None
 
     def info(self, generation: int, key: str) -> StoreInfo:
         """What a store says of these items; ``key`` tells this push from others."""
-        return StoreInfo(self.model, self.columns, self.numeric, self.rows, generation, key)
+        reference = reference_digest(self.reference)
+        return StoreInfo(self.model, self.columns, self.numeric, self.rows, generation, key, reference)
 
     def batches(self, size: int, done: int) -> Iterator[tuple[int, list[Item], Vectors]]:
         """The items from number ``done`` on, at most ``size`` at once, with the number of the first."""
@@ -95,8 +99,19 @@ def _of_catalogue(folder: Path) -> Source:
         for name, kind in manifest.columns.items()
         if kind == "text" and catalogue.column(name).numeric is not None
     )
-    key = hashlib.sha256(f"{manifest.identity} {manifest.generation}".encode()).hexdigest()
-    return Source(key, manifest.model, dict(manifest.columns), numeric, len(catalogue), blocks)
+    held = [file.sha256 for segment in manifest.segments for file in segment.files]
+    content = [asdict(manifest.model), dict(manifest.columns), held]
+    key = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    reference = catalogue.extra(REFERENCE)
+    return Source(
+        key,
+        manifest.model,
+        dict(manifest.columns),
+        numeric,
+        len(catalogue),
+        blocks,
+        None if reference is None else reference.read_bytes(),
+    )
 
 
 def _of_files(place: str | Path) -> Source:

@@ -182,7 +182,8 @@ def check(folder: Path) -> dict[str, Any]:
 def _referenced(folder: Path, file: Path, reading: Reading, encoder: Any) -> dict[str, Any]:
     """Make the profile that live queries are compared with; texts are the anchors of pairs, or lines."""
     from leanmatch.index import Catalogue, put_extra, read_manifest
-    from leanmatch.serve.monitoring.drift import REFERENCE, build_reference
+    from leanmatch.index.storage.manifest import REFERENCE
+    from leanmatch.serve.monitoring.drift import build_reference
 
     if file.suffix == ".txt":
         queries = read_named(file, reading)

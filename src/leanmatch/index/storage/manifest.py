@@ -25,6 +25,8 @@ MANIFEST = "manifest.json"
 FORMAT = "leanmatch-catalogue-1"
 MOST_MANIFEST_BYTES = 2**26
 MOST_DIMENSIONS = 2**16
+REFERENCE = "reference"
+"""The further file that the drift monitor compares queries with."""
 STAGING = ".building"
 LOCK = "writer.lock"
 

@@ -163,7 +163,10 @@ def _add_insight(app: FastAPI, service: Service) -> None:
         ``degraded``: changes of the catalogue are not taken up.
         """
         if service.status != "ready":
-            return JSONResponse({"status": service.status}, 503)
+            lost = service.unreachable
+            return JSONResponse(
+                {"status": service.status} | ({} if lost is None else {"reason": lost.problem}), 503
+            )
         document = service.following
         return JSONResponse(document, 503 if document["status"] == "unavailable" else 200)
 

@@ -35,7 +35,6 @@ from leanmatch.models import RoleEncoder
 from leanmatch.serve.monitoring.languages import RULE, gathered, identifier, why_not_compared
 from leanmatch.types import JsonValue
 
-REFERENCE = "reference"
 LIVE_QUERIES = 2_000
 NOTED_A_SECOND = 100
 """More queries than this are sampled."""
@@ -130,14 +129,14 @@ class Reference:
         path.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
-    def read(cls, path: Path) -> Reference:
-        """Read it back.
+    def read(cls, content: bytes, place: object) -> Reference:
+        """What :meth:`write` wrote; ``place`` is where it lies, for messages.
 
         Raises:
             FormatError: it is damaged.
         """
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = json.loads(content)
             if document["format"] != _FORMAT:
                 raise ValueError(f"format {document['format']!r}")
             profile = Profile(
@@ -160,7 +159,7 @@ class Reference:
             return cls(document["source"], profile, column, vocabulary, float(document["held_out"]))
         except _DAMAGED as error:
             raise FormatError(
-                f"{path} is no reference ({type(error).__name__}: {error})"[:400],
+                f"{place} is no reference ({type(error).__name__}: {error})"[:400],
                 remedy="make it anew with leanmatch index reference",
             ) from error
 
