@@ -35,8 +35,8 @@ MARK = "LEANMATCH_BENCHMARK"
 """Variable that tells the processes of one way."""
 
 
-def write_titles(path: Path, rows: int) -> None:
-    """``rows`` titles of 8 words and a number, in row groups of 20,000, with columns for filters."""
+def write_titles(path: Path, rows: int, row_group: int = 20_000) -> None:
+    """``rows`` titles of 8 words and a number, in row groups of some rows, with columns for filters."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -51,7 +51,7 @@ def write_titles(path: Path, rows: int) -> None:
         "hundredth": numbers % 100,
         "tenthousandth": numbers % 10_000,
     }
-    pq.write_table(pa.table(columns), path, row_group_size=20_000)
+    pq.write_table(pa.table(columns), path, row_group_size=row_group)
 
 
 def encode(model: str, source: Path, output: Path, *options: str) -> subprocess.Popen[bytes]:

@@ -7,8 +7,10 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -292,6 +294,93 @@ def test_killed_at_random_moments_the_parts_are_those_of_an_undisturbed_run(mode
         interrupted += child.exitcode == -signal.SIGKILL
     assert interrupted >= 3
     encode_files(*arguments)
+    left = {name: content for name, content in bytes_below(out).items() if ".partial-" not in name}
+    assert left == bytes_below(tmp_path / "whole")
+
+
+LIMITED = """
+import resource, sys
+from leanmatch.cli.app import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+sys.argv[0] = "leanmatch"
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_FSIZE")
+def test_a_disk_that_takes_no_more_in_mid_run_loses_nothing(model, tmp_path):
+    """A part is larger than any file may be: the system refuses the write, as it does on a full disk."""
+    rows = rows_of_shop(0, 60)
+    noise = np.random.default_rng(0).integers(0x4E00, 0x9FFF, 30_000)
+    rows[40]["title"] = "".join(map(chr, noise))  # does not compress
+    write_parquet(tmp_path / "a.parquet", rows)
+    encode_files(model, [tmp_path / "a.parquet"], tmp_path / "whole")
+    arguments = ["encode", model, tmp_path / "a.parquet", "-o", tmp_path / "out"]
+    for _ in range(2):  # the second run begins where the first one ended
+        command = [sys.executable, "-c", LIMITED, *arguments]
+        run = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert run.returncode == 1 and "could not be written" in run.stderr, run.stderr
+        assert "finished parts are kept" in " ".join(run.stderr.split())
+        left = bytes_below(tmp_path / "out")
+        assert sorted(left) == ["manifest.json", *(f"parts/part-00000{n}.parquet" for n in range(4))]
+    subprocess.run([sys.executable, "-m", "leanmatch", *arguments], check=True)
+    assert bytes_below(tmp_path / "out") == bytes_below(tmp_path / "whole")
+
+
+WORKERS = """
+import sys
+from leanmatch.batch import EncodeOptions, encode_files
+if __name__ == "__main__":
+    encode_files(sys.argv[1], [sys.argv[2]], sys.argv[3], EncodeOptions(slice_bytes=20), workers=2)
+"""
+
+
+def workers_of(pid):
+    children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return [child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def until(condition):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs SIGKILL and /proc")
+def test_workers_end_with_what_started_them_and_a_killed_worker_is_reported(model, tmp_path):
+    source = write_csv(tmp_path / "a.csv", rows_of_shop(0, 300))
+    encode_files(model, [source], tmp_path / "whole", EncodeOptions(slice_bytes=20))
+    script, out = tmp_path / "workers.py", tmp_path / "out"
+    script.write_text(WORKERS, encoding="utf-8")
+    arguments = [sys.executable, script, model, source, out]
+
+    def begun():
+        """A run that has written some more parts, and its workers."""
+        before = len(list(out.glob("parts/part-*")))
+        child = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+        until(lambda: len(list(out.glob("parts/part-*"))) > before + 5)
+        return child, workers_of(child.pid)
+
+    child, workers = begun()
+    assert len(workers) == 2
+    child.kill()
+    child.wait()
+    until(lambda: not any(map(is_running, workers)))
+    assert not (out / "complete.json").exists()
+    child, workers = begun()
+    os.kill(workers[0], signal.SIGKILL)
+    _, said = child.communicate(timeout=120)
+    assert child.returncode == 1 and "a worker process was killed" in said and "fewer workers" in said
+    assert not (out / "complete.json").exists()
+    assert subprocess.run(arguments, check=False).returncode == 0
     left = {name: content for name, content in bytes_below(out).items() if ".partial-" not in name}
     assert left == bytes_below(tmp_path / "whole")
 

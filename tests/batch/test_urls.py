@@ -35,9 +35,14 @@ def s3(monkeypatch):
     def url(name):
         return f"s3://shop/{name}{query}"
 
-    url.server = server
+    def restart():
+        """The server again, with what it held, at the same address."""
+        url.server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=port)
+        url.server.start()
+
+    url.server, url.restart = server, restart
     yield url
-    server.stop()
+    url.server.stop()
 
 
 def upload(url, path: Path):
@@ -74,6 +79,13 @@ def test_a_connection_that_is_lost_leaves_whole_parts(s3, model, tmp_path):
     with pytest.raises((WriteError, DataError), match=r"could not be written|cannot be read"):
         encode_files(model, [source], s3("lost"), SMALL, progress=stop)
     assert len(seen) == 3
+    s3.restart()
+    result = encode_files(model, [source], s3("lost"), SMALL)
+    assert (result.missing, result.rows) == (0, 40 - sum(note.rows for note in seen))
+    encode_files(model, [source], tmp_path / "whole", SMALL)
+    remote = Folder(s3("lost"))
+    names = remote.sizes()
+    assert {name: remote.read(name) for name in names} == bytes_below(tmp_path / "whole")
 
 
 def test_an_address_without_a_server(s3, model, tmp_path):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 from leanmatch.batch.clearing import clear, other_files
 from leanmatch.batch.encode import Encode
@@ -17,7 +20,7 @@ from leanmatch.batch.options import EncodeOptions, Shard, one_of
 from leanmatch.batch.parts import PartNote, part_numbers
 from leanmatch.batch.plan import MANIFEST, Plan, check_same, plan_for
 from leanmatch.cpus import usable_cpus
-from leanmatch.errors import UsageError
+from leanmatch.errors import LeanmatchError, UsageError
 
 ENGINES = ("local", "ray")
 
@@ -68,7 +71,7 @@ def encode_files(
         output: folder, by path or URL.
         options: how the files are read and the vectors are stored.
         shard: encode only this share of the slices; the call that finds all parts written ends the whole.
-        engine: ``local``, or ``ray`` (extra ``ray``): Ray Data with a pool of actors.
+        engine: ``local``, or ``ray`` (extra ``ray``): actors of Ray.
         workers: processes, or Ray actors; CPUs are shared among them. One where not given.
         address: of a running Ray cluster, see ``ray.init``; where not given, a local one is started.
         overwrite: remove first what an earlier call wrote; a folder with any other file is refused.
@@ -79,6 +82,7 @@ def encode_files(
         DataError: inputs that cannot be read, other inputs than before, an identifier that comes twice.
         ModelError: another model than before.
         WriteError: the output cannot be written; finished parts are kept.
+        LeanmatchError: a worker process was killed; finished parts are kept.
     """
     options = options or EncodeOptions()
     one_of("engine", engine, ENGINES)
@@ -165,6 +169,15 @@ _worker: list[Job] = []
 
 def _start_worker(job: Job) -> None:
     _worker.append(job)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is killed; else it would wait for work for ever."""
+    parent = parent_process()
+    assert parent is not None, "a pool started this process"
+    parent.join()
+    os._exit(1)
 
 
 def _run_slice(number: int) -> PartNote:
@@ -179,5 +192,11 @@ def _in_processes(job: Job, missing: list[int], workers: int) -> Iterator[PartNo
             done, pending = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
                 yield future.result()
+    except BrokenProcessPool as error:
+        raise LeanmatchError(
+            "a worker process was killed, or ended by itself; often the memory was too small",
+            remedy="give the same call again, with fewer workers: finished parts are kept",
+            command="give the same command again, with fewer --workers: finished parts are kept",
+        ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
