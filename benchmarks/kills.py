@@ -158,15 +158,16 @@ def kill_pushes(model: str, rows: int, folder: Path, moments: int) -> dict[str, 
     server = started_postgres(folder)
     try:
         url = server.get_uri()
-        begin = time.monotonic()
         push_items(source_of(places[0]), url)
-        length = time.monotonic() - begin + 2  # and the start of a process
+        code = "import sys; from leanmatch.stores import *; push_items(source_of(sys.argv[1]), sys.argv[2])"
+        begin = time.monotonic()
+        subprocess.run([sys.executable, "-c", code, str(places[1]), url], check=True)
+        length = time.monotonic() - begin
         store = open_store(url)
-        _, queries = store.sample(1)
+        queries = store.sample(rows)[1][:1]
         draw = random.Random("push")
         killed = 0
         generation = store.info.generation
-        code = "import sys; from leanmatch.stores import *; push_items(source_of(sys.argv[1]), sys.argv[2])"
         while killed < moments:
             place = places[generation % 2]
             child = subprocess.Popen([sys.executable, "-c", code, str(place), url])
