@@ -14,7 +14,7 @@ import typer
 from typer.testing import CliRunner
 
 import leanmatch
-from leanmatch.cli.app import app
+from leanmatch.cli.app import app, main
 
 COMMANDS = ("train", "evaluate", "compress", "inspect", "export", "recommend", "data", "demo", "doctor")
 
@@ -46,6 +46,19 @@ def test_usage_errors_end_with_2(arguments: list[str], message: str) -> None:
     assert result.exit_code == 2
     assert message in result.stderr
     assert result.stdout == ""
+
+
+def test_ctrl_c_outside_a_commands_work_leaves_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(**settings: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("leanmatch.cli.app.app", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 130
+    assert capsys.readouterr() == ("", "interrupted\n")
 
 
 def test_module_and_console_script_are_the_same_program() -> None:

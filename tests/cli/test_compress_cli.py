@@ -310,6 +310,7 @@ def test_a_specification_instead_of_a_budget(base, pairs, tmp_path):
         (["--keep", "1.5"], 2, "a share is above 0 and at most 1"),
         (["--size", "small"], 2, "a size such as 10MB"),
         (["--size", "5 parsecs"], 2, "a size such as 10MB"),
+        (["--size", "10"], 2, "a number without a unit is bytes: write --size 10MB"),
         (["--macs", "0.5x"], 2, "macs must be above 1"),
         (["--macs", "500x"], 2, "the nearest possible is: --macs "),
         (["--faster", "0.5x"], 2, "faster must be above 1"),

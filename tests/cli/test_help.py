@@ -45,6 +45,13 @@ def test_every_option_stands_in_a_group(path):
     assert all(panel in result.output for panel in {p.rich_help_panel for p in shown})
 
 
+@pytest.mark.parametrize("path", [(), ("index",), ("train",), ("data", "check")], ids=" ".join)
+def test_flags_show_no_type(path):
+    result = CliRunner().invoke(app, [*path, "-h"], env={"COLUMNS": "120"})
+    assert result.exit_code == 0 and "--help" in result.output
+    assert "bool" not in result.output.lower()
+
+
 @pytest.mark.parametrize("path", LEAVES, ids=" ".join)
 def test_every_command_ends_with_an_example_that_parses(path):
     command = LEAVES[path]

@@ -194,7 +194,9 @@ def test_usage_of_recommend_and_serve(catalogue, tmp_path):
     result = run("recommend", catalogue, "usb", "--where", "colour = 1")
     assert result.exit_code == 2 and "the columns are: price, shop" in result.stderr
     result = run("serve")
-    assert result.exit_code == 2 and "--demo" in result.stderr
+    assert result.exit_code == 2 and "there is no catalogue to serve" in result.stderr
+    result = run("serve", catalogue, "--demo")
+    assert result.exit_code == 2 and "both a catalogue and --demo are given" in result.stderr
     result = run("serve", tmp_path / "nowhere")
     assert result.exit_code == 1 and "no such catalogue" in result.stderr
 
@@ -203,6 +205,7 @@ def test_semicolons_are_found_and_told(models, tmp_path):
     items = tmp_path / "items.csv"
     items.write_text("id;text;shop\na;usb dock;A\nb;red camera;B\n")
     result = run("index", "build", models[0], items, "-o", tmp_path / "c", "--json")
+    assert result.stderr.rstrip().endswith(f"next: leanmatch serve {tmp_path / 'c'}")
     assert result.exit_code == 0 and "separated by a semicolon (--delimiter" in result.stderr
     assert recommended(tmp_path / "c", "usb", "--where", 'shop = "A"') == [["a"]]
     told = run("index", "build", models[0], items, "-o", tmp_path / "d", "--delimiter", ";", "--json")

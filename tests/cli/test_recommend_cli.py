@@ -176,3 +176,13 @@ def test_importing_the_command_is_cheap():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_filter_that_no_item_passes_is_told(model, tmp_path):
+    table = ItemTable.from_columns(["a", "b"], ["usb dock", "red camera"], {"shop": ["A", "B"]})
+    create_catalogue(tmp_path / "c", items_of(table), open_encoder(model))
+    fixed = ("--device", "cpu", "--where")
+    none = run(tmp_path / "c", "usb", *fixed, 'shop = "C"')
+    assert none.exit_code == 0, none.output
+    assert none.stderr == 'none of the 2 items passes the filter: shop = "C"\n'
+    assert run(tmp_path / "c", "usb", *fixed, 'shop = "A"').stderr == ""

@@ -189,7 +189,8 @@ def test_the_model_is_one_of_sentence_transformers(base, pairs, tmp_path):
         (["--freeze-layers", "1"], 2, "needs a transformer"),
         (["--epochs", "inf"], 2, "inf is no finite number"),
         (["--weight", "inf"], 2, "--weight must be a finite number or auto"),
-        (["--valid-fraction", "0"], 2, "need validation pairs"),
+        (["--valid-fraction", "0"], 2, "validation pairs are needed for average 'auto'"),
+        (["--valid-fraction", "0"], 2, "a larger --valid-fraction, or set --average to a number"),
     ],
 )
 def test_mistakes_are_named_and_leave_nothing(flags, code, message, base, pairs, tmp_path):
@@ -321,6 +322,25 @@ def test_it_ends_with_the_test_rows_against_the_base_and_the_next_command(base, 
     assert told == f"next: leanmatch diagnose {tmp_path / 'model'} {pairs} -o report.html"
 
 
+def test_the_verdict_is_the_result_on_stdout(base, pairs, tmp_path):
+    fixed = ("--regularizer", "none", "--average", "1")
+    result = train(base, pairs, tmp_path / "model", *fixed)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("model against base") and "overall" in result.stdout
+    assert "No row is out of distribution" in result.stdout and "saved to" not in result.stdout
+    assert "model against base" not in result.stderr
+
+
+def test_a_result_that_is_the_base_is_not_passed_on(base, pairs, tmp_path, monkeypatch):
+    from leanmatch.training.selection import choice
+
+    monkeypatch.setattr(choice, "objective", lambda slices, tried: -tried)
+    result = train(base, pairs, tmp_path / "model")
+    assert result.exit_code == 0, result.output
+    assert "The result is the base model itself" in result.stdout and "significant" not in result.stdout
+    assert "next: " not in result.stderr
+
+
 def test_the_verdict_takes_a_sample_of_many_rows(base, pairs, tmp_path, monkeypatch):
     monkeypatch.setattr("leanmatch.cli.train.verdict.MOST_ROWS", 20)
     result = train(base, pairs, tmp_path / "model", "--hold-out", "category=toys", "--json")
@@ -331,7 +351,8 @@ def test_the_verdict_takes_a_sample_of_many_rows(base, pairs, tmp_path, monkeypa
 
 
 def test_a_test_that_cannot_be_done_leaves_the_saved_model(base, pairs, tmp_path):
-    result = train(base, pairs, tmp_path / "model", "--test-fraction", "0", "--json")
+    fixed = ("--regularizer", "none", "--average", "1")
+    result = train(base, pairs, tmp_path / "model", *fixed, "--test-fraction", "0", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["test"] is None and (tmp_path / "model").is_dir()
     assert "no test against the base: " in result.stderr and "has no test rows" in result.stderr

@@ -25,7 +25,7 @@ def test_counts() -> None:
     )
     report = check_pairs(table)
     assert (report.rows, report.splits, report.labels) == (9, {"train": 8, "test": 1}, {"1": 7, "0": 2})
-    assert report.slices == {"kind": {"x": 8, "y": 1}}
+    assert report.slices == {"kind": {"x": 8, "y": 1}} and report.slice_values == {"kind": 2}
     assert (report.exact_duplicates, report.same_pairs, report.reversed_duplicates) == (1, 3, 1)
     assert (report.label_conflicts, report.identical_texts, report.near_duplicates) == (2, 1, 1)
     assert report.blank_texts == {"anchor": 1, "positive": 0}
@@ -34,6 +34,13 @@ def test_counts() -> None:
     assert sum(anchors.counts) == 9 and anchors.longest == 12 and anchors.median == 1.0
     assert check_pairs(table, near_duplicates=False).near_duplicates is None
     assert json.loads(json.dumps(report.to_json()))["texts"] == report.texts
+
+
+def test_what_programs_write_for_a_missing_value_is_counted() -> None:
+    table = PairTable.from_columns(
+        {"anchor": ["NaN", "nan bread", "c", " null "], "positive": ["a", "b", "None", "d"]}
+    )
+    assert check_pairs(table).null_texts == {"anchor": 2, "positive": 1}
 
 
 def test_names_are_there_and_pyarrow_is_lazy() -> None:

@@ -106,6 +106,17 @@ def test_zeros_and_ones_that_are_not_read_as_the_label_are_warned_of(tmp_path):
     assert "relevance 0" in lines[0]
 
 
+def test_scores_that_are_not_read_are_warned_of(tmp_path):
+    texts = {"sentence1": ["a", "b"], "sentence2": ["c", "d"]}
+    _, lines = remarks(write_csv(tmp_path, {**texts, "Similarity": [0.8, 0.1]}))
+    assert len(lines) == 2 and lines[1].startswith("WARNING: column 'Similarity' is not read")
+    for column in ({"score": [0.8, 0.8]}, {"score": ["high", "low"]}, {"price": [0.8, 0.1]}):
+        _, lines = remarks(write_csv(tmp_path, {**texts, **column}))
+        assert not any("WARNING" in line for line in lines), column
+    _, lines = remarks(write_csv(tmp_path, {**texts, "score": [0.8, 0.1], "label": [1, 0]}))
+    assert not any("WARNING" in line for line in lines)
+
+
 WRONG = {
     "typo in the file's name": (CLICKS, ["anchor=qeury"]),
     "typo in ours": (CLICKS, ["anchr=query"]),

@@ -265,6 +265,10 @@ def test_impossible_splits() -> None:
         split_pairs(table, SplitOptions(hold_out=("category=Tools",)))
     with pytest.raises(DataError, match="no column 'timestamp'"):
         split_pairs(table, SplitOptions(after="2020-01-01"))
+    dated = table_of(2, seen_on=["2020-01-01", "2020-02-01"], size=["8", "9"], code=["a-1", "b-2"])
+    with pytest.raises(DataError, match="no column 'timestamp'") as caught:
+        split_pairs(dated, SplitOptions(after="2020-01-01"))
+    assert caught.value.command == "name the column of times: --column timestamp=seen_on"
     with pytest.raises(DataError, match=r"at or after 2021(.|\n)*2020-02-01"):
         split_pairs(timed, SplitOptions(after="2021-01-01"))
     with pytest.raises(DataError, match="left to train on: test_in 0, test_out 2"):

@@ -66,6 +66,16 @@ def test_nothing_significant_says_how_many_pairs_would_be(queries, half, wanted)
     assert "Nothing is significant" in line and f"about {wanted} test pairs" in line
 
 
+def test_few_queries_with_a_narrow_interval_claim_nothing():
+    line = advice(evaluation(part("overall", 0.0, 0.0, 155)))[0]
+    assert line.endswith("155 queries are few: give at least 200 test pairs.")
+
+
+def test_a_result_that_is_the_base_is_called_so():
+    (line,) = advice(evaluation(part("overall", 0.0, 0.0, 155)), average=0.0, steps=22)
+    assert line.startswith("The result is the base model itself") and "--max-steps 11" in line
+
+
 def test_all_rows_together_are_not_named_beside_their_parts():
     lines = advice(
         evaluation(part("overall", 0.04, 0.01), IN_BETTER, part("out of distribution", 0.03, 0.01))

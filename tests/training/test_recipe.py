@@ -111,6 +111,7 @@ def test_minutes_limit_the_steps_and_a_continued_run_keeps_their_number(
     result = fit(static, tables[0], None, options(minutes=0.2), tmp_path / "w", report=said.append)
     assert result.history["weight-1"]["steps"] == 6  # of 12 that were asked for
     assert any("training takes about 12 seconds: 6 steps at 2.00 s (itv at weight 1)" in s for s in said)
+    assert "the time limit leaves 6 of 12 steps for each run" in said
     (tmp_path / "w" / "weight-1" / "final.safetensors").unlink()
     monkeypatch.setattr(runs, "step_seconds", lambda *given: 0.001)
     again = fit(models.static_model(), tables[0], None, options(minutes=0.2), tmp_path / "w")

@@ -6,12 +6,13 @@ load the rest inside their functions (tests/test_import_time.py).
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
 from leanmatch import __version__
-from leanmatch.cli.common import Commands
+from leanmatch.cli.common import EXIT_INTERRUPTED, Commands
 from leanmatch.cli.compress.command import compress
 from leanmatch.cli.data.command import app as data_app
 from leanmatch.cli.demo.command import demo
@@ -74,6 +75,10 @@ app.command(epilog=example("doctor --full"))(doctor)
 
 
 def main() -> None:
-    """The console script. Usage errors end with exit code 2, failed work with 1."""
+    """The console script. Usage errors end with exit code 2, failed work with 1, Ctrl-C with 130."""
     limit_openmp()
-    app(prog_name="leanmatch")
+    try:
+        app(prog_name="leanmatch")
+    except KeyboardInterrupt:  # before or after a command's own work
+        typer.echo("interrupted", err=True)
+        sys.exit(EXIT_INTERRUPTED)

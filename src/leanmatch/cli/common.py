@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leanmatch.cli.help import GroupedCommand
+from leanmatch.cli.help import GroupedCommand, PlainGroup
 from leanmatch.cli.terminal import safe_console, visible, visible_json
 from leanmatch.errors import LeanmatchError, UsageError
 
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
 FULL_DISK = ("No space left on device", "Disk quota exceeded", "file write failed")
-"""What safetensors, torch and ONNX say when a disk is full."""
+"""What the operating system, safetensors, torch and ONNX say when a disk is full."""
 UNLIMITED = 100_000
 """Columns of what is written to no terminal."""
 SKIPPED_SHOWN = 10
@@ -43,6 +44,9 @@ class Commands(typer.Typer):
 
     ``nan`` and ``inf`` are usage errors in every option.
     """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"cls": PlainGroup, **settings})
 
     def command(  # type: ignore[override]
         self, *names: Any, **settings: Any
@@ -159,34 +163,37 @@ def print_json(value: JsonValue) -> None:
 
 
 @contextmanager
-def reported_errors() -> Iterator[None]:
-    """Turn leanmatch's own errors into a message on stderr and an exit code, without a traceback."""
+def reported_errors(*, resumes: bool = False) -> Iterator[None]:
+    """Turn leanmatch's own errors into a message on stderr and an exit code, without a traceback.
+
+    Args:
+        resumes: whether the command, given again after Ctrl-C, keeps what it had done.
+    """
     try:
         yield
     except LeanmatchError as error:
         typer.echo(visible(f"error: {error.for_command_line()}"), err=True)
         raise typer.Exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED) from error
     except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        raise typer.Exit(130) from None
-    except OSError as error:
-        if error.errno is None:
-            raise
-        typer.echo(visible(f"error: {error}"), err=True)
-        raise typer.Exit(EXIT_FAILED) from error
+        typer.echo(f"interrupted{'; give the same command again to resume' if resumes else ''}", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     except Exception as error:
-        if not from_full_disk(error):
+        if from_full_disk(error):
+            file = getattr(error, "filename", None) or "a file"
+            words = (
+                f"{file} could not be written: the disk is full, or the quota is used up\n"
+                "  remedy: make room or name another place, then give the same command again"
+            )
+        elif isinstance(error, OSError) and error.errno is not None:
+            words = str(error)
+        else:
             raise
-        typer.echo(
-            "error: a file could not be written: the disk is full, or the quota is used up\n"
-            "  remedy: make room or name another place, then give the same command again",
-            err=True,
-        )
+        typer.echo(visible(f"error: {words}"), err=True)
         raise typer.Exit(EXIT_FAILED) from error
 
 
 def from_full_disk(error: BaseException | None) -> bool:
-    """Whether a library's own error says that the disk is full; such errors carry no ``errno``.
+    """Whether an error says that the disk is full. Those of libraries carry no ``errno``.
 
     >>> from_full_disk(RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"))
     True

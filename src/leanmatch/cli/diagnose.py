@@ -73,7 +73,7 @@ def diagnose(
     json: JsonOption = False,
 ) -> None:
     """Show what training changed: metrics, words and pairs, against the base, as a page."""
-    with reported_errors():
+    with reported_errors(resumes=output is not None):
         from leanmatch.report import DiagnoseOptions
 
         options = DiagnoseOptions(

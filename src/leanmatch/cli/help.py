@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from typer.core import TyperCommand, TyperOption
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 PANELS: dict[str, tuple[str, ...]] = {
     "Output": (
@@ -166,7 +166,23 @@ def current_spelling(option: str) -> str:
     return OLD_SPELLINGS.get(option, option)
 
 
-class GroupedCommand(TyperCommand):
+class PlainFlags:
+    """Help that shows no type beside a flag: ``--overwrite <bool>`` reads as if it took a value."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The parameters with the option ``--help``, as click collects them."""
+        parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for parameter in parameters:
+            if getattr(parameter, "is_flag", False):
+                parameter.metavar = ""
+        return parameters
+
+
+class PlainGroup(PlainFlags, TyperGroup):
+    """A group of commands with such help."""
+
+
+class GroupedCommand(PlainFlags, TyperCommand):
     """A command whose help shows options in groups; old spellings of options are taken as well."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:

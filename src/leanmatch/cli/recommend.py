@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leanmatch.cli.common import JsonOption, print_json, reported_errors, stdout_console, text_lines
+from leanmatch.cli.common import JsonOption, print_json, reported_errors, say, stdout_console, text_lines
 from leanmatch.cli.index.operations import Encoding
 from leanmatch.cli.index.options import (
     HybridSearchOption,
@@ -80,8 +80,8 @@ def recommend(
                 "`leanmatch recommend CATALOGUE TEXT...`",
             )
         opened = Catalogue.open(catalogue)
-        if expression is not None:
-            opened.select(expression)  # a bad filter is refused before the model is loaded
+        if expression is not None and not len(opened.select(expression)):  # before the model is loaded
+            say(f"none of the {len(opened):,} items passes the filter: {where}")
         by_terms = opened.by_terms(hybrid, lexical_weight)  # so is a catalogue without terms
         reranker = None if rerank is None else load_reranker(rerank, device=device)
         encoder = encoder_for(opened.manifest, model, device=device, queries=prompts)

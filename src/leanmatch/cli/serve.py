@@ -91,7 +91,8 @@ def serve(
     """Serve recommendations, embeddings, metrics and a web page. Stops gracefully on SIGTERM and Ctrl-C."""
     with reported_errors():
         if demo == (catalogue is not None):
-            raise UsageError("name a catalogue or --demo, not both", remedy="leanmatch serve CATALOGUE")
+            given = "both a catalogue and --demo are given" if demo else "there is no catalogue to serve"
+            raise UsageError(given, remedy="leanmatch serve CATALOGUE, or leanmatch serve --demo")
         from leanmatch.serve.options import Limits, ServeOptions
         from leanmatch.serve.running import run_server
         from leanmatch.stores.opening import is_store_url

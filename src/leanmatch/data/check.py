@@ -19,6 +19,8 @@ from leanmatch.types import JsonValue
 CHARACTER_EDGES = (1, 10, 20, 40, 80, 160, 320, 640, 1280)
 WORD_EDGES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
 TOP_VALUES = 20
+NULL_WORDS = {"nan", "<na>", "na", "n/a", "#n/a", "null", "none"}
+"""What programs write for a missing value, in lower case."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class PairReport:
         splits: rows by split; empty without a ``split`` column.
         labels: rows by label (all 1 without labels).
         slices: rows by value of each slice column, the 20 most frequent.
+        slice_values: how many values each slice column has.
         texts: distinct texts of anchors and positives.
         exact_duplicates: rows that repeat an earlier one's anchor and positive to the letter.
         same_pairs: rows that repeat an earlier row's two texts in the same order (includes the above).
@@ -61,6 +64,7 @@ class PairReport:
         label_conflicts: unordered pairs that stand with label 1 and with label 0.
         identical_texts: rows whose anchor and positive are the same text.
         blank_texts: texts without a letter, digit or symbol, by column.
+        null_texts: texts that are what programs write for a missing value, such as ``nan``, by column.
         near_duplicates: pairs of different texts with trigram Jaccard similarity of at least 0.9; None: not
             looked for.
         lengths: histograms by column and unit (characters, words).
@@ -75,6 +79,7 @@ class PairReport:
     splits: dict[str, int]
     labels: dict[str, int]
     slices: dict[str, dict[str, int]]
+    slice_values: dict[str, int]
     texts: int
     exact_duplicates: int
     same_pairs: int
@@ -82,6 +87,7 @@ class PairReport:
     label_conflicts: int
     identical_texts: int
     blank_texts: dict[str, int]
+    null_texts: dict[str, int]
     near_duplicates: int | None
     lengths: dict[str, dict[str, LengthHistogram]]
     overlap: dict[str, dict[str, int]]
@@ -112,9 +118,10 @@ def check_pairs(table: PairTable, *, near_duplicates: bool = True) -> PairReport
     distinct_ordered, distinct_unordered = len(np.unique(ordered)), len(np.unique(unordered))
     exact = len(table) - len(set(zip(table.anchors, table.positives, strict=True)))
     conflicts = np.intersect1d(unordered[labels == 1], unordered[labels == 0])
+    counted = {name: Counter(table.column(name)) for name in table.slice_columns}
     slices = {
-        name: {str(value): n for value, n in Counter(table.column(name)).most_common(TOP_VALUES)}
-        for name in table.slice_columns
+        name: {str(value): n for value, n in values.most_common(TOP_VALUES)}
+        for name, values in counted.items()
     }
     return PairReport(
         source=table.source,
@@ -124,6 +131,7 @@ def check_pairs(table: PairTable, *, near_duplicates: bool = True) -> PairReport
         splits=_split_counts(table),
         labels={str(value): int((labels == value).sum()) for value in (1, 0)},
         slices=slices,
+        slice_values={name: len(values) for name, values in counted.items()},
         texts=len(texts),
         exact_duplicates=exact,
         same_pairs=len(table) - distinct_ordered,
@@ -131,6 +139,10 @@ def check_pairs(table: PairTable, *, near_duplicates: bool = True) -> PairReport
         label_conflicts=len(conflicts),
         identical_texts=int((anchors == positives).sum()),
         blank_texts={name: _blank(table.column(name)) for name in ("anchor", "positive")},
+        null_texts={
+            name: sum(text.strip().lower() in NULL_WORDS for text in table.column(name))
+            for name in ("anchor", "positive")
+        },
         near_duplicates=len(near_pairs(texts)) if near_duplicates else None,
         lengths={
             "anchor": _lengths(table.anchors),

@@ -54,6 +54,12 @@ def advice(evaluation: Evaluation, *, average: float | None = None, steps: int |
         average: share of the trained weights in the model, where it is known.
         steps: training steps, where they are known.
     """
+    if average == 0:
+        return [
+            "The result is the base model itself: no share of what was trained did better on the validation "
+            "pairs. Check the pairs (leanmatch data check), then train with a lower --lr, fewer steps "
+            f"{f'(--max-steps {steps // 2}) ' if steps and steps > 1 else ''}or more pairs."
+        ]
     slices = compared_slices(evaluation)
     worse = [part for part, result in slices if result.verdict == WORSE]
     better = [part for part, result in slices if result.verdict == BETTER]
@@ -107,9 +113,12 @@ def _more_pairs(part: SliceResult, result: MetricResult) -> str:
     if result.difference_low is None or result.difference_high is None or not part.n_queries:
         return "Give more test pairs."
     half = (result.difference_high - result.difference_low) / 2
-    needed = max(FEWEST_PAIRS, math.ceil(part.n_queries * (half / WORTH_SEEING) ** 2))
+    needed = math.ceil(part.n_queries * (half / WORTH_SEEING) ** 2)
+    if needed <= part.n_queries < FEWEST_PAIRS:
+        return f"{part.n_queries:,} queries are few: give at least {FEWEST_PAIRS} test pairs."
     if needed <= part.n_queries:
         return f"{part.n_queries:,} queries would have shown a difference of {100 * WORTH_SEEING:g} point."
+    needed = max(FEWEST_PAIRS, needed)
     rounded = int(float(f"{needed:.2g}"))
     return (
         f"{part.n_queries:,} queries show differences above {100 * half:.1f} points; for "

@@ -69,7 +69,10 @@ def training_in_words(runs: Sequence[tuple[str, int, float]], choice: float, tex
     'training takes about 5 minutes: 50 steps at 1.90 s (plain), 50 steps at 3.00 s (itv), and 30 seconds
     for the choice on 640 validation texts'
     """
-    text = ", ".join(f"{steps:,} steps at {each:.2f} s ({name})" for name, steps, each in runs)
+    text = ", ".join(
+        f"{steps:,} {'step' if steps == 1 else 'steps'} at {each:.2f} s ({name})"
+        for name, steps, each in runs
+    )
     if choice:
         text += f", and {in_words(choice)} for the choice on {texts:,} validation texts"
     total = sum(steps * each for _, steps, each in runs) + choice

@@ -309,8 +309,11 @@ def _check_validation(options: TrainOptions, valid: PairTable | None) -> None:
     if wanted and (valid is None or not int((np.asarray(valid.labels) == 1).sum())):
         none = f"none of the {len(valid):,} validation rows has label 1" if valid else "there are none"
         raise UsageError(
-            f"{' and '.join(wanted)} need validation pairs, and {none}",
-            remedy="give a validation share, or set average and weight to numbers and early_stopping to 0",
+            f"validation pairs are needed for {' and '.join(wanted)}, and {none}",
+            remedy="give more pairs or a larger valid_fraction, or set average to a number and "
+            "early_stopping to 0",
+            command="give more pairs or a larger --valid-fraction, or set --average to a number, such as 1, "
+            "and --early-stopping to 0",
         )
 
 

@@ -150,6 +150,8 @@ class Runs:
             most = fixed_steps(
                 self.folder.path, lambda: steps_within(minutes, each, longest, self.choice_seconds)
             )
+            if most < longest:
+                self.report(f"the time limit leaves {most:,} of {longest:,} steps for each run")
             steps = dict.fromkeys(steps, most)
             options = replace(options, schedule=replace(schedule, max_steps=most))
         if pending:

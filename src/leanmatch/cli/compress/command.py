@@ -20,6 +20,7 @@ from leanmatch.cli.common import (
 from leanmatch.cli.compress.menu import show_menu
 from leanmatch.cli.compress.request import CompressRequest
 from leanmatch.cli.data.command import ColumnOption, DelimiterOption, OnErrorOption
+from leanmatch.errors import UsageError
 
 if TYPE_CHECKING:
     from leanmatch.cli.compress.task import Work
@@ -118,7 +119,7 @@ def compress(
         resume=resume,
         overwrite=overwrite,
     )
-    with reported_errors():
+    with reported_errors(resumes=resume):
         summary = run(request)
         if menu:
             show_menu(summary, json)
@@ -213,7 +214,12 @@ def _planner(
     if budget.size is not None:
         rest = overhead(work)
         say(f"tokenizer and configurations take {rest:,} of the {budget.size:,} bytes")
-        budget = replace(budget, size=max(1, budget.size - rest))
+        if budget.size <= rest:
+            raise UsageError(
+                f"--size is {budget.size:,} bytes, but tokenizer and configurations alone take {rest:,}",
+                remedy="a number without a unit is bytes: write --size 10MB",
+            )
+        budget = replace(budget, size=budget.size - rest)
     planner = Planner(
         work.model,
         work.task,
@@ -382,7 +388,8 @@ def _show(summary: dict[str, Any]) -> None:
             f"multiply-adds a token in compressed layers: {summary['layer_macs']:,}, "
             f"{dense['layer_macs'] / max(1, summary['layer_macs']):.2f}x fewer",
             *_speed_words(summary),
-            f"saved to {summary['output']} (reloaded: cosine at least {summary['parity']:.6f})",
+            f"saved to {summary['output']} (loaded again, its vectors are the same: cosine "
+            f"{summary['parity']:.6f})",
         ]
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -29,7 +29,8 @@ ColumnOption = Annotated[
 ]
 IdColumnOption = Annotated[str | None, typer.Option("--id-column", help="Column of identifiers.")]
 TextColumnsOption = Annotated[
-    list[str] | None, typer.Option("--text-column", help="Column of the text; several are joined.")
+    list[str] | None,
+    typer.Option("--text-column", metavar="NAME", help="Column of the text; several are joined."),
 ]
 DelimiterOption = Annotated[
     str | None,

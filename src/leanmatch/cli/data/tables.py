@@ -35,6 +35,8 @@ def report_tables(report: PairReport) -> list[Table | str]:
         "anchor and positive the same": report.identical_texts,
         "blank anchors": report.blank_texts["anchor"],
         "blank positives": report.blank_texts["positive"],
+        "anchors such as nan or null": report.null_texts["anchor"],
+        "positives such as nan or null": report.null_texts["positive"],
         "pairs of near-duplicate texts": report.near_duplicates,
         "bad rows skipped": len(report.skipped),
     }
@@ -50,6 +52,8 @@ def report_tables(report: PairReport) -> list[Table | str]:
         table.add_column("rows", justify="right")
         for value, count in values.items():
             table.add_row(escape(value), f"{count:,}")
+        if report.slice_values[name] > len(values):
+            table.caption = f"and {report.slice_values[name] - len(values):,} more values"
         tables.append(table)
     if len(report.slices) > SLICES_SHOWN:
         tables.append(f"{len(report.slices) - SLICES_SHOWN:,} more slice columns: --json lists all")

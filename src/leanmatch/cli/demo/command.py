@@ -30,7 +30,7 @@ def demo(
     Every step is a command that works on your own data, too, and is shown. What is done is not done again; a
     run that was stopped goes on.
     """
-    with reported_errors():
+    with reported_errors(resumes=True):
         summary = run(output, quick=quick, fresh=fresh)
         if json:
             print_json(summary)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from leanmatch.cli.common import Commands, JsonOption, reported_errors
+from leanmatch.cli.common import Commands, JsonOption, reported_errors, say
 from leanmatch.cli.data.command import DelimiterOption, IdColumnOption, OnErrorOption, TextColumnsOption
-from leanmatch.cli.help import example
+from leanmatch.cli.help import PlainGroup, example
 from leanmatch.cli.index import operations
 from leanmatch.cli.index.old_spelling import OLD_SPELLING, old_spelling
 from leanmatch.cli.index.operations import Encoding, show, write_options
@@ -32,7 +32,7 @@ from leanmatch.cli.prompts import DocumentPromptOption, PromptNameOption, QueryP
 from leanmatch.errors import UsageError
 
 
-class IndexCommands(TyperGroup):
+class IndexCommands(PlainGroup):
     """Commands; what names none of them is read as versions before 0.2 did."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -87,7 +87,7 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Make a catalogue of ITEMS. After an interruption, run the same command again: it resumes."""
-    with reported_errors(), write_options(kind, hybrid) as options:
+    with reported_errors(resumes=True), write_options(kind, hybrid) as options:
         if vectors is not None:
             reading_or_encoding = {
                 "MODEL": model,
@@ -103,6 +103,7 @@ def build(
             operations.refuse_with_vectors(reading_or_encoding)
             change = operations.build_from_vectors(vectors, output, options, overwrite=overwrite)
             show(change, output, Reading(None, None, "raise"), as_json)
+            say(f"next: leanmatch serve {shlex.quote(str(output))}")
             return
         if model is None or items is None:
             raise UsageError(
@@ -113,6 +114,7 @@ def build(
         encoding = Encoding(model, device, precision, prompts, dimensions)
         change = operations.build(items, output, encoding, reading, options, overwrite=overwrite)
         show(change, output, reading, as_json)
+        say(f"next: leanmatch serve {shlex.quote(str(output))}")
 
 
 def _changing(*, patch: bool) -> Callable[..., None]:

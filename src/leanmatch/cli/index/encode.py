@@ -84,7 +84,7 @@ def encode(
     After an interruption, run the same command again: it resumes.
     Each part is whole or absent, so several processes or machines may work on one OUT.
     """
-    with reported_errors():
+    with reported_errors(resumes=True):
         from leanmatch.batch import EncodeOptions, Shard, encode_files
         from leanmatch.data.readers.delimited import delimiter_named
 

@@ -246,6 +246,8 @@ def write_options(kind: str | None = None, hybrid: bool | None = None) -> Iterat
         if not bar:
             bar.append(tqdm(total=total, desc="encoding", unit=" texts", unit_scale=True))
         bar[0].update(done - bar[0].n)
+        if done == total:
+            bar[0].close()  # before the result is printed
 
     try:
         yield WriteOptions(kind=kind, progress=progress, say=say, hybrid=hybrid)

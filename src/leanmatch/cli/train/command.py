@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leanmatch.cli.checks import check_models, check_writable
-from leanmatch.cli.common import JsonOption, print_json, reported_errors
+from leanmatch.cli.common import (
+    JsonOption,
+    print_json,
+    reported_errors,
+    stderr_console,
+    stdout_console,
+)
 from leanmatch.cli.common import say as say_aloud
 from leanmatch.cli.data.command import (
     ColumnOption,
@@ -135,7 +141,7 @@ def train(
     json: JsonOption = False,
 ) -> None:
     """Fine-tune a text matcher on pairs so that it keeps its quality out of distribution."""
-    with reported_errors():
+    with reported_errors(resumes=resume):
         request = TrainRequest(
             data=data,
             output=output,
@@ -146,6 +152,7 @@ def train(
             text_columns=text_columns,
             overwrite=overwrite,
             resume=resume,
+            as_json=json,
             config=config,
             options={
                 "base": base,
@@ -231,10 +238,9 @@ def run(request: TrainRequest) -> dict[str, Any] | None:
     if not first:
         return None
     target_data = {"source": str(request.target), "texts": len(target)} if request.target else None
-    summary = _save(
-        result, matcher, options, split, table, output, request.overwrite, say, target=target_data
-    )
-    say(next_command(output, request.data, tested=summary["test"] is not None))
+    summary = _save(result, matcher, options, split, table, request, say, target=target_data)
+    if result.average:  # there is nothing to diagnose in the base model itself
+        say(next_command(output, request.data, tested=summary["test"] is not None))
     return summary
 
 
@@ -285,8 +291,7 @@ def _save(
     options: TrainOptions,
     split: Split,
     table: PairTable,
-    output: Path,
-    overwrite: bool,
+    request: TrainRequest,
     say: Callable[[str], None],
     *,
     target: dict[str, Any] | None,
@@ -298,6 +303,7 @@ def _save(
     from leanmatch.models import Prefix
     from leanmatch.report.pairs import Remembering
 
+    output = request.output
     encode = _encoder_maker(_say_nothing)(result.model)
     metrics = {}
     relevant = split.valid.relevant()
@@ -328,13 +334,13 @@ def _save(
         "training": result.to_json(),
         "metrics": metrics,
     }
-    saved = save_matcher(result.model, output, provenance, overwrite=overwrite)
+    saved = save_matcher(result.model, output, provenance, overwrite=request.overwrite)
     shutil.rmtree(work)
-    say(f"saved to {output} (reloaded: cosine at least {saved.parity.min_cosine:.6f})")
+    say(f"saved to {output} (loaded again, its vectors are the same: cosine {saved.parity.min_cosine:.6f})")
     verdict = held_out_verdict(output, str(provenance["base"]), table, options.schedule.device, say)
     if verdict is not None:
         rewrite_model_card(output, verdict.to_json())
-        show_verdict(verdict, result, say)
+        show_verdict(verdict, result, stderr_console() if request.as_json else stdout_console())
     return {
         "model": str(output),
         "base": options.base,

@@ -21,6 +21,7 @@ class TrainRequest:
         data, column, on_error, delimiter: the table, and how it is read.
         target, text_columns: unlabelled texts, and the columns of that file that hold them.
         output, overwrite, resume: where the model goes.
+        as_json: whether stdout is for one JSON document, so that the verdict goes to stderr.
         config: the configuration file.
         options: fields of :class:`leanmatch.training.TrainOptions`.
         regularizer: fields of its regularizer.
@@ -38,6 +39,7 @@ class TrainRequest:
     text_columns: list[str] | None = None
     overwrite: bool = False
     resume: bool = True
+    as_json: bool = False
     config: Path | None = None
     options: dict[str, Any] = field(default_factory=dict)
     regularizer: dict[str, Any] = field(default_factory=dict)

@@ -12,6 +12,8 @@ from leanmatch.cli.matchers import load_any
 from leanmatch.errors import LeanmatchError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from leanmatch.data import PairTable
     from leanmatch.metrics import Evaluation, EvaluationOptions
 
@@ -81,16 +83,15 @@ def _at_most(table: PairTable, options: EvaluationOptions) -> tuple[PairTable, s
     return table.take(chosen), f" (a random sample of {len(table):,}; leanmatch evaluate takes all)"
 
 
-def show_verdict(evaluation: Evaluation, result: Any, say: Callable[[str], None]) -> None:
-    """The table, a warning for each significant loss, and what to do about it."""
-    from leanmatch.cli.common import stderr_console
+def show_verdict(evaluation: Evaluation, result: Any, console: Console) -> None:
+    """Print the table, a warning for each significant loss, and what to do about it."""
     from leanmatch.metrics.advice import advice, warnings
     from leanmatch.metrics.tables import summary_table
 
-    stderr_console().print(summary_table(evaluation))
+    console.print(summary_table(evaluation))
     steps = max((run["steps"] for run in result.history.values()), default=None)
     for line in (*warnings(evaluation), *advice(evaluation, average=result.average, steps=steps)):
-        say(line)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def next_command(output: Path, data: Path, *, tested: bool) -> str:

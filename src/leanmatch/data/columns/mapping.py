@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from leanmatch.data.columns.names import KNOWN, REQUIRED, is_known
-from leanmatch.data.columns.roles import USUAL_NAMES, Recognized, is_zero_or_one, plain_name, recognize
+from leanmatch.data.columns.roles import (
+    SCORE_NAMES,
+    USUAL_NAMES,
+    Recognized,
+    is_zero_or_one,
+    plain_name,
+    recognize,
+)
 from leanmatch.errors import DataError, UsageError
 
 ROWS_LOOKED_AT = 1000
@@ -28,12 +35,14 @@ class ColumnMapping:
         recognized: those of ``columns`` that nobody named.
         suspects: columns of zeros and ones that may say whether a pair matches, in a file without a label.
         zero_grades: whether ``relevance`` has zeros in a file without a label.
+        scores: a column that says how similar two texts are, in a file without a label.
     """
 
     columns: dict[str, str]
     recognized: dict[str, str]
     suspects: tuple[str, ...] = ()
     zero_grades: bool = False
+    scores: str | None = None
 
     def names(self, names: Sequence[str]) -> list[str]:
         """Our name for each of the file's columns."""
@@ -58,6 +67,11 @@ class ColumnMapping:
             lines.append(
                 "WARNING: some rows have relevance 0, but no column is read as the label, so they count as "
                 "matches. Add a column label: 0 for a pair that does not match"
+            )
+        if self.scores is not None:
+            lines.append(
+                f"WARNING: column {self.scores!r} is not read, so every row counts as a match, however low "
+                "its score. Add a column label: 1 for a pair that matches, 0 for one that does not"
             )
         return lines
 
@@ -125,6 +139,7 @@ def map_columns(
         matched,
         _suspects(columns, {*used, *matched.values()}) if unlabelled else (),
         unlabelled and any(str(value) in ("0", "0.0") for value in columns.get(grades, ())),
+        _score_column(columns, {*used, *matched.values()}) if unlabelled else None,
     )
 
 
@@ -316,3 +331,16 @@ def _suspects(columns: Mapping[str, Sequence[Any]], used: set[str]) -> tuple[str
         name for name, values in free.items() if is_zero_or_one(values) and len(set(map(str, values))) > 1
     ]
     return tuple(dict.fromkeys([*called, *both]))
+
+
+def _score_column(columns: Mapping[str, Sequence[Any]], used: set[str]) -> str | None:
+    """The first column called like a similarity whose values are numbers, and not all the same."""
+    for name, values in columns.items():
+        if name in used or plain_name(name) not in SCORE_NAMES or is_zero_or_one(values):
+            continue
+        try:
+            if len({float(value) for value in values if value not in (None, "")}) > 1:
+                return name
+        except (TypeError, ValueError):
+            continue
+    return None

@@ -45,6 +45,9 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
 }
 """Usual names of each column, in lower case with ``_`` between words. Our own names come before them."""
 
+SCORE_NAMES = ("score", "scores", "similarity", "similarity_score", "similarity_scores", "sim")
+"""Usual names of a column that says how similar two texts are, in numbers."""
+
 USUAL_PAIRS = tuple(
     (f"{stem}{left}", f"{stem}{right}")
     for stem in ("question", "sentence", "text", "title", "product", "item", "query", "doc")

@@ -48,7 +48,8 @@ def canonical_rows(columns: Mapping[str, Values], lines: Sequence[int]) -> tuple
     arrays: dict[str, pa.Array] = {}
     for name, values in columns.items():
         if name == "label":
-            arrays[name] = _mapped(name, values, lines, problems, pa.int8(), label_of, "0 or 1 is needed")
+            remedy = "0 or 1 is needed: write 1 for a pair that matches, 0 for one that does not"
+            arrays[name] = _mapped(name, values, lines, problems, pa.int8(), label_of, remedy)
         elif name == "split":
             arrays[name] = _mapped(
                 name, values, lines, problems, TEXT, _split, f"one of: {', '.join(SPLITS)}"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from leanmatch.data.columns.names import guess
+from leanmatch.data.columns.names import guess, is_known
 from leanmatch.data.near_duplicates import near_pairs
 from leanmatch.data.splitting.components import random_parts
 from leanmatch.data.splitting.leakage import LeakageReport, TextRows, leaking_rows
@@ -17,6 +17,9 @@ from leanmatch.data.table import PairTable
 from leanmatch.data.text_form import text_ids
 from leanmatch.data.timestamps import parse_timestamp
 from leanmatch.errors import DataError
+
+DATES_LOOKED_AT = 100
+"""Entries that decide whether a column holds dates."""
 
 
 def split_pairs(table: PairTable, options: SplitOptions | None = None) -> Split:
@@ -130,7 +133,24 @@ def _held_out(table: PairTable, options: SplitOptions) -> NDArray[np.bool_]:
 
 
 def _time_column(table: PairTable) -> str:
+    """The column that probably holds the times: the only one of dates, or one of a similar name."""
+    dates = [name for name in table.column_names if not is_known(name) and _are_dates(table.column(name))]
+    if len(dates) == 1:
+        return dates[0]
     return guess("timestamp", table.slice_columns) or guess("date", table.slice_columns) or "NAME"
+
+
+def _are_dates(entries: Sequence[object]) -> bool:
+    """Whether the first entries are dates as text; numbers may be anything."""
+    texts = [entry for entry in entries[:DATES_LOOKED_AT] if entry is not None]
+    if not texts or not all(isinstance(entry, str) and "-" in entry for entry in texts):
+        return False
+    try:
+        for entry in texts:
+            parse_timestamp(entry)
+    except ValueError:
+        return False
+    return True
 
 
 def _leakage(data: TextRows, rows: dict[str, NDArray[np.int64]], options: SplitOptions) -> LeakageReport:

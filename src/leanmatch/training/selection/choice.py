@@ -138,8 +138,8 @@ def _outlook(per_query: Mapping[float, Slices], share: float) -> list[str]:
                 )
     if TARGET not in per_query[share]:
         sentences.append(
-            "risk: texts of another category or time were not looked at; unlabelled ones (target, --target) "
-            "let the choice look at them"
+            "risk: the choice saw no texts of another category or time; give it unlabelled ones "
+            "(--target FILE, in Python target=)"
         )
     return sentences
 
