@@ -6,6 +6,7 @@
 set -eu
 folder=${1:?a folder for the objects}
 cmake=${CMAKE:-cmake}
+mkdir -p "$(dirname "$folder")" # for the log beside it
 for tool in "${AARCH64_CXX:-aarch64-linux-gnu-g++}" "${QEMU_AARCH64:-qemu-aarch64}" "$cmake"; do
     command -v "$tool" >/dev/null || {
         echo "arm.sh: $tool was not found. Debian, Ubuntu: apt install g++-aarch64-linux-gnu qemu-user; CMake: pip install cmake" >&2

@@ -7,6 +7,7 @@ set -eu
 folder=${1:?a folder for the objects}
 cmake=${CMAKE:-cmake}
 built=src/leanmatch/web/static/leanmatch.wasm
+mkdir -p "$(dirname "$folder")" # for the log beside it
 for tool in "${WASM_CXX:-clang++-19}" wasm-ld-19 wasm-opt "${NODE:-node}" "$cmake"; do
     command -v "$tool" >/dev/null || {
         echo "wasm.sh: $tool was not found. Debian, Ubuntu: apt install clang-19 lld-19 binaryen wasi-libc" \

@@ -84,6 +84,23 @@ def test_vectors_of_every_family(tiny, tmp_path: Path, kind: str) -> None:
     assert least_cosine(vectors, saved.encoder.encode(TEXTS)) > 0.99
 
 
+@needs_node
+@pytest.mark.parametrize(("kind", "first"), [("bert", 0), ("roberta", 1)])
+def test_positions_beyond_the_longest_text_are_left_out(tmp_path: Path, kind: str, first: int) -> None:
+    from runtime_models import SIZES, build
+
+    build(tmp_path, kind, tokens=20)
+    saved = export_web_model(tmp_path / "model", tmp_path / "web")
+    plan = json.loads((tmp_path / "web" / "model.json").read_text(encoding="utf-8"))
+    assert saved.encoder.max_tokens == 20 < SIZES["max_position_embeddings"] - first
+    assert plan["tensors"]["positions"]["shape"][0] == first + 20
+    ids, offsets = tokens(tmp_path / "model", ["a text " * 50, *TEXTS])
+    assert offsets[1] == 20  # cut
+    _, vectors = encoded(tmp_path / "web", ids, offsets)
+    expected = reference_encoder(tmp_path / "model").encode(ids, offsets, 1)
+    assert least_cosine(vectors, expected) > 0.99999
+
+
 def test_an_export_is_whole_or_not_there(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, _ = tiny("static")
     target = tmp_path / "web"

@@ -79,7 +79,7 @@ def write_web_model(model: str | Path, folder: Path) -> NativeEncoder:
         with ExitStack() as files, (folder / WEIGHTS_FILE).open("wb") as weights:
             opened = open_model(source, files)
             writer = TensorWriter(weights)
-            plan = write_plan(opened, ranges, writer)
+            plan = write_plan(opened, ranges, writer, encoder.max_tokens)
             vocabulary = int(opened.source.matrix(opened.words).shape[0])
     except (ValueError, TypeError, KeyError) as error:
         raise ModelError(f"{model}: {error}", remedy="save or copy the model's folder again") from error

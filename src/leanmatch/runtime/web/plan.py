@@ -26,13 +26,16 @@ LEVEL = "wasm"
 """The level of csrc/cpu/features.cpp that runs."""
 
 
-def write_plan(model: OpenModel, ranges: Mapping[str, Floats], writer: TensorWriter) -> dict[str, Any]:
+def write_plan(
+    model: OpenModel, ranges: Mapping[str, Floats], writer: TensorWriter, max_tokens: int | None
+) -> dict[str, Any]:
     """The plan of a model; its arrays go to ``writer``.
 
     Args:
         model: the folder.
         ranges: measured ranges of the layers' inputs (:func:`leanmatch.runtime.loading.load_with_ranges`).
         writer: where arrays go.
+        max_tokens: length of the longest text; positions beyond it are left out.
     """
     packer = _Packer(writer)
 
@@ -45,6 +48,9 @@ def write_plan(model: OpenModel, ranges: Mapping[str, Floats], writer: TensorWri
     for name in ("embedding_norm", "final_norm"):
         if fields.get(name) is not None:
             fields[name] = packer.norm(name, fields[name])
+    if fields.get("positions") is not None and max_tokens is not None:
+        first = 0 if fields["pad_id"] is None else fields["pad_id"] + 1  # where positions begin
+        fields["positions"] = fields["positions"][: first + max_tokens]
     for name in ("positions", "token_type", "relative_bias"):
         if fields.get(name) is not None:  # positions are a sum with the token type: no half as they are
             fields[name] = writer.add(name, stored(fields[name]) if name == "positions" else fields[name])
