@@ -45,7 +45,7 @@ def tiny_bert(folder, tokenizer, *, length, seed=0, pooling="mean", before_norma
         "intermediate_size": 64,
         "max_position_embeddings": 64,
     }
-    BertModel(BertConfig(vocab_size=len(tokenizer), **sizes, **config)).save_pretrained(folder)
+    BertModel(BertConfig(vocab_size=len(tokenizer), **{**sizes, **config})).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     modules = [module("Transformer")(str(folder), max_seq_length=length), module("Pooling")(32, pooling)]
     modules += [make() for make in before_normalize]

@@ -33,7 +33,9 @@ def make_tokenizer():
     return tokenizer
 
 
-def _build_bert(folder: Path, *, generic_tokenizer: bool = False, dense: bool = False, pooling: str = "mean"):
+def _build_bert(
+    folder: Path, *, generic_tokenizer: bool = False, dense: bool = False, pooling: str = "mean", **config
+):
     """A random two-layer BERT; ``generic_tokenizer`` takes the class that transformers 5 renamed."""
     kind = "PreTrainedTokenizerFast" if generic_tokenizer else "BertTokenizerFast"
     tokenizer = fast_tokenizer(make_tokenizer(), kind=kind, model_max_length=48)
@@ -44,7 +46,8 @@ def _build_bert(folder: Path, *, generic_tokenizer: bool = False, dense: bool = 
         return module("Dense")(32, 16, activation_function=torch.nn.Identity())
 
     more = (head,) if dense else ()
-    return tiny_bert(folder / "source", tokenizer, length=24, pooling=pooling, before_normalize=more)
+    options = {"pooling": pooling, "before_normalize": more, **config}
+    return tiny_bert(folder / "source", tokenizer, length=24, **options)
 
 
 def _build_static():

@@ -17,15 +17,16 @@ from runtime_models import build, build_static
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
-    """``tiny(kind)``: (folder, live model) of an architecture or of ``static``, built once."""
-    made: dict[str, tuple[Path, object]] = {}
+    """``tiny(kind, ...)``: (folder, live model) of an architecture or ``static``, built once for all."""
+    made: dict[tuple[object, ...], tuple[Path, object]] = {}
 
-    def get(kind: str = "bert"):
-        if kind not in made:
+    def get(kind: str = "bert", **options):
+        key = kind, *sorted(options.items())
+        if key not in made:
             folder = tmp_path_factory.mktemp(kind)
-            model = build_static(folder) if kind == "static" else build(folder, kind)
-            made[kind] = folder / "model", model
-        return made[kind]
+            model = build_static(folder) if kind == "static" else build(folder, kind, **options)
+            made[key] = folder / "model", model
+        return made[key]
 
     return get
 

@@ -6,6 +6,7 @@ layouts of their checkpoints.
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -48,9 +49,9 @@ def test_a_table_of_positions_does_not_go_with_padding_on_the_left(tmp_path) -> 
 
 
 @pytest.mark.parametrize("kind", NEW)
-def test_every_level(tmp_path, level: str, kind: str) -> None:
-    model = build(tmp_path, kind, tokens=200, length=200, **_room(kind))
-    assert difference(tmp_path, model, LONG[-2:]) < 1e-5
+def test_every_level(tiny, level: str, kind: str) -> None:
+    folder, model = tiny(kind, tokens=200, length=200, **_room(kind))
+    assert difference(folder.parent, model, LONG[-2:]) < 1e-5
 
 
 def _room(kind: str) -> dict[str, int]:
@@ -181,29 +182,30 @@ def test_rotary_positions_are_those_of_transformers(theta: float) -> None:
 
 
 @pytest.mark.parametrize("kind", NEW)
-def test_lower_precisions_against_float64(tmp_path, kind: str) -> None:
-    model = build(tmp_path, kind)
-    encoder = load(tmp_path / "model", runtime="native", precision="int8")
+def test_lower_precisions_against_float64(tiny, kind: str) -> None:
+    folder, model = tiny(kind)
+    encoder = load(folder, runtime="native", precision="int8")
     assert any(choice.path in ROUNDED for choice in encoder.choices), "nothing is rounded"
-    wanted = model.double().encode(TEXTS, convert_to_numpy=True, normalize_embeddings=True)
+    model = copy.deepcopy(model).double()
+    wanted = model.encode(TEXTS, convert_to_numpy=True, normalize_embeddings=True)
     assert wanted.dtype == np.float64
     cosines = (encoder(TEXTS) * wanted).sum(axis=1)
     assert np.median(cosines) > 0.99 and 0.85 < cosines.min() < 1 - 1e-6, "random gates make large outliers"
-    exact = load(tmp_path / "model", runtime="native", precision="float32")(TEXTS)
+    exact = load(folder, runtime="native", precision="float32")(TEXTS)
     assert np.abs(exact - wanted).max() < 1e-5
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8", "bfloat16"])
 @pytest.mark.parametrize("kind", NEW)
-def test_vectors_do_not_depend_on_the_batch(tmp_path, level: str, kind: str, precision: str) -> None:
+def test_vectors_do_not_depend_on_the_batch(tiny, level: str, kind: str, precision: str) -> None:
     """To the bit: alone, in company, and cut among threads in the middle of a text or window."""
     from leanmatch.errors import UsageError
 
     size = {"d_kv": 32} if kind.endswith("t5") else {"hidden_size": 96, "intermediate_size": 70}
     size |= {"head_dim": 32} if kind == "eurobert" else {}
-    build(tmp_path, kind, tokens=150, length=150, **size, **_room(kind))
+    folder, _ = tiny(kind, tokens=150, length=150, **size, **_room(kind))
     try:
-        encoder = load(tmp_path / "model", runtime="native", precision=precision)
+        encoder = load(folder, runtime="native", precision=precision)
     except UsageError as error:
         pytest.skip(str(error))
     rng = np.random.default_rng(1)
@@ -266,14 +268,31 @@ def test_missing_weights_are_named(tmp_path, kind: str) -> None:
             load(tmp_path / "model", runtime="native")
 
 
-def compressed(folder: Path, kind: str, *, stack: bool = True, **options):
+@pytest.fixture(scope="module")
+def compressed(tmp_path_factory):
+    """``compressed(kind, stack=)``: a compressed model and its float64 vectors of TEXTS, made once."""
+    made: dict[tuple[str, bool], tuple[Path, np.ndarray]] = {}
+
+    def get(kind: str, *, stack: bool = True) -> tuple[Path, np.ndarray]:
+        if (kind, stack) not in made:
+            folder = tmp_path_factory.mktemp(kind)
+            model = compress(folder, kind, stack=stack).double()
+            wanted = model.encode(TEXTS, convert_to_numpy=True, normalize_embeddings=True)
+            assert wanted.dtype == np.float64
+            made[kind, stack] = folder / "lean", wanted
+        return made[kind, stack]
+
+    return get
+
+
+def compress(folder: Path, kind: str, *, stack: bool):
     """Saves a model whose linear layers are dense-sparse and whose words are rounded; returns it reloaded."""
     from leanmatch.compression import DenseSparseSpec, RoundingSpec, default_spec, factorize, finalize
     from leanmatch.formats import save_compressed
     from leanmatch.formats.reader import load_matcher
 
     sizes = {"d_kv": 16} if kind.endswith("t5") else {"head_dim": 16} if kind == "eurobert" else {}
-    model = build(folder, kind, **sizes, **options)
+    model = build(folder, kind, **sizes)
     layer = DenseSparseSpec(block=8, atoms=16, nonzeros=3)
     spec = default_spec(model, layer, embeddings=RoundingSpec(bits=8), stack=stack)
     factorize(model, spec, iterations=2)
@@ -284,29 +303,26 @@ def compressed(folder: Path, kind: str, *, stack: bool = True, **options):
 @pytest.mark.parametrize("stack", [True, False])
 @pytest.mark.parametrize("kind", NEW)
 def test_compressed_models_run_natively_and_all_their_layers_are_factored(
-    tmp_path, kind: str, stack: bool
+    compressed, kind: str, stack: bool
 ) -> None:
-    model = compressed(tmp_path, kind, stack=stack)
-    exact = load(tmp_path / "lean", runtime="native", precision="float32")
+    folder, wanted = compressed(kind, stack=stack)
+    exact = load(folder, runtime="native", precision="float32")
     assert {choice.form.split()[0] for choice in exact.choices} == {"dense-sparse"}, "a layer was left dense"
     if stack:
         shared = 1 if kind in ("jina_embeddings_v3", "t5") else 2
         joined = [choice.name for choice in exact.choices if "+" in choice.name]
         assert len(joined) == (0 if kind == "modernbert" else 2 * shared), "shared atoms run as one layer"
-    wanted = model.double().encode(TEXTS, convert_to_numpy=True, normalize_embeddings=True)
-    assert wanted.dtype == np.float64
     assert np.abs(exact(TEXTS) - wanted).max() < 1e-5
-    rounded = load(tmp_path / "lean", runtime="native")
+    rounded = load(folder, runtime="native")
     cosines = (rounded(TEXTS) * wanted).sum(axis=1)
     assert np.median(cosines) > 0.99 and cosines.min() > 0.85, "gates of random weights make large outliers"
 
 
 @pytest.mark.parametrize("kind", ["modernbert", "t5"])
-def test_compressed_models_at_every_level(tmp_path, level: str, kind: str) -> None:
-    model = compressed(tmp_path, kind)
-    wanted = model.double().encode(TEXTS, convert_to_numpy=True, normalize_embeddings=True)
+def test_compressed_models_at_every_level(compressed, level: str, kind: str) -> None:
+    folder, wanted = compressed(kind)
     for precision, most in (("float32", 1e-5), ("stored", 0.2)):
-        encoder = load(tmp_path / "lean", runtime="native", precision=precision)
+        encoder = load(folder, runtime="native", precision=precision)
         together = encoder(TEXTS)
         assert np.abs(together - wanted).max() < most
         alone = np.concatenate([encoder([text]) for text in TEXTS[:9]])
