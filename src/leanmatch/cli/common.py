@@ -92,8 +92,8 @@ def say(remark: str) -> None:
     stderr_console().print(remark, markup=False, highlight=False, soft_wrap=True)
 
 
-def say_skipped(skipped: Sequence[SkippedRow], say: Callable[[str], None] = say) -> None:
-    """Tell, by ``say``, what ``--on-error skip`` left out."""
+def say_skipped(skipped: Sequence[SkippedRow]) -> None:
+    """Tell what ``--on-error skip`` left out."""
     for line in skipped_lines(skipped):
         say(line)
 

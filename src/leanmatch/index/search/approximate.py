@@ -32,7 +32,6 @@ _SEED = 1
 _NEIGHBOURS = 32
 _OVERFETCH = 8
 _TRAIN_PER_CELL = 64
-_SKIPPED = -1
 
 
 @dataclass(frozen=True)
@@ -61,16 +60,14 @@ def check_kind(kind: str) -> str:
 def build_approximate(
     vectors: Vectors,
     kind: str,
-    queries: Vectors | None = None,
     *,
     say: Callable[[str], None] = lambda _: None,
 ) -> Tuned:
-    """Build an index and raise its effort until recall@10 is at least 0.98.
+    """Build an index and raise its effort until recall@10 is at least 0.98, on a sample of the rows.
 
     Args:
         vectors: float32 ``(rows, dimension)``.
         kind: ``ivf`` or ``hnsw``.
-        queries: what recall is measured with; a sample of the rows, each without itself, where not given.
         say: told the recall at each effort.
     """
     faiss = faiss_module()
@@ -87,20 +84,14 @@ def build_approximate(
         index.hnsw.efConstruction = 100
     for start in range(0, rows, 65_536):
         index.add(np.ascontiguousarray(vectors[start : start + 65_536]))
-    return _tuned(index, kind, vectors, queries, say)
+    return _tuned(index, kind, vectors, say)
 
 
-def _tuned(
-    index: Any, kind: str, vectors: Vectors, queries: Vectors | None, say: Callable[[str], None]
-) -> Tuned:
+def _tuned(index: Any, kind: str, vectors: Vectors, say: Callable[[str], None]) -> Tuned:
     k = min(RECALL_AT, len(vectors))
-    own = queries is None
-    if queries is None:
-        picked = np.random.default_rng(_SEED + 1).permutation(len(vectors))[:SAMPLE_QUERIES]
-        queries = np.ascontiguousarray(vectors[picked])
-    else:
-        picked = np.full(len(queries), _SKIPPED)
-    width = k + 1 if own else k
+    picked = np.random.default_rng(_SEED + 1).permutation(len(vectors))[:SAMPLE_QUERIES]
+    queries = np.ascontiguousarray(vectors[picked])
+    width = k + 1  # a row finds itself
     truth = _true_neighbours(vectors, queries, picked, width, k)
     most = int(index.nlist) if kind == "ivf" else max(64, min(len(vectors), 4096))
     effort, shown = (1 if kind == "ivf" else 16), []

@@ -16,20 +16,14 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from leanmatch.errors import FormatError, LeanmatchError, MissingExtraError
+from leanmatch.errors import FormatError, LeanmatchError
 from leanmatch.index.storage.arrays import map_array, read_array, read_arrays
 from leanmatch.index.storage.checking import REMEDY, VERIFIED, StoredFile, check_lengths
-from leanmatch.index.storage.columns import column_of, infer_type
 from leanmatch.index.storage.lexical import read_postings, write_postings
 from leanmatch.index.storage.manifest import Manifest, Segment, store_file
 from leanmatch.index.storage.table import KEY_BYTES, Column, Items, NumberColumn, PlainColumn, TextColumn
 from leanmatch.lexical.bm25 import Postings
 from leanmatch.types import Vectors
-
-OLD_SUFFIX = ".parquet"
-"""Of items in catalogues of the first development versions."""
-
-_META = "meta."
 
 
 @dataclass(frozen=True)
@@ -83,8 +77,6 @@ def _arrays(items: Items) -> dict[str, Any]:
 
 
 def _read_items(path: Path, rows: int) -> Items:
-    if path.suffix == OLD_SUFFIX:
-        return _read_parquet(path)
     stored = read_arrays(path)
     keys = stored["key"]
     if keys.dtype != np.uint8 or keys.shape != (rows, KEY_BYTES):
@@ -142,27 +134,6 @@ def _bits(packed: NDArray[Any], rows: int) -> NDArray[np.bool_]:
     if packed.dtype != np.uint8 or packed.shape != ((rows + 7) // 8,):
         raise ValueError(f"marks of shape {packed.shape} for {rows:,} rows")
     return np.unpackbits(packed, count=rows).astype(np.bool_)
-
-
-def _read_parquet(path: Path) -> Items:
-    """What development versions before 0.1 wrote.
-
-    Raises:
-        MissingExtraError: pyarrow is not installed.
-    """
-    try:
-        import pyarrow.parquet as pq
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("pyarrow", "data", "a catalogue of a development version") from error
-    with pq.ParquetFile(path) as file:
-        table = file.read()
-    lists = {name: table.column(name).to_pylist() for name in table.column_names}
-    columns = {
-        name[len(_META) :]: column_of(name[len(_META) :], values, infer_type(values))
-        for name, values in lists.items()
-        if name.startswith(_META)
-    }
-    return Items.of(lists["id"], lists["text"], lists["key"], columns)
 
 
 def write_dead(folder: Path, name: str, rows: NDArray[np.int64]) -> StoredFile:
