@@ -36,9 +36,11 @@ from leanmatch.factorization.pursuit.native import (
     pursue,
     refit,
 )
-from leanmatch.factorization.pursuit.reference import pursue_reference
 from leanmatch.files import atomic_file
 from leanmatch.native import LIMIT_VARIABLE, variants
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "factorization"))
+from slow_pursuit import pursue_reference
 
 WIDTH, ATOMS, NONZEROS = 16, 64, 4
 REFERENCE_ROWS = 4  # of each layer's matrix, in one block

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from factor_examples import shapes
 from leanmatch.errors import UsageError
 from leanmatch.factorization.pursuit import native as pursuit
-from leanmatch.factorization.pursuit.reference import refit_reference
+from slow_pursuit import refit_reference
 
 
 def normal(*shape, seed=0):

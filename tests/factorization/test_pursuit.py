@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from factor_examples import factors_of, shapes, support_of
 from leanmatch.errors import DataError, UsageError
 from leanmatch.factorization.pursuit import native as pursuit
-from leanmatch.factorization.pursuit.reference import pursue_reference, refit_reference
+from slow_pursuit import pursue_reference, refit_reference
 
 CLEAR = 1e-3  # lead over the runner-up above which float32 must choose the same atom
 

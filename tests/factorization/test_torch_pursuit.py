@@ -10,7 +10,7 @@ from leanmatch.errors import DataError, UsageError
 from leanmatch.factorization.pursuit import batched as torch_pursuit
 from leanmatch.factorization.pursuit import native as pursuit
 from leanmatch.factorization.pursuit.batched import pursue_torch, refit_torch
-from leanmatch.factorization.pursuit.reference import pursue_reference
+from slow_pursuit import pursue_reference
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from leanmatch.errors import DataError, ModelError, UsageError
 from leanmatch.interventions import importance
 from leanmatch.interventions.readers import TextReader, TokenReader
-from leanmatch.interventions.reference import slow_importance
 from leanmatch.models import Prompts
 
 sys.path.insert(0, str(Path(__file__).parent))
 import tiny_models as models
+from slow_importance import slow_importance
 
 TEXTS = st.lists(
     st.sampled_from(

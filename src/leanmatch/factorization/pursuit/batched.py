@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from leanmatch.errors import DataError, UsageError
-from leanmatch.factorization.pursuit.native import SELECTIONS
-from leanmatch.factorization.pursuit.reference import DEPENDENT
+from leanmatch.factorization.pursuit.native import DEPENDENT, SELECTIONS
 
 if TYPE_CHECKING:
     from torch import Tensor

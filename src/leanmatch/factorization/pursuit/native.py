@@ -2,7 +2,7 @@
 
 The kernels run at the best level of portable, avx2 and avx512 that :func:`leanmatch.native.variants` allows.
 Contiguous arrays are read in place, those of torch tensors too (``x.numpy()``); others are
-copied. The slow reference is :mod:`leanmatch.factorization.pursuit.reference`.
+copied. The slow reference is ``tests/factorization/slow_pursuit.py``.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ LEVELS = ("portable", "avx2", "avx512")
 """Levels that have kernels of the pursuit, slowest first."""
 
 MOST_BEAM_NONZEROS = 64
+DEPENDENT = 1e-4
+"""An atom depends on those chosen where the squared sine of its angle to their span is at most this."""
 
 SELECTIONS = {
     "gain": "orthogonal least squares: the atom that lowers the error most",

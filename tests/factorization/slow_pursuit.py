@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 Doubles = NDArray[np.float64]
 
-DEPENDENT = 1e-4
-"""An atom depends on those chosen where the squared sine of its angle to their span is at most this."""
+DEPENDENT = 1e-4  # squared sine of the angle to the span of the atoms chosen
 
 
 class ReferenceCodes(NamedTuple):
