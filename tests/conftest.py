@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -36,6 +38,26 @@ def shared_data(repository: Path) -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data: no folder {folder} (set LEANMATCH_SHARED_DATA)")
     return folder
+
+
+@pytest.fixture(scope="module")
+def load_script(repository: Path):
+    """``load_script("benchmarks/serve.py")``: a script as a module, for the tests of one file."""
+    loaded: list[str] = []
+
+    def load(path: str) -> ModuleType:
+        name = Path(path).stem
+        specification = importlib.util.spec_from_file_location(name, repository / path)
+        assert specification is not None and specification.loader is not None
+        module = importlib.util.module_from_spec(specification)
+        sys.modules[name] = module  # dataclasses look their module up
+        loaded.append(name)
+        specification.loader.exec_module(module)
+        return module
+
+    yield load
+    for name in loaded:
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="module")

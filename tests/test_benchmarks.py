@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import sys
 from pathlib import Path
@@ -18,14 +17,8 @@ import training_models as models
 
 
 @pytest.fixture(scope="module")
-def bench(request):
-    script = Path(__file__).resolve().parent.parent / "benchmarks" / "bench_training.py"
-    specification = importlib.util.spec_from_file_location("bench_training", script)
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["bench_training"] = module  # dataclasses look their module up
-    specification.loader.exec_module(module)
-    yield module
-    del sys.modules["bench_training"]
+def bench(load_script):
+    return load_script("benchmarks/bench_training.py")
 
 
 @pytest.fixture
@@ -44,11 +37,10 @@ def tiny(tmp_path):
     return str(tmp_path / "tiny")
 
 
-def test_the_first_run_is_timed_and_each_command_says_beforehand_how_long_it_takes(tiny, tmp_path, capsys):
-    script = Path(__file__).resolve().parent.parent / "benchmarks" / "bench_first_run.py"
-    specification = importlib.util.spec_from_file_location("bench_first_run", script)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+def test_the_first_run_is_timed_and_each_command_says_beforehand_how_long_it_takes(
+    load_script, tiny, tmp_path, capsys
+):
+    module = load_script("benchmarks/bench_first_run.py")
     file = tmp_path / "times.json"
     flags = ("--rows", "400", "--max-steps", "2", "--minutes", "0.05", "--base", tiny, "--json", str(file))
     found = module.main(flags)
@@ -151,11 +143,8 @@ def test_no_rounds_are_an_error(bench, capsys):
 
 
 @pytest.mark.usefixtures("unchanged")
-def test_diagnosis_benchmark_compares_effects_and_times(tiny, tmp_path, capsys):
-    script = Path(__file__).resolve().parent.parent / "benchmarks" / "bench_diagnose.py"
-    specification = importlib.util.spec_from_file_location("bench_diagnose", script)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+def test_diagnosis_benchmark_compares_effects_and_times(load_script, tiny, tmp_path, capsys):
+    module = load_script("benchmarks/bench_diagnose.py")
     file = tmp_path / "new" / "speed.md"
     results = module.main(["--quick", "--model", tiny, "--pairs", "2", "--write", str(file)])
     assert set(results) == {"delete", "mask"}

@@ -56,6 +56,12 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     assert loaded_after(HELP.format(arguments=arguments)) == set()
 
 
+def test_specifications_of_compression_need_no_torch() -> None:
+    made = "CompressionSpec((Rule('*', DenseSparseSpec()),)).to_json()"
+    loaded = loaded_after(f"from leanmatch.compression import CompressionSpec, DenseSparseSpec, Rule; {made}")
+    assert loaded.isdisjoint({"torch", "transformers", "sentence_transformers"})
+
+
 @pytest.mark.parametrize("name", sorted(leanmatch.__all__))
 def test_every_public_name_is_what_its_module_defines(name: str) -> None:
     assert getattr(leanmatch, name).__name__ == name

@@ -10,6 +10,8 @@ import types
 import pytest
 
 import leanmatch
+import leanmatch.training
+from leanmatch.errors import MissingExtraError
 
 SHORTEST = 10
 """Characters of a docstring that says something."""
@@ -85,3 +87,26 @@ def test_every_package_says_what_it_is(package: str) -> None:
 def test_an_unknown_name_is_an_attribute_error(package: str) -> None:
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         _ = importlib.import_module(package).nonsense
+
+
+@pytest.mark.parametrize(
+    ("missing", "error", "message"),
+    [
+        ("torch", MissingExtraError, r"leanmatch\[train\]"),
+        ("leanmatch.nowhere", ModuleNotFoundError, "nowhere"),  # our own fault, not the user's
+    ],
+)
+def test_a_missing_library_of_training_names_the_extra(monkeypatch, missing, error, message) -> None:
+    def fail(_: str) -> None:
+        raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
+
+    monkeypatch.delitem(vars(leanmatch.training), "ITVReg", raising=False)  # kept by an earlier test
+    monkeypatch.setattr(importlib, "import_module", fail)
+    with pytest.raises(error, match=message):
+        _ = leanmatch.training.ITVReg
+
+
+def test_a_name_that_sentence_transformers_moved_again_is_told() -> None:
+    stock = pytest.importorskip("leanmatch.training.stock", reason="the train extra is not installed")
+    with pytest.raises(ImportError, match="no Nonsense in any of util, nowhere"):
+        stock._find("Nonsense", "util", "nowhere")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -11,14 +10,8 @@ import pytest
 
 
 @pytest.fixture(scope="module")
-def costs(request):
-    path = request.config.rootpath / "benchmarks" / "scale_costs.py"
-    specification = importlib.util.spec_from_file_location("scale_costs", path)
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["scale_costs"] = module  # dataclasses look their module up
-    specification.loader.exec_module(module)
-    yield module
-    del sys.modules["scale_costs"]
+def costs(load_script):
+    return load_script("benchmarks/scale_costs.py")
 
 
 @pytest.fixture(scope="module")

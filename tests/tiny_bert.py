@@ -1,10 +1,26 @@
-"""A random BERT of two layers around any word-piece tokenizer: what the tests' encoders have in common."""
+"""What the tests' encoders have in common: a random BERT of two layers, a folder's ``leanmatch.json``."""
 
 from __future__ import annotations
 
 import importlib
 
 SPECIAL = ("pad", "unk", "cls", "sep", "mask")
+PROVENANCE = {
+    "format": "leanmatch-matcher",
+    "format_version": 1,
+    "leanmatch_version": "0.1.0",
+    "created": "2026-01-01T00:00:00+00:00",
+    "base": None,
+    "data": {},
+    "split": {},
+    "options": {},
+    "metrics": {},
+    "parity": {"min_cosine": 1.0, "texts": 3},
+    "weights_sha256": "00",
+    "written_with": {},
+    "layout_notes": [],
+}
+"""What a folder of leanmatch has to say of itself."""
 
 
 def module(name):

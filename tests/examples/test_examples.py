@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import random
 import re
@@ -23,13 +22,10 @@ from leanmatch.formats.reader import load_matcher
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
-def example(name: str):
+@pytest.fixture
+def example(load_script):
     """The script as a module; ``main`` takes the arguments of its command line."""
-    spec = importlib.util.spec_from_file_location(f"examples_{name}", EXAMPLES / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return lambda name: load_script(f"examples/{name}.py")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +54,7 @@ def made_up_pairs(count: int) -> list[dict[str, str]]:
     return rows
 
 
-def test_product_titles(base, tmp_path, capsys):
+def test_product_titles(example, base, tmp_path, capsys):
     pairs = write_csv(tmp_path / "pairs.csv", made_up_pairs(240))
     output = tmp_path / "model"
     arguments = ["--base", str(base), "--hold-out", "cups", "--steps", "4", "-o", str(output)]
@@ -72,7 +68,7 @@ def test_product_titles(base, tmp_path, capsys):
     assert split["options"]["hold_out"] == ["category=cups"]
 
 
-def test_duplicate_questions(base, tmp_path, capsys):
+def test_duplicate_questions(example, base, tmp_path, capsys):
     questions = write_csv(tmp_path / "questions.csv", made_up_pairs(120))
     output = tmp_path / "model"
     arguments = ["--base", str(base), "--steps", "4", "--batch-size", "16", "-o", str(output)]
@@ -83,7 +79,7 @@ def test_duplicate_questions(base, tmp_path, capsys):
     assert not np.allclose(trained, start, atol=1e-6), "it was trained"
 
 
-def test_compress_classifier(base, tmp_path, capsys):
+def test_compress_classifier(example, base, tmp_path, capsys):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     names = {"pens": 0, "hats": 1}
@@ -117,7 +113,7 @@ def test_compress_classifier(base, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
-def test_every_example_says_what_it_needs(script, capsys):
+def test_every_example_says_what_it_needs(example, script, capsys):
     with pytest.raises(SystemExit) as stop:
         example(script.stem).main(["--help"])
     assert stop.value.code == 0

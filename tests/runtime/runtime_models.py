@@ -67,24 +67,6 @@ def make_tokenizer():
     return tokenizer
 
 
-PROVENANCE = {
-    "format": "leanmatch-matcher",
-    "format_version": 1,
-    "leanmatch_version": "0.1.0",
-    "created": "2026-01-01T00:00:00+00:00",
-    "base": None,
-    "data": {},
-    "split": {},
-    "options": {},
-    "metrics": {},
-    "parity": {"min_cosine": 1.0, "texts": 3},
-    "weights_sha256": "00",
-    "written_with": {},
-    "layout_notes": [],
-}
-"""What a folder of leanmatch has to say of itself."""
-
-
 def build(
     folder: Path,
     kind: str = "bert",

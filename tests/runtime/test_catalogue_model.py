@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runtime_models import PROVENANCE
+from tiny_bert import PROVENANCE
 
 pytest.importorskip("faiss", reason="faiss-cpu is not installed")
 

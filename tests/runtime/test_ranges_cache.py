@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runtime_models import PROVENANCE, TEXTS
+from runtime_models import TEXTS
 from safetensors.numpy import load_file, save_file
+from tiny_bert import PROVENANCE
 
 from leanmatch.cli.doctor import examine
 from leanmatch.files import user_cache
