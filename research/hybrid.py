@@ -1,7 +1,7 @@
 """Hybrid search against vectors alone and terms alone, and what a reranker adds: docs/results/hybrid.md.
 
     python research/hybrid.py DATA_FOLDER [--split test] [--model MODEL ...] [-o PAGE]
-    python research/hybrid.py DATA_FOLDER --reranker FOLDER [-o PAGE]
+    python research/hybrid.py DATA_FOLDER --reranker FOLDER [--queries 250] [-o PAGE]
 
 DATA_FOLDER holds product_titles.tsv.gz and question_pairs.tsv.gz (research/private_data.py says with which
 columns). Each category or domain is a search of its own: anchors of matching pairs against all other texts of
@@ -11,11 +11,13 @@ the split. The weights were chosen on the training splits; the page has ``--spli
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +31,10 @@ from leanmatch.metrics.measure import retrieval_values
 from leanmatch.metrics.names import parse_retrieval_metric
 from leanmatch.metrics.ranking.candidates import grades, identify
 from leanmatch.metrics.ranking.fusion import Ranking, RememberingReranker, search_ranked
-from leanmatch.metrics.ranking.search import Neighbours, top_k
+from leanmatch.metrics.ranking.retrieval import Judgements
+from leanmatch.metrics.ranking.search import Exclusions, Neighbours, top_k
 from leanmatch.metrics.ranking.tasks import RetrievalTask, make_task
+from leanmatch.models import Reranker
 from leanmatch.runtime import load_reranker
 
 PARTS = (
@@ -157,35 +161,95 @@ def table_of(parts: list[Part], scores: list[dict[str, NDArray[np.float64]]], ba
     return lines
 
 
-def reranked(parts: list[Part], vectors: list[SideVectors], folder: str, top: int) -> list[str]:
-    """Gain and cost of a cross-encoder on the product queries."""
-    rankings = {"hybrid (default)": Ranking(hybrid=True), "vectors alone": Ranking()}
+def some_queries(part: Part, count: int) -> Part:
+    """The part with ``count`` of its queries, evenly spaced, and all its candidates."""
+    task = part.task
+    total = task.judgements.n_queries
+    if count >= total:
+        return part
+    kept = np.unique(np.linspace(0, total - 1, count).astype(np.int64))
+    place = np.full(total, -1, np.int64)
+    place[kept] = np.arange(len(kept))
+    own = place[task.judgements.queries] >= 0
+    judgements = Judgements(
+        len(kept),
+        place[task.judgements.queries[own]],
+        task.judgements.items[own],
+        task.judgements.grades[own],
+    )
+    exclude = task.exclude
+    if exclude is not None:
+        here = place[exclude.queries] >= 0
+        exclude = Exclusions(place[exclude.queries[here]], exclude.candidates[here])
+    fewer = replace(task, query_texts=task.query_texts[kept], judgements=judgements, exclude=exclude)
+    return replace(part, task=fewer, part_number=part.part_number[kept])
+
+
+def by_ranking(part: Part, ranking: Ranking) -> Search:
+    """The search that ``leanmatch evaluate`` makes of a ranking."""
+    return partial(search_ranked, ranking=ranking, texts=part.texts)
+
+
+def standardized(scores: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Scores less their mean, over their standard deviation."""
+    return np.asarray((scores - scores.mean()) / max(float(scores.std()), 1e-9), np.float64)
+
+
+def fused(part: Part, reranker: Reranker, top: int) -> Search:
+    """The best ``top`` of a hybrid search by the sum of its scores and the reranker's logits, standardized.
+
+    The reranker's activation is the logistic function.
+    """
+
+    def search(task: RetrievalTask, vectors: SideVectors, depth: int) -> Neighbours:
+        found = search_ranked(task, vectors, max(depth, top), Ranking(hybrid=True), part.texts)
+        indices = found.indices.copy()
+        for row, text in enumerate(task.query_texts.tolist()):
+            first = indices[row, :top][indices[row, :top] >= 0]
+            items = task.candidate_texts[first].tolist()
+            own = reranker.scores([(part.texts[text], part.texts[item]) for item in items])
+            logits = np.log(own) - np.log1p(-own)
+            order = np.argsort(-(standardized(found.scores[row, : len(first)]) + standardized(logits)))
+            indices[row, : len(first)] = first[order]
+        return Neighbours(indices, found.scores)
+
+    return search
+
+
+def reranked(parts: list[Part], vectors: list[SideVectors], folder: str, tops: list[int]) -> list[str]:
+    """Gain and cost of a cross-encoder."""
     loaded = {
         "native int8": load_reranker(folder, precision="int8", runtime="native"),
         "native float32": load_reranker(folder, precision="float32", runtime="native"),
         "sentence-transformers": load_reranker(folder, runtime="torch"),
     }
-    costs = {name: cost_of(parts[0], vectors[0], model, top) for name, model in loaded.items()}
     remembered = RememberingReranker(loaded["native int8"])
-    for start, ranking in tuple(rankings.items()):
-        rankings[f"{start}, best {top} reranked"] = replace(ranking, reranker=remembered, rerank_top=top)
-    scores = [
-        {
-            name: values(part, own, partial(search_ranked, ranking=ranking, texts=part.texts))
-            for name, ranking in rankings.items()
-        }
-        for part, own in zip(parts, vectors, strict=True)
-    ]
-    lines = table_of(parts, scores, "hybrid (default)")
-    shown = ", ".join(f"{name} {cost:.0f} ms" for name, cost in costs.items())
-    return [*lines, "", f"Processor time to rerank {top} items of one query, median of 20 queries: {shown}."]
+    hybrid, most = Ranking(hybrid=True), tops[-1]
+    scores = []
+    for part, own in zip(parts, vectors, strict=True):
+        searches = {"vectors alone": by_ranking(part, Ranking()), "hybrid": by_ranking(part, hybrid)}
+        for top in tops:
+            ranking = replace(hybrid, reranker=remembered, rerank_top=top)
+            searches[f"hybrid, best {top} reranked"] = by_ranking(part, ranking)
+        searches[f"hybrid, best {most}, both scores"] = fused(part, remembered, most)
+        scores.append({name: values(part, own, search) for name, search in searches.items()})
+        print(f"{part.name} is done", file=sys.stderr, flush=True)
+    lines = [*table_of(parts, scores, "hybrid"), ""]
+    lines += [f"| {tops[-1]} items of a query | " + " | ".join(part.name for part in parts) + " |"]
+    lines += ["|---" * (len(parts) + 1) + "|"]
+    for name, model in loaded.items():
+        costs = (
+            f"{cost_of(part, own, model, tops[-1]):.0f}" for part, own in zip(parts, vectors, strict=True)
+        )
+        lines += [f"| {name}, ms of processor time | " + " | ".join(costs) + " |"]
+    return lines
 
 
 def cost_of(part: Part, vectors: SideVectors, reranker: object, top: int) -> float:
-    """Milliseconds of processor time a query, the median of 20."""
+    """Milliseconds of processor time a query, the median of 5."""
     found = search_ranked(part.task, vectors, top, Ranking(hybrid=True), part.texts).indices
     times = []
-    for row in range(20):
+    for row in range(5):
         query = part.texts[int(part.task.query_texts[row])]
         pairs = [(query, part.texts[int(part.task.candidate_texts[at])]) for at in found[row]]
         began = time.process_time()
@@ -202,17 +266,18 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--model", action="append")
     parser.add_argument("--reranker")
-    parser.add_argument("--rerank-top", type=int, default=50)
+    parser.add_argument("--rerank-top", type=int, action="append", help="rising; default 10 and 20")
+    parser.add_argument("--queries", type=int, default=250, help="of each part that are reranked, at most")
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
-    chosen = PARTS[:2] if options.reranker else PARTS
-    parts = [Part.read(options.data, *part, options.split) for part in chosen]
+    parts = [Part.read(options.data, *part, options.split) for part in PARTS]
     models = options.model or ["sentence-transformers/all-MiniLM-L6-v2"]
     if options.reranker:
         encoder = leanmatch.load(models[0], precision="int8")
         vectors = [encode_sides(encoder, part.texts, *part.roles) for part in parts]
-        lines = reranked(parts, vectors, options.reranker, options.rerank_top)
-        publish("\n".join(["", *lines, ""]), options.output, RERANKED, END_RERANKED)
+        parts = [some_queries(part, options.queries) for part in parts]
+        lines = reranked(parts, vectors, options.reranker, options.rerank_top or [10, 20])
+        publish("\n".join(["", *lines, "", ""]), options.output, RERANKED, END_RERANKED)
         return
     ways = [part.ways() for part in parts]
     share = {part.name: f"{part.part_number.mean():.0%}" for part in parts}
