@@ -48,12 +48,10 @@ def write_plan(
     for name in ("embedding_norm", "final_norm"):
         if fields.get(name) is not None:
             fields[name] = packer.norm(name, fields[name])
-    if fields.get("positions") is not None and max_tokens is not None:
-        first = 0 if fields["pad_id"] is None else fields["pad_id"] + 1  # where positions begin
-        fields["positions"] = fields["positions"][: first + max_tokens]
     for name in ("positions", "token_type", "relative_bias"):
-        if fields.get(name) is not None:  # positions are a sum with the token type: no half as they are
-            fields[name] = writer.add(name, stored(fields[name]) if name == "positions" else fields[name])
+        if fields.get(name) is not None:
+            array = _positions(fields, max_tokens) if name == "positions" else fields[name]
+            fields[name] = writer.add(name, array)
     if "rotary" in fields:
         fields["rotary"] = [writer.add(f"rotary.{i}", part) for i, part in enumerate(fields["rotary"])]
     for number, block in enumerate(fields["blocks"]):
@@ -70,6 +68,13 @@ def write_plan(
         elif head["kind"] == "layer_norm":
             head["norm"] = packer.norm(f"post.{number}", head["norm"])
     return fields
+
+
+def _positions(fields: Mapping[str, Any], max_tokens: int | None) -> NDArray[Any]:
+    """The rows that the longest text reads. They are sums with the token type, so rounded to 16 bits here."""
+    first = 0 if fields["pad_id"] is None else fields["pad_id"] + 1  # where positions begin
+    end = None if max_tokens is None else first + max_tokens
+    return stored(fields["positions"][:end])
 
 
 def _only(layer: Layer) -> Any:
