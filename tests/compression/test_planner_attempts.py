@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 import torch
 
 from leanmatch.compression.convert import factorize
+from leanmatch.compression.layer_specs import DenseSparseSpec
 from leanmatch.compression.planner import plan as planner
 from leanmatch.compression.planner import states
 from leanmatch.compression.planner.attempts import Attempt, best_attempt, rungs_to_train
@@ -21,7 +24,7 @@ from leanmatch.compression.planner.evidence import Judgement
 from leanmatch.compression.planner.plan import Planner
 from leanmatch.compression.planner.quality import compare
 from leanmatch.compression.planner.training import TrainingOptions
-from leanmatch.compression.spec import CompressionSpec
+from leanmatch.compression.spec import CompressionSpec, Rule
 
 
 def attempt(rung, kept, steps=0):
@@ -166,6 +169,28 @@ def test_a_ladder_ends_at_the_rung_that_needs_no_training(tiny, tmp_path, monkey
     assert planned.chosen.rung == min(safe) and trained and max(trained) < min(safe)
 
 
+def test_a_resumed_run_keeps_its_plan_though_times_differ(tiny, tmp_path, monkeypatch):
+    plans = [
+        Plan(f"plan {number}", spec_of(tiny), bytes=number, faster=1.6 + number / 100) for number in range(3)
+    ]
+    drawn = iter(plans)
+
+    def measured(self, budget):
+        return SimpleNamespace(within=lambda _: next(drawn), groups=[], harm=[])
+
+    monkeypatch.setattr(Planner, "_choices", measured)
+
+    def planned(budget, **options):
+        run = Planner(tiny, Judged(1.0, 1.0), tmp_path, training=TrainingOptions(steps=7), **options)
+        return run._planned(budget)
+
+    first = planned(Budget(faster=1.6))
+    assert first == ([plans[0]], {})
+    assert planned(Budget(faster=1.6)) == first and planned(Budget(faster=1.6, keep=0.9)) == first
+    assert planned(Budget(faster=1.6, size=10**6))[0] == [plans[1]]
+    assert planned(Budget(faster=1.6), method="post")[0] == [plans[2]]
+
+
 def test_the_dense_model_teaches_and_is_judged_natively_with_equal_numbers(tmp_path):
     import sys
     from pathlib import Path
@@ -194,3 +219,53 @@ def test_the_dense_model_teaches_and_is_judged_natively_with_equal_numbers(tmp_p
     losses = [float(task.loss(student, model, rows).detach()) for task in (plain, native)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4) and losses[0] > 1e-3
     assert len(asked) == 2 and asked[1] == 16, "the judgement and the lesson"
+
+
+@pytest.mark.parametrize("kind", ["matcher", "classifier"])
+def test_a_batch_of_many_tokens_goes_in_parts_with_the_same_gradients(
+    tmp_path, matcher, texts, monkeypatch, kind
+):
+    from leanmatch.compression.planner import tasks
+    from leanmatch.data import PairTable
+    from leanmatch.models.adapter import transformer_of
+
+    rows = np.arange(10)
+    texts = [" ".join(texts[: 1 + number // 2]) for number in range(12)]
+    texts = [f"{text} {number}" for number, text in enumerate(texts)]
+    if kind == "matcher":
+        held_out = PairTable.from_columns({"anchor": texts[:6], "positive": texts[6:]})
+        task, student = tasks.Matching(texts, held_out), matcher.eval()
+    else:
+        from transformers import BertForSequenceClassification
+
+        student = BertForSequenceClassification(transformer_of(matcher).config).eval()
+        labels = {"LABEL_0": 0, "LABEL_1": 1}
+        classes = ["0", "1"] * 6
+        task = tasks.Classifying(texts, classes, (texts, classes), labels, matcher.tokenizer, length=64)
+    teacher = copy.deepcopy(student)
+    spec = CompressionSpec((Rule("*.intermediate.dense", DenseSparseSpec(block=8, atoms=16, nonzeros=2)),))
+    factorize(student, spec, calibration_texts=texts, tokenizer=matcher.tokenizer, iterations=1)
+    tokens = []
+    table = next(module for name, module in student.named_modules() if name.endswith("word_embeddings"))
+    table.register_forward_pre_hook(lambda _, args: tokens.append(args[0].numel()))
+
+    def step():
+        tokens.clear()
+        student.zero_grad()
+        loss = task.loss(student, teacher, rows)
+        loss.backward()
+        return loss.item(), {
+            name: p.grad.clone() for name, p in student.named_parameters() if p.grad is not None
+        }
+
+    whole, wanted = step()
+    assert len(tokens) == 1
+    floats = 8 * sum(m.in_features + m.out_features for m in student.modules() if hasattr(m, "in_features"))
+    monkeypatch.setattr(tasks, "PASS_BYTES", floats * 100)
+    assert tasks.tokens_of_a_pass(student) == 100
+    loss, found = step()
+    assert loss == pytest.approx(whole, rel=1e-4)
+    assert len(tokens) >= 6 and max(tokens) <= 100, "each part twice"
+    assert found.keys() == wanted.keys()
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-6)

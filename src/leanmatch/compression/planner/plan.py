@@ -15,11 +15,12 @@ as well: the result is the best of all states that were evaluated (attempts).
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import nn
 
@@ -64,6 +65,8 @@ WORTH = 1.05
 RECOVERED = 4.0
 """First guess of ``keep``: training wins back all but this part of what one shot loses."""
 MOST_ATTEMPTS = 3
+Measured: TypeAlias = dict[str, list[dict[str, Any]]]
+"""Harm and costs of each group's candidates, by group."""
 
 
 @dataclass
@@ -83,7 +86,7 @@ class Planned:
     chosen: Attempt
     attempts: list[Attempt]
     reached: bool
-    measured: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    measured: Measured = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -153,27 +156,30 @@ class Planner:
             raise UsageError(
                 "there is no budget", remedy="give keep, size, macs or faster, or a specification"
             )
-        choices = self._choices(budget)
+        rungs, measured = self._planned(budget)
         if budget.limited:
-            plan = choices.within(budget)
-            self.report(f"plan: {self.words(plan)}")
-            planned = self._best_of([plan], budget.keep)
-        else:
-            planned = self._best_of(self._ladder(choices), budget.keep, climb=True)
-        planned.measured = {
-            group.name: [
-                {
-                    "harm": loss,
-                    "bytes": c.bytes,
-                    "macs": c.macs,
-                    "seconds": c.seconds,
-                    "spec": c.spec.to_json(),
-                }
-                for loss, c in zip(losses, group.candidates, strict=True)
-            ]
-            for group, losses in zip(choices.groups, choices.harm, strict=True)
-        }
+            self.report(f"plan: {self.words(rungs[0])}")
+        planned = self._best_of(rungs, budget.keep, climb=not budget.limited)
+        planned.measured = measured
         return planned
+
+    def _planned(self, budget: Budget) -> tuple[list[Plan], Measured]:
+        """One plan within the limits, or a ladder of them, and what they were chosen from.
+
+        They are kept in the folder: times differ from one measurement to the next, and another plan would
+        begin again where the first one was nearly trained.
+        """
+        limits = {name: getattr(budget, name) for name in ("size", "macs", "faster")}
+        workload = None if self.clock is None else str(self.clock.workload)
+        asked = json.dumps([limits, self.method, self.states.trains, workload], sort_keys=True)
+        file = self.folder / f"plans-{hashlib.sha256(asked.encode()).hexdigest()[:12]}.json"
+        if not file.exists():
+            choices = self._choices(budget)
+            plans = [choices.within(budget)] if budget.limited else self._ladder(choices)
+            content = {"plans": [plan.to_json() for plan in plans], "measured": _measured(choices)}
+            write_json(file, content)
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        return [Plan.from_json(values) for values in stored["plans"]], stored["measured"]
 
     def menu(self, budget: Budget) -> Menu:
         """What could be had within the limits of ``budget``, before any training; :meth:`take` makes a row.
@@ -343,6 +349,23 @@ class Planner:
                 total += dense_cost(1, value.numel(), float_bits=STORED_FLOAT_BITS).bytes
                 seen.add(id(value))
         return total
+
+
+def _measured(choices: Choices) -> Measured:
+    """Harm and costs of all candidates, by group."""
+    return {
+        group.name: [
+            {
+                "harm": float(loss),
+                "bytes": c.bytes,
+                "macs": c.macs,
+                "seconds": c.seconds,
+                "spec": c.spec.to_json(),
+            }
+            for loss, c in zip(losses, group.candidates, strict=True)
+        ]
+        for group, losses in zip(choices.groups, choices.harm, strict=True)
+    }
 
 
 def _rounded(group: Group) -> Group:

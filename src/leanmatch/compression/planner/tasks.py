@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.checkpoint import checkpoint
 
 from leanmatch.compression.convert import compressed_layers
 from leanmatch.compression.distillation import embedding_loss, logit_loss, similarity_loss
@@ -26,6 +27,8 @@ FEWEST_QUERIES = 30
 SIMILARITY = 10.0
 """Strength of the loss on in-batch similarities; that on embeddings has 1."""
 TEMPERATURE = 2.0
+PASS_BYTES = 2**31
+"""Of activations that one pass keeps for its gradients, as :func:`tokens_of_a_pass` estimates them."""
 
 
 class Task(Protocol):
@@ -129,7 +132,9 @@ class Matching:
 
     def _vectors_of(self, model: Any, rows: NDArray[np.int64]) -> torch.Tensor:
         """Sentence vectors, in the dimensions that the model keeps (``truncate_dim``)."""
-        vectors: torch.Tensor = model(self._features(model, rows))["sentence_embedding"]
+        vectors = in_passes(
+            model, rows, lambda part: self._features(model, part), lambda x: model(x)["sentence_embedding"]
+        )
         return vectors[:, : model.truncate_dim]
 
     def _features(self, model: Any, rows: NDArray[np.int64]) -> dict[str, Any]:
@@ -223,10 +228,13 @@ class Classifying:
 
     def loss(self, model: Any, teacher: Any, rows: NDArray[np.int64]) -> torch.Tensor:
         """Half cross-entropy of the labels, half that of the dense model's softened scores."""
-        features = self._features([self.texts[row] for row in rows], model)
-        logits = model(**features).logits
+
+        def features_of(part: NDArray[np.int64]) -> Any:
+            return self._features([self.texts[row] for row in part], model)
+
+        logits = in_passes(model, rows, features_of, lambda features: model(**features).logits)
         with torch.no_grad():
-            target = teacher(**features).logits
+            target = teacher(**features_of(rows)).logits
         wanted = self._classes[torch.from_numpy(rows)].to(logits.device)
         own = torch.nn.functional.cross_entropy(logits.float(), wanted)
         return 0.5 * own + 0.5 * logit_loss(logits, target, TEMPERATURE)
@@ -244,6 +252,41 @@ class Classifying:
             texts, padding=True, truncation=True, max_length=self._length, return_tensors="pt"
         )
         return tokens.to(device)
+
+
+def in_passes(
+    model: Any,
+    rows: NDArray[np.int64],
+    features_of: Callable[[NDArray[np.int64]], Any],
+    forward: Callable[[Any], torch.Tensor],
+) -> torch.Tensor:
+    """``forward(features_of(rows))`` in bounded memory.
+
+    A batch with more tokens than :func:`tokens_of_a_pass` goes in parts. Each part runs once for its outputs,
+    and once more, alone, for its gradients. Both are those of one pass, but for the last bits. ``forward``
+    must not draw random numbers.
+    """
+    features = features_of(rows)
+    mask = features.get("attention_mask")
+    each = len(rows) if mask is None else max(1, tokens_of_a_pass(model) // mask.shape[1])
+    if len(rows) <= each or not torch.is_grad_enabled():
+        return forward(features)
+    parts = [rows[begin : begin + each] for begin in range(0, len(rows), each)]
+
+    def run(part: NDArray[np.int64]) -> torch.Tensor:
+        return forward(features_of(part))
+
+    return torch.cat([checkpoint(run, part, use_reentrant=False, preserve_rng_state=False) for part in parts])
+
+
+def tokens_of_a_pass(model: Any) -> int:
+    """How many tokens, padding included, fill :data:`PASS_BYTES`.
+
+    A token is taken to need the inputs and outputs of all linear layers, twice, in float32.
+    """
+    layers = [module for module in model.modules() if hasattr(module, "in_features")]
+    floats = 2 * sum(layer.in_features + layer.out_features for layer in layers)
+    return max(1, PASS_BYTES // max(1, 4 * floats))
 
 
 def class_number(name: str, labels: Mapping[str, int]) -> int:
