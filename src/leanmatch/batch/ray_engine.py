@@ -1,35 +1,43 @@
-"""Ray Data hands out the slices; each actor of its pool opens the model once."""
+"""Ray's actors encode slices; each opens the model once and writes its own parts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 from leanmatch.batch.job import Job
 from leanmatch.batch.parts import PartNote
 from leanmatch.errors import DataError, LeanmatchError, MissingExtraError, UsageError
 
+IN_HAND = 2
+"""Slices that an actor has at once: one is encoded, the next is there already when it has ended."""
+
 
 class SliceWorker:
-    """An actor: numbers of slices in, notes of the parts out. The vectors stay in the parts."""
+    """An actor: numbers of slices in, notes of the parts out. Neither texts nor vectors travel."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        notes = [asdict(self._job.run(int(number))) for number in batch["number"]]
-        return {name: [note[name] for note in notes] for name in PartNote.__dataclass_fields__}
+    def open(self) -> None:
+        """Open the model."""
+        _ = self._job.encode.encoder
+
+    def run(self, number: int) -> PartNote:
+        """Encode a slice."""
+        return self._job.run(number)
 
 
 def run_on_ray(job: Job, missing: list[int], workers: int, address: str | None) -> Iterator[PartNote]:
-    """Encode slices on Ray.
+    """Encode slices on Ray. An actor that is killed is started again, and its slices with it.
 
     Args:
         job: what is worked on. Actors on other machines need the inputs and the output at the same paths, or
             by URL, and the model by a name or path that they know.
         missing: numbers of the slices.
-        workers: actors; the cluster's CPUs are shared among them.
+        workers: actors; the cluster's CPUs are shared among them. Actors for which the cluster has no room
+            get no slices.
         address: of a running cluster, None for a local one.
 
     Raises:
@@ -39,45 +47,51 @@ def run_on_ray(job: Job, missing: list[int], workers: int, address: str | None) 
     """
     try:
         import ray
-        from ray.data import ActorPoolStrategy, from_items
         from ray.exceptions import RayError
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "ray", "ray", "the engine ray") from error
     owned = not ray.is_initialized()
     if owned:
         try:
-            ray.init(address=address or "local", log_to_driver=False, include_dashboard=None)
+            ray.init(address=address or "local", log_to_driver=False, include_dashboard=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UsageError(
                 f"Ray could not be reached at {address or 'local'}: {error}",
                 remedy="start it on its head node, or name another address; auto finds one that runs here",
             ) from error
+    actors: list[Any] = []
     try:
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         cpus = max(1, int(resources.get("CPU", 1)) // workers)
         job.encode.threads = cpus if hasattr(job.encode.encoder, "choices") else None
-        numbers = from_items([{"number": number} for number in missing], override_num_blocks=len(missing))
-        notes = numbers.map_batches(
-            SliceWorker,
-            fn_constructor_args=(job,),
-            batch_size=1,
-            compute=ActorPoolStrategy(size=min(workers, len(missing))),
-            num_cpus=cpus,
-        )
-        for row in notes.iter_rows():
-            yield PartNote(**row)
+        kind: Any = ray.remote(num_cpus=cpus, max_restarts=-1, max_task_retries=-1)(SliceWorker)
+        actors += [kind.remote(job) for _ in range(min(workers, len(missing)))]
+        left, waiting = len(missing), iter(missing)
+        pending = {actor.open.remote(): actor for actor in actors}
+        while left:
+            (done,), _ = ray.wait(list(pending), num_returns=1)
+            actor = pending.pop(done)
+            note: PartNote | None = ray.get(done)
+            for number in islice(waiting, IN_HAND if note is None else 1):
+                pending[actor.run.remote(number)] = actor
+            if note is not None:
+                left -= 1
+                yield note
     except RayError as error:
         raise _cause(error) from error
     finally:
         if owned:
             ray.shutdown()
+        else:
+            for actor in actors:
+                ray.kill(actor)
 
 
 def _cause(error: BaseException) -> LeanmatchError:
     """Our own error inside one of Ray's."""
     inner: BaseException | None = error
     while inner is not None:
-        for candidate in (inner, getattr(inner, "cause", None)):
+        for candidate in (getattr(inner, "cause", None), inner):
             if isinstance(candidate, LeanmatchError):
                 return candidate
         inner = inner.__cause__
