@@ -1,4 +1,4 @@
-"""Bulk encoding: one process, two shards, Ray with two actors.
+"""Bulk encoding: one process, two shards, Ray with two actors, Spark with two tasks.
 
 Texts are made from a list of words, so nothing has to be downloaded. Each way encodes the same files with one
 thread a process, in turn, and the median of the rounds counts::
@@ -6,12 +6,15 @@ thread a process, in turn, and the median of the rounds counts::
     python benchmarks/encode_files.py MODEL --rows 200000 --rounds 3
 
 Beside the seconds it reports processor seconds: of every process that a way starts, those of Ray too. They
-say what a way costs also where other work runs on the machine. ``benchmarks/search_stores.py`` searches.
+say what a way costs also where other work runs on the machine. A file of 20,000 rows is encoded too: the
+difference tells a way's start from its rate, and from how many rows on an engine is close to two shards.
+``benchmarks/search_stores.py`` searches.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import shutil
@@ -31,6 +34,28 @@ import numpy as np
 WORDS = ["usb", "dock", "cable", "hdmi", "port", "red", "steel", "lamp", "router", "switch", "power", "bank"]
 WORDS += ["case", "cover", "screen", "phone", "laptop", "stand", "holder", "mount", "camera", "lens", "bag"]
 WORDS += ["charger", "adapter", "fast", "mini", "large", "small", "wireless", "keyboard", "mouse", "desk"]
+WAYS = ("one process", "two shards", "ray, two actors", "spark, two tasks")
+SPARK = """
+import sys
+from pyspark.sql import SparkSession
+from pyspark.sql.types import ArrayType, FloatType, StructField, StructType
+from leanmatch.batch import Encode
+model, source, output = sys.argv[1:]
+builder = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false")
+for name in ("bindAddress", "host"):
+    builder = builder.config(f"spark.driver.{name}", "127.0.0.1")
+spark = builder.config("spark.sql.execution.arrow.maxRecordsPerBatch", "4096").getOrCreate()
+items = spark.read.parquet(source)
+encode = Encode(model, text_columns="title", threads=1, fixed_size=False)
+schema = StructType([*items.schema, StructField("vector", ArrayType(FloatType()))])
+items.mapInArrow(encode.batches, schema).write.parquet(output)
+spark.stop()
+"""
+"""The job of docs/how-to/encode.md."""
+FEW = 20_000
+"""Rows of the file that shows the start."""
+CLOSE = 1.15
+"""An engine is close to two shards when it takes at most so many times as long."""
 MARK = "LEANMATCH_BENCHMARK"
 """Variable that tells the processes of one way."""
 
@@ -116,17 +141,36 @@ def pinned(cpus: set[int]) -> None:
     os.sched_setaffinity(0, cpus)
 
 
-def compare(model: str, source: Path, folder: Path, rows: int, rounds: int) -> dict[str, Any]:
+def usable_ways() -> list[str]:
+    """The ways, without Spark where it cannot run, which is told."""
+    lacking = [] if importlib.util.find_spec("pyspark") else ["pyspark"]
+    lacking += [] if shutil.which("java") else ["a Java runtime"]
+    if not lacking:
+        return list(WAYS)
+    print(f"SPARK IS LEFT OUT: there is no {' and no '.join(lacking)}", file=sys.stderr, flush=True)
+    return list(WAYS[:-1])
+
+
+def on_spark(model: str, source: Path, output: Path) -> subprocess.Popen[bytes]:
+    """The job in Spark, started."""
+    command = [sys.executable, "-c", SPARK, model, str(source), str(output)]
+    settings = {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, env={**os.environ, **settings}, **quiet)
+
+
+def compare(
+    ways: list[str], model: str, source: Path, folder: Path, rows: int, rounds: int
+) -> dict[str, Any]:
     """Seconds of each way, in turn."""
     cpus = sorted(os.sched_getaffinity(0))
     if len(cpus) < 2:
         raise SystemExit("this comparison needs two CPUs")
-    names = ("one process", "two shards", "ray, two actors")
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    used: dict[str, list[float]] = {name: [] for name in names}
-    busiest: dict[str, list[float]] = {name: [] for name in names}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    used: dict[str, list[float]] = {name: [] for name in ways}
+    busiest: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds):
-        for name in names:
+        for name in ways:
             output = folder / f"{name}-{number}"
             begin = time.perf_counter()
             with Processors() as processors:
@@ -138,14 +182,17 @@ def compare(model: str, source: Path, folder: Path, rows: int, rounds: int) -> d
                     for shard in range(2):
                         pinned({cpus[shard]})
                         started.append(encode(model, source, output, "--shard", f"{shard}/2"))
-                else:
+                elif name.startswith("ray"):
                     pinned(set(cpus[:2]))
                     started = [encode(model, source, output, "--engine", "ray", "--workers", "2")]
+                else:
+                    pinned(set(cpus[:2]))
+                    started = [on_spark(model, source, output)]
                 pinned(set(cpus))
                 seconds[name].append(timed(started, begin))
             used[name].append(processors.seconds)
             busiest[name].append(processors.busiest)
-            if not (output / "complete.json").is_file():
+            if not any((output / end).is_file() for end in ("complete.json", "_SUCCESS")):
                 raise SystemExit(f"{name} did not finish")
             size = sum(path.stat().st_size for path in output.rglob("*.parquet"))
             shutil.rmtree(output)
@@ -158,12 +205,30 @@ def compare(model: str, source: Path, folder: Path, rows: int, rounds: int) -> d
         "processor seconds": used,
         "of the busiest process": busiest,
         "two shards against one process": wall["one process"] / wall["two shards"],
-        "ray against one process": wall["one process"] / wall["ray, two actors"],
-        "ray over two shards": wall["ray, two actors"] / wall["two shards"] - 1,
+        **{f"{name} over two shards": wall[name] / wall["two shards"] - 1 for name in ways[2:]},
         "two shards against one process, by processor time": work["one process"] / longest["two shards"],
-        "ray over two shards, by processor time": work["ray, two actors"] / work["two shards"] - 1,
+        **{
+            f"{name} over two shards, by processor time": work[name] / work["two shards"] - 1
+            for name in ways[2:]
+        },
         "bytes a row of the parts": round(size / rows),
     }
+
+
+def start_and_rate(ways: list[str], few: dict[str, Any], many: dict[str, Any], rows: int) -> dict[str, Any]:
+    """Seconds before the first row and rows a second after it, of each way, from two sizes."""
+    out: dict[str, Any] = {}
+    starts, paces = {}, {}
+    for name in ways:
+        small, large = (statistics.median(report["seconds"][name]) for report in (few, many))
+        paces[name] = (large - small) / (rows - FEW)
+        starts[name] = small - paces[name] * FEW
+        out[name] = {"start, seconds": round(starts[name], 2), "rows a second": round(1 / paces[name])}
+    for name in ways[2:]:
+        gain = CLOSE * paces["two shards"] - paces[name]  # seconds a row
+        needed = round((starts[name] - CLOSE * starts["two shards"]) / gain) if gain > 0 else None
+        out[name][f"at most {CLOSE} times two shards from so many rows on"] = needed
+    return out
 
 
 def main() -> None:
@@ -177,9 +242,13 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        write_titles(folder / "titles.parquet", options.rows)
-        report = compare(options.model, folder / "titles.parquet", folder, options.rows, options.rounds)
-    print(json.dumps({"rows": options.rows, **report}, indent=1))
+        reports, ways = [], usable_ways()
+        for rows in (FEW, options.rows):
+            write_titles(folder / f"{rows}.parquet", rows)
+            source = folder / f"{rows}.parquet"
+            reports.append(compare(ways, options.model, source, folder, rows, options.rounds))
+    parts = start_and_rate(ways, *reports, options.rows)
+    print(json.dumps({"rows": options.rows, **reports[1], "start and rate": parts}, indent=1))
 
 
 if __name__ == "__main__":
