@@ -38,8 +38,8 @@ WAYS = {
     "ray, two actors": [["--engine", "ray", "--workers", "2"]],
 }
 PARTS = 60
-ENDED_SECONDS = 60
-"""So long the processes of a killed command may take to end by themselves."""
+ENDED_SECONDS = 240
+"""So long the processes of a killed command may take to end by themselves. Ray's agents take a minute or two."""
 
 
 def marked(mark: str) -> dict[int, str]:
