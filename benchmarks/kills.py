@@ -39,7 +39,7 @@ WAYS = {
 }
 PARTS = 60
 ENDED_SECONDS = 240
-"""So long the processes of a killed command may take to end by themselves. Ray's agents take a minute or two."""
+"""So long the processes of a killed command may take to end by themselves; Ray's agents take two minutes."""
 
 
 def marked(mark: str) -> dict[int, str]:
