@@ -157,4 +157,5 @@ def test_every_bar_says_what_it_counts_with_a_space_before_the_unit():
         named = {keyword.arg: keyword.value for keyword in call.keywords}
         assert "desc" in named or len(call.args) > 1, f"{place} has no description"
         unit = named.get("unit")
+        unit = unit.values[0] if isinstance(unit, ast.JoinedStr) else unit
         assert isinstance(unit, ast.Constant) and unit.value.startswith(" "), f"{place}: '10model'"

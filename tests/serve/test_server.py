@@ -138,6 +138,14 @@ def test_other_errors_have_the_same_form(client):
         assert response.json()["error"]["message"] and response.status_code in (404, 405, 422)
 
 
+def test_a_path_of_the_api_says_which_methods_it_takes(client):
+    wrong = client.get("/v1/recommend")
+    assert wrong.status_code == 405 and wrong.headers["allow"] == "POST"
+    assert wrong.json()["error"]["message"].startswith("/v1/recommend takes POST, not GET")
+    assert client.post("/v1/catalogue").headers["allow"] == "GET"
+    assert client.get("/v1/nothing").status_code == 404 and client.get("/").status_code == 200
+
+
 class Slow(WordEncoder):
     """Encodes when it is allowed to."""
 

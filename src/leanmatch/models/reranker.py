@@ -97,7 +97,7 @@ class PairModel(ABC):
         pairs = _pairs([given] if single else given)
         size = at_least_1(batch_size, "batch_size")
         parts = []
-        with progress(len(pairs), bool(show_progress_bar), "scoring", " pairs") as bar:
+        with progress(len(pairs), bool(show_progress_bar), "scoring", "pairs") as bar:
             for start in range(0, len(pairs), WINDOW_PAIRS):
                 some = pairs[start : start + WINDOW_PAIRS]
                 parts.append(self._predicted(some, size, activation_fn))

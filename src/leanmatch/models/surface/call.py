@@ -103,8 +103,8 @@ def normalized(vectors: Vectors) -> Vectors:
     return np.asarray(vectors / np.where(norms > 0, norms, 1), np.float32)
 
 
-def progress(total: int | None, shown: bool, doing: str = "encoding", unit: str = " texts") -> Any:
+def progress(total: int | None, shown: bool, doing: str = "encoding", unit: str = "texts") -> Any:
     """A bar on stderr that counts texts, or what ``unit`` names."""
     from tqdm import tqdm
 
-    return tqdm(total=total, unit=unit, desc=doing, disable=not shown)
+    return tqdm(total=total, unit=f" {unit}", desc=doing, disable=not shown)

@@ -20,6 +20,8 @@ try:
     from fastapi import Path as PathParameter
     from fastapi.responses import JSONResponse, Response
     from fastapi.staticfiles import StaticFiles
+    from starlette.exceptions import HTTPException
+    from starlette.routing import Match
 except ModuleNotFoundError as error:
     raise MissingExtraError("fastapi", "serve", "the server") from error
 
@@ -203,12 +205,29 @@ def _add_insight(app: FastAPI, service: Service) -> None:
         return await service.report()
 
 
+def _refuse_method(app: FastAPI, scope: Any) -> None:
+    """Refuse a path of the API that is asked with a method that it does not take.
+
+    Raises:
+        HTTPException: 405, with the methods that the path takes.
+    """
+    routes = [route for route in app.routes if route.matches(scope)[0] is Match.PARTIAL]
+    allowed = ", ".join(sorted({method for route in routes for method in getattr(route, "methods", ())}))
+    if allowed:
+        said = f"{scope['path']} takes {allowed}, not {scope['method']}; /docs shows an example"
+        raise HTTPException(405, said, headers={"allow": allowed})
+
+
 def _add_page(app: FastAPI) -> None:
     class Page(StaticFiles):
         """The web page's files, with headers that keep it from asking anyone else."""
 
         async def get_response(self, path: str, scope: Any) -> Response:
-            response = await super().get_response(path, scope)
+            try:
+                response = await super().get_response(path, scope)
+            except HTTPException:
+                _refuse_method(app, scope)
+                raise
             response.headers["content-security-policy"] = PAGE_POLICY
             response.headers["x-content-type-options"] = "nosniff"
             response.headers["referrer-policy"] = "no-referrer"
