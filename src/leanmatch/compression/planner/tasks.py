@@ -285,7 +285,7 @@ def tokens_of_a_pass(model: Any) -> int:
     A token is taken to need the inputs and outputs of all linear layers, twice, in float32.
     """
     layers = [module for module in model.modules() if hasattr(module, "in_features")]
-    floats = 2 * sum(layer.in_features + layer.out_features for layer in layers)
+    floats: int = 2 * sum(layer.in_features + layer.out_features for layer in layers)
     return max(1, PASS_BYTES // max(1, 4 * floats))
 
 
