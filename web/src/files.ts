@@ -58,11 +58,8 @@ export class Folder {
     const key = new URL(name, this.url).href;
     const kept = await cache?.match(key).catch(() => undefined);
     if (kept) {
-      const bytes = new Uint8Array(await kept.arrayBuffer());
-      if (bytes.length === entry.bytes) {
-        progress(entry.bytes, entry.bytes);
-        return bytes;
-      }
+      const bytes = await received(kept, entry.bytes, progress);
+      if (bytes.length === entry.bytes) return bytes;
     }
     const fetched = (cache: RequestCache) =>
       this.get(name, cache, (response, alive) => received(response, entry.bytes, (loaded, total) => { alive(); progress(loaded, total); }));

@@ -3,7 +3,7 @@
 import { catalogue, recommend, useKey } from "./api.js";
 import { find, make } from "./dom.js";
 import { filterFields } from "./filters.js";
-import { showBlank, showResults } from "./results.js";
+import { say, showNone, showResults, showStart } from "./results.js";
 import { statusPanel } from "./status.js";
 import { combobox } from "./suggestions.js";
 
@@ -14,12 +14,6 @@ const SWITCHES = ["explain", "rerank"];   // options of a request, and of the ad
 let filters = null;
 let asking = null;
 let samples = [];
-
-function say(text, problem = false, ...more) {
-  const message = find("message");
-  message.className = problem ? "message problem" : "message";
-  message.replaceChildren(text, ...more);
-}
 
 function failed(problem) {
   find("results").replaceChildren();
@@ -78,10 +72,7 @@ async function show() {
     const found = (await recommend(body, signal)).results[0].recommendations;
     const ms = performance.now() - begin;
     if (!found.length) {
-      const clear = make("p", {}, make("button", { type: "button", class: "quiet" }, "Clear filters"));
-      clear.firstChild.addEventListener("click", () => filters.clear());
-      showBlank("Nothing passes the filters", "No item fits all of them.", ...(filter ? [clear] : []));
-      say("0 results");
+      showNone(filter ? () => filters.clear() : null);
     } else {
       showResults(found, query);
       say(`${found.length} result${found.length === 1 ? "" : "s"} in ${ms.toFixed(0)} ms`);
@@ -93,20 +84,14 @@ async function show() {
   }
 }
 
+function ask(text) {
+  find("query").value = text;
+  search();
+}
+
 function rest() {
-  find("results").removeAttribute("aria-busy");
   find("key-form").hidden = true;
-  const tries = samples.map((text) => {
-    const one = make("button", { type: "button", class: "quiet" }, text);
-    one.addEventListener("click", () => {
-      find("query").value = text;
-      search();
-    });
-    return one;
-  });
-  showBlank("Ask in your own words", "A phrase, a title, a question: what matters is what it means.",
-    ...(tries.length ? [make("p", { class: "tries-lead" }, "For example, from this catalogue:"), make("div", { class: "tries" }, ...tries)] : []));
-  say("");
+  showStart(samples, ask);
 }
 
 async function begin() {

@@ -1,4 +1,4 @@
-// Results, and the words that carried each match.
+// Results, the words that carried each match, and what stands there instead of results. Two pages have it: the server's and a site's.
 
 import { find, make, meter } from "./dom.js";
 
@@ -55,7 +55,34 @@ export function showResults(found, query) {
   find("legend").hidden = !found.some((one) => one.explanation);
 }
 
-export function showBlank(title, text, ...more) {
+function showBlank(title, text, ...more) {
   find("legend").hidden = true;
   find("results").replaceChildren(make("li", { class: "blank" }, make("strong", {}, title), text, ...more));
+}
+
+// Nothing passes the filters; `clear` takes them away, null where there are none.
+export function showNone(clear) {
+  const button = make("button", { type: "button", class: "quiet" }, "Clear filters");
+  button.addEventListener("click", () => clear());
+  showBlank("Nothing passes the filters", "No item fits all of them.", clear && make("p", {}, button));
+  say("0 results");
+}
+
+// Before anything is asked. `ask` gets the sample that somebody chose.
+export function showStart(samples, ask) {
+  find("results").removeAttribute("aria-busy");
+  const tries = samples.map((text) => {
+    const one = make("button", { type: "button", class: "quiet" }, text);
+    one.addEventListener("click", () => ask(text));
+    return one;
+  });
+  showBlank("Ask in your own words", "A phrase, a title, a question: what matters is what it means.",
+    ...(tries.length ? [make("p", { class: "tries-lead" }, "For example, from this catalogue:"), make("div", { class: "tries" }, ...tries)] : []));
+  say("");
+}
+
+export function say(text, problem = false, ...more) {
+  const message = find("message");
+  message.className = problem ? "message problem" : "message";
+  message.replaceChildren(text, ...more);
 }

@@ -3,7 +3,7 @@
 import { find, make } from "./dom.js";
 import { filterFields } from "./filters.js";
 import { load, openCatalogue } from "./leanmatch.js";
-import { resultOf, showBlank, showResults } from "./results.js";
+import { resultOf, say, showNone, showResults, showStart } from "./results.js";
 
 const RESULTS = 10;
 const PAUSE_MS = 60; // between a key and its search
@@ -15,12 +15,6 @@ let catalogue = null;
 let searching = null;
 let timer = 0;
 let replaced = false; // by a newer page
-
-function say(text, problem = false, ...more) {
-  const message = find("message");
-  message.className = problem ? "message problem" : "message";
-  message.replaceChildren(text, ...more);
-}
 
 function sentence(problem) {
   const text = String(problem?.message ?? problem);
@@ -71,7 +65,7 @@ async function show() {
   if (!model || !catalogue) return; // begin() shows what was typed meanwhile
   searching?.abort();
   const query = find("query").value.trim();
-  if (!query) return rest();
+  if (!query) return showStart(catalogue.samples, ask);
   searching = new AbortController();
   const { signal } = searching;
   const list = find("results");
@@ -83,10 +77,7 @@ async function show() {
     const ms = performance.now() - begun;
     if (signal.aborted) return;
     if (!found.length) {
-      const clear = make("p", {}, make("button", { type: "button", class: "quiet" }, "Clear filters"));
-      clear.firstChild.addEventListener("click", () => filters.clear());
-      showBlank("Nothing passes the filters", "No item fits all of them.", ...(filter ? [clear] : []));
-      say("0 results");
+      showNone(filter ? () => filters.clear() : null);
       return;
     }
     showResults(found, query);
@@ -116,19 +107,9 @@ async function explain(found, query, signal) {
   }
 }
 
-function rest() {
-  find("results").removeAttribute("aria-busy");
-  const tries = catalogue.samples.map((text) => {
-    const one = make("button", { type: "button", class: "quiet" }, text);
-    one.addEventListener("click", () => {
-      find("query").value = text;
-      search();
-    });
-    return one;
-  });
-  showBlank("Ask in your own words", "A phrase, a title, a question: what matters is what it means.",
-    ...(tries.length ? [make("p", { class: "tries-lead" }, "For example, from this catalogue:"), make("div", { class: "tries" }, ...tries)] : []));
-  say("");
+function ask(text) {
+  find("query").value = text;
+  search();
 }
 
 const megabytes = (bytes) => (bytes / 1e6).toLocaleString("en", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
