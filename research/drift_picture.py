@@ -3,7 +3,7 @@
     leanmatch demo
     python research/drift_picture.py --demo demo-output
 
-The other one, quality against size, is made by research/compression_table.py.
+The other one, quality against size and time, is made by research/real_sizes_table.py.
 """
 
 from __future__ import annotations

@@ -13,13 +13,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from collect import read_runs
-from numpy.typing import NDArray
-from pages import arguments_of, publish
+from pages import Scores, arguments_of, interval, publish, reciprocal
 
-from leanmatch.metrics.bootstrap import Interval, interval, resampled_ratios
 from leanmatch.training.selection.choice import PULL, SHARES, SHIFTED, TARGET, VALID, objective
 
-Scores = NDArray[np.float64]
 Recipe = Mapping[float, Mapping[str, Scores]]  # share -> slice -> reciprocal rank of each query
 Setting = dict[str, Recipe]  # of one source, regime and seed: recipe by name
 FAMILIES = {
@@ -86,13 +83,13 @@ def scores(setting: Setting, row: tuple[str, float], part: str) -> Scores:
     return setting[recipe][share][part]
 
 
-def main() -> None:
-    arguments = arguments_of(__doc__)
+def main(words: list[str] | None = None) -> None:
+    arguments = arguments_of(__doc__, words)
     settings: dict[tuple[str, str, int], Setting] = defaultdict(dict)
     for run in read_runs(arguments.results).values():
         key = run["regime"], run["setting"], run["seed"]
         settings[key][run["method"]] = {
-            float(share): {name: _reciprocal(packed) for name, packed in slices.items()}
+            float(share): {name: reciprocal(packed) for name, packed in slices.items()}
             for share, slices in run["ranks"].items()
         }
     needed = {"plain-rest", "default", "default-target", "plain"}
@@ -199,7 +196,7 @@ def _summary(row: str, cells: list[_Cell]) -> str:
     for side in ("in", "out"):
         regrets = [cell.regret(side) for cell in cells]
         columns.append(f"{np.mean(regrets):.2f} ({max(regrets):.2f})")
-    below = sum(_difference(cell.ours["out"], cell.base).high < 0 for cell in cells)
+    below = sum(interval(cell.ours["out"] - cell.base).high < 0 for cell in cells)
     columns.append(f"{below}")
     return "| " + " | ".join(columns) + " |"
 
@@ -209,20 +206,9 @@ def _both(cell: _Cell) -> str:
 
 
 def _against(cell: _Cell) -> str:
-    bounds = _difference(cell.ours["out"], cell.base)
+    bounds = interval(cell.ours["out"] - cell.base)
     mean = 100 * float((cell.ours["out"] - cell.base).mean())
     return f"{mean:+.1f} ({100 * bounds.low:+.1f} to {100 * bounds.high:+.1f})"
-
-
-def _difference(values: Scores, other: Scores) -> Interval:
-    difference = (values - other)[:, None]
-    samples = resampled_ratios(difference, np.ones_like(difference), resamples=2000, seed=0)[:, 0]
-    return interval(samples, float(difference.mean()), confidence=0.95)
-
-
-def _reciprocal(packed: bytes) -> Scores:
-    ranks = np.frombuffer(packed, np.uint8).astype(np.float64)
-    return np.where(ranks > 0, 1 / np.maximum(ranks, 1), 0.0)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ SCRIPTS = (
     "compression_task",
     "ood_table",
     "serve_table",
+    "shift_table",
 )
 
 
@@ -45,21 +46,26 @@ def ranked(**averages):
 
 def test_a_page_made_again_from_the_folded_runs_is_the_page_that_is_there(repository, script, tmp_path):
     results = repository / "docs" / "results"
-    for name, runs, plot in (
-        ("serve", "serve/runs.jsonl", None),
-        ("ood", "ood/runs.parquet", None),
-        ("compression", "compression/runs.jsonl", "compression/quality.svg"),
-        ("first_factors", "compression/first_factors.jsonl", None),
-        ("real_sizes", "compression/real_sizes.jsonl", "lean.svg"),
+    tables, load, shifts = "<!-- tables -->\n", "<!-- end of load table -->\n", "<!-- end of shifts -->\n"
+    for name, runs, begin, end, plot in (
+        ("serve", "serve/runs.jsonl", "<!-- load table -->\n", load, None),
+        ("ood", "ood/runs.parquet", tables, "", None),
+        ("ood", "ood/shifts.parquet", "<!-- shifts -->\n", shifts, None),
+        ("compression", "compression/runs.jsonl", tables, "", "compression/quality.svg"),
+        ("first_factors", "compression/first_factors.jsonl", tables, "", None),
+        ("real_sizes", "compression/real_sizes.jsonl", tables, "", "lean.svg"),
     ):
+        text = (results / f"{name}.md").read_text(encoding="utf-8")
+        before, _, rest = text.partition(begin)
         page = tmp_path / f"{name}.md"
-        before, mark, _ = (results / page.name).read_text(encoding="utf-8").partition("<!-- tables -->\n")
-        page.write_text(before + mark, encoding="utf-8") if mark else shutil.copy(results / page.name, page)
+        page.write_text(before + begin + (end + rest.partition(end)[2] if end else ""), encoding="utf-8")
+        assert page.read_text(encoding="utf-8") != text, "the page has no table to make again"
         drawn = [] if plot is None else ["--plot", str(tmp_path / plot)]
         if plot is not None:
             (tmp_path / plot).parent.mkdir(exist_ok=True)
-        script(f"{name}_table").main([str(results / runs), "-o", str(page), *drawn])
-        assert page.read_text(encoding="utf-8") == (results / page.name).read_text(encoding="utf-8")
+        table = "shift" if end == shifts else name
+        script(f"{table}_table").main([str(results / runs), "-o", str(page), *drawn])
+        assert page.read_text(encoding="utf-8") == text
         assert plot is None or (tmp_path / plot).stat().st_size > 10_000
 
 
