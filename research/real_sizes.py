@@ -161,6 +161,7 @@ def compress(options: argparse.Namespace, pairs: Path, plan: str, folder: Path) 
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     report = json.loads(done.stdout)
     del report["output"]  # a path of this machine
+    report["model"] = Path(report["model"]).name
     return {
         "minutes": options.minutes,
         "seconds": time.perf_counter() - begun,

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 import training_models as models
 from leanmatch.cli.app import app
+from leanmatch.cli.compress.task import LAYER_RECORD_BYTES, record_bytes
 from leanmatch.compression import RoundingSpec
 from leanmatch.compression.planner import states
 from leanmatch.compression.planner import training as planner_training
@@ -252,6 +253,11 @@ def test_size_is_that_of_the_whole_folder(base, pairs, tmp_path):
     result = compress(base, pairs, tmp_path / "m", "--size", f"{most / 1000}kB", "--minutes", "0", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["folder_bytes"] <= most
+    header = int.from_bytes((tmp_path / "m" / "compressed.safetensors").read_bytes()[:8], "little")
+    record = (tmp_path / "m" / "leanmatch.json").read_text(encoding="utf-8")
+    assert len(record) + header <= record_bytes(load_matcher(base))
+    forms = len(json.dumps(json.loads(record)["artifact"], indent=2)) + header
+    assert forms / len(read_artifact(tmp_path / "m").layers) <= LAYER_RECORD_BYTES, "however many layers"
     small = compress(base, pairs, tmp_path / "n", "--size", "10kB", "--minutes", "0")
     assert small.exit_code == 2 and "bytes" in small.stderr
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from leanmatch.compression.planner.clock import Clock, Workload
     from leanmatch.compression.planner.tasks import Task
 
-MANIFEST_BYTES = 64_000
-"""Set aside for ``leanmatch.json`` and the header of the weights."""
+RECORD_BYTES, LAYER_RECORD_BYTES = 24_000, 1_600
+"""Set aside for ``leanmatch.json`` and the header of the weights: of a model, and of each layer."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,15 @@ def overhead(work: Work) -> int:
     with tempfile.TemporaryDirectory(prefix="leanmatch-") as name:
         write_configs(work.model, Path(name), work.task.tokenizer)
         files = sum(path.stat().st_size for path in Path(name).rglob("*") if path.is_file())
-    return files + MANIFEST_BYTES
+    return files + record_bytes(work.model)
+
+
+def record_bytes(model: Any) -> int:
+    """The most that ``leanmatch.json`` and the header of the weights take; both name every layer's form."""
+    from torch import nn
+
+    layers = sum(isinstance(module, nn.Linear | nn.Embedding) for module in model.modules())
+    return RECORD_BYTES + LAYER_RECORD_BYTES * layers
 
 
 def _split(
