@@ -23,6 +23,7 @@ NAMES = {
     "svd": "SVD, by the weights",
     "fwsvd": "FWSVD",
     "svd-in-order": "SVD, in order",
+    "depth": "fewer encoder layers, int8",
     "int8": "int8, untrained",
     "int4": "int4 in groups of 32, untrained",
 }
