@@ -1,7 +1,7 @@
 """Bulk encoding as files: one part a slice of the input, so that whatever is killed goes on where it was.
 
-No engine's code is needed past one machine: any scheduler runs shards, Ray's actors run
-:func:`encode_files`, and Spark, Ray Data, Daft and Dask call :class:`Encode`.
+Beyond one machine, any scheduler runs shards, Ray actors run :func:`encode_files`, and Spark,
+Ray Data, Daft and Dask call :class:`Encode`.
 """
 
 from leanmatch.lazy import attach

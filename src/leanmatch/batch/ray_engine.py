@@ -11,11 +11,11 @@ from leanmatch.batch.parts import PartNote
 from leanmatch.errors import DataError, LeanmatchError, MissingExtraError, UsageError
 
 IN_HAND = 2
-"""Slices that an actor has at once: one is encoded, the next is there already when it has ended."""
+"""How many slices an actor has at once: while it encodes one, the next is already waiting."""
 
 
 class SliceWorker:
-    """An actor: numbers of slices in, notes of the parts out. Neither texts nor vectors travel."""
+    """An actor: takes numbers of slices, returns notes of the parts. Neither texts nor vectors travel."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -30,7 +30,7 @@ class SliceWorker:
 
 
 def run_on_ray(job: Job, missing: list[int], workers: int, address: str | None) -> Iterator[PartNote]:
-    """Encode slices on Ray. An actor that is killed is started again, and its slices with it.
+    """Encode slices on Ray. A killed actor is started again and repeats its unfinished slices.
 
     Args:
         job: what is worked on. Actors on other machines need the inputs and the output at the same paths, or

@@ -71,7 +71,7 @@ def encode_files(
         output: folder, by path or URL.
         options: how the files are read and the vectors are stored.
         shard: encode only this share of the slices; the call that finds all parts written ends the whole.
-        engine: ``local``, or ``ray`` (extra ``ray``): actors of Ray.
+        engine: ``local``, or ``ray`` (extra ``ray``): Ray actors.
         workers: processes, or Ray actors; CPUs are shared among them. One where not given.
         address: of a running Ray cluster, see ``ray.init``; where not given, a local one is started.
         overwrite: remove first what an earlier call wrote; a folder with any other file is refused.
@@ -173,7 +173,7 @@ def _start_worker(job: Job) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process when the one that started it is killed; else it would wait for work for ever."""
+    """End this process when the one that started it is killed; otherwise it would wait for work forever."""
     parent = parent_process()
     assert parent is not None, "a pool started this process"
     parent.join()
@@ -194,7 +194,7 @@ def _in_processes(job: Job, missing: list[int], workers: int) -> Iterator[PartNo
                 yield future.result()
     except BrokenProcessPool as error:
         raise LeanmatchError(
-            "a worker process was killed, or ended by itself; often the memory was too small",
+            "a worker process was killed or ended early; often there was too little memory",
             remedy="give the same call again, with fewer workers: finished parts are kept",
             command="give the same command again, with fewer --workers: finished parts are kept",
         ) from error

@@ -56,8 +56,8 @@ def advice(evaluation: Evaluation, *, average: float | None = None, steps: int |
     """
     if average == 0:
         return [
-            "The result is the base model itself: no share of what was trained did better on the validation "
-            "pairs. Check the pairs (leanmatch data check), then train with a lower --lr, fewer steps "
+            "The result is the base model itself: no average with the trained parameters did better on the "
+            "validation pairs. Check the pairs (leanmatch data check), then train with a lower --lr, fewer steps "
             f"{f'(--max-steps {steps // 2}) ' if steps and steps > 1 else ''}or more pairs."
         ]
     slices = compared_slices(evaluation)

@@ -74,10 +74,10 @@ class PairModel(ABC):
         Args:
             inputs: pairs of a query and an item, or one pair.
             prompt_name, prompt: must be None.
-            batch_size: pairs a forward pass.
+            batch_size: pairs in a forward pass.
             show_progress_bar: a bar on stderr.
             activation_fn: takes a float32 tensor of logits, and needs torch; None is the model's own.
-            apply_softmax: changes nothing, as there is one score a pair.
+            apply_softmax: changes nothing, since each pair has one score.
             convert_to_numpy: False gives a list of tensors.
             convert_to_tensor: one tensor.
 
@@ -89,7 +89,7 @@ class PairModel(ABC):
         if prompt is not None or prompt_name is not None:
             found = prompt_name if prompt is None else prompt
             raise UsageError(
-                f"rerankers put no prompt before a pair; {found!r:.80} was given",
+                f"rerankers take no prompt; {found!r:.80} was given",
                 remedy="leave it out, or use CrossEncoder of sentence-transformers",
             )
         given = list(inputs)
