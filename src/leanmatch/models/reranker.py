@@ -89,7 +89,7 @@ class PairModel(ABC):
         if prompt is not None or prompt_name is not None:
             found = prompt_name if prompt is None else prompt
             raise UsageError(
-                f"rerankers take no prompt; {found!r:.80} was given",
+                f"rerankers put no prompt before a pair; {found!r:.80} was given",
                 remedy="leave it out, or use CrossEncoder of sentence-transformers",
             )
         given = list(inputs)
