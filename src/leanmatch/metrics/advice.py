@@ -57,8 +57,8 @@ def advice(evaluation: Evaluation, *, average: float | None = None, steps: int |
     if average == 0:
         return [
             "The result is the base model itself: no average with the trained parameters did better on the "
-            "validation pairs. Check the pairs (leanmatch data check), then train with a lower --lr, fewer steps "
-            f"{f'(--max-steps {steps // 2}) ' if steps and steps > 1 else ''}or more pairs."
+            "validation pairs. Check the pairs (leanmatch data check), then train with a lower --lr, fewer "
+            f"steps {f'(--max-steps {steps // 2}) ' if steps and steps > 1 else ''}or more pairs."
         ]
     slices = compared_slices(evaluation)
     worse = [part for part, result in slices if result.verdict == WORSE]
