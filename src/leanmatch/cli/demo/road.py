@@ -158,13 +158,13 @@ def save_int8(model: Path, output: Path) -> dict[str, Any]:
     Returns:
         ``bytes`` of the folder.
     """
-    from leanmatch.compression import RoundingSpec, default_spec, factorize, finalize
+    from leanmatch.cli.compress.task import int8_plan
+    from leanmatch.compression import factorize, finalize
     from leanmatch.formats import read_provenance, save_compressed
     from leanmatch.formats.reader import load_matcher
 
     encoder = load_matcher(model, device="cpu")
-    rounding = RoundingSpec()
-    spec = default_spec(encoder, rounding, embeddings=rounding, positions=rounding)
+    spec = int8_plan(encoder).spec
     factorize(encoder, spec)
     origin: dict[str, Any] = {**(read_provenance(model) or {})}
     provenance: dict[str, Any] = {

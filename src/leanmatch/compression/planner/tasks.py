@@ -132,9 +132,8 @@ class Matching:
 
     def _vectors_of(self, model: Any, rows: NDArray[np.int64]) -> torch.Tensor:
         """Sentence vectors, in the dimensions that the model keeps (``truncate_dim``)."""
-        vectors = in_passes(
-            model, rows, lambda part: self._features(model, part), lambda x: model(x)["sentence_embedding"]
-        )
+        features = self._features(model, rows)
+        vectors = in_passes(model, features, lambda part: model(part)["sentence_embedding"])
         return vectors[:, : model.truncate_dim]
 
     def _features(self, model: Any, rows: NDArray[np.int64]) -> dict[str, Any]:
@@ -228,13 +227,10 @@ class Classifying:
 
     def loss(self, model: Any, teacher: Any, rows: NDArray[np.int64]) -> torch.Tensor:
         """Half cross-entropy of the labels, half that of the dense model's softened scores."""
-
-        def features_of(part: NDArray[np.int64]) -> Any:
-            return self._features([self.texts[row] for row in part], model)
-
-        logits = in_passes(model, rows, features_of, lambda features: model(**features).logits)
+        features = self._features([self.texts[row] for row in rows], model)
+        logits = in_passes(model, features, lambda part: model(**part).logits)
         with torch.no_grad():
-            target = teacher(**features_of(rows)).logits
+            target = teacher(**features).logits
         wanted = self._classes[torch.from_numpy(rows)].to(logits.device)
         own = torch.nn.functional.cross_entropy(logits.float(), wanted)
         return 0.5 * own + 0.5 * logit_loss(logits, target, TEMPERATURE)
@@ -255,28 +251,29 @@ class Classifying:
 
 
 def in_passes(
-    model: Any,
-    rows: NDArray[np.int64],
-    features_of: Callable[[NDArray[np.int64]], Any],
-    forward: Callable[[Any], torch.Tensor],
+    model: Any, features: Mapping[str, Any], forward: Callable[[dict[str, Any]], torch.Tensor]
 ) -> torch.Tensor:
-    """``forward(features_of(rows))`` in bounded memory.
+    """``forward(features)`` in bounded memory.
 
     A batch with more tokens than :func:`tokens_of_a_pass` goes in parts. Each part runs once for its outputs,
     and once more, alone, for its gradients. Both are those of one pass, but for the last bits. ``forward``
     must not draw random numbers.
     """
-    features = features_of(rows)
     mask = features.get("attention_mask")
-    each = len(rows) if mask is None else max(1, tokens_of_a_pass(model) // mask.shape[1])
-    if len(rows) <= each or not torch.is_grad_enabled():
-        return forward(features)
-    parts = [rows[begin : begin + each] for begin in range(0, len(rows), each)]
+    if mask is None or not torch.is_grad_enabled():
+        return forward(dict(features))
+    each = max(1, tokens_of_a_pass(model) // mask.shape[1])
+    if len(mask) <= each:
+        return forward(dict(features))
 
-    def run(part: NDArray[np.int64]) -> torch.Tensor:
-        return forward(features_of(part))
+    def run(begin: int) -> torch.Tensor:
+        end = begin + each
+        part = {n: v[begin:end] if isinstance(v, torch.Tensor) else v for n, v in features.items()}
+        return forward(part)
 
-    return torch.cat([checkpoint(run, part, use_reentrant=False, preserve_rng_state=False) for part in parts])
+    begins = range(0, len(mask), each)
+    parts = [checkpoint(run, begin, use_reentrant=False, preserve_rng_state=False) for begin in begins]
+    return torch.cat(parts)
 
 
 def tokens_of_a_pass(model: Any) -> int:
