@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +33,6 @@ from leanmatch.metrics.ranking.fusion import Ranking, RememberingReranker, searc
 from leanmatch.metrics.ranking.retrieval import Judgements
 from leanmatch.metrics.ranking.search import Exclusions, Neighbours, top_k
 from leanmatch.metrics.ranking.tasks import RetrievalTask, make_task
-from leanmatch.models import Reranker
 from leanmatch.runtime import load_reranker
 
 PARTS = (
@@ -190,32 +188,6 @@ def by_ranking(part: Part, ranking: Ranking) -> Search:
     return partial(search_ranked, ranking=ranking, texts=part.texts)
 
 
-def standardized(scores: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Scores less their mean, over their standard deviation."""
-    return np.asarray((scores - scores.mean()) / max(float(scores.std()), 1e-9), np.float64)
-
-
-def fused(part: Part, reranker: Reranker, top: int) -> Search:
-    """The best ``top`` of a hybrid search by the sum of its scores and the reranker's logits, standardized.
-
-    The reranker's activation is the logistic function.
-    """
-
-    def search(task: RetrievalTask, vectors: SideVectors, depth: int) -> Neighbours:
-        found = search_ranked(task, vectors, max(depth, top), Ranking(hybrid=True), part.texts)
-        indices = found.indices.copy()
-        for row, text in enumerate(task.query_texts.tolist()):
-            first = indices[row, :top][indices[row, :top] >= 0]
-            items = task.candidate_texts[first].tolist()
-            own = reranker.scores([(part.texts[text], part.texts[item]) for item in items])
-            logits = np.log(own) - np.log1p(-own)
-            order = np.argsort(-(standardized(found.scores[row, : len(first)]) + standardized(logits)))
-            indices[row, : len(first)] = first[order]
-        return Neighbours(indices, found.scores)
-
-    return search
-
-
 def reranked(parts: list[Part], vectors: list[SideVectors], folder: str, tops: list[int]) -> list[str]:
     """Gain and cost of a cross-encoder."""
     loaded = {
@@ -229,9 +201,10 @@ def reranked(parts: list[Part], vectors: list[SideVectors], folder: str, tops: l
     for part, own in zip(parts, vectors, strict=True):
         searches = {"vectors alone": by_ranking(part, Ranking()), "hybrid": by_ranking(part, hybrid)}
         for top in tops:
-            ranking = replace(hybrid, reranker=remembered, rerank_top=top)
+            ranking = replace(hybrid, reranker=remembered, rerank_top=top, rerank_weight=1.0)
             searches[f"hybrid, best {top} reranked"] = by_ranking(part, ranking)
-        searches[f"hybrid, best {most}, both scores"] = fused(part, remembered, most)
+        both = replace(hybrid, reranker=remembered, rerank_top=most)
+        searches[f"hybrid, best {most}, both scores"] = by_ranking(part, both)
         scores.append({name: values(part, own, search) for name, search in searches.items()})
         print(f"{part.name} is done", file=sys.stderr, flush=True)
     lines = [*table_of(parts, scores, "hybrid"), ""]

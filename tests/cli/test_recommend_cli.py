@@ -153,7 +153,8 @@ def test_rerank(catalogue, tmp_path):
     folder, encoder = saved_reranker(tmp_path, pair_tokenizer(words))
     texts = dict(ITEMS)
     expected = {key: float(encoder.predict([("usb", text)])[0]) for key, text in ITEMS}
-    result = run(catalogue, "usb", "-k", 2, "--rerank", folder, "--rerank-top", 4, "--json")
+    alone = ("--rerank", folder, "--rerank-top", 4, "--rerank-weight", 1, "--json")
+    result = run(catalogue, "usb", "-k", 2, *alone)
     assert result.exit_code == 0, result.stderr
     document = json.loads(result.stdout)
     best = document["queries"][0]["recommendations"]
@@ -161,6 +162,14 @@ def test_rerank(catalogue, tmp_path):
     assert [item["id"] for item in best] == sorted(texts, key=lambda key: -expected[key])[:2]
     assert best[0]["score"] == pytest.approx(expected[best[0]["id"]], abs=0.05)  # int8
     assert -1 <= best[0]["cosine"] <= 1
+    weightless = run(catalogue, "usb", "--rerank", folder, "--rerank-weight", 0, "--json")
+    unchanged = run(catalogue, "usb", "--json")
+    orders = [
+        [row["id"] for row in json.loads(one.stdout)["queries"][0]["recommendations"]]
+        for one in (weightless, unchanged)
+    ]
+    assert orders[0] == orders[1]
+    assert run(catalogue, "usb", "--rerank", folder, "--rerank-weight", 1.5).exit_code == 2
     first = run(catalogue, "usb", "-k", 1, "--rerank", folder, "--rerank-top", 1, "--json")
     plain = run(catalogue, "usb", "-k", 1, "--json")
     ids = [json.loads(one.stdout)["queries"][0]["recommendations"][0]["id"] for one in (first, plain)]

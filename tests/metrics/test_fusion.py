@@ -1,5 +1,7 @@
 """Rankings by terms and by a reranker, against sums over all candidates."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from leanmatch.data import PairTable
 from leanmatch.errors import UsageError
 from leanmatch.lexical import LexicalScorer, build_postings, lexical_weight
 from leanmatch.metrics import EvaluationOptions, Ranking, evaluate
+from leanmatch.models.reranker import reranking_scores
 
 OPTIONS = EvaluationOptions(metrics=("MRR@10", "P@1"), resamples=200, split="all")
 
@@ -80,13 +83,35 @@ def test_a_reranker_orders_the_first_and_scores_a_pair_once(numbers):
     dense = evaluate(
         noise, numbers, options=EvaluationOptions(metrics=("Recall@5",), resamples=200, split="all")
     )
-    found = evaluate(noise, numbers, options=options, ranking=Ranking(reranker=reranker, rerank_top=5))
+    found = evaluate(
+        noise, numbers, options=options, ranking=Ranking(reranker=reranker, rerank_top=5, rerank_weight=1)
+    )
     assert value(found, "P@1").value == pytest.approx(value(dense, "Recall@5").value)
     assert 60 * 5 <= len(reranker.pairs) == len(set(reranker.pairs))
     assert any("reranked by first" in note for note in found.notes)
 
 
-@pytest.mark.parametrize("options", [{"weight": 0.5}, {"hybrid": True, "weight": 2.0}, {"rerank_top": 0}])
+@pytest.mark.parametrize("weight", [0.0, 0.3, 0.5, 1.0])
+def test_a_weight_between_the_search_and_the_reranker(weight):
+    """Against the formula; one item and equal scores have no spread."""
+    found = [np.array([0.9, 0.5, 0.4], np.float32), np.array([0.7]), np.array([0.3, 0.3]), np.zeros(0)]
+    logits = np.array([-1.0, 3.0, 2.5, 4.0, 1.0, 5.0])
+    reranker = SimpleNamespace(scores=lambda pairs: 1 / (1 + np.exp(-logits)), logits=lambda pairs: logits)
+    own = reranking_scores(reranker, [("q", "i")] * 6, found, weight)
+    assert [len(part) for part in own] == [3, 1, 2, 0]
+    if weight == 1:
+        assert np.concatenate(own) == pytest.approx(1 / (1 + np.exp(-logits)))
+        return
+    first, spread = logits[:3], found[0].astype(np.float64)
+    expected = weight * (first - first.mean()) / first.std()
+    expected += (1 - weight) * (spread - spread.mean()) / spread.std()
+    assert own[0] == pytest.approx(expected)
+    assert own[1] == [0] and own[2] == pytest.approx(weight * np.array([-1.0, 1.0]))
+
+
+@pytest.mark.parametrize(
+    "options", [{"weight": 0.5}, {"hybrid": True, "weight": 2.0}, {"rerank_top": 0}, {"rerank_weight": -0.1}]
+)
 def test_options_out_of_range(options):
     with pytest.raises(UsageError):
         Ranking(**options)

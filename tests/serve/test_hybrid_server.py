@@ -29,6 +29,8 @@ class Lengths:
             raise ModelError("this reranker is broken", remedy="none")
         return np.array([float(len(item)) for _, item in pairs])
 
+    logits = scores
+
 
 @pytest.fixture
 def hybrid(folder, encoder):
@@ -46,6 +48,10 @@ def reranker(monkeypatch):
 
 def ask(client, text, **options):
     return client.post("/v1/recommend", json={"texts": [text], **options})
+
+
+def zscore(values):
+    return (np.array(values) - np.mean(values)) / np.std(values)
 
 
 def items(answer):
@@ -105,7 +111,7 @@ def test_refusals_of_a_server_without_either(client, options, status, message):
 
 
 def test_reranking(open_client, reranker):
-    client = open_client(rerank="lengths", rerank_top=7)
+    client = open_client(rerank="lengths", rerank_top=7, rerank_weight=1)
     plain = items(ask(client, "thing number 3", k=7))
     reranker.pairs.clear()
     best = items(ask(client, "thing number 3", k=2, rerank=True))
@@ -122,6 +128,18 @@ def test_reranking(open_client, reranker):
     assert explained[0]["id"] == best[0]["id"] and explained[0]["explanation"]["query"]
     answer = client.post("/v1/recommend", json={"texts": ["a"] * 17, "rerank": True})
     assert answer.status_code == 400 and "at most 16" in answer.text
+
+
+def test_reranking_weighs_the_search_and_the_reranker(open_client, reranker):
+    client = open_client(rerank="lengths", rerank_top=40)
+    plain = items(ask(client, "thing number 3", k=40))
+    cosines, lengths = ([row["score"] for row in plain], [len(row["text"]) for row in plain])
+    sums = 0.5 * zscore(cosines) + 0.5 * zscore(lengths)
+    best = items(ask(client, "thing number 3", k=40, rerank=True))
+    assert [row["score"] for row in best] == pytest.approx(-np.sort(-sums), abs=1e-3)  # cosines are rounded
+    by_length = np.argsort(-np.array(lengths), kind="stable")
+    orders = [[row["id"] for row in order] for order in (best, plain, [plain[at] for at in by_length])]
+    assert orders[0] not in orders[1:]
 
 
 def test_reranking_of_a_hybrid_search(hybrid, open_client, reranker):

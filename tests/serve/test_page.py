@@ -60,9 +60,10 @@ def hybrid_url(tmp_path_factory):
     reranker = SimpleNamespace(
         name="models/lengths", scores=lambda pairs: np.array([len(b) for _, b in pairs])
     )
+    options = ServeOptions(str(folder), rerank="lengths", rerank_weight=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("leanmatch.serve.service.load_reranker", lambda name, threads=None: reranker)
-        with serving(create_app(ServeOptions(str(folder), rerank="lengths"), encoder=encoder)) as address:
+        with serving(create_app(options, encoder=encoder)) as address:
             ready(address)
             yield address
 
@@ -125,7 +126,7 @@ def test_terms_and_reranking_of_a_hybrid_catalogue(page, hybrid_url):
     page.locator("#rerank").check(force=True)
     playwright.expect(page.locator(".result .text").first).to_contain_text("much light", timeout=30_000)
     assert page.url.endswith("&explain=1&rerank=1")
-    assert page.get_attribute("#rerank-switch", "title").endswith("order of lengths")
+    assert page.get_attribute("#rerank-switch", "title").endswith("reranked by lengths")
     page.reload()
     playwright.expect(page.locator(".result .text").first).to_contain_text("much light", timeout=30_000)
     assert page.locator("#rerank").is_checked() and page.locator("#explain").is_checked()

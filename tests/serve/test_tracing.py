@@ -38,7 +38,7 @@ def traced(folder, encoder, monkeypatch):
         return spans
 
     reranker = SimpleNamespace(
-        name="lengths", scores=lambda pairs: np.array([len(item) for _, item in pairs])
+        name="lengths", logits=lambda pairs: np.array([len(item) for _, item in pairs])
     )
     monkeypatch.setattr("leanmatch.serve.service.load_reranker", lambda name, threads=None: reranker)
     options = ServeOptions(catalogue=str(folder), poll_seconds=0.05, rerank="lengths")

@@ -69,7 +69,8 @@ PANELS: dict[str, tuple[str, ...]] = {
     ),
     "Samples": ("max_rows", "max_pairs", "budget", "shown"),
     "Changes": ("add", "update", "delete", "rebuild", "reference", "check"),
-    "Search": ("kind", "k", "where", "include_self", "hybrid", "lexical_weight", "rerank", "rerank_top"),
+    "Search": ("kind", "k", "where", "include_self", "hybrid", "lexical_weight"),
+    "Reranking": ("rerank", "rerank_top", "rerank_weight"),
     "Engines": ("shard", "engine", "address"),
     "Server": (
         *(

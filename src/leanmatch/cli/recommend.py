@@ -17,6 +17,7 @@ from leanmatch.cli.index.options import (
     ModelOption,
     RerankOption,
     RerankTopOption,
+    RerankWeightOption,
 )
 from leanmatch.cli.prompts import PromptNameOption, QueryPromptOption, prompt_options
 from leanmatch.cli.terminal import visible
@@ -55,6 +56,7 @@ def recommend(
     lexical_weight: LexicalWeightOption = None,
     rerank: RerankOption = None,
     rerank_top: RerankTopOption = 50,
+    rerank_weight: RerankWeightOption = 0.5,
 ) -> None:
     """Recommend the K items of a catalogue that match each TEXT best."""
     with reported_errors():
@@ -95,6 +97,7 @@ def recommend(
             lexical_weight=lexical_weight,
             reranker=reranker,
             rerank_top=rerank_top,
+            rerank_weight=rerank_weight,
         )
         show_answers(queries, answers, opened.manifest.model.name, len(opened), by_terms, as_json, rerank)
 

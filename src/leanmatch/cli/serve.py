@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from leanmatch.cli.common import reported_errors, say
-from leanmatch.cli.index.options import RerankOption, RerankTopOption
+from leanmatch.cli.index.options import RerankOption, RerankTopOption, RerankWeightOption
 from leanmatch.cli.prompts import PromptNameOption, QueryPromptOption
 from leanmatch.errors import DataError, UsageError
 
@@ -84,6 +84,7 @@ def serve(
     ] = False,
     rerank: RerankOption = None,
     rerank_top: RerankTopOption = 50,
+    rerank_weight: RerankWeightOption = 0.5,
     demo_folder: Annotated[
         Path | None, typer.Option("--demo-folder", help="Where --demo keeps its catalogue.")
     ] = None,
@@ -122,6 +123,7 @@ def serve(
             otel=otel,
             rerank=rerank,
             rerank_top=rerank_top,
+            rerank_weight=rerank_weight,
             limits=Limits(
                 batch_texts=batch_texts, window_ms=window_ms, waiting=waiting, timeout_seconds=timeout
             ),

@@ -32,7 +32,8 @@ from leanmatch.index.storage.segments import SegmentRows, read_segments
 from leanmatch.index.storage.table import joined_items
 from leanmatch.lexical.bm25 import LexicalScorer
 from leanmatch.lexical.weight import lexical_weight as weight_of
-from leanmatch.models import RERANK_TOP, ByRole, Reranker, RoleEncoder
+from leanmatch.models import RERANK_TOP, RERANK_WEIGHT, ByRole, Reranker, RoleEncoder
+from leanmatch.models.reranker import check_reranking
 from leanmatch.types import EncodeFunction, Vectors
 
 _KEPT_DOCUMENTS = 100_000
@@ -367,6 +368,7 @@ class Catalogue:
         lexical_weight: float | None = None,
         reranker: Reranker | None = None,
         rerank_top: int = RERANK_TOP,
+        rerank_weight: float = RERANK_WEIGHT,
     ) -> list[list[Recommendation]]:
         """The ``k`` best items for each text, as :meth:`leanmatch.index.Recommender.recommend` gives them.
 
@@ -379,13 +381,15 @@ class Catalogue:
             exclude_self: leave out items whose text is the query itself (up to case and white space).
             hybrid: also search by terms; None does so where the catalogue has them.
             lexical_weight: see :meth:`search`.
-            reranker: puts the first ``rerank_top`` items in its own order; their score is then its score.
+            reranker: puts the first ``rerank_top`` items in a new order; their score is then what
+                :func:`leanmatch.models.reranking_scores` gives.
             rerank_top: how many; at least ``k`` are taken.
+            rerank_weight: of the reranker beside the search's scores, 0 to 1; 1 for the reranker alone.
 
         Raises:
             DataError: a blank text.
-            UsageError: ``k`` or ``rerank_top`` below 1; a filter that does not fit the columns; a hybrid
-                search of a catalogue without terms.
+            UsageError: ``k`` or ``rerank_top`` below 1; ``rerank_weight`` outside 0..1; a filter that does
+                not fit the columns; a hybrid search of a catalogue without terms.
             MissingExtraError: a hybrid search, and bm25s is not installed.
         """
         for row, text in enumerate(texts):
@@ -396,8 +400,8 @@ class Catalogue:
         out = {row for row in map(self.row, exclude) if row is not None}
         banned = [out | set(self.same_as(text) if exclude_self else ()) for text in texts]
         hybrid = self.by_terms(hybrid, lexical_weight)
-        if reranker is not None and rerank_top < 1:
-            raise UsageError(f"rerank_top is {rerank_top}", remedy="give 1 or more")
+        if reranker is not None:
+            check_reranking(rerank_top, rerank_weight)
         results = self.search(
             np.asarray(RoleEncoder(encoder).encode_query(texts), dtype=np.float32),
             k if reranker is None else max(k, rerank_top),
@@ -407,7 +411,7 @@ class Catalogue:
             lexical_weight=lexical_weight,
         )
         if reranker is not None:
-            results = reranked(texts, results, reranker, k, self.text)
+            results = reranked(texts, results, reranker, k, self.text, rerank_weight)
         return [
             [self._recommendation(text, result, at, hybrid=hybrid) for at in range(len(result.rows))]
             for text, result in zip(texts, results, strict=True)

@@ -4,7 +4,7 @@ This layer lies below everything that encodes texts, and importing it loads no t
 """
 
 from leanmatch.models.prompts import DOCUMENT, QUERY, PromptOptions, Prompts
-from leanmatch.models.reranker import RERANK_TOP, PairModel, Reranker, TorchReranker
+from leanmatch.models.reranker import RERANK_TOP, RERANK_WEIGHT, PairModel, Reranker, TorchReranker
 from leanmatch.models.roles import (
     ByRole,
     Prefix,
@@ -24,6 +24,7 @@ __all__ = [
     "DOCUMENT",
     "QUERY",
     "RERANK_TOP",
+    "RERANK_WEIGHT",
     "ByRole",
     "PairModel",
     "Prefix",

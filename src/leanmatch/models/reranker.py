@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 RERANK_TOP = 50
 """So many items of a search are reranked by default."""
 
+RERANK_WEIGHT = 0.5
+"""Weight of the reranker's opinion beside the search's own, by default."""
+
 BATCH_PAIRS = 64
 WINDOW_PAIRS = 4096
 """``predict`` scores so many pairs at a time, and moves its bar after each."""
@@ -33,6 +36,56 @@ class Reranker(Protocol):
     def scores(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
         """How well each query and item go together, higher is better, shape ``(pairs,)``."""
         ...
+
+    def logits(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
+        """What the scores are made of by the model's activation; the scores where it has none."""
+        ...
+
+
+def check_reranking(top: int, weight: float) -> None:
+    """Refuse a number of items below 1, or a weight outside of 0 to 1.
+
+    Raises:
+        UsageError: one of them.
+    """
+    if top < 1:
+        raise UsageError(f"rerank_top is {top}", remedy="give 1 or more")
+    if not 0 <= weight <= 1:
+        raise UsageError(f"rerank_weight is {weight}", remedy="give a number from 0 to 1")
+
+
+def reranking_scores(
+    reranker: Reranker,
+    pairs: Sequence[tuple[str, str]],
+    found: Sequence[NDArray[np.floating[Any]]],
+    weight: float = RERANK_WEIGHT,
+) -> list[NDArray[np.float64]]:
+    """What the items of each query are ordered by, best is highest.
+
+    ``weight * z(logits) + (1 - weight) * z(found)``, where ``z`` subtracts the mean over a query's items and
+    divides by their standard deviation. With weight 1: the reranker's scores as they are.
+
+    Args:
+        reranker: scores pairs.
+        pairs: a query and an item each: all items of the first query, then those of the second, and so on.
+        found: for each query the scores of its items in the search.
+        weight: of the reranker, 0 to 1.
+    """
+    own = reranker.scores(pairs) if weight == 1 else reranker.logits(pairs)
+    parts = np.split(own, np.cumsum([len(scores) for scores in found])[:-1]) if found else []
+    if weight == 1:
+        return parts
+    return [
+        weight * _standardized(part) + (1 - weight) * _standardized(scores)
+        for part, scores in zip(parts, found, strict=True)
+    ]
+
+
+def _standardized(scores: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    values = np.asarray(scores, np.float64)
+    if not values.size or np.ptp(values) == 0:
+        return np.zeros(len(values))
+    return np.asarray((values - values.mean()) / values.std(), np.float64)
 
 
 class PairModel(ABC):

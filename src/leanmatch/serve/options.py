@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from leanmatch.errors import UsageError
-from leanmatch.models import RERANK_TOP
+from leanmatch.models import RERANK_TOP, RERANK_WEIGHT
+from leanmatch.models.reranker import check_reranking
 from leanmatch.runtime.kernels.paths import PRECISIONS
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -80,6 +81,7 @@ class ServeOptions:
         poll_seconds: how often a new generation of the catalogue or the store is looked for.
         rerank: a cross-encoder, folder or name, for requests that ask for it.
         rerank_top: so many items of a search are reranked.
+        rerank_weight: of the cross-encoder beside the search's scores, 0 to 1; 1 for the cross-encoder alone.
     """
 
     catalogue: str
@@ -100,6 +102,7 @@ class ServeOptions:
     poll_seconds: float = 1.0
     rerank: str | None = None
     rerank_top: int = RERANK_TOP
+    rerank_weight: float = RERANK_WEIGHT
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -111,8 +114,7 @@ class ServeOptions:
             raise UsageError(f"dimensions is {self.dimensions}", remedy="give 1 or more")
         if self.precision is not None and self.precision not in PRECISIONS:
             raise UsageError(f"precision is {self.precision!r}", remedy=f"one of: {', '.join(PRECISIONS)}")
-        if self.rerank_top < 1:
-            raise UsageError(f"rerank_top is {self.rerank_top}", remedy="give 1 or more")
+        check_reranking(self.rerank_top, self.rerank_weight)
         if not 0.01 <= self.poll_seconds < math.inf:
             raise UsageError(f"poll_seconds is {self.poll_seconds}", remedy="give 0.01 or more")
         for key in (*self.api_keys, *self.write_keys):

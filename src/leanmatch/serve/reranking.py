@@ -8,7 +8,7 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from leanmatch.index.search.found import Found, reranked
-from leanmatch.models import Reranker
+from leanmatch.models import RERANK_WEIGHT, Reranker
 from leanmatch.serve.api.problems import RefusedError
 from leanmatch.serve.batching import Batcher
 from leanmatch.serve.engine import Answer
@@ -22,7 +22,7 @@ RERANKED_TOGETHER = 256
 
 @dataclass(frozen=True)
 class Rerank:
-    """What was found for some texts, to be put in the reranker's order and cut to ``k`` a text.
+    """What was found for some texts, to be reranked and cut to ``k`` a text.
 
     ``over`` is set when nobody waits for it any more: it is not worked on from then on. ``place``: its place
     in its request's trace, where there are traces.
@@ -43,7 +43,8 @@ class Rerank:
 class Reranking:
     """A reranker behind a queue. :meth:`start` and :meth:`close` run in the server's event loop."""
 
-    def __init__(self, tracing: Tracing | None = None) -> None:
+    def __init__(self, tracing: Tracing | None = None, weight: float = RERANK_WEIGHT) -> None:
+        self._weight = weight
         self._tracing = tracing
         self.reranker: Reranker | None = None
         """Set while the server loads; None where it has none."""
@@ -68,7 +69,7 @@ class Reranking:
             raise RefusedError(400, problem, param="rerank")
 
     async def rerank(self, texts: Sequence[str], answer: Answer, k: int) -> Answer:
-        """An answer in the reranker's order. Cancelling ends the work after the query that is worked on."""
+        """An answer in its new order. Cancelling ends the work after the query that is worked on."""
         job = Rerank(texts, answer, k, place=None if self._tracing is None else self._tracing.here())
         try:
             ordered: Answer = await self._batcher.submit(job)
@@ -98,5 +99,6 @@ class Reranking:
         for text, result in zip(job.texts, job.answer.found, strict=True):
             if job.over.is_set():
                 raise TimeoutError
-            found += reranked([text], [result], self.reranker, job.k, job.answer.catalogue.text)
+            text_of = job.answer.catalogue.text
+            found += reranked([text], [result], self.reranker, job.k, text_of, self._weight)
         return replace(job.answer, found=found)

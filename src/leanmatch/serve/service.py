@@ -82,7 +82,7 @@ class Service:
         self._explaining = Batcher(  # apart, so that nobody waits behind an explanation
             self._explain, most=EXPLAINED_TOGETHER, window_seconds=0.0
         )
-        self.reranking = Reranking(tracing)
+        self.reranking = Reranking(tracing, options.rerank_weight)
         self._tasks: list[asyncio.Task[None]] = []
         self._settled = asyncio.Event()
         self._follower: Follower | None = None
@@ -201,7 +201,7 @@ class Service:
         return answer
 
     async def reranked(self, job: Recommend) -> Answer:
-        """What is found, the best ``rerank_top`` in the reranker's order. Cancelling ends the work.
+        """What is found, the best ``rerank_top`` reranked. Cancelling ends the work.
 
         Raises:
             RefusedError: 400 where the server has no reranker; 503, after the time-out or while not ready.

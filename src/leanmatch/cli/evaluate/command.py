@@ -11,7 +11,7 @@ import typer
 from leanmatch.cli.common import JsonOption, print_json, reported_errors, say, stdout_console
 from leanmatch.cli.data.command import ColumnOption, DelimiterOption, OnErrorOption
 from leanmatch.cli.evaluate.dimensions import by_dimension
-from leanmatch.cli.index.options import LexicalWeightOption, RerankOption, RerankTopOption
+from leanmatch.cli.index.options import LexicalWeightOption, RerankOption, RerankTopOption, RerankWeightOption
 from leanmatch.cli.matchers import (
     AfterOption,
     HoldOutOption,
@@ -74,6 +74,7 @@ def evaluate(
     lexical_weight: LexicalWeightOption = None,
     rerank: RerankOption = None,
     rerank_top: RerankTopOption = 50,
+    rerank_weight: RerankWeightOption = 0.5,
     dimensions: Annotated[
         str | None,
         typer.Option(
@@ -94,7 +95,7 @@ def evaluate(
         from leanmatch.models import TokenTally
 
         prompts = prompt_options(query_prompt, document_prompt, prompt_name)
-        ranking = _ranking(hybrid, lexical_weight, rerank, rerank_top, device)
+        ranking = _ranking(hybrid, lexical_weight, (rerank, rerank_top, rerank_weight), device)
         comparison = compare_on(
             data,
             model,
@@ -179,12 +180,13 @@ def _load(
 
 
 def _ranking(
-    hybrid: bool, lexical_weight: float | None, rerank: str | None, rerank_top: int, device: str
+    hybrid: bool, lexical_weight: float | None, reranking: tuple[str | None, int, float], device: str
 ) -> Ranking | None:
     """How MODEL ranks, None for by cosine alone; what is missing is told before the work starts."""
     from leanmatch.lexical.bm25 import bm25s_module
     from leanmatch.metrics import Ranking
 
+    rerank, rerank_top, rerank_weight = reranking
     if not hybrid and rerank is None and lexical_weight is None:
         return None
     reranker = None
@@ -195,7 +197,7 @@ def _ranking(
         from leanmatch.runtime import load_reranker
 
         reranker = RememberingReranker(load_reranker(rerank, device=device))
-    return Ranking(hybrid, lexical_weight, reranker, rerank_top)
+    return Ranking(hybrid, lexical_weight, reranker, rerank_top, rerank_weight)
 
 
 def _show(evaluation: Evaluation) -> None:

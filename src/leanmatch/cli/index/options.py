@@ -68,6 +68,15 @@ RerankOption = Annotated[
 RerankTopOption = Annotated[
     int, typer.Option("--rerank-top", help="How many items of each search are reranked.", min=1)
 ]
+RerankWeightOption = Annotated[
+    float,
+    typer.Option(
+        "--rerank-weight",
+        help="Weight of the cross-encoder beside the search's scores; 1 for the cross-encoder alone.",
+        min=0,
+        max=1,
+    ),
+]
 DimensionsOption = Annotated[
     int | None,
     typer.Option(

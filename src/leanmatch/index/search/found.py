@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from leanmatch.index.search.planner import Plan
 from leanmatch.index.search.scan import Rows
-from leanmatch.models import Reranker
+from leanmatch.models import RERANK_WEIGHT, Reranker
+from leanmatch.models.reranker import reranking_scores
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,9 @@ def reranked(
     reranker: Reranker,
     k: int | Sequence[int],
     text_of: Callable[[int], str],
+    weight: float = RERANK_WEIGHT,
 ) -> list[Found]:
-    """Results in the order of a reranker, each cut to its ``k``; the scores are the reranker's.
+    """Results in a new order, each cut to its ``k``; the scores are what they are ordered by.
 
     Args:
         texts: the queries.
@@ -58,6 +60,7 @@ def reranked(
         reranker: scores pairs of texts.
         k: how many items remain, for all queries or for each.
         text_of: the text of a row.
+        weight: of the reranker beside the search's scores; 1 for the reranker alone.
     """
     wanted = [k] * len(results) if isinstance(k, int) else list(k)
     pairs = [
@@ -65,11 +68,9 @@ def reranked(
         for text, result in zip(texts, results, strict=True)
         for row in result.rows.tolist()
     ]
-    scores = reranker.scores(pairs)
-    out, start = [], 0
-    for result, count in zip(results, wanted, strict=True):
-        own = scores[start : start + len(result.rows)]
-        start += len(own)
+    scores = reranking_scores(reranker, pairs, [result.scores for result in results], weight)
+    out = []
+    for result, own, count in zip(results, scores, wanted, strict=True):
         order = np.argsort(-own, kind="stable")[:count]
         cosines = result.scores if result.cosines is None else result.cosines
         lexical = None if result.lexical is None else result.lexical[order]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,8 @@ from leanmatch.lexical.weight import PART_NUMBER_WEIGHT, WORD_WEIGHT, lexical_we
 from leanmatch.metrics.encoding import SideVectors
 from leanmatch.metrics.ranking.search import Neighbours, top_k
 from leanmatch.metrics.ranking.tasks import RetrievalTask
-from leanmatch.models import RERANK_TOP, Reranker
+from leanmatch.models import RERANK_TOP, RERANK_WEIGHT, Reranker
+from leanmatch.models.reranker import check_reranking, reranking_scores
 
 
 @dataclass(frozen=True)
@@ -24,17 +25,20 @@ class Ranking:
     Attributes:
         hybrid: by the weighted sum of cosine and lexical score, as a hybrid catalogue ranks.
         weight: of the lexical score; None for the default, by what the query holds.
-        reranker: puts the first ``rerank_top`` candidates in its own order; None leaves them.
+        reranker: puts the first ``rerank_top`` candidates in a new order; None leaves them.
         rerank_top: how many.
+        rerank_weight: of the reranker beside the scores of the search, 0 to 1; 1 for the reranker alone.
 
     Raises:
-        UsageError: a weight without ``hybrid`` or outside 0..1; ``rerank_top`` below 1.
+        UsageError: a weight without ``hybrid`` or outside 0..1; ``rerank_top`` below 1; ``rerank_weight``
+            outside 0..1.
     """
 
     hybrid: bool = False
     weight: float | None = None
     reranker: Reranker | None = None
     rerank_top: int = RERANK_TOP
+    rerank_weight: float = RERANK_WEIGHT
 
     def __post_init__(self) -> None:
         if self.weight is not None and not self.hybrid:
@@ -44,8 +48,7 @@ class Ranking:
                 command="leave --lexical-weight out, or add --hybrid",
             )
         lexical_weight("", self.weight)
-        if self.rerank_top < 1:
-            raise UsageError(f"rerank_top is {self.rerank_top}", remedy="give 1 or more")
+        check_reranking(self.rerank_top, self.rerank_weight)
 
     def in_words(self, name: str) -> list[str]:
         """Notes for the evaluation of the matcher ``name``."""
@@ -55,7 +58,8 @@ class Ranking:
             weight = f"{weights if self.weight is None else self.weight}"
             notes.append(f"{name} ranks by cosine and terms (weight of the terms {weight})")
         if self.reranker is not None:
-            notes.append(f"the best {self.rerank_top} of {name} are reranked by {self.reranker.name}")
+            by = f"{self.reranker.name} (weight {self.rerank_weight})"
+            notes.append(f"the best {self.rerank_top} of {name} are reranked by {by}")
         if notes:
             notes.append(f"pair metrics of {name} are those of its cosines alone")
         return notes
@@ -68,6 +72,7 @@ class RememberingReranker:
         self.name = reranker.name
         self._reranker = reranker
         self._scores: dict[tuple[str, str], float] = {}
+        self._logits: dict[tuple[str, str], float] = {}
 
     @classmethod
     def of(cls, reranker: Reranker) -> RememberingReranker:
@@ -76,9 +81,21 @@ class RememberingReranker:
 
     def scores(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
         """See :class:`leanmatch.models.Reranker`."""
-        missing = list(dict.fromkeys(pair for pair in pairs if pair not in self._scores))
-        self._scores.update(zip(missing, self._reranker.scores(missing).tolist(), strict=True))
-        return np.array([self._scores[pair] for pair in pairs])
+        return _remembered(pairs, self._scores, self._reranker.scores)
+
+    def logits(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
+        """See :class:`leanmatch.models.Reranker`."""
+        return _remembered(pairs, self._logits, self._reranker.logits)
+
+
+def _remembered(
+    pairs: Sequence[tuple[str, str]],
+    known: dict[tuple[str, str], float],
+    values_of: Callable[[Sequence[tuple[str, str]]], NDArray[np.float64]],
+) -> NDArray[np.float64]:
+    missing = list(dict.fromkeys(pair for pair in pairs if pair not in known))
+    known.update(zip(missing, values_of(missing).tolist(), strict=True))
+    return np.array([known[pair] for pair in pairs])
 
 
 def search_ranked(
@@ -113,17 +130,19 @@ def search_ranked(
     )
     if ranking.reranker is None:
         return found
-    return _reranked(found, queries, candidates, ranking.reranker, ranking.rerank_top)
+    return _reranked(found, queries, candidates, ranking, ranking.reranker)
 
 
 def _reranked(
-    found: Neighbours, queries: list[str], candidates: list[str], reranker: Reranker, top: int
+    found: Neighbours, queries: list[str], candidates: list[str], ranking: Ranking, reranker: Reranker
 ) -> Neighbours:
-    """The first ``top`` of each query in the reranker's order, the others behind them as they were."""
+    """The first ``rerank_top`` of each query in a new order, the others behind them as they were."""
     indices, scores = found.indices.copy(), found.scores.copy()
     for row, query in enumerate(queries):
-        first = indices[row, :top][indices[row, :top] >= 0]
-        own = reranker.scores([(query, candidates[candidate]) for candidate in first.tolist()])
+        first = indices[row, : ranking.rerank_top]
+        first = first[first >= 0]
+        pairs = [(query, candidates[candidate]) for candidate in first.tolist()]
+        (own,) = reranking_scores(reranker, pairs, [scores[row, : len(first)]], ranking.rerank_weight)
         order = np.argsort(-own, kind="stable")
         indices[row, : len(first)] = first[order]
         scores[row, : len(first)] = found.scores[row, : len(first)][order]

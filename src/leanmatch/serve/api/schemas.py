@@ -58,7 +58,7 @@ class RecommendRequest(_Request):
         ),
     ] = None
     rerank: Annotated[
-        StrictBool, Field(description="Put the best items in the order of the server's cross-encoder.")
+        StrictBool, Field(description="Rerank the best items by the server's cross-encoder.")
     ] = False
 
 
@@ -81,8 +81,10 @@ class Explanation(BaseModel):
 class Recommended(BaseModel):
     """One item.
 
-    The score is the cosine. After a hybrid search it is the weighted sum of ``cosine`` and ``lexical``, and
-    after reranking the cross-encoder's.
+    The score is the cosine. After a hybrid search it is the weighted sum of ``cosine`` and ``lexical``.
+    After reranking it is the weighted sum of the search's score and the cross-encoder's logit, both
+    standardized over the items that were reranked; with the server's ``--rerank-weight 1`` it is the
+    cross-encoder's score.
     """
 
     rank: int

@@ -111,7 +111,7 @@ async function begin() {
   find("about").textContent = `${found.items.toLocaleString("en")} items, model ${found.model}`;
   samples = found.samples ?? [];
   find("rerank-switch").hidden = !found.reranker;
-  find("rerank-switch").title = found.reranker ? `The best items in the order of ${found.reranker}` : "";
+  find("rerank-switch").title = found.reranker ? `The best items reranked by ${found.reranker}` : "";
   filters = filterFields(found.columns, search);
   panel.refresh();
   if (location.hash) recall();
