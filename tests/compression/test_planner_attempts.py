@@ -27,9 +27,15 @@ from leanmatch.compression.planner.training import TrainingOptions
 from leanmatch.compression.spec import CompressionSpec, Rule
 
 
-def attempt(rung, kept, steps=0):
+def attempt(rung, kept, steps=0, worst=None):
+    """``worst``: share that a slice of 10 of the 50 queries keeps; the others keep the more for it."""
     dense = np.full(50, 0.5)
-    quality = compare("MRR@10", dense, dense * kept)
+    shares = np.full(50, kept)
+    slices = {}
+    if worst is not None:
+        shares[:10], shares[10:] = worst, (50 * kept - 10 * worst) / 40
+        slices = {"site=hard": np.arange(50) < 10}
+    quality = compare("MRR@10", dense, dense * shares, slices=slices)
     return Attempt(rung, Plan(f"rung {rung}", CompressionSpec(())), quality, {}, {"steps": steps})
 
 
@@ -53,6 +59,16 @@ class TestBestAttempt:
         seen = [attempt(2, 0.90), attempt(2, 0.93, steps=9), attempt(13, 0.91, steps=9)]
         assert best_attempt(seen, 0.99, leanest=True) is seen[1]
 
+    def test_a_slice_that_is_shown_to_keep_less_does_not_meet_it(self):
+        hidden, roomier = attempt(2, 1.0, worst=0.94), attempt(5, 0.992, worst=0.991)
+        assert hidden.quality.kept > roomier.quality.kept and not hidden.meets(0.99)
+        for leanest in (True, False):
+            assert best_attempt([hidden, roomier], 0.99, leanest=leanest) is roomier
+
+    def test_where_none_meets_it_the_one_with_the_best_worst_slice(self):
+        seen = [attempt(2, 0.98, worst=0.90), attempt(2, 0.96, steps=9, worst=0.95)]
+        assert best_attempt(seen, 0.99, leanest=True) is seen[1]
+
     def test_of_equals_the_trained_one(self):
         seen = [attempt(0, 0.97), attempt(0, 0.97, steps=9)]
         assert best_attempt(seen, None, leanest=False) is seen[1]
@@ -70,9 +86,13 @@ class Judged:
 
     metric, texts, tokenizer = "MRR@10", [f"text {i}" for i in range(8)], None
     slices: ClassVar = {}
+    candidates = None
 
     def __init__(self, kept, spoilt):
         self.kept, self.spoilt, self.ran = kept, spoilt, False
+
+    def prepare(self, model, seconds, former):
+        return 0
 
     def judge(self, model):
         if not planner.compressed_layers(model):
@@ -269,3 +289,98 @@ def test_a_batch_of_many_tokens_goes_in_parts_with_the_same_gradients(
     assert found.keys() == wanted.keys()
     for name, gradient in wanted.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-6)
+
+
+class Table:
+    """A model of given vectors, without anything to train."""
+
+    def __init__(self, vectors):
+        self.vectors = vectors
+
+    def modules(self):
+        return []
+
+    def eval(self):
+        pass
+
+
+def cosine(degrees):
+    return [np.cos(np.radians(degrees)), np.sin(np.radians(degrees))]
+
+
+def test_a_training_text_that_comes_nearer_in_the_compressed_model_costs_a_rank():
+    """Degrees from the query: its match 20, a training text 25; compressed they change places."""
+    from leanmatch.compression.planner.tasks import Matching
+    from leanmatch.data import PairTable
+
+    held_out = PairTable.from_columns({"anchor": ["q", "r"], "positive": ["match of q", "match of r"]})
+    train = PairTable.from_columns({"anchor": ["a", "q"], "positive": ["between", "another match of q"]})
+    degrees = {"q": 0, "match of q": 20, "between": 25, "r": 180, "match of r": 190, "another match of q": 1}
+    models = [
+        Table({text: cosine(angle) for text, angle in (degrees | change).items()})
+        for change in ({}, {"match of q": 25, "between": 20})
+    ]
+
+    def encoder_of(model):
+        return lambda texts: np.array([model.vectors[text] for text in texts], np.float32)
+
+    def kept(**options):
+        task = Matching(["a", "b"], held_out, encoder_of=encoder_of, **options)
+        dense, compressed = (task.judge(model) for model in models)
+        assert dense.scores.tolist() == [1.0, 1.0]
+        return compressed.scores.tolist(), task.candidates
+
+    assert kept() == ([1.0, 1.0], 2)
+    assert kept(train=train) == ([0.5, 1.0], 3)
+
+
+def test_the_search_is_as_large_as_its_time_allows_and_stays_so(monkeypatch):
+    from leanmatch.compression.planner import tasks
+    from leanmatch.data import PairTable
+
+    count, clock = 3000, [0.0]
+    train = PairTable.from_columns(
+        {
+            "anchor": [f"query {n}" for n in range(count)],
+            "positive": [f"thing number {n}" for n in range(count)],
+        }
+    )
+    held_out = PairTable.from_columns({"anchor": ["q"], "positive": ["its match"]})
+
+    def encoder_of(model):
+        def encode(texts):
+            clock[0] += 0.01 * len(texts)
+            return np.ones((len(texts), 1), np.float32)
+
+        return encode
+
+    monkeypatch.setattr(tasks.time, "monotonic", lambda: clock[0])
+
+    def task():
+        return tasks.Matching(["a", "b"], held_out, encoder_of=encoder_of, train=train)
+
+    pool = len(task()._pool)
+    assert pool == count
+    for seconds, former, expected in (
+        (15.0, None, 1500),
+        (1.0, None, tasks.FEWEST_DISTRACTORS),
+        (1e9, None, pool),
+        (np.inf, None, pool),
+        (15.0, 1200, 1200),
+    ):
+        made = task()
+        assert made.prepare(None, seconds, former) == pytest.approx(expected, abs=1)
+        assert made.candidates == pytest.approx(expected + 1, abs=1)
+
+
+def test_a_resumed_run_is_judged_by_the_same_search(tiny, tmp_path):
+    asked = []
+
+    class Sized(Judged):
+        def prepare(self, model, seconds, former):
+            asked.append((seconds, former))
+            return 1234
+
+    for options in (TrainingOptions(minutes=10), TrainingOptions(minutes=10), TrainingOptions(steps=3)):
+        Planner(tiny, Sized(1.0, 1.0), tmp_path, training=options, progress=False)
+    assert asked == [(60.0, None), (60.0, 1234), (np.inf, 1234)]

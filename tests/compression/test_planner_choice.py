@@ -211,12 +211,12 @@ def test_encoder_layers_that_share_weights_stay(kind):
 class Shot:
     """States whose first factors keep 90%."""
 
-    def __init__(self):
-        self.plans = []
+    def __init__(self, slices=()):
+        self.plans, self.slices = [], slices
 
     def one_shot(self, rung, plan):
         self.plans.append(plan)
-        quality = Quality("MRR@10", 0.5, 0.45, 0.9, 0.88, 0.92, 400)
+        quality = Quality("MRR@10", 0.5, 0.45, 0.9, 0.88, 0.92, 400, slices=list(self.slices))
         return type("Attempt", (), {"quality": quality})
 
 
@@ -247,3 +247,16 @@ def test_the_price_of_harm_is_that_of_the_one_shot():
     for row in menu.rows:
         assert row.expected.kept == pytest.approx(1 - 0.1 / shot_harm * row.plan.harm)
     assert np.all(np.diff([row.plan.harm for row in menu.rows]) >= 0)
+
+
+def test_the_menu_names_the_slice_that_loses_more():
+    one = {"slice": "site=a", "kept": 0.8, "low": 0.76, "high": 0.85, "queries": 60}
+    other = {"slice": "site=b", "kept": 0.7, "low": 0.4, "high": 0.95, "queries": 30}
+    menu = menus.make_menu(choices(depths=(Depth(),)), Budget(), Shot([one, other]))
+    assert menu.worst_slice == "site=a", "that of site=b may keep as much as all"
+    for row in menu.rows:
+        lost = {name: [1 - share for share in getattr(row, name)] for name in ("expected", "worst")}
+        assert lost["worst"][0] == pytest.approx(2 * lost["expected"][0])
+        assert lost["worst"][1] == pytest.approx(2 * lost["expected"][1], rel=0.01)
+    assert menus.Menu.from_json(json.loads(json.dumps(menu.to_json()))) == menu
+    assert menus.make_menu(choices(depths=(Depth(),)), Budget(), Shot([other])).worst_slice is None

@@ -200,7 +200,11 @@ def test_a_slice_that_keeps_less_is_named_though_the_whole_keeps_enough():
     compressed[hard] *= np.random.default_rng(0).uniform(0.8, 0.9, 40)
     slices = {"site=hard": hard, "site=easy": ~hard}
     whole = compare("MRR@10", dense, compressed, slices=slices)
-    assert whole.verdict(0.99) == "shown"
+    assert whole.kept > 0.993 and whole.low > 0.99, "on all queries together it is shown"
+    assert whole.verdict(0.99) == "missed" and whole.reaches == whole.slices[0]["high"] < 0.9
+    assert whole.verdict_sentence(0.99).startswith(
+        "99.0% asked for: missed on site=hard, whose interval ends"
+    )
     assert [part["slice"] for part in whole.below(0.99)] == ["site=hard"]
     part = whole.slices[0]
     assert part["queries"] == 40 and part["kept"] == pytest.approx(compressed[:40].mean() / 0.5)
@@ -210,6 +214,48 @@ def test_a_slice_that_keeps_less_is_named_though_the_whole_keeps_enough():
     assert "site=hard keeps less" in remedy and "Remedy" in remedy
     assert len(whole.slice_sentences(0.8)) == 2
     assert Quality(**json.loads(json.dumps(whole.to_json()))).below(0.99)
+
+
+def test_a_slice_of_few_queries_leaves_the_verdict_open_but_does_not_miss():
+    """100 queries, one of which fell from rank 1 to 10: the interval of that slice holds 0.995."""
+    dense = np.ones(2100)
+    compressed = dense.copy()
+    compressed[0] = 0.1
+    few = np.arange(2100) < 100
+    found = compare("MRR@10", dense, compressed, slices={"site=few": few, "site=many": ~few})
+    assert found.low > 0.995 and found.slices[0]["kept"] == pytest.approx(0.991)
+    assert found.verdict(0.995) == "not shown" and found.reaches >= 0.995 and not found.below(0.995)
+    sentence = found.verdict_sentence(0.995)
+    assert sentence.startswith("99.5% asked for: not shown on site=few; shown on all queries together")
+
+
+def test_intervals_of_many_slices_hold_at_once():
+    """Of 40 slices of a model that keeps everything, 95% intervals call about one worse by chance."""
+    rng = np.random.default_rng(3)
+    dense = rng.uniform(0.2, 1.0, 8000)
+    compressed = dense + rng.permuted(np.tile([0.1, -0.1], 4000))
+    slices = {f"site={number}": np.arange(8000) % 40 == number for number in range(40)}
+    together = compare("MRR@10", dense, compressed, slices=slices)
+    alone = [compare("MRR@10", dense[mask], compressed[mask]) for mask in slices.values()]
+    assert any(part.high < 1 for part in alone), "one by one"
+    assert not together.below(1.0)
+    pairs = zip(together.slices, alone, strict=True)
+    widths = [(part["high"] - part["low"]) / (own.high - own.low) for part, own in pairs]
+    assert np.median(widths) == pytest.approx(3.23 / 1.96, rel=0.05), "1 - 0.05/40 is at 3.23 standard errors"
+
+
+def test_the_agreement_on_a_slice_narrows_its_interval():
+    slices = {"site=a": np.arange(200) < 100}
+    dense = np.random.default_rng(0).uniform(0.2, 1.0, 200)
+    compressed = dense * np.random.default_rng(1).uniform(0.9, 1.1, 200)
+    agreed = {"kept": 0.97, "low": 0.5, "high": 1.5, "texts": 400}
+    plain = compare("MRR@10", dense, compressed, agreed, slices).slices[0]
+    near = {"site=a": {"kept": 0.995, "low": 0.994, "high": 0.996}}
+    found = compare("MRR@10", dense, compressed, {**agreed, "slices": near}, slices)
+    assert found.slices[0] == plain | near["site=a"] and plain["kept"] != 0.995
+    assert "slices" not in found.evidence
+    wide = {"site=a": {"kept": 0.9, "low": 0.1, "high": 1.9}}
+    assert compare("MRR@10", dense, compressed, {**agreed, "slices": wide}, slices).slices[0] == plain
 
 
 def test_a_slice_in_which_the_dense_model_never_scores_is_left_out():

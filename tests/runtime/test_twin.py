@@ -76,6 +76,43 @@ def test_other_vectors_are_not_used(model, monkeypatch):
     assert len(said) == 1 and "its vectors differ by up to 1.0e-03" in said[0]
 
 
+def compressed_model(folder):
+    from leanmatch.compression import DenseSparseSpec, RoundingSpec, default_spec, factorize, finalize
+
+    made = models.transformer_model(folder).eval()
+    factorize(
+        made, default_spec(made, DenseSparseSpec(block=8, atoms=8, nonzeros=2), embeddings=RoundingSpec())
+    )
+    return finalize(made)
+
+
+def test_a_compressed_model_runs_as_it_will_be_served(tmp_path):
+    """As the folder that is saved of it, to the bit; torch, which rounds no inputs, is near."""
+    from leanmatch.formats import save_compressed
+    from leanmatch.runtime import load
+
+    made = compressed_model(tmp_path / "bert")
+    encoder_of = TwinEncoders(encode_function, pytest.fail)
+    found = encoder_of(made)(TEXTS)
+    save_compressed(made, tmp_path / "m", {})
+    np.testing.assert_array_equal(found, load(tmp_path / "m", runtime="native")(TEXTS))
+    torch_gives = encode_function(made)(TEXTS)
+    cosines = (found * torch_gives).sum(axis=1)
+    assert cosines.min() > 0.999 and np.abs(found - torch_gives).max() > 1e-4, "inputs are rounded"
+    dense = models.transformer_model(tmp_path / "bert").eval()
+    np.testing.assert_allclose(encoder_of(dense)(TEXTS), encode_function(dense)(TEXTS), atol=1e-5)
+
+
+def test_compressed_vectors_of_another_model_are_not_used(tmp_path, monkeypatch):
+    real, said = twin.native_twin, []
+    monkeypatch.setattr(twin, "native_twin", lambda one: lambda texts: np.roll(real(one)(texts), 1, axis=1))
+    made = compressed_model(tmp_path / "bert")
+    encoder_of = TwinEncoders(encode_function, said.append)
+    for _ in range(2):
+        np.testing.assert_array_equal(encoder_of(made)(TEXTS), encode_function(made)(TEXTS))
+    assert len(said) == 1 and "a compressed vector has the cosine" in said[0]
+
+
 def test_what_the_runtime_cannot_run_goes_through_torch(model, monkeypatch):
     said = []
 

@@ -41,7 +41,8 @@ def compress(
         str, typer.Option(help="match: texts to vectors; classify: texts (anchor) to classes (positive).")
     ] = "match",
     keep: Annotated[
-        str | None, typer.Option(metavar="F", help="Share of the metric that must remain, such as 0.99.")
+        str | None,
+        typer.Option(metavar="F", help="Share of the metric that must remain, also on each slice: 0.99."),
     ] = None,
     size: Annotated[str | None, typer.Option(metavar="S", help="Whole folder's size, such as 10MB.")] = None,
     macs: Annotated[
@@ -246,7 +247,7 @@ def _menu(request: CompressRequest, menu: Menu, clock: Clock | None) -> dict[str
 
 
 def _summary(request: CompressRequest, options: Any, planned: Planned) -> dict[str, Any]:
-    chosen = planned.chosen
+    chosen, keep = planned.chosen, options.budget.keep
     evaluated = [
         {
             "budget": attempt.plan.label,
@@ -267,7 +268,8 @@ def _summary(request: CompressRequest, options: Any, planned: Planned) -> dict[s
         "method": request.method,
         "asked": options.asked,
         "quality": chosen.quality.to_json(),
-        "verdict": None if options.budget.keep is None else chosen.quality.verdict(options.budget.keep),
+        "verdict": None if keep is None else chosen.quality.verdict(keep),
+        "missed_on": [] if keep is None else [part["slice"] for part in chosen.quality.below(keep)],
         "faster": chosen.plan.faster,
         "dropped": list(chosen.plan.dropped),
         "evaluated": evaluated,
@@ -325,9 +327,11 @@ def _state_in_words(state: dict[str, Any]) -> str:
 
     quality = Quality(**{item.name: state[item.name] for item in fields(Quality)})
     kept, low, high = quality.estimate
+    worst = quality.worst_slice
+    but = "" if worst is None else f", {worst['kept']:.1%} on {worst['slice']}"
     how = f"trained {state['training']['steps']:,} steps" if state["trained"] else "one shot"
     mark = " <- the best" if state["chosen"] else ""
-    return f"{state['budget']}, {how}: {kept:.1%} kept ({low:.1%} to {high:.1%}){mark}"
+    return f"{state['budget']}, {how}: {kept:.1%} kept ({low:.1%} to {high:.1%}){but}{mark}"
 
 
 def _speed_words(summary: dict[str, Any]) -> list[str]:
@@ -362,8 +366,9 @@ def _show(summary: dict[str, Any]) -> None:
     lines = []
     if not summary["saved"]:
         lines += [
-            f"No model was saved: the best of {len(summary['evaluated'])} models is estimated below what was "
-            f"asked for. {quality.verdict_sentence(summary['asked']['keep'])}",
+            f"No model was saved: the best of {len(summary['evaluated'])} models keeps less than was asked "
+            f"for. {quality.verdict_sentence(summary['asked']['keep'])}",
+            *(f"  {line}" for line in quality.slice_sentences(summary["asked"]["keep"])),
             *(f"  {_state_in_words(state)}" for state in summary["evaluated"]),
             "To take the best one, give the same command with --allow-lower: it is kept in "
             f"{summary['work']}.",
@@ -372,7 +377,7 @@ def _show(summary: dict[str, Any]) -> None:
     else:
         dense, sizes = summary["dense"], summary["bytes"]
         if not summary["reached"]:
-            lines.append("Estimated below what was asked for; saved as told.")
+            lines.append("It keeps less than was asked for; saved as told.")
         if summary["verdict"] is not None:
             lines.append(quality.verdict_sentence(summary["asked"]["keep"]))
         lines += [

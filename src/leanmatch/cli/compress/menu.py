@@ -21,19 +21,20 @@ def show_menu(summary: Mapping[str, Any], as_json: bool) -> None:
         return
     console = stdout_console()
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for title in ("--pick", "weights, MB", "texts/s here", "than int8", "layers out", "expected to keep"):
+    worst = summary["worst_slice"]
+    titles = ["--pick", "weights, MB", "texts/s here", "than int8", "layers out", "expected to keep"]
+    for title in [*titles, *([] if worst is None else [f"on {worst}"])]:
         table.add_column(title, justify="right")
     int8 = summary["int8"]
     table.add_row("int8", f"{int8['bytes'] / 1e6:.2f}", _rate(int8["texts_a_second"]), "1.00x", "0", "")
     for row in summary["rows"]:
-        expected = row["expected"]
         table.add_row(
             str(row["number"]),
             f"{row['bytes'] / 1e6:.2f}",
             _rate(row["texts_a_second"]),
             "" if row["faster"] is None else f"{row['faster']:.2f}x",
             str(len(row["dropped"])),
-            f"{expected['kept']:.1%} ({expected['low']:.1%} to {expected['high']:.1%})",
+            *(_share(row[name]) for name in ("expected", "worst") if row[name] is not None),
         )
     console.print(table)
     for line in _notes(summary):
@@ -70,6 +71,10 @@ def draw(summary: Mapping[str, Any], path: Path) -> None:
     panels[0].legend(loc="lower right")
     with atomic_file(path) as temporary:
         figure.savefig(temporary, format=path.suffix.lower()[1:], dpi=150)
+
+
+def _share(expected: Mapping[str, float]) -> str:
+    return f"{expected['kept']:.1%} ({expected['low']:.1%} to {expected['high']:.1%})"
 
 
 def _rate(texts: float | None) -> str:

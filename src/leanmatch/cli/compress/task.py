@@ -89,7 +89,9 @@ def open_work(request: CompressRequest, say: Callable[[str], None]) -> Work:
         "seed": request.seed,
     }
     from leanmatch.compression.planner.depth import encoder_layer_count
+    from leanmatch.compression.planner.tasks import MOST_DISTRACTORS
 
+    identity["distractors"] = MOST_DISTRACTORS
     return Work(model, task, provenance, identity, encoder_layer_count(model), len(table.skipped))
 
 
@@ -163,7 +165,9 @@ def _task(
         model = load_matcher(request.model, device=request.device)
         _refuse_static(model, request.model)
         texts = _prompted(model, split.train)
-        return model, Matching(texts, split.valid, encoder_of=TwinEncoders(encode_function, say))
+        encoder_of = TwinEncoders(encode_function, say)
+        matching = Matching(texts, split.valid, encoder_of=encoder_of, train=split.train, seed=request.seed)
+        return model, matching
     model, tokenizer = _load_classifier(request.model, folder, request.device)
     train, valid = split.train, split.valid
     labels = {str(name): int(number) for name, number in model.config.label2id.items()}

@@ -147,7 +147,7 @@ def _show(artifact: Artifact, layers: list[dict[str, Any]]) -> None:
     base = artifact.provenance.get("base")
     for line in (
         f"{artifact.folder}: {artifact.architecture} ({artifact.task}), made from {base}",
-        _quality_words(quality),
+        *_quality_lines(quality),
     ):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -190,12 +190,15 @@ def _cells(name: str, form: str, shape: str, row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _quality_words(quality: dict[str, Any]) -> str:
+def _quality_lines(stored: dict[str, Any]) -> list[str]:
+    from dataclasses import fields
+
+    from leanmatch.compression.planner.quality import Quality
+
     try:
-        words = (
-            f"{quality['metric']} {quality['compressed']:.4f} of {quality['dense']:.4f} on held-out data: "
-            f"{quality['kept']:.1%} kept"
-        )
-    except (KeyError, TypeError, ValueError):
-        return "no quality was measured when it was saved"
-    return words + ("" if quality.get("reached", True) else ", estimated below what was asked for")
+        quality = Quality(**{item.name: stored[item.name] for item in fields(Quality) if item.name in stored})
+        keep = (stored.get("asked") or {}).get("keep")
+        verdict = [] if keep is None else [quality.verdict_sentence(keep)]
+        return [quality.sentence(), *verdict, *(f"  {line}" for line in quality.slice_sentences(keep))]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return ["no quality was measured when it was saved"]

@@ -34,8 +34,14 @@ class Attempt:
         return bool(self.training["steps"])
 
     def meets(self, keep: float | None) -> bool:
-        """Whether the best estimate of its share of the dense model's metric is what was asked for."""
-        return keep is None or self.quality.estimate.kept >= keep
+        """Whether its share of the dense model's metric is estimated at what was asked for, and no slice is
+        shown to keep less."""
+        return keep is None or self.quality.reaches >= keep
+
+    @property
+    def standing(self) -> float:
+        """By what attempts are compared: the share kept by ranks, unless a slice is shown to keep less."""
+        return min(self.quality.kept, self.quality.ceiling)
 
 
 def best_attempt(attempts: Sequence[Attempt], keep: float | None, *, leanest: bool) -> Attempt:
@@ -47,13 +53,14 @@ def best_attempt(attempts: Sequence[Attempt], keep: float | None, *, leanest: bo
         leanest: of those that meet ``keep``, take the leanest rung (its best state); else the best state.
 
     Returns:
-        Of the attempts that meet ``keep``, or of all where none does, the best; of equals the trained one.
+        Of the attempts that meet ``keep``, or of all where none does, the best by its worst slice
+        (:attr:`Attempt.standing`); of equals the trained one.
     """
     meeting = [attempt for attempt in attempts if attempt.meets(keep)]
     if leanest and meeting:
         first = min(attempt.rung for attempt in meeting)
         meeting = [attempt for attempt in meeting if attempt.rung == first]
-    return max(meeting or attempts, key=lambda a: (a.quality.compressed, a.trained, -a.rung))
+    return max(meeting or attempts, key=lambda a: (a.standing, a.trained, -a.rung))
 
 
 def rungs_to_train(first: int, safe: int | None, last: int, most: int) -> list[int]:

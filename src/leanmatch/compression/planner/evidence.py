@@ -17,7 +17,7 @@ often (docs/LOG.md).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ OVERLAP = 10
 PAIRS = 20_000
 """Random pairs of texts whose cosines are compared by rank."""
 RESAMPLES = 2000
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -94,14 +95,19 @@ def rank_correlation(dense: SideVectors, vectors: SideVectors, seed: int = 0) ->
 
 
 def kept_by_agreement(
-    dense: NDArray[np.float64], amplified: Sequence[NDArray[np.float64]], moves: Sequence[float]
+    dense: NDArray[np.float64],
+    amplified: Sequence[NDArray[np.float64]],
+    moves: Sequence[float],
+    confidence: float = CONFIDENCE,
 ) -> tuple[float, float, float] | None:
-    """The share of the metric that is kept, with a 95% interval; None where nothing moved.
+    """The share of the metric that is kept, with an interval; None where nothing moved.
 
     Args:
         dense: scores of the queries.
         amplified: scores at each of :data:`AMPLIFIED`.
-        moves: :func:`moved` at each.
+        moves: :func:`moved` at each; of other texts than those of the queries, too: the outcome is the same
+            where all moves are a constant times as large.
+        confidence: of the interval.
     """
     if min(moves) <= 1e-9 or dense.mean() <= 0:
         return None
@@ -115,7 +121,7 @@ def kept_by_agreement(
     line = np.stack([np.ones(len(moves)), np.log(AMPLIFIED)], axis=1)
     start = np.linalg.solve(line.T @ (weights * line), (weights * line).T)[0]
     estimates = 1 - moves[0] * (prices @ start)
-    low, high = np.quantile(estimates[1:], [0.025, 0.975])
+    low, high = np.quantile(estimates[1:], [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(estimates[0]), float(low), float(high)
 
 
@@ -124,6 +130,7 @@ def gather(
     compressed: Judgement,
     values: Callable[[SideVectors], NDArray[np.float64]],
     neighbours: Callable[[SideVectors, int], NDArray[np.int64]],
+    slices: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> dict[str, Any] | None:
     """Agreement and what it says, as JSON values; None without vectors.
 
@@ -131,10 +138,12 @@ def gather(
         dense, compressed: the two models on the same texts.
         values: the metric of each query for vectors.
         neighbours: the best candidates of each query for vectors.
+        slices: name to the queries that belong to it.
 
     Returns:
-        ``texts``, ``moved`` (mean 1 - cosine), ``overlap`` (of the 10 best), ``rank_correlation``, and
-        ``kept``, ``low``, ``high``.
+        ``texts``, ``moved`` (mean 1 - cosine), ``overlap`` (of the 10 best), ``rank_correlation``, ``kept``,
+        ``low`` and ``high``; and by slice, under ``slices``, the last three with an interval of
+        :func:`confidence_of_each`.
     """
     if dense.vectors is None or compressed.vectors is None:
         return None
@@ -144,6 +153,16 @@ def gather(
     kept = kept_by_agreement(dense.scores, scores, moves)
     found = [neighbours(model, OVERLAP) for model in (dense.vectors, compressed.vectors)]
     share, low, high = kept or (1.0, 1.0, 1.0)
+    parts = {}
+    for name, queries in (slices or {}).items():
+        own = kept_by_agreement(
+            dense.scores[queries],
+            [score[queries] for score in scores],
+            moves,
+            confidence_of_each(len(slices or {})),
+        )
+        if own is not None:
+            parts[name] = dict(zip(("kept", "low", "high"), own, strict=True))
     return {
         "texts": len(dense.vectors.queries),
         "moved": moves[0],
@@ -152,7 +171,17 @@ def gather(
         "kept": share,
         "low": low,
         "high": high,
+        "slices": parts,
     }
+
+
+def confidence_of_each(intervals: int) -> float:
+    """That of each interval at which all of them hold with :data:`CONFIDENCE`, whatever they share.
+
+    >>> confidence_of_each(1), round(confidence_of_each(10), 6)
+    (0.95, 0.995)
+    """
+    return 1 - (1 - CONFIDENCE) / max(1, intervals)
 
 
 def _further(dense: NDArray[np.float32], vectors: NDArray[np.float32], factor: float) -> NDArray[np.float32]:

@@ -30,12 +30,15 @@ class Row:
         plan: the plan.
         texts_a_second: on one core; None without a clock.
         expected: share of the metric that it is expected to keep after training, and a rough interval.
+        worst: the same of the slice that loses most, where the menu's one measured plan shows that it loses
+            more than all queries together.
     """
 
     number: int
     plan: Plan
     texts_a_second: float | None
     expected: Estimate
+    worst: Estimate | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For scripts."""
@@ -45,6 +48,7 @@ class Row:
             **plan.to_json(),
             "texts_a_second": self.texts_a_second,
             "expected": self.expected._asdict(),
+            "worst": None if self.worst is None else self.worst._asdict(),
         }
 
     @classmethod
@@ -55,6 +59,7 @@ class Row:
             Plan.from_json(values),
             values["texts_a_second"],
             Estimate(**values["expected"]),
+            None if values["worst"] is None else Estimate(**values["worst"]),
         )
 
 
@@ -67,12 +72,14 @@ class Menu:
         int8_bytes: of the same model in int8.
         int8_texts_a_second: on one core; None without a clock.
         shot: the quality of one plan's first factors, by which the others were placed.
+        worst_slice: the slice of :attr:`Row.worst`.
     """
 
     rows: Sequence[Row]
     int8_bytes: int
     int8_texts_a_second: float | None
     shot: Quality
+    worst_slice: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For scripts."""
@@ -80,6 +87,7 @@ class Menu:
             "rows": [row.to_json() for row in self.rows],
             "int8": {"bytes": self.int8_bytes, "texts_a_second": self.int8_texts_a_second},
             "judged_by": self.shot.to_json(),
+            "worst_slice": self.worst_slice,
         }
 
     @classmethod
@@ -87,7 +95,8 @@ class Menu:
         """What :meth:`to_json` gave."""
         rows = [Row.from_json(row) for row in values["rows"]]
         int8 = values["int8"]
-        return cls(rows, int8["bytes"], int8["texts_a_second"], Quality(**values["judged_by"]))
+        shot = Quality(**values["judged_by"])
+        return cls(rows, int8["bytes"], int8["texts_a_second"], shot, values["worst_slice"])
 
     def row(self, number: int) -> Row:
         """A row by its number.
@@ -112,7 +121,10 @@ def make_menu(choices: Choices, budget: Budget, states: States) -> Menu:
     plans = frontier(choices, budget)
     shot_plan = _middle([plan for plan in plans if not plan.dropped] or [_int8_plan(choices)])
     shot = states.one_shot(0, shot_plan).quality
-    price, low, high = _price(shot.estimate, shot_plan.harm * SHOT_LEFT / FACTORS_LEFT)
+    harm = shot_plan.harm * SHOT_LEFT / FACTORS_LEFT
+    price = _price(shot.estimate, harm)
+    worst = shot.worst_slice
+    slice_price = None if worst is None else _price(Estimate(*(worst[key] for key in Estimate._fields)), harm)
     dense = None if choices.clock is None or not choices.timed else 1 / choices.int8_seconds
     rows = []
     for number, expected_plan in enumerate(plans, 1):
@@ -120,12 +132,10 @@ def make_menu(choices: Choices, budget: Budget, states: States) -> Menu:
         if choices.measure is not None:
             plan = replace(plan, faster=choices.measure(plan))
         texts = None if dense is None or plan.faster is None else dense * plan.faster
-        expected = Estimate(
-            1 - price * plan.harm, 1 - high * LEFT_HIGH * plan.harm, 1 - low * LEFT_LOW * plan.harm
-        )
-        rows.append(Row(number, plan, texts, expected))
+        of_slice = None if slice_price is None else _expected(slice_price, plan.harm)
+        rows.append(Row(number, plan, texts, _expected(price, plan.harm), of_slice))
     whole = choices.int8_bytes + choices.other_bytes[0]
-    return Menu(rows, whole, dense, shot)
+    return Menu(rows, whole, dense, shot, None if worst is None else worst["slice"])
 
 
 def frontier(choices: Choices, budget: Budget) -> list[Plan]:
@@ -176,6 +186,11 @@ def _middle(plans: Sequence[Plan]) -> Plan:
 
 def _int8_plan(choices: Choices) -> Plan:
     return choices.within(Budget(size=choices.int8_bytes + choices.other_bytes[0]), dropped=0, measure=False)
+
+
+def _expected(price: Estimate, harm: float) -> Estimate:
+    """What is left of the metric after so much harm."""
+    return Estimate(1 - price.kept * harm, 1 - price.high * LEFT_HIGH * harm, 1 - price.low * LEFT_LOW * harm)
 
 
 def _price(estimate: Estimate, harm: float) -> Estimate:

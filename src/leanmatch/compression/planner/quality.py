@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from leanmatch.compression.planner.evidence import CONFIDENCE, confidence_of_each
 from leanmatch.metrics.bootstrap import interval, ratio_influence, resampled_ratios
 
 RESAMPLES = 2000
@@ -40,7 +41,9 @@ class Quality:
         evidence: agreement with the dense model and what it says of the share that is kept
             (:mod:`leanmatch.compression.planner.evidence`); None where it was not measured.
         slices: of parts of the queries ``slice`` (its name), ``dense``, ``compressed``, ``kept``, ``low``,
-            ``high`` and ``queries``, all by ranks alone.
+            ``high`` and ``queries``. The interval is the narrower of the two, as in :attr:`estimate`; the
+            intervals of all slices hold at once with 95%.
+        candidates: how many texts each query was searched among; None where nothing was.
     """
 
     metric: str
@@ -52,6 +55,7 @@ class Quality:
     queries: int
     evidence: Mapping[str, Any] | None = None
     slices: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    candidates: int | None = None
 
     @property
     def estimate(self) -> Estimate:
@@ -62,10 +66,31 @@ class Quality:
         both = Estimate(*(float(self.evidence[name]) for name in ("kept", "low", "high")))
         return both if both.high - both.low < ranks.high - ranks.low else ranks
 
+    @property
+    def worst_slice(self) -> Mapping[str, Any] | None:
+        """The slice that is shown to keep least, if one is shown to keep less than all queries together."""
+        hard = [part for part in self.slices if part["high"] < self.estimate.kept]
+        return min(hard, key=lambda part: float(part["high"]), default=None)
+
+    @property
+    def ceiling(self) -> float:
+        """The least upper end of a slice's interval; infinite without slices."""
+        return min((float(part["high"]) for part in self.slices), default=math.inf)
+
+    @property
+    def reaches(self) -> float:
+        """The largest ``keep`` that counts as reached: the estimate, unless a slice is shown to keep less."""
+        return min(self.estimate.kept, self.ceiling)
+
     def verdict(self, keep: float) -> str:
-        """``shown``: all of the interval is at least ``keep``; ``missed``: none of it; else ``not shown``."""
+        """What is known of all queries and of each slice.
+
+        ``shown``: all intervals lie at or above ``keep``; ``missed``: one lies below; else ``not shown``.
+        """
         _, low, high = self.estimate
-        return SHOWN if low >= keep else MISSED if high < keep else OPEN
+        if min(high, self.ceiling) < keep:
+            return MISSED
+        return SHOWN if min([low, *(part["low"] for part in self.slices)]) >= keep else OPEN
 
     def below(self, keep: float | None) -> list[Mapping[str, Any]]:
         """The slices whose whole interval lies below ``keep``; below all of the metric where it is None."""
@@ -110,9 +135,10 @@ class Quality:
 
     def sentence(self) -> str:
         """For people."""
+        among = "" if self.candidates is None else f" among {self.candidates:,} candidates"
         ranks = (
-            f"{self.metric} {self.compressed:.4f} of {self.dense:.4f} on {self.queries:,} held-out queries, "
-            f"{self.kept:.1%} kept (95% interval {self.low:.1%} to {self.high:.1%})"
+            f"{self.metric} {self.compressed:.4f} of {self.dense:.4f} on {self.queries:,} held-out queries"
+            f"{among}, {self.kept:.1%} kept (95% interval {self.low:.1%} to {self.high:.1%})"
         )
         if self.evidence is None or self.estimate.kept == self.kept:
             return ranks
@@ -127,14 +153,28 @@ class Quality:
         '99.0% asked for: not shown (95.0% to 101.0%); about 1,179 queries would decide'
         """
         _, low, high = self.estimate
-        verdict = self.verdict(keep)
-        if verdict == SHOWN:
-            return f"{keep:.1%} asked for: shown, the interval begins at {low:.1%}"
-        if verdict == MISSED:
+        if high < keep:
             return f"{keep:.1%} asked for: missed, the interval ends at {high:.1%}"
-        needed = self.queries_to_decide(keep)
-        more = "more than a million" if needed is None else f"about {needed:,}"
-        return f"{keep:.1%} asked for: not shown ({low:.1%} to {high:.1%}); {more} queries would decide"
+        below = self.below(keep)
+        if below:
+            worst = min(below, key=lambda part: float(part["high"]))
+            more = f" and {len(below) - 1} more" if len(below) > 1 else ""
+            return (
+                f"{keep:.1%} asked for: missed on {worst['slice']}{more}, whose interval ends at "
+                f"{worst['high']:.1%}"
+            )
+        if low < keep:
+            needed = self.queries_to_decide(keep)
+            most = "more than a million" if needed is None else f"about {needed:,}"
+            return f"{keep:.1%} asked for: not shown ({low:.1%} to {high:.1%}); {most} queries would decide"
+        unsure = [str(part["slice"]) for part in self.slices if part["low"] < keep]
+        if not unsure:
+            return f"{keep:.1%} asked for: shown, the interval begins at {low:.1%}"
+        names = ", ".join(unsure[:3]) + (f" and {len(unsure) - 3} more" if len(unsure) > 3 else "")
+        return (
+            f"{keep:.1%} asked for: not shown on {names}; shown on all queries together, the interval "
+            f"begins at {low:.1%}"
+        )
 
 
 def compare(
@@ -143,11 +183,17 @@ def compare(
     compressed: NDArray[np.float64],
     evidence: Mapping[str, Any] | None = None,
     slices: Mapping[str, NDArray[np.bool_]] | None = None,
+    *,
+    candidates: int | None = None,
+    confidence: float = CONFIDENCE,
 ) -> Quality:
     """Quality from the scores of each query, in the same order.
 
     Args:
+        evidence: of :func:`leanmatch.compression.planner.evidence.gather`.
         slices: name to the queries that belong to it; each is compared on its own, too.
+        candidates: how many texts each query was searched among.
+        confidence: of the interval of all queries.
 
     >>> compare("MRR@10", np.array([1.0, 0.5]), np.array([0.5, 0.5])).kept
     0.6666666666666666
@@ -159,11 +205,20 @@ def compare(
         ratios = resampled_ratios(*pair, resamples=RESAMPLES, seed=0)[:, 0]
         influence = ratio_influence(*pair)[:, 0]
     low, high = interval(
-        ratios, kept, confidence=0.95, influence=influence if np.isfinite(influence).all() else None
+        ratios, kept, confidence=confidence, influence=influence if np.isfinite(influence).all() else None
     )
+    known = {} if evidence is None else dict(evidence)
+    agreed = known.pop("slices", {})
     parts = []
     for name, queries in (slices or {}).items():
         if dense[queries].any():  # else there is nothing to keep
-            part = compare(metric, dense[queries], compressed[queries]).to_json()
+            own = compare(
+                metric,
+                dense[queries],
+                compressed[queries],
+                agreed.get(name),
+                confidence=confidence_of_each(len(slices or {})),
+            )
+            part = own.to_json() | own.estimate._asdict()
             parts.append({"slice": name, **{key: part[key] for key in SLICE_FIELDS}})
-    return Quality(metric, before, after, kept, low, high, len(dense), evidence, parts)
+    return Quality(metric, before, after, kept, low, high, len(dense), known or None, parts, candidates)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +40,9 @@ FACTOR_TEXTS = 3072
 """Texts that first factors are made on."""
 PARTS = ("measuring", "factors", "training", "judging")
 """What the planner's time goes to."""
+JUDGING, LEAST_JUDGING = 0.1, 30.0
+"""Time that the dense model may take to encode the distractors: a share of the training's time, or so many
+seconds if that is more. A compressed model takes a fraction of it."""
 HEALING = 0.5
 """Share of the training for which a model of less depth is healed before its layers are factored."""
 HEALING_RATE = 3e-4
@@ -76,7 +80,9 @@ class States:
         self.training, self.report, self.progress = training, report, progress
         self.seconds: dict[str, float] = dict.fromkeys(PARTS, 0.0)
         self._tables: dict[tuple[int, ...], Factored] = {}  # what is factored alone, by dropped layers
-        report(f"measuring the dense model's {task.metric} on held-out data")
+        self._prepare_judging()
+        among = "" if task.candidates is None else f" among {task.candidates:,} candidates"
+        report(f"measuring the dense model's {task.metric} on held-out data{among}")
         self._dense = self._judged(model)
         mean = float(self._dense.scores.mean())
         if not np.isfinite(self._dense.scores).all() or mean <= 0:
@@ -203,6 +209,16 @@ class States:
             return replace(training, steps=round(share * training.steps))
         return replace(training, minutes=share * training.minutes)
 
+    def _prepare_judging(self) -> None:
+        """Fix the size of the search. It is kept in the folder: it hangs on how fast this machine is now."""
+        file = self.folder / "judging.json"
+        minutes = math.inf if self.training.steps is not None else self.training.minutes
+        seconds = max(LEAST_JUDGING, 60 * JUDGING * minutes)
+        former = json.loads(file.read_text(encoding="utf-8"))["distractors"] if file.exists() else None
+        with self.timed("judging"):
+            count = self.task.prepare(self.model, seconds, former)
+        write_json(file, {"distractors": count})
+
     def _judged(self, model: Any) -> Judgement:
         with self.timed("judging"):
             return self.task.judge(model)
@@ -210,7 +226,15 @@ class States:
     def _quality(self, model: Any) -> Quality:
         judged = self._judged(model)
         evidence = self.task.evidence(self._dense, judged)
-        return compare(self.task.metric, self._dense.scores, judged.scores, evidence, self.task.slices)
+        task = self.task
+        return compare(
+            task.metric,
+            self._dense.scores,
+            judged.scores,
+            evidence,
+            task.slices,
+            candidates=task.candidates,
+        )
 
     def _folder(self, plan: Plan) -> Path:
         folder = self.folder / f"plan-{plan.key}"

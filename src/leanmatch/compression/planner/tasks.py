@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -10,11 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.checkpoint import checkpoint
 
-from leanmatch.compression.convert import compressed_layers
 from leanmatch.compression.distillation import embedding_loss, logit_loss, similarity_loss
 from leanmatch.compression.planner.evidence import Judgement, gather
+from leanmatch.data.table import PairTable
 from leanmatch.errors import DataError
 from leanmatch.metrics import EvaluationOptions, RetrievalProbe
+from leanmatch.metrics.ranking.candidates import decide_symmetric
+from leanmatch.metrics.ranking.distractors import distractors
 from leanmatch.metrics.slices import few_valued_columns, make_slices
 from leanmatch.models import RoleEncoder
 from leanmatch.models.adapter import evaluation_mode, on_device, tokenize
@@ -22,6 +26,12 @@ from leanmatch.types import EncodeFunction
 
 MOST_PAIRS = 3000
 """At most so many held-out pairs are scored. More take time and did not change the choice."""
+MOST_DISTRACTORS = 20_000
+"""At most so many texts beside the held-out ones are searched."""
+FEWEST_DISTRACTORS = 1000
+"""So many are taken however long they take."""
+TIMED_TEXTS = 128
+"""Texts that are encoded to see how long one takes."""
 FEWEST_QUERIES = 30
 """A slice with fewer queries is not reported: its interval would say nothing."""
 SIMILARITY = 10.0
@@ -38,13 +48,27 @@ class Task(Protocol):
         metric: name of the score.
         texts: distinct texts of the training part.
         tokenizer: of a model that is no ``SentenceTransformer``.
-        slices: name to a mask of the held-out queries; quality is reported for each.
+        slices: name to a mask of the held-out queries; quality is reported and judged for each.
+        candidates: how many texts a query is searched among; None where nothing is searched.
     """
 
     metric: str
     texts: list[str]
     tokenizer: Any
     slices: Mapping[str, NDArray[np.bool_]]
+    candidates: int | None
+
+    def prepare(self, model: Any, seconds: float, former: int | None) -> int:
+        """Decide once how large a search each model is judged by.
+
+        Args:
+            model: the dense one.
+            seconds: that it may spend on texts beside the held-out ones.
+            former: what an earlier call of the same run returned; it is kept.
+
+        Returns:
+            how many such texts there are.
+        """
 
     def judge(self, model: Any) -> Judgement:
         """The metric of each held-out query or text, in the same order for every model, and their vectors."""
@@ -69,8 +93,11 @@ class Matching:
         texts: the training part's, each with its prompt.
         held_out: pairs to judge on, a PairTable.
         metric: of :mod:`leanmatch.metrics`.
-        encoder_of: makes the encode function of the dense model, which is judged and taught with;
-            :class:`leanmatch.runtime.TwinEncoders` makes fast ones.
+        encoder_of: makes the encode function that a model is judged with, and that the dense model teaches
+            with; :class:`leanmatch.runtime.TwinEncoders` makes fast ones.
+        train: brings texts that are searched beside the held-out ones, up to :data:`MOST_DISTRACTORS`
+            (:mod:`leanmatch.metrics.ranking.distractors`); None leaves the held-out ones alone.
+        seed: of their choice.
 
     Raises:
         DataError: no texts, or no matching pair of two different texts.
@@ -79,10 +106,12 @@ class Matching:
     def __init__(
         self,
         texts: Sequence[str],
-        held_out: Any,
+        held_out: PairTable,
         metric: str = "MRR@10",
         *,
         encoder_of: Callable[[Any], EncodeFunction] | None = None,
+        train: PairTable | None = None,
+        seed: int = 0,
     ) -> None:
         self._encoder_of = encoder_of
         self._teacher: EncodeFunction | None = None
@@ -95,10 +124,39 @@ class Matching:
         if len(held_out) > MOST_PAIRS:
             rows = np.random.default_rng(0).choice(len(held_out), MOST_PAIRS, replace=False)
             held_out = held_out.take(np.sort(rows))
-        self._probe = RetrievalProbe(held_out, metric)
+        self._held_out, self._pool, symmetric = held_out, list[str](), decide_symmetric(held_out).symmetric
+        self._symmetric = symmetric
+        if train is not None:
+            self._pool = distractors(train, held_out, symmetric=symmetric, most=MOST_DISTRACTORS, seed=seed)
+            self._held_out = PairTable(
+                held_out.to_arrow(), source=held_out.source
+            )  # the corpus is in the pool
+        self._probe = self._probe_among(len(self._pool))
         self.slices = self._few_valued_slices(held_out)
         self._vectors: torch.Tensor | None = None
         self._encoded = np.zeros(len(self.texts), dtype=bool)
+
+    @property
+    def candidates(self) -> int:
+        """How many texts a query is searched among."""
+        return self._probe.candidates
+
+    def prepare(self, model: Any, seconds: float, former: int | None) -> int:
+        """Take as many distractors as the dense model encodes in ``seconds``."""
+        count = len(self._pool) if former is None else former
+        if former is None and seconds < math.inf and count > FEWEST_DISTRACTORS:
+            encode, sample = RoleEncoder(self._encoder(model)), self._pool[:TIMED_TEXTS]
+            encode.encode_document(sample[:8])  # what is made at the first call
+            begun = time.monotonic()
+            encode.encode_document(sample)
+            each = (time.monotonic() - begun) / len(sample)
+            count = min(count, max(FEWEST_DISTRACTORS, int(seconds / each)))
+        self._probe = self._probe_among(count)
+        return count
+
+    def _probe_among(self, count: int) -> RetrievalProbe:
+        further = self._pool[:count]
+        return RetrievalProbe(self._held_out, self.metric, symmetric=self._symmetric, distractors=further)
 
     def _few_valued_slices(self, held_out: Any) -> dict[str, NDArray[np.bool_]]:
         """The values of columns with few of them, where they have enough queries and are not all."""
@@ -112,16 +170,16 @@ class Matching:
 
     def judge(self, model: Any) -> Judgement:
         """Reciprocal rank (or whatever the metric is) of each held-out anchor."""
-        if self._encoder_of is not None and not compressed_layers(model):
-            vectors = self._probe.vectors(self._encoder_of(model))
-        else:
-            with evaluation_mode(model), torch.no_grad():
-                vectors = self._probe.vectors(RoleEncoder(model, batch_size=64))
+        with evaluation_mode(model), torch.no_grad():
+            vectors = self._probe.vectors(self._encoder(model))
         return Judgement(self._probe.values(vectors), vectors)
 
     def evidence(self, dense: Judgement, compressed: Judgement) -> dict[str, Any] | None:
         """:func:`leanmatch.compression.planner.evidence.gather`."""
-        return gather(dense, compressed, self._probe.values, self._probe.neighbours)
+        return gather(dense, compressed, self._probe.values, self._probe.neighbours, self.slices)
+
+    def _encoder(self, model: Any) -> Any:
+        return RoleEncoder(model, batch_size=64) if self._encoder_of is None else self._encoder_of(model)
 
     def loss(self, model: Any, teacher: Any, rows: NDArray[np.int64]) -> torch.Tensor:
         """``mean(1 - cos(s, t))`` plus the in-batch similarities' squared error."""
@@ -205,6 +263,7 @@ class Classifying:
                 remedy="give more rows, or a split column with train and valid rows",
             )
         self.metric, self.tokenizer, self._length = "accuracy", tokenizer, length
+        self.candidates = None
         self.slices: dict[str, NDArray[np.bool_]] = {}
         self.texts = list(texts)
         self._classes = torch.tensor([class_number(name, labels) for name in classes])
@@ -221,6 +280,10 @@ class Classifying:
                 logits = model(**self._features([self._held_out[row] for row in rows], model)).logits
                 best[rows] = logits.argmax(1).cpu().numpy()
         return Judgement((best == self._wanted).astype(np.float64))
+
+    def prepare(self, model: Any, seconds: float, former: int | None) -> int:
+        """Nothing is searched."""
+        return 0
 
     def evidence(self, dense: Judgement, compressed: Judgement) -> None:
         """Classes have no vectors."""

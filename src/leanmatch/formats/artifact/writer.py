@@ -122,6 +122,22 @@ def save_compressed(
     return SavedArtifact(target, parity, size, report, (*layout_notes, *notes))
 
 
+def write_for_runtime(model: Any, folder: Path) -> None:
+    """Write a compressed sentence encoder for the native runtime to read at once: nothing is checked.
+
+    Args:
+        model: a ``SentenceTransformer`` with final compressed layers.
+        folder: an empty one.
+    """
+    gathered = gather(model, {})
+    layout_notes = write_configs(model, folder, None)
+    write_tensors(gathered, folder)
+    given, _ = checked_provenance({})
+    section = {**section_of(model, gathered, folder), "quality": {}, "spec": None}
+    content = {**common_fields(folder, given, layout_notes), "kind": KIND, "parity": {}, "artifact": section}
+    write_json(folder / FILE_NAME, content)
+
+
 def section_of(model: Any, gathered: Gathered, folder: Path) -> dict[str, Any]:
     """What the section ``artifact`` of ``leanmatch.json`` says of a model whose files lie in the folder."""
     first = parts_of(model)[0].module
