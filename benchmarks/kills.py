@@ -95,9 +95,11 @@ def ids_of(folder: Path) -> list[str]:
     return [name for block in EncodedFiles.open(folder).blocks() for name in block.ids]
 
 
-def kill_encoding(way: str, model: str, source: Path, folder: Path, moments: int) -> dict[str, Any]:
+def kill_encoding(
+    way: str, model: str, source: Path, folder: Path, moments: int, seed: int
+) -> dict[str, Any]:
     """Kill one way of encoding at random moments, until it has been killed so often."""
-    draw = random.Random(way)
+    draw = random.Random(f"{way} {seed}")
     whole, out = folder / "whole", folder / "out"
     begin = time.monotonic()
     for options in WAYS[way]:
@@ -145,7 +147,7 @@ def kill_encoding(way: str, model: str, source: Path, folder: Path, moments: int
     }
 
 
-def kill_pushes(model: str, rows: int, folder: Path, moments: int) -> dict[str, Any]:
+def kill_pushes(model: str, rows: int, folder: Path, moments: int, seed: int) -> dict[str, Any]:
     """Kill pushes of two sets of items in turn; each is continued until it has ended."""
     from leanmatch.stores import open_store, push_items, source_of
 
@@ -165,7 +167,7 @@ def kill_pushes(model: str, rows: int, folder: Path, moments: int) -> dict[str, 
         length = time.monotonic() - begin
         store = open_store(url)
         queries = store.sample(rows)[1][:1]
-        draw = random.Random("push")
+        draw = random.Random(f"push {seed}")
         killed = 0
         generation = store.info.generation
         while killed < moments:
@@ -200,6 +202,7 @@ def main() -> None:
     parser.add_argument("model", help="folder or name of a model")
     parser.add_argument("--rows", type=int, default=12_000)
     parser.add_argument("--moments", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0, help="another seed draws other moments")
     parser.add_argument("--ways", nargs="+", choices=[*WAYS, "push"], default=[*WAYS, "push"])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
@@ -209,9 +212,9 @@ def main() -> None:
         write_titles(source, options.rows, options.rows // PARTS)
         for way in options.ways:
             if way == "push":
-                report = kill_pushes(options.model, options.rows, folder, options.moments)
+                report = kill_pushes(options.model, options.rows, folder, options.moments, options.seed)
             else:
-                report = kill_encoding(way, options.model, source, folder, options.moments)
+                report = kill_encoding(way, options.model, source, folder, options.moments, options.seed)
             print(json.dumps({way: report}), flush=True)
 
 

@@ -340,10 +340,10 @@ def test_a_full_disk_leaves_the_catalogue_and_says_so(tmp_path, encoder, monkeyp
     create_catalogue(folder, items_of_shop(20), encoder)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError("320 requested and 0 written")  # what numpy makes of a full disk
 
-    monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr(np, "savez", full)
     with pytest.raises(UnwritableError, match=r"0 written(.|\n)*make room"):
         upsert_items(folder, [Item("new", "purple socks")], encoder)
     monkeypatch.undo()

@@ -57,7 +57,18 @@ def qdrant_client():
     made.close()
 
 
-@pytest.fixture(params=["local", "pgvector", "qdrant"])
+@pytest.fixture
+def qdrant_http():
+    """Qdrant's HTTP interface on loopback, see :mod:`qdrant_http`."""
+    pytest.importorskip("qdrant_client", reason="the qdrant extra is not installed")
+    from qdrant_http import QdrantHttp
+
+    made = QdrantHttp()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(params=["local", "pgvector", "qdrant", "qdrant over HTTP"])
 def opened_store(request, tmp_path):
     """For each kind of store a function that pushes a catalogue to it and opens it."""
     from leanmatch.stores import LocalStore, open_store, push_items, source_of
@@ -69,8 +80,9 @@ def opened_store(request, tmp_path):
             copy = tmp_path / f"copy{len(opened)}"
             shutil.copytree(folder, copy)
             made = LocalStore(copy)
-        elif request.param == "pgvector":
-            url = request.getfixturevalue("pg_url")
+        elif request.param != "qdrant":
+            http = request.param != "pgvector"
+            url = request.getfixturevalue("qdrant_http").url() if http else request.getfixturevalue("pg_url")
             push_items(source_of(folder), url)
             made = open_store(url)
         else:

@@ -22,6 +22,7 @@ from leanmatch.data.arrow import pa
 from leanmatch.data.readers.plain_values import plain_columns, typed_column
 from leanmatch.errors import DataError
 from leanmatch.index.changes import Item
+from leanmatch.index.storage.columns import infer_type, joined_type, reads_as_number
 from leanmatch.types import Vectors
 
 
@@ -75,6 +76,15 @@ class EncodedFiles:
             )
         return cls(folder, plan, complete)
 
+    def items(self) -> Iterator[tuple[list[Item], Vectors]]:
+        """All rows as items of a catalogue, block by block, with their vectors.
+
+        Raises:
+            FormatError: a part that is damaged.
+        """
+        for block in self.blocks():
+            yield list(map(Item, block.ids, block.texts, block.metadata)), block.vectors
+
     def blocks(self) -> Iterator[Block]:
         """All rows, in the order of the inputs, some thousands at a time.
 
@@ -92,23 +102,24 @@ class EncodedFiles:
             vectors = from_stored(codes.reshape(-1, self.plan.model.dimension), scales)
             yield Block(batch.column(ID).to_pylist(), batch.column(TEXT).to_pylist(), metadata, vectors)
 
-    def items(self) -> tuple[list[Item], Vectors]:
-        """All rows as items of a catalogue, with their vectors, float32 ``(rows, dimension)``.
-
-        Raises:
-            FormatError: a part that is damaged.
-        """
-        vectors = np.empty((self.rows, self.plan.model.dimension), np.float32)
-        items: list[Item] = []
-        for block in self.blocks():
-            vectors[len(items) : len(items) + len(block.ids)] = block.vectors
-            items += map(Item, block.ids, block.texts, block.metadata)
-        return items, vectors
-
     def columns(self) -> Iterator[list[dict[str, Any]]]:
         """What else is known of the rows, block by block, without reading the vectors."""
         for number, batch in self._batches([METADATA]):
             yield self._typed(self.plan.slices[number].file, _metadata(batch.column(METADATA)))
+
+    def column_types(self) -> tuple[dict[str, str], tuple[str, ...]]:
+        """Type of each column (text, integer, number, boolean); the text columns that hold only numbers."""
+        kinds: dict[str, set[str]] = defaultdict(set)
+        not_numeric: set[str] = set()
+        for rows in self.columns():
+            for row in rows:
+                for name, value in row.items():
+                    kinds[name].add(infer_type([value]))
+                    if isinstance(value, str) and not reads_as_number(value):
+                        not_numeric.add(name)
+        types = {name: joined_type(found) for name, found in kinds.items()}
+        numeric = (name for name, kind in types.items() if kind == "text" and name not in not_numeric)
+        return types, tuple(numeric)
 
     def _batches(self, names: list[str] | None) -> Iterator[tuple[int, Any]]:
         """Number of the part, and some of its rows that count."""

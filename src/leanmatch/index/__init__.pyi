@@ -24,6 +24,7 @@ from .storage.manifest import check_files as check_files
 from .storage.manifest import read_manifest as read_manifest
 from .storage.transaction import WriteOptions as WriteOptions
 from .writer import create_catalogue as create_catalogue
+from .writer import create_from_blocks as create_from_blocks
 from .writer import create_from_vectors as create_from_vectors
 from .writer import delete_items as delete_items
 from .writer import put_extra as put_extra

@@ -71,24 +71,31 @@ def changes_of(changes: ItemChanges) -> list[Item]:
     return [Item(*row) for row in zip(changes.ids, changes.texts, changes.metadata, strict=True)]
 
 
-def checked_items(items: Sequence[Item], *, patch: bool = False) -> list[Item]:
+def twice(name: str | None, row: int, later: int) -> DataError:
+    """The error about an identifier that stands on two rows, counted from 1."""
+    return DataError(
+        f"the identifier stands on rows {row} and {later}",
+        line=later,
+        column="id",
+        value=name,
+        remedy="give each item once",
+    )
+
+
+def checked_items(items: Sequence[Item], *, patch: bool = False, first: int = 0) -> list[Item]:
     """Items that are sound: every identifier once, no blank text; with ``patch`` a text may be None.
+
+    ``first`` is the number of items that came before these, for messages.
 
     Raises:
         DataError: they are not.
     """
     seen: dict[str, int] = {}
-    for row, item in enumerate(items, start=1):
+    for row, item in enumerate(items, start=first + 1):
         if not isinstance(item.id, str) or not item.id:
             raise DataError("the identifier is missing", line=row, column="id", remedy="give a text")
         if seen.setdefault(item.id, row) != row:
-            raise DataError(
-                f"the identifier stands on rows {seen[item.id]} and {row}",
-                line=row,
-                column="id",
-                value=item.id,
-                remedy="give each item once",
-            )
+            raise twice(item.id, seen[item.id], row)
         if patch and item.text is None:
             continue
         if not isinstance(item.text, str) or not item.text.strip():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from leanmatch.errors import DataError, UsageError
-from leanmatch.index.changes import Change, Item, checked_items
+from leanmatch.index.changes import Change, Item, checked_items, twice
 from leanmatch.index.identity import identity_of, known_as
 from leanmatch.index.storage.columns import column_of, infer_type, widened
 from leanmatch.index.storage.manifest import (
@@ -20,7 +22,7 @@ from leanmatch.index.storage.manifest import (
     store_file,
 )
 from leanmatch.index.storage.staging import checked_vectors, text_key
-from leanmatch.index.storage.table import Items
+from leanmatch.index.storage.table import Items, TextColumn, joined_items
 from leanmatch.index.storage.transaction import Transaction, WriteOptions, is_ours
 from leanmatch.models import ByRole
 from leanmatch.types import EncodeFunction, Vectors
@@ -90,16 +92,66 @@ def create_from_vectors(
         DataError: items that are not sound.
         ModelError: vectors of another shape than items and model, or not of unit length.
     """
+    incoming = checked_items(items)
+    blocks = [(incoming, checked_vectors(vectors, len(incoming), model.dimension))]
+    return create_from_blocks(
+        folder, blocks, len(incoming), _inferred(incoming), model, options, overwrite=overwrite
+    )
+
+
+def create_from_blocks(
+    folder: str | Path,
+    blocks: Iterable[tuple[Sequence[Item], Vectors]],
+    rows: int,
+    columns: Mapping[str, str],
+    model: ModelIdentity,
+    options: WriteOptions | None = None,
+    *,
+    overwrite: bool = False,
+) -> Change:
+    """As :func:`create_from_vectors`, of items that come block by block.
+
+    Vectors go straight to their file, so neither they nor the objects of all items are in memory at once. The
+    items' texts and columns are, as arrays.
+
+    Args:
+        folder: where; new or empty.
+        blocks: items with their vectors, each identifier once among all of them.
+        rows: how many items the blocks have together.
+        columns: type of each metadata column: text, integer, number or boolean.
+        model: what made the vectors.
+        options: see :class:`WriteOptions`.
+        overwrite: replace the catalogue that is there.
+
+    Raises:
+        UsageError: the folder holds a catalogue, or something else.
+        DataError: items that are not sound, more or fewer than ``rows``, or a value that its column does not
+            hold.
+        ModelError: vectors of another shape than items and model, or not of unit length.
+    """
     target = Path(folder)
     _check_target(target, overwrite)
-    incoming = checked_items(items)
-    checked_vectors(vectors, len(incoming), model.dimension)
     target.mkdir(parents=True, exist_ok=True)
+    tables: list[Items] = []
+
+    def vectors_of_blocks() -> Iterator[Vectors]:
+        first = 0
+        for items, vectors in blocks:
+            incoming = checked_items(items, first=first)
+            checked = checked_vectors(vectors, len(incoming), model.dimension)
+            tables.append(_as_table(incoming, columns, first)[0])
+            first += len(incoming)
+            yield checked
+        if first != rows:
+            raise DataError(f"the blocks have {first:,} items, not {rows:,}", remedy="give their number")
+
     with Transaction.opened(target, options or WriteOptions(), new=True) as writer:
-        columns = _inferred(incoming)
-        table, _ = _as_table(incoming, columns)
-        change = Change(added=len(incoming), reused=len(incoming))
-        return writer.rewrite(table, vectors, model, columns, change, anew=True)
+        file, vectors = writer.stored_vectors(vectors_of_blocks(), rows, model.dimension)
+        table = joined_items(tables, columns)
+        tables.clear()
+        _check_once(table.ids)
+        change = Change(added=rows, reused=rows)
+        return writer.rewrite(table, vectors, model, dict(columns), change, anew=True, stored=file)
 
 
 def upsert_items(
@@ -247,11 +299,22 @@ def _joined(columns: Mapping[str, str], items: Sequence[Item], say: Callable[[st
     return out
 
 
-def _as_table(items: Sequence[Item], columns: dict[str, str]) -> tuple[Items, list[bytes]]:
+def _check_once(ids: TextColumn) -> None:
+    """Refuse an identifier that stands on two rows. Hashes find it, so that a million ids are no objects."""
+    hashes = np.fromiter((hash(ids[row]) for row in range(len(ids))), np.int64, len(ids))
+    order = np.argsort(hashes, kind="stable")
+    alike = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
+    for at in alike.tolist():
+        row, later = sorted((int(order[at]), int(order[at + 1])))
+        if ids[row] == ids[later]:
+            raise twice(ids[row], row + 1, later + 1)
+
+
+def _as_table(items: Sequence[Item], columns: Mapping[str, str], first: int = 0) -> tuple[Items, list[bytes]]:
     texts = [str(item.text) for item in items]
     keys = [text_key(text) for text in texts]
     metadata = {
-        name: column_of(name, [item.metadata.get(name) for item in items], kind)
+        name: column_of(name, [item.metadata.get(name) for item in items], kind, first)
         for name, kind in columns.items()
     }
     return Items.of([item.id for item in items], texts, keys, metadata), keys

@@ -32,6 +32,7 @@ from leanmatch.types import Vectors
 
 try:
     from qdrant_client import QdrantClient, models
+    from qdrant_client.common.client_exceptions import QdrantException
     from qdrant_client.http.exceptions import ApiException
 except ModuleNotFoundError as error:
     raise MissingExtraError(error.name or "qdrant_client", "qdrant", "a store in Qdrant") from error
@@ -47,6 +48,7 @@ EF_SEARCH = 200
 OVERSAMPLING = 3.0
 """Of int8 vectors: so many times ``k`` candidates are compared by their exact vectors."""
 BATCH_BYTES = 4 << 20
+TOO_MANY_REQUESTS = 429
 _KINDS = {"text": "keyword", "integer": "integer", "number": "float", "boolean": "bool"}
 
 Result = TypeVar("Result")
@@ -89,8 +91,8 @@ def attempted(work: Callable[[], Result], patience: Patience | None = None) -> R
         StoreError: it answers with an error.
     """
     try:
-        return (patience or Patience()).attempted(work, _is_passing)
-    except ApiException as error:
+        return (patience or Patience()).attempted(work, _is_passing, _asked_pause)
+    except (ApiException, QdrantException) as error:
         if _is_passing(error):
             raise UnreachableError(
                 f"Qdrant cannot be reached: {error}", remedy="check the address, the key and the server"
@@ -99,8 +101,15 @@ def attempted(work: Callable[[], Result], patience: Patience | None = None) -> R
 
 
 def _is_passing(error: Exception) -> bool:
-    """Whether Qdrant did not answer, or answered that it cannot now."""
-    return isinstance(error, ApiException) and (getattr(error, "status_code", None) or 500) >= 500
+    """Whether Qdrant did not answer, or answered that it cannot now or that it is asked too often."""
+    status = getattr(error, "status_code", None) or 500
+    passing = status >= 500 or status == TOO_MANY_REQUESTS
+    return isinstance(error, QdrantException) or (isinstance(error, ApiException) and passing)
+
+
+def _asked_pause(error: Exception) -> float:
+    """The seconds that Qdrant asks to wait (``Retry-After``), 0 where it does not."""
+    return float(getattr(error, "retry_after_s", 0))
 
 
 class QdrantStore:

@@ -30,12 +30,19 @@ class Patience:
     once_while_lost: bool = False
     lost: bool = False
 
-    def attempted(self, work: Callable[[], Result], is_passing: Callable[[Exception], bool]) -> Result:
+    def attempted(
+        self,
+        work: Callable[[], Result],
+        is_passing: Callable[[Exception], bool],
+        asked_pause: Callable[[Exception], float] = lambda _: 0.0,
+    ) -> Result:
         """What some work gives.
 
         Args:
             work: asks the server.
             is_passing: whether an exception means that the server may answer the next attempt.
+            asked_pause: the seconds that the server asks to wait. A pause is at least so long, but no longer
+                than ``answer_seconds``.
 
         Raises:
             Exception: the last attempt's, or the first that does not pass.
@@ -50,7 +57,8 @@ class Patience:
                 if attempt == attempts:
                     self.lost = True
                     raise
-                time.sleep(self.pause_seconds * 2 ** (attempt - 1))
+                pause = self.pause_seconds * 2 ** (attempt - 1)
+                time.sleep(max(pause, min(asked_pause(error), self.answer_seconds)))
             else:
                 self.lost = False
                 return result

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from leanmatch.errors import DataError
 from leanmatch.index.changes import Item
-from leanmatch.index.storage.columns import infer_type, joined_type, reads_as_number
 from leanmatch.index.storage.manifest import REFERENCE, ModelIdentity
 from leanmatch.stores.protocol import StoreInfo, reference_digest
 from leanmatch.types import Vectors
@@ -126,20 +124,6 @@ def _of_files(place: str | Path) -> Source:
             remedy='encode the items with role="document"',
             command="encode the items with --role document",
         )
-    kinds: dict[str, set[str]] = defaultdict(set)
-    not_numeric: set[str] = set()
-    for rows in encoded.columns():
-        for row in rows:
-            for name, value in row.items():
-                kinds[name].add(infer_type([value]))
-                if isinstance(value, str) and not reads_as_number(value):
-                    not_numeric.add(name)
-    columns = {name: joined_type(found) for name, found in kinds.items()}
-    numeric = tuple(name for name, kind in columns.items() if kind == "text" and name not in not_numeric)
-
-    def blocks() -> Iterator[Block]:
-        for block in encoded.blocks():
-            yield list(map(Item, block.ids, block.texts, block.metadata)), block.vectors
-
+    columns, numeric = encoded.column_types()
     key = hashlib.sha256(f"{plan.key} {encoded.rows}".encode()).hexdigest()
-    return Source(key, plan.model, columns, numeric, encoded.rows, blocks)
+    return Source(key, plan.model, columns, numeric, encoded.rows, encoded.items)

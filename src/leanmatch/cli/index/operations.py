@@ -110,7 +110,7 @@ def refuse_with_vectors(options: Mapping[str, object]) -> None:
 def build_from_vectors(vectors: str, folder: Path, options: WriteOptions, *, overwrite: bool) -> Change:
     """Make a catalogue of what leanmatch encode wrote; no model is opened."""
     from leanmatch.batch import EncodedFiles
-    from leanmatch.index import SourceColumns, create_from_vectors
+    from leanmatch.index import SourceColumns, create_from_blocks
 
     check_writable(folder, folder=True)
     encoded = EncodedFiles.open(vectors)
@@ -121,10 +121,16 @@ def build_from_vectors(vectors: str, folder: Path, options: WriteOptions, *, ove
             path=vectors,
             remedy="encode the items with --role document",
         )
-    items, matrix = encoded.items()
+    columns, _ = encoded.column_types()
     source = SourceColumns(plan.id_column or "", plan.text_columns)
-    return create_from_vectors(
-        folder, items, matrix, plan.model, replace(options, source=source), overwrite=overwrite
+    return create_from_blocks(
+        folder,
+        encoded.items(),
+        encoded.rows,
+        columns,
+        plan.model,
+        replace(options, source=source),
+        overwrite=overwrite,
     )
 
 

@@ -72,13 +72,13 @@ def reads_as_number(text: str) -> bool:
     return _NUMBER.fullmatch(text) is not None
 
 
-def column_of(name: str, values: Sequence[Any], kind: str) -> Column:
-    """Values as a column of that type.
+def column_of(name: str, values: Sequence[Any], kind: str, first: int = 0) -> Column:
+    """Values as a column of that type; ``first`` is the number of the first row, for messages.
 
     Raises:
         DataError: a value that the type has no room for.
     """
-    plain = [converted(name, row, value, kind) for row, value in enumerate(values)]
+    plain = [converted(name, row, value, kind) for row, value in enumerate(values, start=first)]
     if kind == "text":
         return TextColumn.of(plain)
     return NumberColumn.of(plain) if kind == "number" else PlainColumn.of(plain, kind)

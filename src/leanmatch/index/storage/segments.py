@@ -7,7 +7,7 @@ of row numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,14 +37,32 @@ class SegmentRows:
     postings: Postings | None = None
 
 
-def write_segment(
-    folder: Path, name: str, items: Items, vectors: Vectors, *, hybrid: bool = False
-) -> Segment:
-    """Write a segment's two files; with ``hybrid`` those of its terms as well."""
+def write_vectors(folder: Path, name: str, parts: Iterable[Vectors], rows: int, dimension: int) -> StoredFile:
+    """Write the vectors of a segment part by part, as :func:`numpy.save` writes them as a whole."""
 
-    def write_vectors(path: Path) -> None:
+    def write(path: Path) -> None:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (rows, dimension)}
         with path.open("wb") as stream:
-            np.save(stream, np.ascontiguousarray(vectors, dtype=np.float32))
+            np.lib.format.write_array_header_1_0(stream, header)
+            for part in parts:
+                stream.write(np.ascontiguousarray(part, dtype="<f4").data)
+
+    return store_file(folder, f"{name}-vectors.npy", write)
+
+
+def write_segment(
+    folder: Path,
+    name: str,
+    items: Items,
+    vectors: Vectors,
+    *,
+    hybrid: bool = False,
+    stored: StoredFile | None = None,
+) -> Segment:
+    """Write a segment's two files; with ``hybrid`` those of its terms as well.
+
+    ``stored``: the file of the vectors, if it is written already.
+    """
 
     def write_items(path: Path) -> None:
         with path.open("wb") as stream:
@@ -52,7 +70,7 @@ def write_segment(
 
     return Segment(
         rows=len(items),
-        vectors=store_file(folder, f"{name}-vectors.npy", write_vectors),
+        vectors=stored or write_vectors(folder, name, [vectors], *vectors.shape),
         items=store_file(folder, f"{name}-items.npz", write_items),
         lexical=write_postings(folder, name, items.texts.tolist()) if hybrid else None,
     )

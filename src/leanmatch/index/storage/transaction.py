@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from leanmatch.data.readers.items import joined_parts
 from leanmatch.errors import DataError, LeanmatchError, ModelError, UsageError
 from leanmatch.index.changes import Change, Item
 from leanmatch.index.search.approximate import EXACT_LIMIT, Tuned, build_approximate, check_kind, write_index
+from leanmatch.index.storage.arrays import map_array
 from leanmatch.index.storage.checking import StoredFile
 from leanmatch.index.storage.columns import converted
 from leanmatch.index.storage.lexical import check_terms
@@ -36,6 +37,7 @@ from leanmatch.index.storage.segments import (
     read_segments,
     write_dead,
     write_segment,
+    write_vectors,
 )
 from leanmatch.index.storage.staging import Progress, Staging
 from leanmatch.index.storage.table import Items, joined_items
@@ -227,6 +229,13 @@ class Transaction:
             texts, keys, documents, known, keep=len(texts) > _SMALL, progress=self._options.progress
         )
 
+    def stored_vectors(
+        self, parts: Iterable[Vectors], rows: int, dimension: int
+    ) -> tuple[StoredFile, Vectors]:
+        """Write the vectors of the next segment part by part; the file, and its rows mapped from it."""
+        file = write_vectors(self._folder, self._name, parts, rows, dimension)
+        return file, map_array(self._folder / file.name)
+
     def append(
         self,
         table: Items | None,
@@ -276,14 +285,18 @@ class Transaction:
         change: Change,
         *,
         anew: bool = False,
+        stored: StoredFile | None = None,
     ) -> Change:
-        """One segment of everything, with a search index where one is due; ``anew``: another catalogue."""
+        """One segment of everything, with a search index where one is due.
+
+        ``anew``: another catalogue. ``stored``: the file of the vectors, if it is written already.
+        """
         old = self.manifest
         kind = self._options.kind or (old.kind if old is not None else "auto")
         hybrid = self._options.hybrid
         if hybrid is None:
             hybrid = old is not None and old.hybrid
-        segment = write_segment(self._folder, self._name, table, vectors, hybrid=hybrid)
+        segment = write_segment(self._folder, self._name, table, vectors, hybrid=hybrid, stored=stored)
         approximate = self._approximate(segment, vectors, kind)
         same = old is not None and old.model.same_vectors(identity)
         extras: dict[str, StoredFile] = dict(old.extras) if old is not None and same else {}
