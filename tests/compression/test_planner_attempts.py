@@ -384,3 +384,46 @@ def test_a_resumed_run_is_judged_by_the_same_search(tiny, tmp_path):
     for options in (TrainingOptions(minutes=10), TrainingOptions(minutes=10), TrainingOptions(steps=3)):
         Planner(tiny, Sized(1.0, 1.0), tmp_path, training=options, progress=False)
     assert asked == [(60.0, None), (60.0, 1234), (np.inf, 1234)]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "dtype", "plain"),
+    [(128, torch.bfloat16, True), (129, torch.bfloat16, False), (16, None, False)],
+)
+def test_plain_attention_is_for_short_texts_in_bfloat16(tokens, dtype, plain):
+    from leanmatch.compression.planner.tasks import attention_for
+
+    enabled = torch.backends.cuda.flash_sdp_enabled
+    assert enabled()
+    autocast = torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+    with autocast, attention_for(torch.ones(2, tokens)):
+        assert enabled() is not plain
+    assert enabled()
+
+
+def test_parts_are_run_again_with_the_attention_that_they_had(monkeypatch):
+    from leanmatch.compression.planner import tasks
+
+    layer = torch.nn.Linear(8, 8, bias=False)
+    torch.manual_seed(0)
+    features = {"attention_mask": torch.ones(6, 4), "inputs": torch.randn(6, 2, 4, 8)}
+
+    def gradient(dtype, floats):
+        monkeypatch.setattr(tasks, "PASS_BYTES", floats)
+        parts = []
+
+        def forward(part):
+            x = layer(part["inputs"])
+            parts.append(len(x))
+            return torch.nn.functional.scaled_dot_product_attention(x, x, x).square().sum((1, 2))
+
+        layer.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is not None):
+            tasks.in_passes(layer, features, forward).sum().backward()
+        return layer.weight.grad.clone(), parts
+
+    wanted, parts = gradient(None, 2**31)
+    assert parts == [6] and wanted.abs().max() > 1
+    found, parts = gradient(torch.bfloat16, 4 * 32 * 8)
+    assert parts == [2, 2, 2, 2, 2, 2]
+    torch.testing.assert_close(found, wanted, rtol=0.05, atol=0.05 * float(wanted.abs().max()))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from leanmatch.compression.distillation import embedding_loss, logit_loss, similarity_loss
@@ -39,6 +41,8 @@ SIMILARITY = 10.0
 TEMPERATURE = 2.0
 PASS_BYTES = 2**31
 """Of activations that one pass keeps for its gradients, as :func:`tokens_of_a_pass` estimates them."""
+SHORT = 128
+"""Tokens of a text up to which plain attention has the faster gradients in bfloat16 on a CPU."""
 
 
 class Task(Protocol):
@@ -327,16 +331,30 @@ def in_passes(
         return forward(dict(features))
     each = max(1, tokens_of_a_pass(model) // mask.shape[1])
     if len(mask) <= each:
-        return forward(dict(features))
+        with attention_for(mask):
+            return forward(dict(features))
 
     def run(begin: int) -> torch.Tensor:
         end = begin + each
         part = {n: v[begin:end] if isinstance(v, torch.Tensor) else v for n, v in features.items()}
-        return forward(part)
+        with attention_for(mask):
+            return forward(part)
 
     begins = range(0, len(mask), each)
     parts = [checkpoint(run, begin, use_reentrant=False, preserve_rng_state=False) for begin in begins]
     return torch.cat(parts)
+
+
+def attention_for(mask: torch.Tensor) -> AbstractContextManager[None]:
+    """Plain attention for short texts in bfloat16 on a CPU, where PyTorch's fused one has slow gradients.
+
+    A layer of MiniLM with 64 texts of 16 tokens takes 9 ms there and back instead of 55.
+    """
+    slow = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    if slow and mask.device.type == "cpu" and mask.shape[1] <= SHORT:
+        context: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
+        return context
+    return nullcontext()
 
 
 def tokens_of_a_pass(model: Any) -> int:
