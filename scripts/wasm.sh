@@ -1,12 +1,13 @@
 #!/bin/sh
 # Builds the runtime of web pages with Clang for WebAssembly.
 # Usage: scripts/wasm.sh BUILD_FOLDER [check]
-#   without `check`: runs the C++ checks under Node, then copies leanmatch.wasm into the package, which commits it
-#   check: only says whether the committed file is what these sources give
+#   without `check`: runs the C++ checks under Node, then copies both builds into the package, which commits them
+#   check: only says whether the committed files are what these sources give
 set -eu
 folder=${1:?a folder for the objects}
 cmake=${CMAKE:-cmake}
-built=src/leanmatch/web/static/leanmatch.wasm
+built=src/leanmatch/web/static
+builds="leanmatch leanmatch-relaxed"
 mkdir -p "$(dirname "$folder")" # for the log beside it
 for tool in "${WASM_CXX:-clang++-19}" wasm-ld-19 wasm-opt "${NODE:-node}" "$cmake"; do
     command -v "$tool" >/dev/null || {
@@ -22,14 +23,16 @@ done
 }
 jobs=$(getconf _NPROCESSORS_ONLN)
 if [ "${2:-}" = check ]; then
-    "$cmake" --build "$folder" --parallel "$jobs" --target leanmatch
-    cmp "$folder/leanmatch.wasm" "$built" || {
-        echo "wasm.sh: $built was not built from these sources by this compiler. Run: make web" >&2
-        exit 1
-    }
+    for build in $builds; do
+        "$cmake" --build "$folder" --parallel "$jobs" --target "$build"
+        cmp "$folder/$build.wasm" "$built/$build.wasm" || {
+            echo "wasm.sh: $built/$build.wasm was not built from these sources by this compiler. Run: make web" >&2
+            exit 1
+        }
+    done
 else
     "$cmake" --build "$folder" --parallel "$jobs"
     "$(dirname "$(command -v "$cmake")")/ctest" --test-dir "$folder" --output-on-failure --verbose
-    mkdir -p "$(dirname "$built")"
-    cp "$folder/leanmatch.wasm" "$built"
+    mkdir -p "$built"
+    for build in $builds; do cp "$folder/$build.wasm" "$built/$build.wasm"; done
 fi

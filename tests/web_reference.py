@@ -16,6 +16,16 @@ from leanmatch.runtime.loading import load_with_ranges, open_model
 from leanmatch.runtime.tokenization import pack
 
 
+def runs_as_factors(factors):
+    """Whether the web runtime multiplies by these codes without decoding them (csrc/linear/sparse.cpp)."""
+    rows, blocks, nonzeros = factors.indices.shape
+    _, atoms, width = factors.atoms_q.shape
+    columns = blocks * width
+    terms = rows * blocks * nonzeros + columns * atoms
+    possible = width % 2 == 0 and width <= 512 and atoms <= 2048 and blocks * nonzeros <= 8192
+    return possible and 2 * terms <= rows * columns
+
+
 def rounded(factors, inputs):
     """A layer's weight as its 8-bit codes stand for it, by numpy."""
     factors = prepared(factors, "int8")
@@ -25,6 +35,8 @@ def rounded(factors, inputs):
             for part in (factors.left, factors.right)
         )
         return left @ right
+    if isinstance(factors, QuantizedDenseSparse) and runs_as_factors(factors):
+        return np.ascontiguousarray(decoded(factors), np.float32)
     weight = decoded(factors) if isinstance(factors, QuantizedDenseSparse) else factors.dense()
     if type(factors).__name__ == "IntMatrix":
         return one_scale(factors).dense()

@@ -241,6 +241,80 @@ void check_sparse(Isa isa, int m, int b, int blocks, int r, int k) {
         }
 }
 
+// dense_sparse_i16: its error is at most a unit of y for every nonzero, and half a step of x. What a unit is worth follows from the norms
+// of the rows (kernels/wasm/sparse.cpp). Inputs along a row reach the bound: a sum that wrapped around would be far off.
+void check_sparse_i16(Isa isa, int m, int b, int blocks, int r, int k) {
+    if (!runs_dense_sparse_i16(isa, m, b * blocks, b, r, k)) {
+        if (isa == Isa::wasm) std::printf("dense_sparse_i16 should run m=%d b=%d B=%d r=%d k=%d\n", m, b, blocks, r, k), std::exit(1);
+        return;
+    }
+    const int n = b * blocks;
+    std::vector<std::uint16_t> indices(sz(m) * sz(blocks) * sz(k));
+    for (std::uint16_t& one : indices) one = std::uint16_t(draw(0, r - 1));
+    const std::vector<std::int8_t> atoms = codes(sz(n) * sz(r)), values = codes(indices.size());
+    std::vector<float> atoms_scale(sz(blocks) * sz(r)), values_scale(sz(m)), bias = normal(sz(m));
+    for (float& one : atoms_scale) one = 0.001f * float(draw(1, 100));
+    for (float& one : values_scale) one = 0.001f * float(draw(1, 100));
+    std::vector<double> weight(sz(m) * sz(n)), norm(sz(m)), size(sz(m));  // size: the norm without the row's scale
+    double largest = 0.0;
+    for (int row = 0; row < m; row++) {
+        for (int i = 0; i < blocks; i++)
+            for (int q = 0; q < k; q++)
+                for (int c = 0; c < b; c++) {
+                    const std::size_t at = (sz(row) * sz(blocks) + sz(i)) * sz(k) + sz(q), atom = sz(i) * sz(r) + indices[at];
+                    weight[sz(row) * sz(n) + sz(i * b + c)] += double(values[at]) * double(values_scale[sz(row)]) *
+                                                               double(atoms[atom * sz(b) + sz(c)]) * double(atoms_scale[atom]);
+                }
+        for (int j = 0; j < n; j++) norm[sz(row)] += weight[sz(row) * sz(n) + sz(j)] * weight[sz(row) * sz(n) + sz(j)];
+        norm[sz(row)] = std::sqrt(norm[sz(row)]);
+        size[sz(row)] = norm[sz(row)] / double(values_scale[sz(row)]);
+        largest = std::max(largest, size[sz(row)]);
+    }
+    const LinearPtr layer = pack_dense_sparse_i16(
+        isa, {atoms.data(), atoms_scale.data(), indices.data(), values.data(), values_scale.data()}, bias.data(), m, n, b, r, k);
+    for (int T : {1, 4, 7, 8, 9, 16, 27}) {
+        std::vector<float> x = normal(sz(T) * sz(n)), residual = normal(sz(T) * sz(m)), y(sz(T) * sz(m));
+        for (int t = 0; t < T; t++) {
+            if (t % 4 == 1) x[sz(t) * sz(n) + sz(draw(0, n - 1))] *= 100.0f;
+            if (t % 4 != 2) continue;
+            const int row = draw(0, m - 1);
+            for (int j = 0; j < n; j++) x[sz(t) * sz(n) + sz(j)] = float(weight[sz(row) * sz(n) + sz(j)]);
+        }
+        const Scratch scratch(*layer, T);
+        layer->run(x.data(), T, y.data(), {Activation::relu, T % 2 ? residual.data() : nullptr}, scratch.memory.get());
+        for (int t = 0; t < T; t++) {
+            double length = 0.0, most = 0.0;
+            for (int j = 0; j < n; j++) {
+                const double one = double(x[sz(t) * sz(n) + sz(j)]);
+                length += one * one, most = std::max(most, std::fabs(one));
+            }
+            length = std::sqrt(length);
+            for (int i = 0; i < m; i++) {
+                double sum = double(bias[sz(i)]);
+                for (int j = 0; j < n; j++) sum += weight[sz(i) * sz(n) + sz(j)] * double(x[sz(t) * sz(n) + sz(j)]);
+                const double unit = std::max(size[sz(i)], largest / 4) * double(values_scale[sz(i)]) * length / (32760.0 - blocks * k);
+                const double tolerance = unit * blocks * k + norm[sz(i)] * std::sqrt(double(n)) * most / 32767.0 + 1e-6;
+                const double shown = std::max(0.0, sum) + (T % 2 ? double(residual[sz(t) * sz(m) + sz(i)]) : 0.0);
+                expect(double(y[sz(t) * sz(m) + sz(i)]), shown, tolerance, *layer, "float64");
+            }
+        }
+        // A text's vector must not depend on what stands beside it.
+        std::vector<float> alone(sz(m));
+        layer->run(x.data() + sz(T - 1) * sz(n), 1, alone.data(), {Activation::relu, T % 2 ? residual.data() + sz(T - 1) * sz(m) : nullptr},
+                   scratch.memory.get());
+        for (int i = 0; i < m; i++) expect(double(alone[sz(i)]), double(y[sz(T - 1) * sz(m) + sz(i)]), 0.0, *layer, "one token alone");
+        if (T < 2) continue;
+        const float bad[] = {NAN, INFINITY, -INFINITY};
+        x[sz(draw(0, n - 1))] = bad[sz(draw(0, 2))];
+        std::fill(x.begin() + n, x.begin() + 2 * n, 0.0f);
+        layer->run(x.data(), T, y.data(), {}, scratch.memory.get());
+        for (int i = 0; i < m; i++) {
+            expect(std::isnan(y[sz(i)]) ? 1.0 : 0.0, 1.0, 0.0, *layer, "NaN");
+            expect(double(y[sz(m + i)]), double(bias[sz(i)]), 0.0, *layer, "zeros");
+        }
+    }
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -261,6 +335,9 @@ int main(int count, char** arguments) {
                                     {64, 16, 4, 128, 4}, {31, 16, 3, 96, 5},  {70, 4, 7, 16, 2},   {40, 8, 6, 32, 4},
                                     {16, 32, 3, 100, 9}, {100, 16, 12, 64, 4}, {130, 6, 5, 128, 1}, {49, 13, 4, 49, 6}};
             for (const auto& s : sizes) check_sparse(isa, s[0], s[1], s[2], s[3], s[4]);
+            const int many[][5] = {{70, 16, 4, 8, 2},  {129, 24, 5, 13, 3}, {66, 6, 20, 1, 1},    {257, 48, 3, 64, 4},
+                                   {301, 10, 9, 17, 1}, {96, 18, 7, 5, 5},  {384, 16, 24, 64, 4}, {65, 50, 2, 9, 7}};
+            for (const auto& s : many) check_sparse_i16(isa, s[0], s[1], s[2], s[3], s[4]);
         }
         check_dense_i8(isa, 5, 66311, 3, true);  // as many inputs as packing takes: no sum may overflow
         levels += std::string(levels.empty() ? "" : " ") + isa_name(isa);

@@ -59,6 +59,21 @@ inline size_t sparse_f32_floats(const SparseF32& w, int tokens) {
     return (size_t(w.n) + size_t(w.m) + size_t(w.chunk) * size_t(w.r)) * size_t(tokens);
 }
 
+// Lanes are tokens, numbers have 16 bits; see kernels/wasm/sparse.cpp. Arrays of rows have sparse_i16_rows(m) of them.
+struct SparseI16 {
+    int m, n, b, r, k, chunk;  // b is even
+    const int16_t* atoms;      // (B, r, b): codes
+    const float* atom_scale;   // (B, r)
+    const float* norm;         // (B,): the largest norm of an atom
+    const float* row_norm;     // of a chunk: the largest of a row of its product, codes as below over 2^15
+    const uint16_t* place;     // [chunk of blocks][rows][block of the chunk][k][row of these]: bytes from z to that of the atom
+    const int16_t* codes;      // the same order; 2^15 stands for 1
+    const float* scale;        // of a row: what one unit of y is worth over that of z
+};
+inline int sparse_i16_rows(int m) { return (m + 3) / 4 * 4; }
+constexpr int kSparseI16Bytes = 32;    // z of an atom: 16 tokens
+constexpr int kSparseI16Together = 2;  // rows that are summed at a time
+
 constexpr int kZeros = 5;  // zero points of the inputs that a token may choose from
 constexpr int kTableZeros[8] = {128, 32, 52, 72, 90, 108, 148, 180};  // the same for z; the first where all fit
 constexpr int kStartUnit = 128;
@@ -135,6 +150,11 @@ inline int i16_steps(int n) {
 }
 size_t dense_i8_i16_scratch_wasm(int T, int n);
 void dense_i8_i16_wasm(const Dense& w, const float* x, int T, float* y, const Tail& tail, void* scratch);
+// Sum of the squares of one row of the product of some blocks' factors, (B, k) of it, by codes as they are.
+float sparse_row_squares_wasm(const int16_t* atoms, const float* atom_scale, const uint16_t* indices, const int8_t* values,
+                              int blocks, int b, int r, int k);
+size_t dense_sparse_i16_scratch_wasm(const SparseI16& w);
+void dense_sparse_i16_wasm(const SparseI16& w, const float* x, int T, float* y, const Tail& tail, void* scratch);
 // A row of n weights to codes of -127 to 127; gives the row's scale, NaN where a weight is no finite number.
 float round_row_wasm(const float* row, int n, int8_t* codes);
 // The codes of row i of (m, n) to where dense_i8_i16_wasm reads them; gives the lowest code.

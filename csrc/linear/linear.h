@@ -16,6 +16,7 @@
 //   dense_i8_i16      int16 x times int8 W             int32, exact       wasm
 //   dense_sparse_f32  z = D_i x_i, y += S_i z; fp32    fp32               r <= 65535 (indices: uint8 or uint16)
 //   dense_sparse_i8   uint8 x, int8 D, uint8 z, int8 S int32, exact       r <= 128
+//   dense_sparse_i16  int16 x, int8 D, int16 z, int8 S int32, then int16  wasm; even b, r <= 2048 and few nonzeros
 //   low_rank          right, then left: two of these   theirs             any
 //
 // Quantization of x, per token: x ~ scale (u - zero), 0 <= u, zero <= quantized_max, range
@@ -152,6 +153,18 @@ LinearPtr pack_dense_sparse_i8(Isa isa, const std::int8_t* atoms_q, const float*
                                const std::uint16_t* indices, const std::int8_t* values_q,
                                const float* values_scale, const float* bias, int m, int n, int b, int r, int k,
                                const TableInputs& inputs = {});
+// Codes of dense-sparse factors: atoms * atoms_scale (B, r, b), values * values_scale (m, B, k), indices (m, B, k).
+struct SparseCodes {
+    const std::int8_t* atoms;
+    const float* atoms_scale;  // (B, r)
+    const std::uint16_t* indices;
+    const std::int8_t* values;
+    const float* values_scale;  // (m,)
+};
+// Level wasm: can these sizes run as dense_sparse_i16, and do they cost less there than as dense_i8_i16? Decided by counting: the
+// same in every build, so that builds give the same vectors.
+bool runs_dense_sparse_i16(Isa isa, int m, int n, int b, int r, int k);
+LinearPtr pack_dense_sparse_i16(Isa isa, const SparseCodes& codes, const float* bias, int m, int n, int b, int r, int k);
 // left (m, q) of right (q, n); the bias belongs to left.
 LinearPtr pack_low_rank(LinearPtr left, LinearPtr right);
 

@@ -105,13 +105,6 @@ float* dequantize(const std::int8_t* codes, const float* scale, std::size_t coun
     return out;
 }
 
-// 1 / values[i].
-LEANMATCH_EXPORT(inverse) float* inverse(const float* values, std::size_t count) {
-    float* out = static_cast<float*>(allocate(count * sizeof(float)));
-    for (std::size_t i = 0; i < count; ++i) out[i] = 1.0f / values[i];
-    return out;
-}
-
 bool leanmatch::wasm::all_below(const std::uint16_t* numbers, std::size_t count, std::size_t limit) {
     bool below = true;
     in_pieces(count, [&](std::size_t first, std::size_t some) { below &= largest(numbers + first, some) < limit; });

@@ -20,12 +20,18 @@ namespace lin = leanmatch::linear;
 
 namespace {
 
-constexpr lin::Isa kIsa = lin::Isa::wasm;
+constexpr lin::Isa kIsa = lin::Isa::wasm;  // with ops_wasm(): ops_of() would link those of the other level
 
 Model draft;
 std::unique_ptr<Encoder> encoder;
 std::vector<std::shared_ptr<Table>> tables;
-std::vector<std::unique_ptr<lin::Linear>> linears;
+
+struct Packed {
+    lin::LinearPtr linear;
+    std::vector<float> factor;  // what its inputs are multiplied by; empty for ones
+    explicit operator bool() const { return bool(linear); }
+};
+std::vector<Packed> linears;
 
 template <class Value>
 std::vector<Value> copied(const Value* values, std::size_t count) {
@@ -38,8 +44,29 @@ int kept(std::shared_ptr<Table> table) {
 }
 
 int kept(lin::LinearPtr linear) {
-    linears.push_back(std::move(linear));
+    linears.push_back({std::move(linear), {}});
     return int(linears.size()) - 1;
+}
+
+void require_factor_sizes(int m, int n, int b, int r, int k) {
+    lin::require(m >= 1 && b >= 1 && r >= 1 && k >= 1 && n >= b && n % b == 0, "dense-sparse factors have impossible sizes");
+}
+
+// A dense layer of 8 bits of dense-sparse factors.
+int decoded(const float* atoms, const std::uint16_t* indices, const std::int8_t* codes, const float* code_scale,
+            const float* values, const float* column, const float* bias, int m, int n, int b, int r, int k) {
+    const std::size_t blocks = std::size_t(n / b), count = std::size_t(m) * blocks * std::size_t(k);
+    lin::require(leanmatch::wasm::all_below(indices, count, std::size_t(r)), "an index without an atom");
+    const SparseRows rows{atoms, indices, codes, code_scale, values, blocks, std::size_t(r), std::size_t(b), std::size_t(k)};
+    const Ops& ops = ops_wasm();
+    const auto decode = [&](int i, float* row) {
+        ops.decode_row(rows, std::size_t(i), row);
+        if (column) ops.multiply_rows(row, column, 1, std::size_t(n), row);
+    };
+    const int number = kept(lin::pack_dense_i8(kIsa, decode, bias, m, n));
+    if (column)
+        for (int j = 0; j < n; ++j) linears.back().factor.push_back(1.0f / column[j]);
+    return number;
 }
 
 template <class Pieces>
@@ -50,10 +77,10 @@ auto taken(Pieces& pieces, int at, const char* what) {
 }
 
 Layer layer_of(int linear, const float* factor) {
-    lin::LinearPtr packed = taken(linears, linear, "layer");
-    std::vector<float> factors = copied(factor, std::size_t(packed->inputs()));
+    Packed packed = taken(linears, linear, "layer");
+    if (factor) packed.factor = copied(factor, std::size_t(packed.linear->inputs()));
     std::vector<Layer::Choice> choices;
-    choices.push_back({0, std::move(packed), std::move(factors)});
+    choices.push_back({0, std::move(packed.linear), std::move(packed.factor)});
     return Layer(std::move(choices));
 }
 
@@ -118,26 +145,35 @@ LEANMATCH_EXPORT(dense_i8) int dense_i8(const std::int8_t* q, const float* scale
     return kept(lin::pack_dense_i8(kIsa, q, scale, bias, m, n));
 }
 
-// Dense-sparse factors, decoded to a dense layer of 8 bits. `column` (n,): what the columns are multiplied by before they are
-// rounded; the layer's inputs are divided by it (layer's `factor`).
-LEANMATCH_EXPORT(dense_sparse_i8)
-int dense_sparse_i8(const float* atoms, const std::uint16_t* indices, const std::int8_t* codes, const float* code_scale,
-                    const float* values, const float* column, const float* bias, int m, int n, int b, int r, int k) {
-    lin::require(m >= 1 && b >= 1 && r >= 1 && k >= 1 && n >= b && n % b == 0, "dense-sparse factors have impossible sizes");
-    const std::size_t blocks = std::size_t(n / b), count = std::size_t(m) * blocks * std::size_t(k);
-    lin::require(leanmatch::wasm::all_below(indices, count, std::size_t(r)), "an index without an atom");
-    const SparseRows rows{atoms, indices, codes, code_scale, values, blocks, std::size_t(r), std::size_t(b), std::size_t(k)};
-    const Ops& ops = *ops_of(lin::isa_name(kIsa));
-    const auto decode = [&](int i, float* row) {
-        ops.decode_row(rows, std::size_t(i), row);
-        if (column) ops.multiply_rows(row, column, 1, std::size_t(n), row);
-    };
-    return kept(lin::pack_dense_i8(kIsa, decode, bias, m, n));
+// Dense-sparse factors. Codes run as they are where that costs less; then `column` is not used. Otherwise they are decoded to a dense
+// layer of 8 bits: column (n,) is what its columns are multiplied by before they are rounded, and its inputs are divided by it.
+// `codes` and `atoms_scale` are null where values and atoms are floats.
+
+LEANMATCH_EXPORT(dense_sparse_codes)
+int dense_sparse_codes(const std::int8_t* atoms, const float* atoms_scale, const std::uint16_t* indices, const std::int8_t* codes,
+                       const float* scale, const float* column, const float* bias, int m, int n, int b, int r, int k) {
+    require_factor_sizes(m, n, b, r, k);
+    if (lin::runs_dense_sparse_i16(kIsa, m, n, b, r, k))
+        return kept(lin::pack_dense_sparse_i16(kIsa, {atoms, atoms_scale, indices, codes, scale}, bias, m, n, b, r, k));
+    const std::size_t rows = std::size_t(n / b) * std::size_t(r), width = std::size_t(b);
+    std::vector<float> wide(rows * width);
+    const Ops& ops = ops_wasm();
+    for (std::size_t row = 0; row < rows; ++row)
+        ops.dequantize(atoms + row * width, atoms_scale[row], width, wide.data() + row * width);
+    return decoded(wide.data(), indices, codes, scale, nullptr, column, bias, m, n, b, r, k);
+}
+
+LEANMATCH_EXPORT(dense_sparse_floats)
+int dense_sparse_floats(const float* atoms, const std::uint16_t* indices, const float* values, const float* column,
+                        const float* bias, int m, int n, int b, int r, int k) {
+    require_factor_sizes(m, n, b, r, k);
+    return decoded(atoms, indices, nullptr, nullptr, values, column, bias, m, n, b, r, k);
 }
 
 LEANMATCH_EXPORT(low_rank) int low_rank(int left, int right) {
-    lin::LinearPtr last = taken(linears, left, "layer");
-    return kept(lin::pack_low_rank(std::move(last), taken(linears, right, "layer")));
+    Packed last = taken(linears, left, "layer"), first = taken(linears, right, "layer");
+    lin::require(last.factor.empty() && first.factor.empty(), "low-rank factors with scaled inputs");
+    return kept(lin::pack_low_rank(std::move(last.linear), std::move(first.linear)));
 }
 
 // The model's parts, in any order, but a block before its layers.
@@ -145,7 +181,7 @@ LEANMATCH_EXPORT(low_rank) int low_rank(int left, int right) {
 LEANMATCH_EXPORT(begin)
 void begin(std::size_t width, std::size_t heads, std::size_t key_heads, std::size_t head_width, std::size_t inner,
            float scale, int activation, int gated, int pre_norm, int pad_id) {
-    draft.ops = ops_of(lin::isa_name(kIsa));
+    draft.ops = &ops_wasm();
     draft.isa = kIsa;
     draft.width = width;
     draft.heads = heads;

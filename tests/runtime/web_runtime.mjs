@@ -1,10 +1,10 @@
-// Runs the web runtime in Node: node web_runtime.mjs STATIC_FOLDER; in: a JSON list of calls, out: a list of results or {error}.
+// Runs the web runtime in Node: node web_runtime.mjs STATIC_FOLDER [BUILD]; in: a JSON list of calls, out: a list of results or {error}.
 import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
 const place = pathToFileURL(`${process.argv[2]}/`);
-const { compileRuntime, NativeModel, Scanner } = await import(new URL("worker.js", place));
-const wasm = readFileSync(new URL("leanmatch.wasm", place));
+const { compileRuntime, NativeModel, runtimeFile, Scanner } = await import(new URL("worker.js", place));
+const wasm = readFileSync(new URL(process.argv[3] ?? runtimeFile(), place));
 const runtime = await compileRuntime(wasm);
 let model, scanner;
 
@@ -16,6 +16,7 @@ const work = {
     return { dimension, maxTokens, memoryBytes, weightBytes };
   },
   encode: ({ ids, offsets }) => Array.from(model.encode(Int32Array.from(ids), Int32Array.from(offsets))),
+  build: () => runtimeFile(),
   free: () => model.free(),
   compile: ({ bytes }) => compileRuntime(Uint8Array.from(bytes)).then(() => true),
   truncated: () => compileRuntime(wasm.subarray(0, 1000)).then(() => true),

@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from leanmatch.web import export_site
+from leanmatch.web.site import RUNTIMES
 
 playwright = pytest.importorskip("playwright.sync_api", reason="browser test: no playwright (test extra)")
 
@@ -121,6 +122,19 @@ def test_search_explain_filter_and_keyboard(opened, site, width, scheme):
 def test_markup_is_text(opened, site):
     page = opened(site, "#q=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E", wait=".result")
     assert "<img src=x onerror=alert(1)>" in texts(page)[0] and page.locator("#results img").count() == 0
+
+
+def test_one_build_of_the_runtime_is_loaded_and_kept(opened, site):
+    page = opened(site)
+    playwright.expect(page.locator("#offline")).to_contain_text("without a network", timeout=LATE)
+    kept = page.evaluate(
+        "(async () => { const found = []; for (const name of await caches.keys())"
+        " for (const { url } of await (await caches.open(name)).keys()) found.push(url); return found; })()"
+    )
+    builds = [url.rsplit("/", 1)[1] for url in kept if url.endswith(".wasm")]
+    assert len(builds) == 1 and builds[0] in RUNTIMES
+    loaded = page.evaluate("performance.getEntriesByType('resource').map(({ name }) => name)")
+    assert not [url for url in loaded if url.endswith(".wasm") and not url.endswith(builds[0])]
 
 
 def test_it_works_without_a_network(opened, site):

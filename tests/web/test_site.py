@@ -17,7 +17,7 @@ from leanmatch.index import Catalogue, Item, create_catalogue
 from leanmatch.web import catalogue as web_catalogue
 from leanmatch.web import export_site
 from leanmatch.web.catalogue import WebModel, write_catalogue
-from leanmatch.web.site import BUILT
+from leanmatch.web.site import BUILT, RUNTIMES
 
 
 def export(*arguments):
@@ -140,10 +140,11 @@ def test_damage_is_an_error_and_never_an_answer(site, node, tmp_path):
         fine = call["do"] == "open" and "catalogue.json" not in call["folder"]  # its parts come later
         assert fine or result["ours"], call
     assert opened["items"] and len(found) == 3 and stopped["name"] == "AbortError"
-    content = (site / "leanmatch.wasm").read_bytes()
-    (broken / "leanmatch.wasm").unlink()
-    (broken / "leanmatch.wasm").write_bytes(content[:1000])
-    assert "leanmatch.wasm" in node(broken, [{"do": "load"}])[0]["error"]
+    for name in RUNTIMES:
+        content = (site / name).read_bytes()
+        (broken / name).unlink()
+        (broken / name).write_bytes(content[:1000])
+    assert ".wasm is damaged" in node(broken, [{"do": "load"}])[0]["error"]
 
 
 def test_the_committed_scripts_are_small_and_those_of_the_sources(repository):

@@ -49,7 +49,7 @@ const files = new Map(scripts.outputFiles.map(({ path, contents }) => [path.slic
 files.set("LICENSES.txt", Buffer.from(
   `leanmatch ${version} is under the Apache License 2.0, below.\n\nworker.js contains @huggingface/tokenizers ` +
   `${library.version} (${library.repository.url.replace(/^git\+|\.git$/g, "")}) by ${library.author}, under the same licence.\n\n` +
-  `leanmatch.wasm contains parts of wasi-libc (CC0-1.0), of LLVM's libc++ and compiler-rt (Apache-2.0 WITH LLVM-exception), of ` +
+  `leanmatch.wasm and leanmatch-relaxed.wasm contain parts of wasi-libc (CC0-1.0), of LLVM's libc++ and compiler-rt (Apache-2.0 WITH LLVM-exception), of ` +
   `dlmalloc (CC0-1.0), and of musl, whose licence is:\n\n${musl}\n\nThe Apache License 2.0:\n\n${licence}`,
 ));
 
@@ -75,11 +75,11 @@ const { name, description, type, license, engines } = JSON.parse(readFileSync(jo
 writeFileSync(join(dist, "package.json"), `${JSON.stringify({
   name, version, description, type, license, engines,
   types: "./leanmatch.d.ts",
-  exports: { ".": { types: "./leanmatch.d.ts", default: "./leanmatch.js" }, "./worker.js": "./worker.js", "./leanmatch.wasm": "./leanmatch.wasm" },
+  exports: { ".": { types: "./leanmatch.d.ts", default: "./leanmatch.js" }, "./worker.js": "./worker.js", "./leanmatch.wasm": "./leanmatch.wasm", "./leanmatch-relaxed.wasm": "./leanmatch-relaxed.wasm" },
   sideEffects: ["./worker.js"],
 }, null, 2)}\n`);
 
 for (const name of readdirSync(built)) {
   const bytes = readFileSync(join(built, name));
-  console.log(`${name.padEnd(16)} ${String(bytes.length).padStart(9)} bytes ${String(gzipSync(bytes, { level: 9 }).length).padStart(9)} gzipped`);
+  console.log(`${name.padEnd(22)} ${String(bytes.length).padStart(9)} bytes ${String(gzipSync(bytes, { level: 9 }).length).padStart(9)} gzipped`);
 }

@@ -81,7 +81,7 @@ function throughWorker(): Send {
     const why = (event as ErrorEvent).message;
     const error = new LeanmatchError(
       `the worker's script did not start or ended${why ? ` (${why})` : ""}`,
-      "serve worker.js and leanmatch.wasm beside leanmatch.js, from the page's own site, and load the page again",
+      "serve worker.js and both .wasm files beside leanmatch.js, from the page's own site, and load the page again",
     );
     sender = null; // the next call starts another worker
     worker.terminate();

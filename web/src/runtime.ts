@@ -42,8 +42,19 @@ const SIMD_PROBE = new Uint8Array([
   0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11,
 ]);
 
+/** The same with i16x8.relaxed_q15mulr_s, of the relaxed SIMD instructions. */
+const RELAXED_PROBE = new Uint8Array([
+  0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 15, 1, 13, 0, 65, 0, 253, 15, 65, 0, 253, 15, 253, 145, 2, 11,
+]);
+
+/** The build of the runtime that this engine runs best. Both give the same vectors, bit for bit. */
+export function runtimeFile(): string {
+  const relaxed = typeof WebAssembly !== "undefined" && WebAssembly.validate(RELAXED_PROBE);
+  return relaxed ? "leanmatch-relaxed.wasm" : "leanmatch.wasm";
+}
+
 /**
- * Compile `leanmatch.wasm`: its bytes, or a host's answer, whose compiled code a browser keeps for the next visit.
+ * Compile `leanmatch.wasm` or `leanmatch-relaxed.wasm`: its bytes, or a host's answer, whose compiled code a browser keeps for the next visit.
  *
  * @throws LeanmatchError without WebAssembly or its SIMD, or for bytes that are another file.
  */
@@ -62,12 +73,12 @@ export async function compileRuntime(source: BufferSource | Response): Promise<R
     else module = await WebAssembly.compile(await source.arrayBuffer()); // browsers stream no other type
   } catch (error) {
     if (!(error instanceof WebAssembly.CompileError)) throw error;
-    throw new LeanmatchError(`leanmatch.wasm is damaged: ${error.message}`, "upload the file again");
+    throw new LeanmatchError(`${runtimeFile()} is damaged: ${error.message}`, "upload the file again");
   }
   const names = new Set(WebAssembly.Module.exports(module).map(({ name }) => name));
   const missing = ["memory", "message", "allocate", "encode", "scan_top"].filter((name) => !names.has(name));
   if (missing.length > 0 || WebAssembly.Module.imports(module).length > 0)
-    throw new LeanmatchError("leanmatch.wasm is another program", "upload the file that belongs to this page's scripts");
+    throw new LeanmatchError(`${runtimeFile()} is another program`, "upload the file that belongs to this page's scripts");
   return { module };
 }
 
@@ -246,7 +257,7 @@ class Builder {
     if (form === "low-rank") {
       const left = this.linear(section(fields, "left"));
       const right = this.linear(section(fields, "right"));
-      if (left.factor !== 0 || right.factor !== 0) throw damaged("low-rank factors with scaled inputs");
+      if (left.factor !== 0 || right.factor !== 0) throw damaged("low-rank factors with scaled inputs"); // others: low_rank
       return { number: this.module.call("low_rank", left.number, right.number), factor: 0, m: left.m, n: right.n };
     }
     if (form === "float32") {
@@ -262,11 +273,13 @@ class Builder {
       return { number, factor: this.optional(fields, "factor", [n]), m, n };
     }
     if (form !== "dense-sparse") throw damaged(`a layer of the form ${JSON.stringify(form)}`);
-    const { atoms, indices, codes, scale, values, m, blocks, r, b, k } = this.sparse(fields);
+    const { atoms, atomScale, indices, codes, scale, values, m, blocks, r, b, k } = this.sparse(fields, false);
     const n = blocks * b;
     const bias = this.optional(fields, "bias", [m]), column = this.optional(fields, "column", [n]);
-    const number = this.module.call("dense_sparse_i8", atoms, indices, codes, scale, values, column, bias, m, n, b, r, k);
-    return { number, factor: column === 0 ? 0 : this.own(this.module.call("inverse", column, n)), m, n };
+    const number = codes !== 0
+      ? this.module.call("dense_sparse_codes", atoms, atomScale, indices, codes, scale, column, bias, m, n, b, r, k)
+      : this.module.call("dense_sparse_floats", atoms, indices, values, column, bias, m, n, b, r, k);
+    return { number, factor: 0, m, n };
   }
 
   private table(fields: Fields): number {
@@ -286,15 +299,19 @@ class Builder {
       return this.module.call("low_rank_table", left, right.at, right.shape[0], right.shape[1]);
     }
     if (form !== "dense-sparse") throw damaged(`a table of the form ${JSON.stringify(form)}`);
-    const { atoms, indices, codes, scale, values, m, blocks, r, b, k } = this.sparse(fields);
+    const { atoms, indices, codes, scale, values, m, blocks, r, b, k } = this.sparse(fields, true);
     return this.module.call("sparse_table", atoms, indices, codes, scale, values, m, blocks, r, b, k);
   }
 
-  /** Dense-sparse factors: `m` rows, `blocks` of `b` columns and `r` atoms, `k` nonzeros a row and block. */
-  private sparse(fields: Fields) {
+  /**
+   * Dense-sparse factors: `m` rows, `blocks` of `b` columns and `r` atoms, `k` nonzeros a row and block. Codes of atoms become
+   * floats where `floats` is true.
+   */
+  private sparse(fields: Fields, floats: boolean) {
     const coded = present(fields, "codes");
-    const atoms = coded ? this.dequantized(fields, "atoms", "atoms_scale", 3) : this.floats(fields, "atoms", 3);
+    const atoms = !coded ? this.floats(fields, "atoms", 3) : floats ? this.dequantized(fields, "atoms", "atoms_scale", 3) : this.codes(fields, "atoms", 3);
     const [blocks, r, b] = atoms.shape;
+    const atomScale = coded && !floats ? this.shaped(fields, "atoms_scale", [blocks, r]) : 0;
     const { at: indices, shape } = this.indices(fields, "indices");
     const [m, , k] = shape;
     if (shape[1] !== blocks) throw damaged("dense-sparse factors that differ in blocks");
@@ -302,7 +319,7 @@ class Builder {
     if (codes.shape.join() !== shape.join()) throw damaged("dense-sparse factors whose indices and values differ in shape");
     const scale = coded ? this.shaped(fields, "scale", [m]) : 0;
     return {
-      atoms: atoms.at, indices, codes: coded ? codes.at : 0, scale, values: coded ? 0 : codes.at, m, blocks, r, b, k,
+      atoms: atoms.at, atomScale, indices, codes: coded ? codes.at : 0, scale, values: coded ? 0 : codes.at, m, blocks, r, b, k,
     };
   }
 

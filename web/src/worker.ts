@@ -2,12 +2,13 @@
 
 import { Engine } from "./engine.js";
 import { plain } from "./errors.js";
+import { runtimeFile } from "./runtime.js";
 
 export { Engine };
-export { compileRuntime, NativeModel, Scanner } from "./runtime.js";
+export { compileRuntime, NativeModel, runtimeFile, Scanner } from "./runtime.js";
 export { TextTokenizer } from "./tokenizer.js";
 /** Where the runtime lies: beside this script. */
-export const wasm = new URL("./leanmatch.wasm", import.meta.url).href;
+export const wasm = new URL(runtimeFile(), import.meta.url).href;
 
 interface Message { call: number; method?: keyof Engine; values?: unknown[] }
 

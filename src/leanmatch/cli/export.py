@@ -155,7 +155,7 @@ def export_catalogue(
 
 CONTENTS = {
     "model": "weights and tokenizer",
-    "runtime": "WebAssembly",
+    "runtime": "WebAssembly, two builds; a visitor loads one",
     "scripts": "leanmatch.js and its worker",
     "page": "the page, its service worker, licences",
     "vectors": "8 bits a number; every visitor who searches loads them",

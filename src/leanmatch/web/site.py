@@ -19,15 +19,17 @@ from leanmatch.web.catalogue import WebModel, as_json, write_catalogue
 
 MANIFEST = "site.json"
 FORMAT, FORMAT_VERSION = "leanmatch-web-site", 1
-BUILT = ("leanmatch.js", "worker.js", "leanmatch.wasm", "LICENSES.txt")
-"""Files of ``static``: built from ``web/`` by ``make web``."""
+RUNTIMES = ("leanmatch.wasm", "leanmatch-relaxed.wasm")
+"""The runtime without and with relaxed SIMD: a browser loads one of them."""
+BUILT = ("leanmatch.js", "worker.js", *RUNTIMES, "LICENSES.txt")
+"""Files of ``static``: built from ``csrc/`` and ``web/`` by ``make web``."""
 PAGE = ("index.html", "app.js", "page.css", "icon.svg", "sw.js", "example.html", "example.js")
 """Files of ``page``."""
 SHARED = ("dom.js", "filters.js", "results.js", "style.css")
 """Files that the page has in common with the server's."""
 
 _KEPT = ("./", *(name for name in (*BUILT, *PAGE, *SHARED) if name not in {"sw.js", "LICENSES.txt"}))
-"""What the service worker keeps, beside the manifests."""
+"""What the service worker keeps, beside the manifests; of the runtimes only the one that the browser loads."""
 
 
 @dataclass(frozen=True)
@@ -168,9 +170,9 @@ def _measured(site: Path, catalogue: Mapping[str, int]) -> dict[str, int]:
     top = {name for name in size if "/" not in name}
     return {
         "model": sum(count for name, count in size.items() if name.startswith("model/")),
-        "runtime": size["leanmatch.wasm"],
+        "runtime": sum(size[name] for name in RUNTIMES),
         "scripts": sum(size[name] for name in scripts),
-        "page": sum(size[name] for name in top - {*scripts, "leanmatch.wasm"}),
+        "page": sum(size[name] for name in top - {*scripts, *RUNTIMES}),
         "vectors": catalogue["vectors"],
         "items": catalogue["items"],
         "columns": catalogue["columns"] + catalogue["manifest"],

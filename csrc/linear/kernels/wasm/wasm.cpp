@@ -18,15 +18,7 @@ namespace linear {
 namespace {
 
 #include "vectors.inc.h"
-
-inline void transpose(V* r) {
-    const V even0 = wasm_i32x4_shuffle(r[0], r[1], 0, 4, 2, 6), odd0 = wasm_i32x4_shuffle(r[0], r[1], 1, 5, 3, 7);
-    const V even1 = wasm_i32x4_shuffle(r[2], r[3], 0, 4, 2, 6), odd1 = wasm_i32x4_shuffle(r[2], r[3], 1, 5, 3, 7);
-    r[0] = wasm_i64x2_shuffle(even0, even1, 0, 2);
-    r[1] = wasm_i64x2_shuffle(odd0, odd1, 0, 2);
-    r[2] = wasm_i64x2_shuffle(even0, even1, 1, 3);
-    r[3] = wasm_i64x2_shuffle(odd0, odd1, 1, 3);
-}
+#include "rounding.inc.h"
 
 constexpr int kTokens = 4, kPanel = 2, kAtoms = 2;
 static_assert(kDenseF32Wasm.lanes == kWidth && kDenseF32Wasm.panel == kPanel, "packed for this kernel");
@@ -38,61 +30,22 @@ static_assert(kDenseI8Wasm.lanes == kWidth && kDenseI8Wasm.panel == kPanelI8 && 
               "packed for this");
 
 int steps_of(int n) { return (n + 1) / 2; }
-size_t block_values(int n) { return size_t((n + 7) / 8) * 8 * kTokensI8; }  // of four tokens, in whole vectors of eight
+size_t block_values(int n) { return rounded_columns(n) * kTokensI8; }  // of four tokens
 
-inline V load_upto(const float* p, int count) {
-    return count >= kWidth ? load(p) : count > 0 ? load_part(p, count) : zero();
-}
-
-// The largest |x|; NaN where one of them is no finite number.
-float largest_of(const float* x, int n) {
-    V most = zero(), poison = zero();
-    for (int j = 0; j < n; j += kWidth) {
-        const V v = load_upto(x + j, n - j);
-        most = vmax(wasm_f32x4_abs(v), most);
-        poison = fma(v, zero(), poison);
-    }
-    float lanes[kWidth], bad[kWidth];
-    store(lanes, most);
-    store(bad, poison);
-    float largest = 0.0f, any = 0.0f;
-    for (int i = 0; i < kWidth; i++) {
-        largest = lanes[i] > largest ? lanes[i] : largest;
-        any += bad[i];
-    }
-    return any != 0.0f ? any : largest;
-}
-
-// One unit of a token's rounded numbers; NaN where one of them is no finite number.
-float unit_of(const float* x, int n) {
-    const float largest = largest_of(x, n);
-    return largest <= 1e-30f ? 0.0f : largest / float(i16_steps(n));
-}
-
-inline V narrowed(V low, V high) {
-    return wasm_i16x8_narrow_i32x4(wasm_i32x4_trunc_sat_f32x4(wasm_f32x4_nearest(low)),
-                                   wasm_i32x4_trunc_sat_f32x4(wasm_f32x4_nearest(high)));
-}
-
-// `count` tokens, at most four, in 16 bits as [step][token][2], and their units. Tokens and inputs that do not exist are zero.
-void round_rows(const float* x, int count, int n, int16_t* out, float* units) {
-    V inverse[kTokensI8];
-    for (int t = 0; t < kTokensI8; t++) {
-        units[t] = t < count ? unit_of(x + size_t(t) * size_t(n), n) : 0.0f;
-        inverse[t] = set1(units[t] > 0.0f ? 1.0f / units[t] : 0.0f);
-    }
-    for (int j = 0; j < n; j += 8, out += 8 * kTokensI8) {
-        V rows[kTokensI8];
-        LEANMATCH_UNROLL
-        for (int t = 0; t < kTokensI8; t++) {
-            rows[t] = zero();
-            if (!(units[t] > 0.0f)) continue;
-            const float* from = x + size_t(t) * size_t(n) + j;
-            rows[t] = narrowed(mul(load_upto(from, n - j), inverse[t]), mul(load_upto(from + 4, n - j - 4), inverse[t]));
+// Outputs of PP vectors of rows and TT tokens. Not unrolled: a copy of the activation for each would be half of the module.
+[[gnu::noinline]] void finish(const Dense& w, const V* sums, int TT, int PP, int row, const float* units, float* y, const Tail& tail,
+                              int token) {
+#pragma GCC unroll 1
+    for (int p = 0; p < PP; p++) {
+        const int first = row + p * kWidth;
+        const V scale = load(w.scale + first), bias = load(tail.bias + first);
+        size_t at = size_t(token) * size_t(w.m) + size_t(first);
+#pragma GCC unroll 1
+        for (int t = 0; t < TT; t++, at += size_t(w.m)) {
+            const V v = mul(wasm_f32x4_convert_i32x4(sums[t * PP + p]), scale);
+            put<false>(y + at, tail.residual ? tail.residual + at : nullptr, fma(v, set1(units[token + t]), bias), tail.activation,
+                       w.m - first);
         }
-        transpose(rows);
-        LEANMATCH_UNROLL
-        for (int t = 0; t < kTokensI8; t++) wasm_v128_store(out + t * 8, rows[t]);
     }
 }
 
@@ -117,18 +70,11 @@ void i8_tile(const Dense& w, const int8_t* weights, int row, const int16_t* inpu
             for (int p = 0; p < PP; p++) sum[t][p] = wasm_i32x4_add(sum[t][p], wasm_i32x4_dot_i16x8(pair, weight[p]));
         }
     }
+    V sums[TT * PP];
     LEANMATCH_UNROLL
-    for (int p = 0; p < PP; p++) {
-        const int first = row + p * kWidth;
-        const V scale = load(w.scale + first), bias = load(tail.bias + first);
-        LEANMATCH_UNROLL
-        for (int t = 0; t < TT; t++) {
-            const size_t at = size_t(token + t) * size_t(w.m) + size_t(first);
-            const V v = mul(wasm_f32x4_convert_i32x4(sum[t][p]), scale);
-            put<false>(y + at, tail.residual ? tail.residual + at : nullptr,
-                       fma(v, set1(units[token + t]), bias), tail.activation, w.m - first);
-        }
-    }
+    for (int t = 0; t < TT; t++) LEANMATCH_UNROLL
+    for (int p = 0; p < PP; p++) sums[t * PP + p] = sum[t][p];
+    finish(w, sums, TT, PP, row, units, y, tail, token);
 }
 
 template <int PP, int TT = kTokensI8>
@@ -192,8 +138,8 @@ void dense_i8_i16_wasm(const Dense& w, const float* x, int T, float* y, const Ta
     int16_t* inputs = static_cast<int16_t*>(scratch);
     float* units = reinterpret_cast<float*>(inputs + size_t((T + kTokensI8 - 1) / kTokensI8) * block_values(w.n));
     for (int t = 0; t < T; t += kTokensI8)
-        round_rows(x + size_t(t) * size_t(w.n), T - t < kTokensI8 ? T - t : kTokensI8, w.n,
-                   inputs + size_t(t / kTokensI8) * block_values(w.n), units + t);
+        round_rows(x + size_t(t) * size_t(w.n), T - t < kTokensI8 ? T - t : kTokensI8, w.n, i16_steps(w.n),
+                   inputs + size_t(t / kTokensI8) * block_values(w.n), kTokensI8 * 2, units + t);
     const int groups = (w.m + kWidth - 1) / kWidth;
     const size_t group_bytes = size_t(steps_of(w.n)) * 8;
     for (int g = 0; g < groups; g += kPanelI8)

@@ -5,9 +5,16 @@ const VERSION = "@VERSION@";
 const FILES = ["@FILES@"];
 const NAME = `leanmatch-page ${registration.scope} ${VERSION}`;
 
+// The runtime that this browser does not load (runtimeFile() of leanmatch.js) is not kept.
+const RELAXED = WebAssembly.validate(new Uint8Array([
+  0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 15, 1, 13, 0, 65, 0, 253, 15, 65, 0, 253, 15, 253, 145, 2, 11,
+]));
+const OTHER = RELAXED ? "leanmatch.wasm" : "leanmatch-relaxed.wasm";
+
 addEventListener("install", (event) => {
   skipWaiting();
-  event.waitUntil(caches.open(NAME).then((cache) => cache.addAll(FILES.map((file) => new Request(file, { cache: "no-cache" })))));
+  const kept = FILES.filter((file) => file !== OTHER);
+  event.waitUntil(caches.open(NAME).then((cache) => cache.addAll(kept.map((file) => new Request(file, { cache: "no-cache" })))));
 });
 
 addEventListener("activate", (event) => {
