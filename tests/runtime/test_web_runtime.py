@@ -25,6 +25,7 @@ from leanmatch.formats.reader import model_folder
 from leanmatch.runtime.loading import load_with_ranges
 from leanmatch.runtime.tokenization import pack
 from leanmatch.runtime.web import export_web_model
+from leanmatch.runtime.web.export import _short_vocabulary
 
 ROOT = Path(__file__).parents[2]
 NODE = os.environ.get("NODE", "node")
@@ -127,6 +128,23 @@ def test_positions_beyond_the_longest_text_are_left_out(tmp_path: Path, kind: st
     _, vectors = encoded(tmp_path / "web", ids, offsets)
     expected = reference_encoder(tmp_path / "model").encode(ids, offsets, 1)
     assert least_cosine(vectors, expected) > 0.99999
+
+
+def test_the_vocabulary_is_a_list_in_the_order_of_its_ids(tiny, tmp_path: Path) -> None:
+    """A browser reads it in a fifth of the time of an object."""
+    folder, _ = tiny("bert")
+    saved = export_web_model(folder, tmp_path / "web")
+    written = json.loads((tmp_path / "web" / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    vocabulary = saved.encoder.tokenizer.get_vocab(with_added_tokens=False)
+    assert written["type"] == "WordPiece"
+    assert {word: number for number, word in enumerate(written["vocab"])} == vocabulary
+
+    gaps = {"model": {"type": "WordPiece", "vocab": {"a": 0, "b": 2}}}
+    other = {"model": {"type": "BPE", "vocab": {"a": 0, "b": 1}}}
+    full = {"model": {"type": "WordPiece", "vocab": {"b": 1, "a": 0}}, "normalizer": None}
+    assert _short_vocabulary(gaps) == gaps
+    assert _short_vocabulary(other) == other
+    assert _short_vocabulary(full) == {**full, "model": {"type": "WordPiece", "vocab": ["a", "b"]}}
 
 
 def test_an_export_is_whole_or_not_there(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,8 @@ export interface Item { id: string; text: string; metadata: Record<string, unkno
 
 const PARTS_KEPT = 64;
 const AT_ONCE = 6;
+/** Parts of vectors that are on their way at once: one comes while another is added. */
+const PARTS_AT_ONCE = 2;
 
 export class OpenCatalogue {
   private scanner: Promise<Scanner> | null = null;
@@ -69,14 +71,23 @@ export class OpenCatalogue {
     const { vectors, dimension } = this.manifest;
     const folder = new Folder(this.folder.url, signal);
     const total = vectors.reduce((sum, { bytes }) => sum + bytes, 0);
-    let before = 0;
+    const come = vectors.map(() => 0);
+    const read = (at: number) => {
+      const bytes = folder.bytes(vectors[at], (loaded) => {
+        come[at] = loaded;
+        progress(come.reduce((sum, some) => sum + some, 0), total);
+      });
+      bytes.catch(() => undefined); // it is awaited later
+      return bytes;
+    };
+    const waiting = vectors.slice(0, PARTS_AT_ONCE).map((_, at) => read(at));
     const scanner = Scanner.create(await this.runtime(), dimension);
-    for (const part of vectors) {
-      const bytes = await folder.bytes(part, (loaded) => progress(before + loaded, total));
+    for (const [at, part] of vectors.entries()) {
+      const bytes = await (waiting[at] as Promise<Uint8Array<ArrayBuffer>>);
+      if (at + PARTS_AT_ONCE < vectors.length) waiting.push(read(at + PARTS_AT_ONCE));
       const scales = new Float32Array(bytes.buffer, bytes.byteOffset, part.rows);
       scanner.add(new Int8Array(bytes.buffer, bytes.byteOffset + 4 * part.rows, part.rows * dimension), scales, part.rows);
       drop(bytes);
-      before += part.bytes;
     }
     return scanner;
   }

@@ -57,7 +57,7 @@ export class TextTokenizer {
 
   constructor(file: object, private readonly reading: Reading) {
     try {
-      this.inner = new Tokenizer(file, {}) as unknown as Inner;
+      this.inner = read(file);
     } catch (error) {
       throw new LeanmatchError(`the model's tokenizer cannot be read (${(error as Error).message})`, "export the model again");
     }
@@ -193,6 +193,20 @@ export class TextTokenizer {
       ? bytePlaces(tokens, normal.text, place)
       : textPlaces(tokens, normal.text, model.continuing_subword_prefix ?? "##", place);
   }
+}
+
+/**
+ * The library's tokenizer. A vocabulary of WordPiece is a list in the order of its ids (`_short_vocabulary` of
+ * src/leanmatch/runtime/web/export.py); the library takes an object, which takes far longer to read.
+ */
+function read(file: { model?: { type?: string; vocab?: unknown; unk_token?: string } }): Inner {
+  const { model } = file;
+  if (model?.type !== "WordPiece" || !Array.isArray(model.vocab)) return new Tokenizer(file, {}) as unknown as Inner;
+  const words = model.vocab as string[], unknown = model.unk_token as string;
+  const inner = new Tokenizer({ ...file, model: { ...model, vocab: { [unknown]: words.indexOf(unknown) } } }, {}) as unknown as Inner;
+  const ids = inner.model.tokens_to_ids;
+  for (let id = 0; id < words.length; id++) ids.set(words[id], id);
+  return inner;
 }
 
 /** A character with the marks on it, which normalizers may look at together. */

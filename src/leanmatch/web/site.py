@@ -29,7 +29,7 @@ SHARED = ("dom.js", "filters.js", "results.js", "style.css")
 """Files that the page has in common with the server's."""
 
 _KEPT = ("./", *(name for name in (*BUILT, *PAGE, *SHARED) if name not in {"sw.js", "LICENSES.txt"}))
-"""What the service worker keeps, beside the manifests; of the runtimes only the one that the browser loads."""
+"""What the service worker keeps, beside the manifests; of the runtimes the one that the browser loads."""
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,8 @@ def write_web_model(model: str | Path, folder: Path) -> NativeEncoder:
             vocabulary = int(opened.source.matrix(opened.words).shape[0])
     except (ValueError, TypeError, KeyError) as error:
         raise ModelError(f"{model}: {error}", remedy="save or copy the model's folder again") from error
-    (folder / TOKENIZER_FILE).write_text(encoder.tokenizer.to_str(pretty=False), encoding="utf-8")
+    tokenizer = _short_vocabulary(json.loads(encoder.tokenizer.to_str(pretty=False)))
+    (folder / TOKENIZER_FILE).write_text(_compact(tokenizer), encoding="utf-8")
     content = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -101,9 +102,21 @@ def write_web_model(model: str | Path, folder: Path) -> NativeEncoder:
         "plan": plan,
         "tensors": writer.entries,
     }
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    (folder / MODEL_FILE).write_text(text, encoding="utf-8")
+    (folder / MODEL_FILE).write_text(_compact(content), encoding="utf-8")
     return encoder
+
+
+def _compact(content: Any) -> str:
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _short_vocabulary(tokenizer: dict[str, Any]) -> dict[str, Any]:
+    """WordPiece's vocabulary as a list in the order of its ids: a browser reads it in a fifth of the time."""
+    model = tokenizer["model"]
+    vocabulary = model["vocab"]
+    if model["type"] != "WordPiece" or sorted(vocabulary.values()) != list(range(len(vocabulary))):
+        return tokenizer
+    return {**tokenizer, "model": {**model, "vocab": sorted(vocabulary, key=vocabulary.__getitem__)}}
 
 
 def _described(path: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 // The page: what is typed, what is asked, what is shown.
 
 import { catalogue, recommend, useKey } from "./api.js";
-import { find, make } from "./dom.js";
+import { find, grouped, make } from "./dom.js";
 import { filterFields } from "./filters.js";
 import { say, showNone, showResults, showStart } from "./results.js";
 import { statusPanel } from "./status.js";
@@ -108,7 +108,7 @@ async function begin() {
     failed(problem);
     return;
   }
-  find("about").textContent = `${found.items.toLocaleString("en")} items, model ${found.model}`;
+  find("about").textContent = `${grouped(found.items)} items, model ${found.model}`;
   samples = found.samples ?? [];
   find("rerank-switch").hidden = !found.reranker;
   find("rerank-switch").title = found.reranker ? `The best items reranked by ${found.reranker}` : "";

@@ -13,6 +13,9 @@ export function make(tag, properties = {}, ...children) {
 
 export const find = (id) => document.getElementById(id);
 
+// A whole number with commas. The first number that a browser formats for a locale takes it 10 ms and more.
+export const grouped = (number) => String(number).replace(/\B(?=(\d{3})+$)/g, ",");
+
 export function meter(share, label) {
   const bar = make("i");
   bar.style.setProperty("--part", `${Math.max(0, Math.min(1, share)) * 100}%`);

@@ -1,6 +1,6 @@
 // Filter fields made from the catalogue's columns, and the filter that they stand for.
 
-import { find, make } from "./dom.js";
+import { find, grouped, make } from "./dom.js";
 
 const CHOICES = 12;
 
@@ -8,7 +8,7 @@ function textFacet(column) {
   if (column.values.length <= CHOICES) {
     const boxes = column.values.map(({ value, count }) => {
       const box = make("input", { type: "checkbox", value });
-      return [box, make("label", { class: "choice" }, box, make("span", {}, value || "(empty)"), make("small", {}, count.toLocaleString("en")))];
+      return [box, make("label", { class: "choice" }, box, make("span", {}, value || "(empty)"), make("small", {}, grouped(count)))];
     });
     return {
       body: make("div", { class: "choices" }, ...boxes.map(([, label]) => label)),
@@ -20,7 +20,7 @@ function textFacet(column) {
     };
   }
   const list = make("select", { "aria-label": column.name }, make("option", { value: "" }, "any"),
-    ...column.values.map(({ value, count }, index) => make("option", { value: String(index + 1) }, `${value} (${count.toLocaleString("en")})`)));
+    ...column.values.map(({ value, count }, index) => make("option", { value: String(index + 1) }, `${value} (${grouped(count)})`)));
   return {
     body: list,
     read: () => (list.value ? { column: column.name, eq: column.values[Number(list.value) - 1].value } : null),
@@ -38,7 +38,7 @@ function booleanFacet(column) {
 }
 
 function rangeFacet(column) {
-  const shown = (value) => value.toLocaleString("en", { maximumFractionDigits: 2, useGrouping: false });
+  const shown = (value) => String(Math.abs(value) < 1e13 ? Math.round(value * 100) / 100 : value);
   const low = make("input", { type: "number", step: "any", placeholder: shown(column.min), "aria-label": `${column.name}, at least` });
   const high = make("input", { type: "number", step: "any", placeholder: shown(column.max), "aria-label": `${column.name}, at most` });
   return {

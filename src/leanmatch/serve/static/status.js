@@ -1,7 +1,7 @@
 // The monitor: does what people ask look like what the model was trained on?
 
 import { status } from "./api.js";
-import { find, make, meter } from "./dom.js";
+import { find, grouped, make, meter } from "./dom.js";
 
 const EVERY_MS = 4000;
 const LEVELS = { steady: "steady", noticeable: "noticeable shift", strong: "strong shift" };
@@ -40,7 +40,7 @@ function mixesOf(drift) {
   const told = drift.languages_told;
   return [
     drift.column ? mixOf(`${drift.column} of the best result`, drift.categories) : null,
-    mixOf(`language of the ${told.live.toLocaleString("en")} of ${told.queries.toLocaleString("en")} queries that are long enough to tell`, languages),
+    mixOf(`language of the ${grouped(told.live)} of ${grouped(told.queries)} queries that are long enough to tell`, languages),
     mixOf("writing system", drift.scripts),
     drift.languages_note ? make("p", { class: "lead" }, drift.languages_note) : null,
   ].filter(Boolean);
@@ -57,7 +57,7 @@ function show(found) {
     return;
   }
   const lead = drift.enough
-    ? `The last ${drift.queries.toLocaleString("en")} queries against ${drift.reference.queries.toLocaleString("en")} of ${drift.reference.source}.`
+    ? `The last ${grouped(drift.queries)} queries against ${grouped(drift.reference.queries)} of ${drift.reference.source}.`
     : `${drift.queries} of the ${drift.needed} queries that a verdict needs. Reference: ${drift.reference.source}.`;
   panel.replaceChildren(
     make("header", {}, make("h2", {}, "Do people ask what the model was trained on?"),

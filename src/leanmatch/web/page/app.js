@@ -1,6 +1,6 @@
 // The page: what is typed, what is searched, what is shown. Nothing leaves the browser.
 
-import { find, make } from "./dom.js";
+import { find, grouped, make } from "./dom.js";
 import { filterFields } from "./filters.js";
 import { load, openCatalogue } from "./leanmatch.js";
 import { resultOf, say, showNone, showResults, showStart } from "./results.js";
@@ -112,7 +112,7 @@ function ask(text) {
   search();
 }
 
-const megabytes = (bytes) => (bytes / 1e6).toLocaleString("en", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
+const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
 
 // One bar for the model and the vectors together.
 function progressBar() {
@@ -154,7 +154,7 @@ async function begin() {
 async function openWith(progress, signal) {
   const [site, opened] = await Promise.all([description(), openCatalogue("catalogue/", { signal })]);
   document.title = find("title").textContent = site.title;
-  find("about").textContent = `${opened.items.toLocaleString("en")} items, model ${site.model}`;
+  find("about").textContent = `${grouped(opened.items)} items, model ${site.model}`;
   if (!filters) filters = filterFields(opened.columns, search);
   await opened.load({ progress: progress("vectors"), signal });
   return opened;
