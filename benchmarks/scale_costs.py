@@ -1,8 +1,9 @@
 """Machines, hours, bytes and euros for many items, from rates that were measured.
 
-Encoding is linear in the texts behind the start of a process, and so is building a catalogue. Building a
-graph (HNSW) of ``N`` vectors takes ``c N log2 N``. Rates come from a file (docs/results/scale.json has ours);
-put your own there::
+Encoding is linear in the texts behind the start of a process, and so is building a catalogue that is searched
+exactly. From 200,001 items on it has an index of ``4 sqrt(N)`` cells (IVF), which takes ``c N sqrt(N)`` more.
+Building a graph (HNSW) of ``N`` vectors takes ``c N log2 N``. Rates come from a file
+(docs/results/scale.json has ours); put your own there::
 
     python benchmarks/scale_costs.py docs/results/scale.json --items 1e9 --cores 16 --memory 64 --euros 0.5
     python benchmarks/scale_costs.py docs/results/scale.json --check
@@ -38,14 +39,19 @@ def encode_seconds(rates: dict[str, Any], items: float) -> float:
     return float(encode["start, seconds"]) + items / float(encode["texts a second and core"])
 
 
-def build_seconds(rates: dict[str, Any], engine: str, items: float) -> float:
-    """Processor seconds of building a store of encoded items."""
-    at = rates["build"][engine]
-    share = items / at["rows"]
-    if engine in GRAPHS:
-        share *= math.log2(max(items, 2)) / math.log2(at["rows"])
+def build_seconds(rates: dict[str, Any], engine: str, items: float, dimension: int | None = None) -> float:
+    """Processor seconds of building a store of encoded items; of the rates' dimension if none is given."""
+    at, usual = rates["build"][engine], float(rates["dimension"])
     start = float(at["start, seconds"])
-    return start + (float(at["processor seconds"]) - start) * share
+    linear = (float(at["processor seconds"]) - start) / float(at["rows"])  # seconds an item
+    seconds = linear * items
+    if engine in GRAPHS:
+        seconds *= math.log2(max(items, 2)) / math.log2(at["rows"])
+    cells = at.get("with cells")
+    if cells is not None and items > cells["above, rows"]:
+        whole = (float(cells["processor seconds"]) - start) * usual / float(cells["dimension"])
+        seconds += (whole - linear * cells["rows"]) * (items / cells["rows"]) ** 1.5
+    return start + seconds * (dimension or usual) / usual
 
 
 def estimate(rates: dict[str, Any], engine: str, items: float, machine: Machine) -> dict[str, float]:
@@ -54,7 +60,8 @@ def estimate(rates: dict[str, Any], engine: str, items: float, machine: Machine)
     Machines are as many as hold the memory of the engine. Hours of building assume that all cores of these
     machines work, each on its own shard.
     """
-    memory = items * rates["memory bytes a vector"][engine] / GB
+    of_cells = _bytes_of_cells(rates, engine, items)
+    memory = items * (rates["memory bytes a vector"][engine] + of_cells) / GB
     machines = max(1, math.ceil(memory / machine.memory))
     encoding = encode_seconds(rates, items) / 3600 / machine.cores
     building = build_seconds(rates, engine, items / machines) * machines / 3600 / machine.cores
@@ -63,12 +70,18 @@ def estimate(rates: dict[str, Any], engine: str, items: float, machine: Machine)
         "encoding, machine hours": encoding,
         "parts, GB": items * rates["encode"]["bytes a row of the parts"] / GB,
         "building, machine hours": building,
-        "disk, GB": items * rates["disk bytes a vector"][engine] / GB,
+        "disk, GB": items * (rates["disk bytes a vector"][engine] + of_cells) / GB,
         "memory, GB": memory,
         "machines": machines,
         "euros, once": (encoding + building) * machine.euros,
         "euros a month": machines * machine.euros * HOURS_A_MONTH,
     }
+
+
+def _bytes_of_cells(rates: dict[str, Any], engine: str, items: float) -> int:
+    """Bytes that a vector takes in an index of cells; 0 where there is none."""
+    cells = rates["build"][engine].get("with cells")
+    return 0 if cells is None or items <= cells["above, rows"] else int(cells["bytes a vector"])
 
 
 def check(rates: dict[str, Any]) -> list[tuple[str, float, float]]:
@@ -81,7 +94,7 @@ def check(rates: dict[str, Any]) -> list[tuple[str, float, float]]:
         if point["what"] == "encode":
             expected = encode_seconds(rates, point["rows"])
         else:
-            expected = build_seconds(rates, point["engine"], point["rows"])
+            expected = build_seconds(rates, point["engine"], point["rows"], point.get("dimension"))
         out.append((name, point["processor seconds"], expected))
     return out
 

@@ -40,6 +40,23 @@ def test_costs_grow_with_items_and_machines_with_memory(costs, rates):
         assert dear["euros, once"] == pytest.approx(2 * small["euros, once"])
 
 
+def test_building_grows_as_the_algorithms_do(costs, rates):
+    """Linear without cells, N sqrt(N) with them, N log N for graphs; in proportion to the dimension."""
+    start = rates["build"]["local"]["start, seconds"]
+
+    def seconds(engine, items, dimension=None):
+        return costs.build_seconds(rates, engine, items, dimension)
+
+    assert seconds("local", 200_000) - start == pytest.approx(2 * (seconds("local", 100_000) - start))
+    assert seconds("local", 200_001) > 10 * seconds("local", 200_000)
+    assert seconds("local", 4e8) == pytest.approx(8 * seconds("local", 1e8), rel=0.01)
+    cells = rates["build"]["local"]["with cells"]
+    given = cells["processor seconds"]
+    assert seconds("local", cells["rows"], cells["dimension"]) == pytest.approx(given, rel=0.001)
+    assert seconds("pgvector", 2**24) == pytest.approx(4 * 24 / 22 * seconds("pgvector", 2**22))
+    assert seconds("pgvector", 1e6, 768) == pytest.approx(2 * seconds("pgvector", 1e6))
+
+
 def test_the_page_has_the_table_of_the_script(request):
     root = request.config.rootpath
     command = [

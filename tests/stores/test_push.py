@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "batch"))
 from catalogue_models import WordEncoder, items_of_shop
 
 from leanmatch.errors import DataError, UsageError
-from leanmatch.index import Item, create_catalogue, parse_filter
+from leanmatch.index import Item, ModelIdentity, create_catalogue, create_from_vectors, parse_filter
 from leanmatch.index.storage.manifest import REFERENCE
 from leanmatch.index.writer import put_extra
 from leanmatch.stores import StoreError, open_store, push_items, source_of
@@ -283,16 +283,16 @@ def test_qdrant_pushes_and_continues(qdrant_client, catalogue, larger, monkeypat
 CONDITIONS = ("half = true", "part = 3", "half = true and other = true")
 
 
-def is_narrow(store, connection, text):
+def passing(store, connection, text):
     from leanmatch.stores.pgvector_filter import condition
 
     info = store._info(connection)
-    return store._is_narrow(connection, info, *condition(parse_filter(text), info))
+    return store._passing(connection, store._table(info), *condition(parse_filter(text), info))
 
 
 def test_a_shop_of_many_items_is_searched_through_the_index(pg_url, tmp_path, monkeypatch):
     """Recall of filtered search at shares of 1, 50% and 1% of 3,000 items, through the index and without."""
-    from leanmatch.stores import pgvector, pgvector_push
+    from leanmatch.stores import pgvector, pgvector_graph, pgvector_push
 
     monkeypatch.setattr(pgvector, "EXACT_ROWS", 100)
     monkeypatch.setattr(pgvector, "BELIEVED_ROWS", 200)
@@ -322,10 +322,12 @@ def test_a_shop_of_many_items_is_searched_through_the_index(pg_url, tmp_path, mo
         ).fetchone()
     )
     assert used == (1,)
-    narrow = store._connection.run(
-        lambda connection: [is_narrow(store, connection, text) for text in CONDITIONS]
+    assert store.info.recall >= 0.985 and store.info.candidates in pgvector_graph.CANDIDATES
+    half, few, wrong = store._connection.run(
+        lambda connection: [passing(store, connection, text) for text in CONDITIONS]
     )
-    assert narrow == [False, True, False]  # of the last one the statistics expect 750 rows, and 3 pass
+    assert 1400 < half < 1600 and few == 30
+    assert wrong > 200  # of the last one the statistics expect 750 rows, and 3 pass
     for condition in (None, *CONDITIONS, "part >= 98"):
         parsed = None if condition is None else parse_filter(condition)
         ours, exact = store.search(queries, 10, parsed), local.search(queries, 10, parsed)
@@ -336,6 +338,58 @@ def test_a_shop_of_many_items_is_searched_through_the_index(pg_url, tmp_path, mo
         assert all(len(mine) == len(theirs) for mine, theirs in zip(ours, exact, strict=True))
         assert np.mean(shared) >= (0.98 if condition in (None, "half = true") else 1.0), condition
     store.close()
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_equal_items_do_not_count_as_missed(pg_url, tmp_path, monkeypatch, precision):
+    """40 vectors, each of 50 items: which of them a search finds does not matter."""
+    from leanmatch.stores import pgvector, pgvector_graph, pgvector_push
+
+    for module in (pgvector, pgvector_push):
+        monkeypatch.setattr(module, "EXACT_ROWS", 100)
+    vectors = np.repeat(unit_vectors(40), 50, axis=0)
+    items = [Item(f"i{n}", f"thing {n}") for n in range(len(vectors))]
+    create_from_vectors(tmp_path / "c", items, vectors, ModelIdentity("made", "0" * 64, "", 16))
+    info = push_items(source_of(tmp_path / "c"), pg_url, precision=precision)
+    assert info.recall >= 0.985 and info.candidates in pgvector_graph.CANDIDATES
+
+
+def unit_vectors(rows):
+    vectors = np.random.default_rng(0).normal(size=(rows, 16)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_a_graph_that_misses_is_built_larger(pg_url, tmp_path, monkeypatch):
+    from leanmatch.stores import pgvector, pgvector_graph, pgvector_push
+
+    for module in (pgvector, pgvector_push):
+        monkeypatch.setattr(module, "EXACT_ROWS", 100)
+    monkeypatch.setattr(pgvector_graph, "CANDIDATES", (10,))
+    monkeypatch.setattr(pgvector_graph, "GRAPHS", ((2, 4), (24, 100)))
+    vectors = unit_vectors(2000)
+    items = [Item(f"i{n}", f"thing {n}") for n in range(len(vectors))]
+    create_from_vectors(tmp_path / "c", items, vectors, ModelIdentity("made", "0" * 64, "", 16))
+    graphs = []
+    tuned = pgvector_graph._tuned
+
+    def seen(session, info, name, *rest):
+        graphs.append((indexes(session, name), tuned(session, info, name, *rest)))
+        return graphs[-1][1]
+
+    monkeypatch.setattr(pgvector_graph, "_tuned", seen)
+    info = push_items(source_of(tmp_path / "c"), pg_url)
+    name = pg_url.partition("#")[2]
+    ((first, (_, small)), (second, (_, large))) = graphs
+    assert first == [f"{name}_g1_hnsw2"] and second == [f"{name}_g1_hnsw24"]
+    assert small < 0.6 < large == info.recall and info.candidates == 10
+    store = open_store(pg_url)
+    assert (store.info.candidates, store.info.recall) == (10, info.recall)
+    store.close()
+
+
+def indexes(session, name):
+    query = "SELECT indexname FROM pg_indexes WHERE indexdef LIKE '%%hnsw%%' AND tablename = %s"
+    return [row[0] for row in session.execute(query, [f"{name}_g1"]).fetchall()]
 
 
 def test_shop_of_the_fixtures_is_what_it_says(shop):

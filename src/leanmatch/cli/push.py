@@ -122,9 +122,12 @@ def _to_store(request: PushRequest) -> None:
             progress=advance,
         )
     if request.json:
-        print_json({"items": info.rows, "generation": info.generation, "columns": dict(info.columns)})
+        shown = {"items": info.rows, "generation": info.generation, "columns": dict(info.columns)}
+        print_json({**shown, "candidates": info.candidates, "recall": info.recall})
         return
     line = f"{info.rows:,} items are there, generation {info.generation}"
+    if info.candidates:
+        line += f"; recall@10 {info.recall:.3f} with {info.candidates:,} candidates"
     stdout_console().print(line, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -1,11 +1,13 @@
 """Items in PostgreSQL with pgvector: one table a generation, and one row that says which is read.
 
 Vectors are of unit length, so the inner product is the cosine. Small tables and narrow filters are searched
-exactly; others through an HNSW index with iterative scans, which go on until enough rows pass the filter.
+exactly; others through an HNSW index with iterative scans, which go on until enough rows pass the filter. How
+many candidates a search looks at was measured by the push (:mod:`leanmatch.stores.pgvector_graph`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from decimal import Decimal
@@ -46,8 +48,15 @@ EXACT_ROWS = 20_000
 """So many rows are compared one by one; more go through the index."""
 BELIEVED_ROWS = 2 * EXACT_ROWS
 """If the planner expects more rows than this to pass a filter, they are not counted."""
-EF_SEARCH = 200
+CANDIDATES = 200
+"""For stores whose push did not measure how many are needed."""
+MAX_CANDIDATES = 1_000
+"""pgvector's own limit (``hnsw.ef_search``)."""
+OVERSAMPLING = 3
+"""With a filter, a scan of the graph goes on until so many times ``k`` rows pass; the best ``k`` count."""
 MAX_SCAN_TUPLES = 100_000
+SCAN_MEMORY = 8
+"""Memory of a scan that goes on, in units of ``work_mem``."""
 SWITCHES = 5
 """A read that loses its generation to a push begins anew at most so often."""
 
@@ -246,55 +255,57 @@ class PgVectorStore:
             where, values = condition(filter, info)
         names = column_names(info)
         columns = [sql.SQL(", ") + sql.Identifier(column) for column in names.values()]
-        # without a filter nothing need be counted: a push of more rows than that has made the index
-        exact = info.rows <= EXACT_ROWS or (
-            filter is not None and self._is_narrow(connection, info, where, values)
-        )
+        table = self._table(info)
+        passing = info.rows
+        if filter is not None and info.rows > EXACT_ROWS:
+            passing = self._passing(connection, table, where, values)
+        exact = passing <= EXACT_ROWS
+        wide = k if filter is None else OVERSAMPLING * k
         if not exact:
-            connection.execute(
-                "SET LOCAL hnsw.iterative_scan = strict_order; "
-                f"SET LOCAL hnsw.ef_search = {min(1000, max(EF_SEARCH, 2 * k))}; "
-                f"SET LOCAL hnsw.max_scan_tuples = {MAX_SCAN_TUPLES}"
-            )
+            connection.execute(scan_settings(candidates_for(info, k, passing), passing))
 
         def query(exact: bool) -> Any:
             # `+ 0` keeps the index out: every row that passes is compared
             return sql.SQL(
                 "SELECT id, body{columns}, -(vector <#> %s) FROM {table} WHERE {where} "
-                "ORDER BY (vector <#> %s){exact} LIMIT %s"
+                "ORDER BY (vector <#> %s){exact} LIMIT {limit}"
             ).format(
                 columns=sql.Composed(columns),
-                table=self._table(info),
+                table=table,
                 where=sql.SQL(where),
                 exact=sql.SQL(" + 0" if exact else ""),
+                limit=sql.Literal(k if exact else wide),
             )
 
         kind = vector_kind(info)
         out = []
         for vector in queries:
             given = kind(vector)
-            parameters = [given, *values, given, k]
+            parameters = [given, *values, given]
             rows = connection.execute(query(exact), parameters).fetchall()
-            if not exact and len(rows) < k:  # the scan ended before enough rows passed
+            if not exact and len(rows) < wide:  # the scan ended before enough rows passed
                 rows = connection.execute(query(True), parameters).fetchall()
-            out.append([_hit(row, info) for row in rows])
+            rows.sort(key=lambda row: -row[-1])  # a relaxed scan gives them nearly in order
+            out.append([_hit(row, info) for row in rows[:k]])
         return out
 
-    def _is_narrow(self, connection: Any, info: StoreInfo, where: str, values: list[Any]) -> bool:
-        """Whether so few rows pass that all of them are compared.
+    def _passing(self, connection: Any, table: Any, where: str, values: list[Any]) -> int:
+        """How many rows pass a filter; about, where they are more than are compared one by one.
 
         If the planner's statistics say that many do, they are believed. Else the rows are counted, up to one
         more than are compared: a count of many takes longer than the search.
         """
-        passing = sql.SQL("SELECT 1 FROM {} WHERE {}").format(self._table(info), sql.SQL(where))
+        passing = sql.SQL("SELECT 1 FROM {} WHERE {}").format(table, sql.SQL(where))
         explain = sql.SQL("EXPLAIN (FORMAT JSON) {}").format(passing)
         ((document,),) = connection.execute(explain, values).fetchall()
-        if document[0]["Plan"]["Plan Rows"] > BELIEVED_ROWS:
-            return False
+        expected = int(document[0]["Plan"]["Plan Rows"])
+        if expected > BELIEVED_ROWS:
+            return expected
         count = sql.SQL("SELECT count(*) FROM ({} LIMIT {}) AS passing").format(
             passing, sql.Literal(EXACT_ROWS + 1)
         )
-        return int(connection.execute(count, values).fetchone()[0]) <= EXACT_ROWS
+        counted = int(connection.execute(count, values).fetchone()[0])
+        return counted if counted <= EXACT_ROWS else max(counted, expected)
 
     def upsert(self, items: Sequence[Item], vectors: Vectors, *, model: ModelIdentity | None = None) -> int:
         """See :class:`leanmatch.stores.Store`."""
@@ -376,6 +387,36 @@ class PgVectorStore:
     def close(self) -> None:
         """Let go of the connection."""
         self._connection.close()
+
+
+def candidates_for(info: StoreInfo, k: int, passing: int) -> int:
+    """How many candidates a search looks at; more where fewer rows pass.
+
+    The 10 best of a tenth of the rows lie among the 100 best of all rows, so a scan has to be right at ten
+    times the depth. Measured, that takes as many candidates as the square root of ten, not ten times.
+
+    >>> from leanmatch.index import ModelIdentity
+    >>> info = StoreInfo(ModelIdentity("m", "", "", 8), {}, (), 100_000, 1, "", candidates=100)
+    >>> [candidates_for(info, 10, passing) for passing in (100_000, 25_000, 1_000)]
+    [100, 200, 1000]
+    """
+    needed = max(info.candidates or CANDIDATES, 2 * k) * math.sqrt(max(info.rows, 1) / max(passing, 1))
+    return min(MAX_CANDIDATES, math.ceil(needed))
+
+
+def scan_settings(candidates: int, passing: int) -> str:
+    """Settings of a transaction that searches through the index.
+
+    A scan that goes on (because few rows near the query pass) ends when comparing all rows that pass costs
+    about as much.
+    """
+    tuples = min(MAX_SCAN_TUPLES, max(EXACT_ROWS, passing // 4))
+    return (
+        "SET LOCAL hnsw.iterative_scan = relaxed_order; "
+        f"SET LOCAL hnsw.ef_search = {candidates}; "
+        f"SET LOCAL hnsw.max_scan_tuples = {tuples}; "
+        f"SET LOCAL hnsw.scan_mem_multiplier = {SCAN_MEMORY}"
+    )
 
 
 def vector_kind(info: StoreInfo) -> Any:

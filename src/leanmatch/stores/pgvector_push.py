@@ -20,6 +20,7 @@ from leanmatch.stores.pgvector import (
     table_of,
 )
 from leanmatch.stores.pgvector_filter import TYPES, column_names
+from leanmatch.stores.pgvector_graph import build_graph
 from leanmatch.stores.protocol import StoreError, StoreInfo, reference_digest
 from leanmatch.stores.source import Progress, Source
 
@@ -78,7 +79,7 @@ class _Push:
             self._begin(session, info)
             pending = {"key": self._key, "generation": generation, "rows": 0}
         self._fill(session, info, int(pending["rows"]))
-        self._index(session, info)
+        info = self._index(session, info)
         with session.transaction():
             session.execute(
                 sql.SQL("UPDATE {} SET info = %s, pending = NULL, reference = %s WHERE name = %s").format(
@@ -159,26 +160,23 @@ class _Push:
             if self._progress is not None:
                 self._progress(after, info.rows)
 
-    def _index(self, session: Any, info: StoreInfo) -> None:
+    def _index(self, session: Any, info: StoreInfo) -> StoreInfo:
+        """Build the indexes; what the store says, with how many candidates a search of the graph needs."""
         if info.rows <= EXACT_ROWS or info.model.dimension > MOST_DIMENSIONS[self._type]:
-            return
+            return info
         table = table_of(self._name, info.generation)
-        operators = f"{self._type}_ip_ops"
-        with session.transaction():
+        for column in column_names(info).values():
             session.execute(
-                sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} USING hnsw (vector {})").format(
-                    sql.Identifier(f"{self._name}_g{info.generation}_hnsw"), table, sql.SQL(operators)
+                sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} ({})").format(
+                    sql.Identifier(f"{self._name}_g{info.generation}_{column}"),
+                    table,
+                    sql.Identifier(column),
                 )
             )
-            for column in column_names(info).values():
-                session.execute(
-                    sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} ({})").format(
-                        sql.Identifier(f"{self._name}_g{info.generation}_{column}"),
-                        table,
-                        sql.Identifier(column),
-                    )
-                )
-            session.execute(sql.SQL("ANALYZE {}").format(table))
+        # a vacuum lets rows that pass a filter be counted in the index alone
+        session.execute(sql.SQL("VACUUM (ANALYZE) {}").format(table))
+        candidates, recall = build_graph(session, self._source, info, self._name)
+        return replace(info, candidates=candidates, recall=recall)
 
     def _clean(self, session: Any, generation: int) -> None:
         """Drop the tables of other generations."""

@@ -39,6 +39,8 @@ class StoreInfo:
         generation: counts the pushes.
         source: which push this is.
         reference: SHA-256 of what :meth:`Store.reference` gives; empty where that is None.
+        candidates: how many a search of the index looks at, as the push measured; 0 where it did not.
+        recall: recall@10 with so many candidates; 0 where it was not measured.
     """
 
     model: ModelIdentity
@@ -48,6 +50,8 @@ class StoreInfo:
     generation: int
     source: str
     reference: str = ""
+    candidates: int = 0
+    recall: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object; the columns are pairs, because databases reorder the keys of objects."""
@@ -60,7 +64,8 @@ class StoreInfo:
         model = ModelIdentity(**value["model"])
         columns, numeric = dict(value["columns"]), tuple(value["numeric"])
         counts = int(value["rows"]), int(value["generation"])
-        return cls(model, columns, numeric, *counts, value["source"], value.get("reference", ""))
+        measured = int(value.get("candidates", 0)), float(value.get("recall", 0.0))
+        return cls(model, columns, numeric, *counts, value["source"], value.get("reference", ""), *measured)
 
 
 @dataclass(frozen=True)
