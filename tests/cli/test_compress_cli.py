@@ -417,10 +417,18 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(base, pairs, tmp_path, mo
         patch.setattr(trainer_run.Progress, "on_step_end", interrupt)
         stopped = compress(base, pairs, tmp_path / "cut", *fixed)
     assert stopped.exit_code == 130 and not (tmp_path / "cut").exists()
+    before = json.loads((tmp_path / ".cut.compressing" / "spent.json").read_text())
+    assert all(before["seconds"][part] > 0 for part in ("measuring", "factors", "training", "judging"))
     again = compress(base, pairs, tmp_path / "cut", *fixed)
     assert again.exit_code == 0, again.output
     assert "continuing the run" in again.stderr
-    training = json.loads(again.stdout)["attempts"][0]["training"]
+    summary = json.loads(again.stdout)
+    for kind in ("seconds", "cpu_seconds"):
+        more = {part: value - before[kind][part] for part, value in summary[kind].items()}
+        assert more["training"] > 0 and min(more.values()) > -0.1, (kind, "both calls count, to a decimal")
+        assert more["measuring"] < before[kind]["measuring"], "nothing was measured again"
+    training = summary["attempts"][0]["training"]
+    assert training["seconds"] > 0
     assert training["resumed_at"] == 3 and training["steps"] == steps
     one, two = (tmp_path / name / "compressed.safetensors" for name in ("whole", "cut"))
     assert one.read_bytes() == two.read_bytes(), "to the bit"

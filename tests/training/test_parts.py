@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,9 @@ import torch
 import training_models as models
 from leanmatch.data import PairTable
 from leanmatch.errors import DataError, LeanmatchError, ModelError, UsageError
+from leanmatch.trainer import pace
+from leanmatch.trainer.pace import Spent
+from leanmatch.trainer.run import Elapsed
 from leanmatch.trainer.work_folder import MARKER, WorkFolder, last_checkpoint
 from leanmatch.training.adapters import add_lora, freeze_layers, merge_lora
 from leanmatch.training.dataset import training_dataset
@@ -434,3 +438,53 @@ def test_without_glibc_nothing_is_given_back(monkeypatch):
     monkeypatch.setattr(run.ctypes, "CDLL", lambda name: SimpleNamespace())
     assert run.malloc_trim() is None
     run.ReturnedMemory().on_step_end(None, None, None)
+
+
+class TestTimeOfARun:
+    """Clocks that tests move."""
+
+    @pytest.fixture
+    def clocks(self, monkeypatch):
+        now = {"monotonic": 100.0, "process_time": 5.0, "perf_counter": 50.0}
+        monkeypatch.setattr("leanmatch.trainer.pace.time.monotonic", lambda: now["monotonic"])
+        monkeypatch.setattr("leanmatch.trainer.pace.time.process_time", lambda: now["process_time"])
+        monkeypatch.setattr("leanmatch.trainer.pace.time.perf_counter", lambda: now["perf_counter"])
+        return now
+
+    def test_calls_add_up_also_those_that_were_killed(self, tmp_path, clocks):
+        file = tmp_path / "spent.json"
+        for _ in range(2):
+            spent = Spent(file, ["factors", "training"])
+            with spent.on("factors"):
+                clocks["monotonic"] += 8
+                clocks["process_time"] += 11
+            with pytest.raises(KeyboardInterrupt), spent.on("training"):
+                clocks["monotonic"] += 30
+                raise KeyboardInterrupt
+        again = Spent(file, ["factors", "training", "new"])
+        assert again.seconds == {"factors": 16.0, "training": 60.0, "new": 0.0}
+        assert again.cpu_seconds == {"factors": 22.0, "training": 0.0, "new": 0.0}
+
+    def test_what_is_under_way_is_written_as_well(self, tmp_path, clocks, monkeypatch):
+        monkeypatch.setattr(pace, "WRITTEN_EVERY", 0.01)
+        file = tmp_path / "spent.json"
+        with Spent(file, ["factors"]).on("factors"):
+            clocks["monotonic"] += 8
+            deadline = threading.Event()
+            for _ in range(500):
+                if file.exists() and Spent(file, ["factors"]).seconds["factors"] == 8.0:
+                    break
+                deadline.wait(0.01)
+            else:
+                pytest.fail("a killed call would have lost its time")
+        assert not [thread for thread in threading.enumerate() if thread.name == "leanmatch-spent"]
+
+    def test_training_counts_from_the_checkpoint_it_goes_on_from(self, clocks):
+        first = Elapsed()
+        clocks["perf_counter"] += 40
+        state = first.state_dict()
+        clocks["perf_counter"] += 500
+        second = Elapsed()
+        second.load_state_dict(state)
+        clocks["perf_counter"] += 7
+        assert second.seconds == 47.0 and first.seconds == 547.0

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from leanmatch.types import EncodeFunction
 
 PROBED_TEXTS = 64
 
 
-def text_seconds(encode: EncodeFunction, texts: Sequence[str]) -> float:
+def text_seconds(
+    encode: EncodeFunction, texts: Sequence[str], clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Seconds to encode one text, measured on a few of them; 0 where there are none."""
     distinct = list(dict.fromkeys(texts))
     sample = distinct[:: max(1, len(distinct) // PROBED_TEXTS)][:PROBED_TEXTS]
     if not sample:
         return 0.0
     encode(sample[:1])
-    begun = time.perf_counter()
+    begun = clock()
     encode(sample)
-    return (time.perf_counter() - begun) / len(sample)
+    return (clock() - begun) / len(sample)
 
 
 def in_words(seconds: float) -> str:

@@ -57,6 +57,26 @@ class Losses:
         self.values = state["values"].tolist()
 
 
+class Elapsed:
+    """Seconds of training that a run's weights took: up to the checkpoint it goes on from, and since."""
+
+    def __init__(self) -> None:
+        self._before, self._begun = 0.0, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Until now."""
+        return self._before + time.perf_counter() - self._begun
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The seconds, float64."""
+        return {"seconds": torch.tensor(self.seconds, dtype=torch.float64)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take what :meth:`state_dict` gave."""
+        self._before = float(state["seconds"])
+
+
 class ResumableTrainer(StateCheckpoints):
     """Mixin for a trainer that :func:`run` runs: keeps the losses of its last steps and checks each."""
 
@@ -102,19 +122,20 @@ def run(
         companions: what else a resumed run needs to give the same bits, by name.
 
     Returns:
-        ``steps``, ``resumed_at``, ``seconds`` (of this process, after a resume only the rest) and ``loss``
+        ``steps``, ``resumed_at``, ``seconds`` (after a resume also those up to the checkpoint) and ``loss``
         (mean of the last tenth of the steps, at most 100).
 
     Raises:
         ModelError: the loss is not finite.
     """
-    checkpoints = TimedCheckpoints(checkpoint_seconds, {"losses": trainer.losses, **(companions or {})})
+    elapsed = Elapsed()
+    kept = {"losses": trainer.losses, "elapsed": elapsed, **(companions or {})}
+    checkpoints = TimedCheckpoints(checkpoint_seconds, kept)
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(Progress(description, trainer.losses, loss))
     trainer.add_callback(checkpoints)
     trainer.add_callback(ReturnedMemory())
-    start = time.perf_counter()
     with PartialState().main_process_first():
         checkpoint = last_checkpoint(stage)  # the first process removes what is half-written
     if checkpoint:
@@ -125,7 +146,7 @@ def run(
     return {
         "steps": steps,
         "resumed_at": int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else None,
-        "seconds": round(time.perf_counter() - start, 2),
+        "seconds": round(elapsed.seconds, 2),
         "loss": None if mean is None else round(mean, 6),
     }
 

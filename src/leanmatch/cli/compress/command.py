@@ -74,7 +74,7 @@ def compress(
     ] = "stf",
     minutes: Annotated[
         float | None,
-        typer.Option(metavar="N", help="Training time of one attempt."),
+        typer.Option(metavar="N", help="Training time of one attempt; --keep alone makes at most two."),
     ] = None,
     allow_lower: Annotated[
         bool, typer.Option("--allow-lower", help="Save the best attempt even if it misses --keep.")
@@ -276,6 +276,7 @@ def _summary(request: CompressRequest, options: Any, planned: Planned) -> dict[s
         "attempts": [entry for entry in evaluated if entry["trained"]]
         or [entry for entry in evaluated if entry["chosen"]],
         "seconds": {part: round(seconds, 1) for part, seconds in planned.seconds.items()},
+        "cpu_seconds": {part: round(seconds, 1) for part, seconds in planned.cpu_seconds.items()},
     }
 
 

@@ -19,11 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leanmatch.files import atomic_file
 from leanmatch.metrics.bootstrap import resample_counts
 from leanmatch.metrics.encoding import SideVectors
 
@@ -48,6 +50,31 @@ class Judgement:
 
     scores: NDArray[np.float64]
     vectors: SideVectors | None = None
+
+
+def save_judgement(file: Path, judgement: Judgement) -> None:
+    """Keep a judgement for the next call, as safetensors."""
+    from safetensors.numpy import save
+
+    arrays: dict[str, NDArray[Any]] = {"scores": judgement.scores}
+    if judgement.vectors is not None:
+        queries, documents = judgement.vectors
+        arrays["queries"] = queries
+        if documents is not queries:
+            arrays["documents"] = documents
+    with atomic_file(file) as temporary:
+        temporary.write_bytes(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+
+
+def load_judgement(file: Path) -> Judgement:
+    """What :func:`save_judgement` wrote."""
+    from safetensors.numpy import load_file
+
+    arrays = load_file(file)
+    vectors = None
+    if "queries" in arrays:
+        vectors = SideVectors(arrays["queries"], arrays.get("documents", arrays["queries"]))
+    return Judgement(arrays["scores"], vectors)
 
 
 def moved(dense: SideVectors, vectors: SideVectors) -> float:

@@ -8,9 +8,10 @@
     make        healing, first factors, STF or a rival for some minutes     planner.states
     check       the metric and agreement with the dense model               planner.quality, evidence
 
-With ``keep`` alone the leanest rung is looked for whose trained model keeps that share of the metric: the
-first guess comes from one-shot models, a rung that misses is followed by a roomier one. One-shot models count
-as well: the result is the best of all states that were evaluated (attempts).
+With ``keep`` alone the leanest rung is looked for whose trained model keeps that share of the metric. What
+the first factors of one rung lose tells what its harm costs, and so which rung to take; at most
+:data:`MOST_RUNGS` rungs get first factors. One-shot models count as well: the result is the best of all
+states that were evaluated (attempts).
 """
 
 from __future__ import annotations
@@ -27,7 +28,14 @@ from torch import nn
 from leanmatch.compression.convert import compressed_layers
 from leanmatch.compression.layer_specs import LayerSpec, RoundingSpec
 from leanmatch.compression.patterns import default_spec, model_type
-from leanmatch.compression.planner.attempts import Attempt, best_attempt, rungs_to_train
+from leanmatch.compression.planner.attempts import (
+    LEAST_PRICE,
+    PRICE,
+    TRAINING_LEAVES,
+    Attempt,
+    best_attempt,
+    leanest_rung,
+)
 from leanmatch.compression.planner.budget import Budget
 from leanmatch.compression.planner.candidates import Group, dense_layers, groups_of
 from leanmatch.compression.planner.choice import Choices, Plan
@@ -52,6 +60,7 @@ from leanmatch.compression.spec import CompressionSpec
 from leanmatch.errors import ModelError, UsageError
 from leanmatch.factorization.cost import STORED_FLOAT_BITS, dense_cost
 from leanmatch.files import write_json
+from leanmatch.metrics.pace import in_words
 from leanmatch.models.architectures import ARCHITECTURES
 
 MACS_RUNGS = (6.0, 5.0, 4.3, 3.7, 3.2, 2.9, 2.67, 2.4, 2.2, 2.0, 1.8, 1.6, 1.4, 1.2)
@@ -62,9 +71,10 @@ BYTE_RUNGS = (2.0, 1.75, 1.5, 1.3, 1.15, 1.0)
 """Ratios to the bytes of int8: where nothing saves time, or the method saves bytes only."""
 WORTH = 1.05
 """Factors pay where the quickest model of them is at least so many times as fast as int8."""
-RECOVERED = 4.0
-"""First guess of ``keep``: training wins back all but this part of what one shot loses."""
-MOST_ATTEMPTS = 3
+MOST_RUNGS = 2
+"""Rungs of ``keep`` that get first factors, and are trained."""
+FACTORS_TO_MEASURING = 1.5
+"""First factors take about so many times as long as measuring the layers: 0.6 to 3 in runs that were seen."""
 Measured: TypeAlias = dict[str, list[dict[str, Any]]]
 """Harm and costs of each group's candidates, by group."""
 
@@ -79,7 +89,8 @@ class Planned:
         attempts: every state that was evaluated, in order; some after one shot, some after training.
         reached: the best estimate of the quality is what was asked for, or none was asked for.
         measured: harm of each group's candidates, by group.
-        seconds: by the clock, of this call alone, for each part of the work.
+        seconds: by the clock, of all calls of the run, for each part of the work.
+        cpu_seconds: the same of processor time.
     """
 
     model: Any
@@ -88,6 +99,7 @@ class Planned:
     reached: bool
     measured: Measured = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
 
 
 class Planner:
@@ -280,15 +292,14 @@ class Planner:
         """
         states = self.states
         attempts: dict[tuple[int, bool], Attempt] = {}
-        for rung in self._first_guess(rungs, keep or 1.0, attempts) if climb else range(len(rungs)):
-            shot = self._one_shot(rung, rungs[rung], attempts)
-            if climb and shot.meets(keep):
-                self.report(f"{shot.plan.label}: no training is needed")
-                break
-            if states.trains:
-                attempts[rung, True] = attempt = states.trained(rung, rungs[rung])
-                if climb and attempt.meets(keep):
-                    break
+        self._say_expected(MOST_RUNGS if climb else len(rungs))
+        if climb:
+            self._climb(rungs, keep or 1.0, attempts)
+        else:
+            for rung, plan in enumerate(rungs):
+                self._one_shot(rung, plan, attempts)
+                if states.trains:
+                    attempts[rung, True] = states.trained(rung, plan)
         chosen = best_attempt(list(attempts.values()), keep, leanest=climb)
         if self.clock is not None:  # what the ladder expected from single layers, and plans of others
             chosen = replace(chosen, plan=replace(chosen.plan, faster=self._faster(chosen.plan)))
@@ -296,13 +307,20 @@ class Planner:
             how = "trained" if chosen.trained else "one shot"
             self.report(f"of {len(attempts)} evaluated states the result is: {chosen.plan.label}, {how}")
         model = states.model_of(chosen)
-        spent = ", ".join(f"{part} {seconds:.0f} s" for part, seconds in states.seconds.items())
+        spent = ", ".join(f"{part} {seconds:.0f} s" for part, seconds in states.spent.seconds.items())
         self.report(f"time: {spent}")
         evaluated = [
             chosen if (rung, trained) == (chosen.rung, chosen.trained) else attempt
             for (rung, trained), attempt in attempts.items()
         ]
-        return Planned(model, chosen, evaluated, chosen.meets(keep), seconds=dict(states.seconds))
+        return Planned(
+            model,
+            chosen,
+            evaluated,
+            chosen.meets(keep),
+            seconds=dict(states.spent.seconds),
+            cpu_seconds=dict(states.spent.cpu_seconds),
+        )
 
     def _faster(self, plan: Plan) -> float:
         """How many times as fast as int8 the plan's model runs here."""
@@ -318,18 +336,47 @@ class Planner:
         with self.states.timed("measuring"):
             return self.clock.faster(specs, left)
 
-    def _first_guess(
-        self, rungs: list[Plan], keep: float, attempts: dict[tuple[int, bool], Attempt]
-    ) -> list[int]:
-        """Rungs from the leanest that training may lift to ``keep`` on; found by halving, one shot each."""
-        allowed = 1 - RECOVERED * (1 - keep) if self.states.trains else keep
-        low, high = 0, len(rungs) - 1
-        while low < high:
-            middle = (low + high) // 2
-            kept = self._one_shot(middle, rungs[middle], attempts).quality.estimate.kept
-            low, high = (low, middle) if kept >= allowed else (middle + 1, high)
-        safe = min((a.rung for a in attempts.values() if a.meets(keep)), default=None)
-        return rungs_to_train(low, safe, len(rungs) - 1, MOST_ATTEMPTS)
+    def _say_expected(self, rungs: int) -> None:
+        """How long one plan takes, and as many as there may be."""
+        measuring = 0.0 if self.method == "int8" else self.states.spent.seconds["measuring"]
+        factors = FACTORS_TO_MEASURING * measuring
+        training = self.states.training
+        learning = 60 * training.minutes if self.states.trains and training.steps is None else 0.0
+        parts = [f"first factors about {in_words(factors)}"] if factors else []
+        parts += [f"training {in_words(learning)}"] if learning else []
+        if parts:
+            most = f"; at most {rungs} plans, {in_words(rungs * (factors + learning))}" if rungs > 1 else ""
+            self.report(f"expected time: {', '.join(parts)}{most}")
+
+    def _climb(self, rungs: list[Plan], keep: float, attempts: dict[tuple[int, bool], Attempt]) -> None:
+        """Evaluate at most :data:`MOST_RUNGS` rungs: one of them is to keep ``keep``, as lean as may be."""
+        harms, allowed, leaves = [plan.harm for plan in rungs], 1 - keep, 1.0
+        if self.states.trains:
+            leaves = TRAINING_LEAVES
+        first = leanest_rung(harms, PRICE / TRAINING_LEAVES * leaves, allowed)
+        price = _price(self._one_shot(first, rungs[first], attempts), harms[first])
+        rung = leanest_rung(harms, leaves * price, allowed)
+        if rung > first:  # there will be no further one: it must not need training
+            rung = leanest_rung(harms, price, allowed)
+        if self._reaches(rung, rungs, keep, attempts) or rung > first:
+            return
+        if rung == first:  # the next one is the last: it must not need training, either
+            first = min(max(rung + 1, leanest_rung(harms, price, allowed)), len(rungs) - 1)
+        if first != rung:
+            self._reaches(first, rungs, keep, attempts)
+
+    def _reaches(
+        self, rung: int, rungs: list[Plan], keep: float, attempts: dict[tuple[int, bool], Attempt]
+    ) -> bool:
+        """Whether the rung keeps so much; it is trained only where its first factors do not."""
+        shot = self._one_shot(rung, rungs[rung], attempts)
+        if shot.meets(keep):
+            self.report(f"{shot.plan.label}: no training is needed")
+            return True
+        if not self.states.trains:
+            return False
+        attempts[rung, True] = attempt = self.states.trained(rung, rungs[rung])
+        return attempt.meets(keep)
 
     def _one_shot(self, rung: int, plan: Plan, attempts: dict[tuple[int, bool], Attempt]) -> Attempt:
         """The rung's first factors, evaluated once; ``attempts`` gets the result."""
@@ -349,6 +396,11 @@ class Planner:
                 total += dense_cost(1, value.numel(), float_bits=STORED_FLOAT_BITS).bytes
                 seen.add(id(value))
         return total
+
+
+def _price(attempt: Attempt, harm: float) -> float:
+    """What a unit of harm cost of the metric."""
+    return max(LEAST_PRICE, (1 - attempt.quality.reaches) / max(harm, 1e-9))
 
 
 def _measured(choices: Choices) -> Measured:

@@ -10,9 +10,8 @@ import copy
 import json
 import math
 import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from leanmatch.compression.matrices import FactoredMatrix
 from leanmatch.compression.planner.attempts import Attempt
 from leanmatch.compression.planner.choice import Plan
 from leanmatch.compression.planner.depth import without_layers
-from leanmatch.compression.planner.evidence import Judgement
+from leanmatch.compression.planner.evidence import Judgement, load_judgement, save_judgement
 from leanmatch.compression.planner.quality import Quality, compare
 from leanmatch.compression.planner.tasks import Task
 from leanmatch.compression.planner.training import TrainingOptions, train_factors
@@ -35,6 +34,7 @@ from leanmatch.errors import ModelError
 from leanmatch.files import write_json
 from leanmatch.metrics.pace import in_words
 from leanmatch.trainer.checkpoints import load_weights, save_weights
+from leanmatch.trainer.pace import Spent
 
 FACTOR_TEXTS = 3072
 """Texts that first factors are made on."""
@@ -78,12 +78,15 @@ class States:
     ) -> None:
         self.model, self.task, self.folder, self.method = model, task, folder, method
         self.training, self.report, self.progress = training, report, progress
-        self.seconds: dict[str, float] = dict.fromkeys(PARTS, 0.0)
+        self.spent = Spent(folder / "spent.json", PARTS)
         self._tables: dict[tuple[int, ...], Factored] = {}  # what is factored alone, by dropped layers
         self._prepare_judging()
-        among = "" if task.candidates is None else f" among {task.candidates:,} candidates"
-        report(f"measuring the dense model's {task.metric} on held-out data{among}")
-        self._dense = self._judged(model)
+        kept = folder / "dense.safetensors"
+        if not kept.exists():
+            among = "" if task.candidates is None else f" among {task.candidates:,} candidates"
+            report(f"measuring the dense model's {task.metric} on held-out data{among}")
+            save_judgement(kept, self._judged(model))
+        self._dense = load_judgement(kept)
         mean = float(self._dense.scores.mean())
         if not np.isfinite(self._dense.scores).all() or mean <= 0:
             raise ModelError(
@@ -154,12 +157,9 @@ class States:
         order = np.random.default_rng(0).permutation(len(self.task.texts))[:count]
         return [self.task.texts[row] for row in order]
 
-    @contextmanager
-    def timed(self, part: str) -> Iterator[None]:
-        """Add what the block takes to a part of :attr:`seconds`."""
-        begun = time.monotonic()
-        yield
-        self.seconds[part] += time.monotonic() - begun
+    def timed(self, part: str) -> AbstractContextManager[None]:
+        """Add what the block takes to a part of :attr:`spent`."""
+        return self.spent.on(part)
 
     def _factored(self, plan: Plan) -> Any:
         """A copy of the model with the plan's first factors."""

@@ -16,9 +16,11 @@ from torch.utils.checkpoint import checkpoint
 
 from leanmatch.compression.distillation import embedding_loss, logit_loss, similarity_loss
 from leanmatch.compression.planner.evidence import Judgement, gather
+from leanmatch.cpus import usable_cpus
 from leanmatch.data.table import PairTable
 from leanmatch.errors import DataError
 from leanmatch.metrics import EvaluationOptions, RetrievalProbe
+from leanmatch.metrics.pace import text_seconds
 from leanmatch.metrics.ranking.candidates import decide_symmetric
 from leanmatch.metrics.ranking.distractors import distractors
 from leanmatch.metrics.slices import few_valued_columns, make_slices
@@ -32,8 +34,6 @@ MOST_DISTRACTORS = 20_000
 """At most so many texts beside the held-out ones are searched."""
 FEWEST_DISTRACTORS = 1000
 """So many are taken however long they take."""
-TIMED_TEXTS = 128
-"""Texts that are encoded to see how long one takes."""
 FEWEST_QUERIES = 30
 """A slice with fewer queries is not reported: its interval would say nothing."""
 SIMILARITY = 10.0
@@ -146,15 +146,15 @@ class Matching:
         return self._probe.candidates
 
     def prepare(self, model: Any, seconds: float, former: int | None) -> int:
-        """Take as many distractors as the dense model encodes in ``seconds``."""
+        """Take as many distractors as the dense model encodes in ``seconds`` on this machine when it is idle.
+
+        Processor time is measured: a busy machine gives a longer check, not a more lenient one.
+        """
         count = len(self._pool) if former is None else former
         if former is None and seconds < math.inf and count > FEWEST_DISTRACTORS:
-            encode, sample = RoleEncoder(self._encoder(model)), self._pool[:TIMED_TEXTS]
-            encode.encode_document(sample[:8])  # what is made at the first call
-            begun = time.monotonic()
-            encode.encode_document(sample)
-            each = (time.monotonic() - begun) / len(sample)
-            count = min(count, max(FEWEST_DISTRACTORS, int(seconds / each)))
+            encode = RoleEncoder(self._encoder(model)).encode_document
+            each = text_seconds(encode, self._pool, time.process_time) / usable_cpus()
+            count = min(count, max(FEWEST_DISTRACTORS, int(seconds / max(each, 1e-9))))
         self._probe = self._probe_among(count)
         return count
 
@@ -219,7 +219,8 @@ class Matching:
         if self._encoder_of is None or prompted or teacher.device.type != "cpu":
             return self._vectors_of(teacher, rows).float().cpu()
         if self._teacher is None:
-            self._teacher = self._encoder_of(teacher)
+            with torch.autocast(teacher.device.type, enabled=False):  # it is compared with torch in float32
+                self._teacher = self._encoder_of(teacher)
         return torch.from_numpy(np.array(self._teacher([self.texts[row] for row in rows]), np.float32))
 
     def state_dict(self) -> dict[str, torch.Tensor]:
