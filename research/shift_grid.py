@@ -25,19 +25,14 @@ import torch
 from collect import pack_ranks
 from ood_grid import TokenizedOnce
 from shift_settings import SOURCES
+from static_loop import Bags, train_rows
 
 from leanmatch.data import PairTable, split_pairs
 from leanmatch.files import write_json
 from leanmatch.formats.reader import load_matcher
 from leanmatch.metrics import RetrievalProbe
 from leanmatch.trainer.checkpoints import load_weights, save_weights
-from leanmatch.trainer.work_folder import WorkFolder
-from leanmatch.training import PairTableEvaluator, RegularizerOptions, ScheduleOptions, TrainOptions
-from leanmatch.training.base_scores import FrozenBase
-from leanmatch.training.dataset import training_dataset
-from leanmatch.training.engine import train_stage
-from leanmatch.training.losses import ITVReg
-from leanmatch.training.runs import build_loss
+from leanmatch.training import RegularizerOptions, ScheduleOptions
 from leanmatch.training.selection.averaging import average_weights, mean_weights, snapshot
 from leanmatch.training.selection.evaluator import encode_function
 from leanmatch.training.selection.shift import set_aside
@@ -51,21 +46,35 @@ MOST_ROWS = 800
 
 @dataclass(frozen=True)
 class Run:
-    """One training run."""
+    """One training run.
+
+    Attributes:
+        regularizer: its loss.
+        target: regularize on the texts of the tests.
+        part, rate: of the regime's steps, and of its peak rate.
+        after: the run whose weights it starts from.
+    """
 
     regularizer: RegularizerOptions
-    early_stopping: int = 0
     target: bool = False
+    part: float = 1.0
+    rate: float = 1.0
+    after: str | None = None
 
 
 PLAIN = RegularizerOptions(kind="none", weight=0.0)
 RUNS = {
     "plain": Run(PLAIN),
-    "early": Run(PLAIN, early_stopping=2),
+    "early": Run(PLAIN),
     "out": Run(RegularizerOptions(kind="out", weight=0.3)),
     "itv": Run(RegularizerOptions(kind="itv", weight=0.3, per_text=0.25)),
     "itv-whole": Run(RegularizerOptions(kind="itv", weight=0.3, per_text=1)),
     "itv-target": Run(RegularizerOptions(kind="itv", weight=0.3, per_text=0.25), target=True),
+    "quarter": Run(PLAIN, part=0.25),
+    "half": Run(PLAIN, part=0.5),
+    "later": Run(PLAIN, part=0.75, after="quarter/rest"),
+    "second": Run(PLAIN, part=0.5, after="half/rest"),
+    "more": Run(PLAIN, part=0.2, rate=0.5, after="plain/rest"),
 }
 # recipe -> the runs that are averaged; after the slash: rows trained on, "rest" without the shifted slice
 RECIPES = {
@@ -77,9 +86,16 @@ RECIPES = {
     "early": ("early/all",),
     "default-whole": ("plain/rest", "itv-whole/all"),
     "soup": ("plain/all", "itv/all"),
+    "itv": ("itv/all",),
+    "more": ("more/all", "itv/all"),
+    "halves": ("second/all", "itv/all"),
+    "quarters": ("later/all", "itv/all"),
+    "half-rest": ("half/rest",),
+    "quarter-rest": ("quarter/rest",),
 }
-EXTRA = ("default-whole", "soup")
+EXTRA = ("default-whole", "soup", "itv", "more", "halves", "quarters", "half-rest", "quarter-rest")
 """Recipes that are trained only where they are named."""
+EMBEDDING = "0.embedding.weight"
 ONE_SHARE = ("out", "early")
 """Rivals that are not averaged with the base."""
 
@@ -97,40 +113,24 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/shift/runs"))
     parser.add_argument("--work", type=Path, default=Path("build/shift"))
     arguments = parser.parse_args()
+    target = "default-target" in arguments.recipes.split(",")  # only then are halves of target texts ranked
     for seed in map(int, arguments.seeds.split(",")):
-        for regime in arguments.regimes.split(","):
-            for source in arguments.sources.split(","):
-                setup = None
+        for source in arguments.sources.split(","):
+            setup = None
+            for regime in arguments.regimes.split(","):
                 for recipe in arguments.recipes.split(","):
                     file = arguments.out / f"{source}-{regime}-{seed}-{recipe}.json"
                     if not file.exists():
-                        setup = setup or Setup(arguments, source, regime, seed)
-                        write_json(file, setup.score(recipe))
+                        setup = setup or Setup(arguments, source, seed, target)
+                        write_json(file, setup.score(recipe, regime))
                         print(file.name, flush=True)
 
 
-class UsedRows(torch.nn.EmbeddingBag):
-    """The rows of an embedding that some texts use.
-
-    Rows without a gradient never move under AdamW without weight decay, so training these alone gives the
-    weights that training all gives, in a fraction of the time.
-    """
-
-    def __init__(self, weight: torch.Tensor, used: torch.Tensor) -> None:
-        super().__init__(len(used), weight.shape[1], _weight=weight[used].clone())
-        self.used = used
-        self.register_buffer("place", torch.zeros(len(weight), dtype=torch.int64), persistent=False)
-        self.place[used] = torch.arange(len(used))
-
-    def forward(self, ids: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        return super().forward(self.place[ids], offsets)
-
-
 class Setup:
-    """Data, base model and probes of one source, regime and seed."""
+    """Data, base model and probes of one source and seed."""
 
-    def __init__(self, arguments: argparse.Namespace, name: str, regime: str, seed: int) -> None:
-        self.name, self.regime, self.seed = name, regime, seed
+    def __init__(self, arguments: argparse.Namespace, name: str, seed: int, target: bool) -> None:
+        self.name, self.seed = name, seed
         self.work: Path = arguments.work
         source = SOURCES[name]
         split = split_pairs(source.table(arguments.data), source.split_options(seed))
@@ -153,20 +153,23 @@ class Setup:
             out = split.test_out.take(np.flatnonzero(held))
             texts = sorted({*out.anchors, *out.positives})
             self.targets += texts
-            tables |= {f"out {setting}": _few(out), f"target {setting}": halves(texts, seed)}
+            tables[f"out {setting}"] = _few(out)
+            if target:
+                tables[f"target {setting}"] = halves(texts, seed)
         self.probes = {name: RetrievalProbe(table, "MRR@10") for name, table in tables.items()}
         texts = {text for table in tables.values() for text in (*table.anchors, *table.positives)}
         self.encode = TokenizedOnce(self.model, texts)
-        self.base = FrozenBase(self.model)
         self.start = snapshot(self.model.state_dict())
         texts |= {text for t in self.rows.values() for text in (*t.anchors, *t.positives)} | {*self.targets}
         tokens = self.model[0].tokenizer.encode_batch(sorted(texts), add_special_tokens=False)
         self.used = torch.tensor(sorted({number for each in tokens for number in each.ids}))
+        self.bags = Bags.of(self.model[0].tokenizer, sorted(texts), self.used)
+        self.base_rows = self._rows_of(self.start)
         self.base_ranks = self._ranks(self.probes)
 
-    def score(self, recipe: str) -> dict[str, Any]:
+    def score(self, recipe: str, regime: str) -> dict[str, Any]:
         """Train what is missing, and rank at every share."""
-        runs = [self.train(*part.split("/")) for part in RECIPES[recipe]]
+        runs = [self.train(*part.split("/"), regime) for part in RECIPES[recipe]]
         trained = mean_weights([weights for weights, _ in runs])
         unseen = all(part.endswith("/rest") for part in RECIPES[recipe])
         probes = {name: probe for name, probe in self.probes.items() if unseen or name != "shifted"}
@@ -177,7 +180,7 @@ class Setup:
         return {
             "encoder": "static",
             "setting": self.name,
-            "regime": self.regime,
+            "regime": regime,
             "seed": self.seed,
             "method": recipe,
             "rows": {name: len(table) for name, table in self.rows.items()},
@@ -186,55 +189,47 @@ class Setup:
             "ranks": {a: {s: pack_ranks(r.tobytes()) for s, r in by.items()} for a, by in ranks.items()},
         }
 
-    def train(self, name: str, rows: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    def train(self, name: str, rows: str, regime: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """The weights that a run ends with, kept in the work folder, and what is to be said of it."""
-        kept = self.work / "weights" / f"{self.name}-{self.regime}-{self.seed}-{name}-{rows}.safetensors"
+        kept = self.work / "rows" / f"{self.name}-{regime}-{self.seed}-{name}-{rows}.safetensors"
         told = kept.with_suffix(".json")
-        if told.exists():
-            return load_weights(kept), json.loads(told.read_text())
-        run, (steps, lr) = RUNS[name], REGIMES[self.regime]
-        schedule = ScheduleOptions(
-            max_steps=steps,
-            lr=lr,
-            seed=self.seed,
-            device="cpu",
-            early_stopping=run.early_stopping,
-        )
-        options = TrainOptions(regularizer=run.regularizer, average=1.0, negatives="none", schedule=schedule)
-        torch.manual_seed(schedule.seed)
-        self.model.load_state_dict(self.start)
-        whole = self.model[0].embedding
-        self.model[0].embedding = UsedRows(whole.weight.detach(), self.used)
-        weight = run.regularizer.weight
-        loss = build_loss(self.model, self.base, options, float(weight))
-        if run.target and isinstance(loss, ITVReg):
-            loss.target = sorted(set(self.targets))
-        folder = WorkFolder(self.work / "stages" / kept.stem, {"options": options.to_json()}, resume=False)
-        dataset, _ = training_dataset(self.rows[rows], options, None)
-        begun = time.process_time()
-        train_stage(
-            self.model,
-            loss,
-            dataset,
-            schedule,
-            folder.stage("run"),
-            lr=lr,
-            evaluator=PairTableEvaluator(self.valid) if run.early_stopping else None,
-            description=f"{self.name} {name}",
-        )
-        report = {
-            "seconds": round(time.process_time() - begun, 2),
-            "components": {k: round(float(v), 5) for k, v in loss.components.items()},
-        }
-        with torch.no_grad():
-            whole.weight[self.used] = self.model[0].embedding.weight
-        self.model[0].embedding = whole
-        trained = snapshot(self.model.state_dict())
-        folder.remove()
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        save_weights(kept, trained)
-        write_json(told, report)
-        return trained, report
+        if not told.exists():
+            run, (steps, lr) = RUNS[name], REGIMES[regime]
+            start = self.base_rows
+            if run.after is not None:
+                start = self._rows_of(self.train(*run.after.split("/"), regime)[0])
+            schedule = ScheduleOptions(
+                max_steps=max(1, round(run.part * steps)), lr=run.rate * lr, seed=self.seed
+            )
+            begun = time.process_time()
+            last, best = train_rows(
+                start,
+                self.base_rows,
+                self.bags,
+                self.rows[rows],
+                run.regularizer,
+                schedule,
+                target=sorted(set(self.targets)) if run.target else (),
+                score=self._valid_score if name == "early" else None,
+            )
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            save_weights(kept, {"rows": best if name == "early" else last})
+            write_json(told, {"seconds": round(time.process_time() - begun, 2)})
+        return self._whole(load_weights(kept)["rows"]), json.loads(told.read_text())
+
+    def _whole(self, rows: torch.Tensor) -> dict[str, Any]:
+        """The model's weights with the trained rows in their places."""
+        weight = self.start[EMBEDDING].clone()
+        weight[self.used] = rows
+        return {**self.start, EMBEDDING: weight}
+
+    def _rows_of(self, weights: Mapping[str, Any]) -> torch.Tensor:
+        rows: torch.Tensor = weights[EMBEDDING][self.used]
+        return rows
+
+    def _valid_score(self, rows: torch.Tensor) -> float:
+        self.model.load_state_dict(self._whole(rows))
+        return float(self.probes["valid"].per_query(self.encode()).mean())
 
     def _ranks(self, probes: Mapping[str, RetrievalProbe]) -> dict[str, np.ndarray]:
         encode: Callable[..., Any] = self.encode()

@@ -29,6 +29,7 @@ FAMILIES = {
 PULLS = (0.0, 0.005, PULL, 0.02, 0.05)
 """What the pull towards share 1 is fitted from where settings are left out."""
 BEGIN, END = "<!-- shifts -->\n", "<!-- end of shifts -->\n"
+DEFAULT, TARGETED = "**default**", "**default, `--target`**"
 RIVALS = ("base", "plain", "early stopping", "OutReg", "WiSE-FT 0.4", "WiSE-FT 0.6", "WiSE-FT 0.8")
 
 
@@ -65,8 +66,8 @@ def recipes(pull: float = PULL) -> dict[str, Callable[[Setting, str], tuple[str,
         "plain-rest",
         chosen(setting, "plain-rest", pull=pull),
     )
-    rows["**default**"] = lambda setting, test: ("default", chosen(setting, "default", pull=pull))
-    rows["**default, `--target`**"] = lambda setting, test: _with_target(setting, test, pull)
+    rows[DEFAULT] = lambda setting, test: ("default", chosen(setting, "default", pull=pull))
+    rows[TARGETED] = lambda setting, test: _with_target(setting, test, pull)
     return rows
 
 
@@ -92,48 +93,50 @@ def main(words: list[str] | None = None) -> None:
             float(share): {name: reciprocal(packed) for name, packed in slices.items()}
             for share, slices in run["ranks"].items()
         }
-    needed = {"plain-rest", "default", "default-target", "plain"}
+    needed = {"plain-rest", "default", "plain"}
     complete = {key: setting for key, setting in settings.items() if needed <= setting.keys()}
     lines = []
-    for regime in dict.fromkeys(key[0] for key in complete):
-        lines += _section(regime, {key: s for key, s in complete.items() if key[0] == regime})
+    for regime, seed in sorted({(key[0], key[2]) for key in complete}):
+        some = {key: s for key, s in complete.items() if (key[0], key[2]) == (regime, seed)}
+        lines += _section(f"{regime} fine-tuning, seed {seed}", some)
     text = "\n".join(lines) + "\n"
     publish(text, arguments.output, BEGIN, END)
 
 
-def _section(regime: str, settings: dict[tuple[str, str, int], Setting]) -> list[str]:
+def _section(title: str, settings: dict[tuple[str, str, int], Setting]) -> list[str]:
     tests = [
         (key, name.removeprefix("out "))
         for key, setting in settings.items()
         for name in setting["plain"][1.0]
         if name.startswith("out ")
     ]
-    rivals = {"early stopping": "early", "OutReg": "out"}  # trained for all settings or not compared
-    missing = {row for row, run in rivals.items() if not all(run in setting for setting in settings.values())}
+    runs = {"early stopping": "early", "OutReg": "out", TARGETED: "default-target"}
+    missing = {  # trained for all settings or not compared
+        row for row, run in runs.items() if not all(run in setting for setting in settings.values())
+    }
     shown = [row for row in recipes() if row not in missing]
-    lines = [f"\n### {regime} fine-tuning: {len(tests)} shifts\n"]
+    lines = [f"\n### {title}: {len(tests)} shifts\n"]
     lines.append("| | in | out | regret in: mean (worst) | regret out: mean (worst) | below the base out |")
     lines.append("|---|---|---|---|---|---|")
     table = {row: [_cells(settings[key], test, row, PULL) for key, test in tests] for row in shown}
-    left_out = _left_out(settings, tests)
-    table |= left_out
+    ours = [row for row in (DEFAULT, TARGETED) if row not in missing]
+    table |= _left_out(settings, tests, ours)
     for row, cells in table.items():
         lines.append(_summary(row, cells))
     lines.append(
         "\nEach shift: in / out; the default's share; its difference from the base out of distribution.\n"
     )
-    lines.append(
-        "| | base | plain | WiSE-FT 0.6 | default | share | against the base "
-        "| `--target` | share | against the base |"
-    )
-    lines.append("|---" * 10 + "|")
+    columns = ["", "base", "plain", "WiSE-FT 0.6"]
+    for name in ("default", "`--target`")[: len(ours)]:
+        columns += [name, "share", "against the base"]
+    lines.append("| " + " | ".join(columns).lstrip() + " |")
+    lines.append("|---" * len(columns) + "|")
     for number, (key, test) in enumerate(tests):
-        seed = "" if key[2] == 0 else f" (seed {key[2]})"
         setting = settings[key]
-        cells = [f"{test}{seed}".replace("|", "/")]
+        cells = [test]
         for row in ("base", "plain", "WiSE-FT 0.6"):
             cells.append(_both(table[row][number]))
-        for row in ("**default**", "**default, `--target`**"):
+        for row in ours:
             share = recipes()[row](setting, test)[1]
             cells += [_both(table[row][number]), f"{share:g}", _against(table[row][number])]
         lines.append("| " + " | ".join(cells) + " |")
@@ -166,11 +169,13 @@ def _cells(setting: Setting, test: str, row: str, pull: float) -> _Cell:
 
 
 def _left_out(
-    settings: dict[tuple[str, str, int], Setting], tests: list[tuple[tuple[str, str, int], str]]
+    settings: dict[tuple[str, str, int], Setting],
+    tests: list[tuple[tuple[str, str, int], str]],
+    rows: list[str],
 ) -> dict[str, list[_Cell]]:
-    """The two recipes of ours with the pull that is best on all other families."""
+    """Our recipes with the pull that is best on all other families."""
     fitted: dict[str, list[_Cell]] = {}
-    for row in ("**default**", "**default, `--target`**"):
+    for row in rows:
         by_pull = {pull: [_cells(settings[key], test, row, pull) for key, test in tests] for pull in PULLS}
         picked = []
         for number, (key, _) in enumerate(tests):
