@@ -2,6 +2,9 @@
 
     python benchmarks/web.py SITE [--json FILE]
     python benchmarks/web.py CATALOGUE --items 50000      # as many drawn vectors in place of the catalogue's
+    python benchmarks/web.py SITE --against ONNX ORT      # and one text beside onnxruntime-web, in turns
+
+ONNX: written by `leanmatch export MODEL --to onnx --int8`. ORT: `npm install --prefix ORT onnxruntime-web`.
 
 The page is opened cold (nothing in the cache), then warm (a second visit), with a search in its address.
 Memory is measured in visits of their own: a browser that is driven keeps what it downloads for its driver.
@@ -26,6 +29,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -75,18 +79,62 @@ MEASURE = """async ([queries, rounds]) => {
 }"""
 
 
+LENGTHS = (4, 8, 16, 32)
+SECONDS = 5
+ENGINES = """async ([length, seconds]) => {
+  const { compileRuntime, NativeModel, runtimeFile } = await import("/worker.js");
+  const ort = await import("/ort/ort.wasm.min.mjs");
+  const get = async (file) => (await fetch(file)).arrayBuffer();
+  const plan = JSON.parse(new TextDecoder().decode(await get("/model/model.json")));
+  const word = (at) => (at === 0 ? 101 : at === length - 1 ? 102 : 2000 + ((at * 7919) % 20000));
+  const ids = Int32Array.from({ length }, (_, at) => word(at));
+  const offsets = Int32Array.from([0, length]);
+  const row = (values) => new ort.Tensor("int64", BigInt64Array.from(values, BigInt), [1, length]);
+  const [ones, zeros] = [1, 0].map((value) => row(ids.map(() => value)));
+  const inputs = { input_ids: row(ids), attention_mask: ones, token_type_ids: zeros };
+  ort.env.wasm.numThreads = 1;
+  const session = await ort.InferenceSession.create("/onnx/model.onnx", { executionProviders: ["wasm"] });
+  const feeds = Object.fromEntries(session.inputNames.map((name) => [name, inputs[name]]));
+  const engines = { onnxruntime: () => session.run(feeds) };
+  for (const file of ["leanmatch.wasm", runtimeFile()]) {
+    const runtime = await compileRuntime(await get(`/${file}`));
+    const model = NativeModel.create(runtime, plan, await get("/model/model.bin"));
+    engines[file] = async () => model.encode(ids, offsets);
+  }
+  const times = Object.fromEntries(Object.keys(engines).map((name) => [name, []]));
+  const rounds = async (goes) => {
+    while (goes())
+      for (const [name, run] of Object.entries(engines)) {
+        const begun = performance.now();
+        await run();
+        times[name].push(performance.now() - begun);
+      }
+  };
+  let warm = 150; // until everything is compiled by the last tier
+  await rounds(() => warm-- > 0);
+  await new Promise((done) => setTimeout(done, 1000));
+  for (const some of Object.values(times)) some.length = 0;
+  const end = performance.now() + 1000 * seconds;
+  await rounds(() => performance.now() < end);
+  return times;
+}"""
+
+
 class Handler(http.server.SimpleHTTPRequestHandler):
     """A host of static files that compresses nothing and sends the policy of docs/how-to/web.md."""
 
     extensions_map = {  # noqa: RUF012
         **http.server.SimpleHTTPRequestHandler.extensions_map,
         ".js": "text/javascript",
+        ".mjs": "text/javascript",
         ".wasm": "application/wasm",
     }
 
     def end_headers(self):
         self.send_header("Content-Security-Policy", CSP)
         self.send_header("Cache-Control", "no-cache")
+        self.send_header("Cross-Origin-Opener-Policy", "same-origin")  # finer clocks
+        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
         super().end_headers()
 
     def log_message(self, *_):
@@ -117,8 +165,8 @@ def downloads(site: Path) -> dict[str, int]:
         "weights": size("model/model.bin"),
         "tokenizer": size("model/tokenizer.json", "model/model.json"),
         "tokenizer, gzipped": size("model/tokenizer.json", "model/model.json", compressed=True),
-        "wasm": size("leanmatch.wasm"),
-        "wasm, gzipped": size("leanmatch.wasm", compressed=True),
+        "wasm": size("leanmatch-relaxed.wasm"),  # what a browser with relaxed SIMD loads
+        "wasm, gzipped": size("leanmatch-relaxed.wasm", compressed=True),
         "scripts": size(*scripts),
         "scripts, gzipped": size(*scripts, compressed=True),
         "vectors": size("catalogue/vectors-*.bin"),
@@ -189,17 +237,52 @@ def visit(context, url: str) -> dict[str, float]:
     return {"first_answer_ms": answered, "longest_task_ms": longest}
 
 
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """A host of the folder's files; gives its address."""
+    handler = functools.partial(Handler, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+def browser_path() -> str:
+    """Chromium."""
+    names = (os.environ.get("LEANMATCH_BROWSER"), "chromium", "chromium-browser", "google-chrome")
+    return next(found for name in names if name and (found := shutil.which(name)))
+
+
+def against(site: Path, onnx: Path, ort: Path) -> dict[str, dict[str, float]]:
+    """Milliseconds for one text by its number of tokens: onnxruntime-web, and both builds of the runtime."""
+    from playwright.sync_api import sync_playwright
+
+    found = {}
+    with tempfile.TemporaryDirectory() as name, serving(Path(name)) as url, sync_playwright() as playwright:
+        parts = {"worker.js", "leanmatch.wasm", "leanmatch-relaxed.wasm", "model", "LICENSES.txt"}
+        for part in parts:
+            (Path(name) / part).symlink_to((site / part).resolve())
+        (Path(name) / "onnx").symlink_to(onnx.resolve())
+        (Path(name) / "ort").symlink_to((ort / "node_modules/onnxruntime-web/dist").resolve())
+        browser = playwright.chromium.launch(executable_path=browser_path(), chromium_sandbox=False)
+        for length in LENGTHS:
+            page = browser.new_page()
+            page.goto(f"{url}LICENSES.txt")
+            times = page.evaluate(ENGINES, [length, SECONDS])
+            found[str(length)] = {engine: statistics.median(some) for engine, some in times.items()}
+            page.close()
+        browser.close()
+    return found
+
+
 def measure(site: Path) -> dict[str, object]:
     """All figures of a site."""
     from playwright.sync_api import sync_playwright
 
-    handler = functools.partial(Handler, directory=str(site))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_port}/"
-    names = (os.environ.get("LEANMATCH_BROWSER"), "chromium", "chromium-browser", "google-chrome")
-    path = next(found for name in names if name and (found := shutil.which(name)))
-    with sync_playwright() as playwright:
+    path = browser_path()
+    with contextlib.ExitStack() as stack:
+        url = stack.enter_context(serving(site))
+        playwright = stack.enter_context(sync_playwright())
         browser = playwright.chromium.launch(executable_path=path, chromium_sandbox=False)
         context = browser.new_context()
         cold, warm = visit(context, url), visit(context, url)
@@ -218,8 +301,8 @@ def measure(site: Path) -> dict[str, object]:
             "explain_one_result_ms": times["explain"],
         }
         browser.close()
-    result["memory_bytes"] = memory(path, url, SETTLED_S)
-    server.shutdown()
+    with serving(site) as url:
+        result["memory_bytes"] = memory(path, url, SETTLED_S)
     return result
 
 
@@ -236,6 +319,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("site", type=Path)
     parser.add_argument("--items", type=int)
     parser.add_argument("--model", help="the catalogue's model, if it has moved")
+    parser.add_argument("--against", nargs=2, type=Path, metavar=("ONNX", "ORT"))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
@@ -243,6 +327,8 @@ def main(arguments: list[str] | None = None) -> None:
         if options.items is not None:
             site = drawn_site(options.site, options.items, options.model, Path(folder))
         result = measure(site)
+        if options.against:
+            result["one_text_ms"] = against(site, *options.against)
     text = json.dumps(result, indent=2)
     print(text)
     if options.json is not None:

@@ -6,6 +6,7 @@
 //   npm install --prefix ort onnxruntime-web
 //   node benchmarks/web_runtime.mjs web/ onnx/ ort/ [TOKENS] [SECONDS]
 //
+// Node 20 has relaxed SIMD with --experimental-wasm-relaxed-simd; without it, leanmatch.wasm runs.
 // A second folder of a web model, or another leanmatch.wasm, is compared in the same way: name it in place of onnx/.
 
 import { existsSync, readFileSync } from "node:fs";
@@ -15,7 +16,7 @@ import { pathToFileURL } from "node:url";
 
 const [model, rival, ort, tokens = "16", seconds = "20"] = process.argv.slice(2);
 const place = new URL("../src/leanmatch/web/static/", import.meta.url);
-const { compileRuntime, NativeModel } = await import(new URL("worker.js", place));
+const { compileRuntime, NativeModel, runtimeFile } = await import(new URL("worker.js", place));
 
 const length = Number(tokens);
 const ids = Int32Array.from({ length }, (_, i) => (i === 0 ? 101 : i === length - 1 ? 102 : 2000 + ((i * 7919) % 20000)));
@@ -56,7 +57,7 @@ const cosine = (a, b) => {
 };
 const median = (times) => times.toSorted((a, b) => a - b)[times.length >> 1];
 
-const wasm = new URL("leanmatch.wasm", place).pathname;
+const wasm = new URL(runtimeFile(), place).pathname;
 const first = await ours(model, wasm);
 const isOnnx = existsSync(join(rival, "model.onnx"));
 const second = isOnnx ? await onnx(rival) : rival.endsWith(".wasm") ? await ours(model, rival) : await ours(rival, wasm);
