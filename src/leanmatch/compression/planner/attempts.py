@@ -10,8 +10,8 @@ from leanmatch.compression.planner.choice import Plan
 from leanmatch.compression.planner.quality import Quality
 
 PRICE = 0.5
-"""Share of the metric that a unit of harm costs after training, as a first guess: MiniLM at 1.6 times as fast
-as int8, 2% of MRR@10 among 18,000 candidates at a harm of 0.038 (docs/LOG.md)."""
+"""Share of the metric that a unit of harm costs after training, as a first guess. It is careful: MiniLM lost
+that with its first factors (docs/LOG.md), and a first rung that is too lean leaves nothing to fall back on."""
 LEAST_PRICE = PRICE / 4
 """A model that keeps everything by chance says nothing of leaner ones: harm costs at least so much."""
 TRAINING_LEAVES = 0.5
