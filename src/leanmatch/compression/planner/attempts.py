@@ -11,7 +11,7 @@ from leanmatch.compression.planner.quality import Quality
 
 PRICE = 0.5
 """Share of the metric that a unit of harm costs after training, as a first guess. It is careful: MiniLM lost
-that with its first factors (docs/LOG.md), and a first rung that is too lean leaves nothing to fall back on."""
+that with its first factors (docs/LOG.md). If the first rung is too lean, nothing is left to fall back on."""
 LEAST_PRICE = PRICE / 4
 """A model that keeps everything by chance says nothing of leaner ones: harm costs at least so much."""
 TRAINING_LEAVES = 0.5
