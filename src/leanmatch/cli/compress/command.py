@@ -42,7 +42,7 @@ def compress(
     ] = "match",
     keep: Annotated[
         str | None,
-        typer.Option(metavar="F", help="Share of the metric that must remain, also on each slice: 0.99."),
+        typer.Option(metavar="F", help="Share of the metric to keep, overall and on each slice: 0.99."),
     ] = None,
     size: Annotated[str | None, typer.Option(metavar="S", help="Whole folder's size, such as 10MB.")] = None,
     macs: Annotated[
@@ -74,7 +74,7 @@ def compress(
     ] = "stf",
     minutes: Annotated[
         float | None,
-        typer.Option(metavar="N", help="Training time of one attempt; --keep alone makes at most two."),
+        typer.Option(metavar="N", help="Training time of one attempt; two at most with --keep alone."),
     ] = None,
     allow_lower: Annotated[
         bool, typer.Option("--allow-lower", help="Save the best attempt even if it misses --keep.")
@@ -371,14 +371,14 @@ def _show(summary: dict[str, Any]) -> None:
             f"for. {quality.verdict_sentence(summary['asked']['keep'])}",
             *(f"  {line}" for line in quality.slice_sentences(summary["asked"]["keep"])),
             *(f"  {_state_in_words(state)}" for state in summary["evaluated"]),
-            "To take the best one, give the same command with --allow-lower: it is kept in "
+            "To save the best one, run the same command with --allow-lower. It is kept in "
             f"{summary['work']}.",
             "More --minutes, more training texts or another --method may reach what was asked for.",
         ]
     else:
         dense, sizes = summary["dense"], summary["bytes"]
         if not summary["reached"]:
-            lines.append("It keeps less than was asked for; saved as told.")
+            lines.append("The model keeps less than was asked for; saved because of --allow-lower.")
         if summary["verdict"] is not None:
             lines.append(quality.verdict_sentence(summary["asked"]["keep"]))
         lines += [

@@ -72,7 +72,7 @@ RerankWeightOption = Annotated[
     float,
     typer.Option(
         "--rerank-weight",
-        help="Weight of the cross-encoder beside the search's scores; 1 for the cross-encoder alone.",
+        help="Weight of the cross-encoder's score against the search's; 1: the cross-encoder alone.",
         min=0,
         max=1,
     ),
