@@ -7,10 +7,10 @@
 Needs private tables (``research/private_data.py``).
 
 ``match``: a matcher on question pairs (both sites) and product titles; distilled from the dense model on the
-training texts; scored by retrieval on test rows. ``classify``: a classifier on CLINC150, fine-tuned by this
-script first. ``itvreg``: one run that compresses and regularizes, in and out of distribution. All methods of
-a task take the same batches in the same order; the cost of a run is counted in steps and in CPU seconds,
-since the machine may be shared. A run that was killed begins anew; runs that have a result file are skipped.
+training texts; scored by retrieval on test rows. ``itvreg``: one run that compresses and regularizes, in and
+out of distribution. All methods of a task take the same batches in the same order; the cost of a run is
+counted in steps and in CPU seconds, since the machine may be shared. A run that was killed begins anew; runs
+that have a result file are skipped. Classifiers: ``research/nlu.py``.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from compression_classify import Classify
 from compression_match import Match
 from compression_methods import CONTESTANTS
 from compression_regularized import Regularized
 
 from leanmatch.files import write_json
 
-TASKS = {"match": Match, "classify": Classify, "itvreg": Regularized}
+TASKS = {"match": Match, "itvreg": Regularized}
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 TABLES = {
     "question_pairs": "domain (askubuntu, quora), split (train, test), label, anchor, positive",
     "product_titles": "category (cameras, computers), split (train, test), label, anchor, positive",
+    "nlu_tasks": "task (sst2, cola, rte), split (train, test), text, text_pair, label",
     "clinc150": "domain, split, intent, intent_text, utterance",
     "medical_questions": "domain (medical), split (test), label, anchor, positive",
     "next_item_items": "category, item_id, title",

@@ -10,6 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="torch is not installed")
@@ -23,6 +24,7 @@ SCRIPTS = (
     "compression_methods",
     "compression_table",
     "first_factors_table",
+    "nlu_table",
     "real_sizes_table",
     "compression_task",
     "ood_table",
@@ -53,6 +55,7 @@ def test_a_page_made_again_from_the_folded_runs_is_the_page_that_is_there(reposi
         ("ood", "ood/shifts.parquet", "<!-- shifts -->\n", shifts, None),
         ("compression", "compression/runs.jsonl", tables, "", "compression/quality.svg"),
         ("first_factors", "compression/first_factors.jsonl", tables, "", None),
+        ("nlu", "compression/nlu.jsonl", tables, "", None),
         ("real_sizes", "compression/real_sizes.jsonl", tables, "", "lean.svg"),
     ):
         text = (results / f"{name}.md").read_text(encoding="utf-8")
@@ -120,6 +123,20 @@ def test_folding_replaces_runs_of_a_name_and_keeps_the_others(script, tmp_path, 
     assert "2 runs, 0 new, 1 replaced" in capsys.readouterr().out
 
 
+def test_matthews_correlation_is_that_of_scikit_learn(script):
+    metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
+    table, draw = script("nlu_table"), np.random.default_rng(0)
+    labels, right = draw.random((3, 37)) < 0.7, draw.random((3, 37)) < 0.6
+    right[2], labels[1] = labels[2], True  # the one says the same class always, the other has but one
+    found = table.matthews(right, labels)
+    for row in range(3):
+        said = np.where(right[row], labels[row], ~labels[row])
+        assert found[row] == pytest.approx(metrics.matthews_corrcoef(labels[row], said))
+    assert found[0] != 0 and found[1] == found[2] == 0
+    packed = np.packbits(right[0]).tobytes().hex()
+    assert (table.bits(packed, 37) == right[0]).all()
+
+
 def test_a_folder_without_runs_is_an_error(script, tmp_path):
     with pytest.raises(SystemExit, match="has no result files"):
         script("collect").main([str(tmp_path), str(tmp_path / "runs.jsonl")])
@@ -134,7 +151,9 @@ def test_private_data_that_is_missing_says_what_it_must_hold(script, tmp_path):
     assert script("private_data").private_table(tmp_path, "clinc150") == Path(tmp_path / "clinc150.tsv.gz")
 
 
-@pytest.mark.parametrize("name", ["calibration", "compression", "hybrid", "ood_grid", "train_reranker"])
+@pytest.mark.parametrize(
+    "name", ["calibration", "compression", "hybrid", "nlu", "ood_grid", "train_reranker"]
+)
 def test_scripts_that_need_private_data_say_so_first(repository, name):
     source = (repository / "research" / f"{name}.py").read_text(encoding="utf-8")
     assert "research/private_data.py" in source.split('"""')[1]
