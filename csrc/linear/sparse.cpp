@@ -200,7 +200,8 @@ bool runs_dense_sparse_i16(Isa isa, int m, int n, int b, int r, int k) {
     return 2.0 * (terms + stage1) <= double(m) * n;
 }
 
-LinearPtr pack_dense_sparse_i16(Isa isa, const SparseCodes& w, const float* bias, int m, int n, int b, int r, int k) {
+LinearPtr pack_dense_sparse_i16(Isa isa, const SparseCodes& w, [[maybe_unused]] const float* bias, int m, int n, int b,
+                                int r, int k) {
     require_isa(isa);
     require_factors(w.indices, m, n, b, r, k);
     require(runs_dense_sparse_i16(isa, m, n, b, r, k), "dense_sparse_i16 does not run these sizes at this level");
