@@ -22,7 +22,6 @@ class Task(ABC):
 
     options: argparse.Namespace
     teacher: Any
-    tokenizer: Any = None
     _dense: dict[str, Any] | None = None
 
     @abstractmethod
@@ -61,7 +60,6 @@ class Task(ABC):
             model,
             spec,
             calibration_texts=self.calibration_texts(),
-            tokenizer=self.tokenizer,
             seed=seed,
         )
         result: dict[str, Any] = {

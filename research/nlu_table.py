@@ -43,7 +43,7 @@ def _key(row: Row) -> tuple[float, int, int]:
 
 
 def section(key: tuple[float, int, int], rows: list[Row]) -> list[str]:
-    """The methods at one ratio, the best rate of each by the dense model's task, and STF less each rival."""
+    """The methods at one ratio, each at every rate it was run with, and STF less each rival."""
     ratio, steps, seed = key
     tasks = [task for task in TASKS if any(row["task"] == task for row in rows)]
     by_method: dict[tuple[str, float], dict[str, Row]] = {}

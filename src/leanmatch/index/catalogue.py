@@ -382,7 +382,7 @@ class Catalogue:
             hybrid: also search by terms; None does so where the catalogue has them.
             lexical_weight: see :meth:`search`.
             reranker: puts the first ``rerank_top`` items in a new order; their score is then what
-                :func:`leanmatch.models.reranking_scores` gives.
+                :func:`leanmatch.models.reranker.reranking_scores` gives.
             rerank_top: how many; at least ``k`` are taken.
             rerank_weight: of the reranker beside the search's scores, 0 to 1; 1 for the reranker alone.
 

@@ -322,11 +322,9 @@ def _save(
 
 
 def _state_in_words(state: dict[str, Any]) -> str:
-    from dataclasses import fields
-
     from leanmatch.compression.planner.quality import Quality
 
-    quality = Quality(**{item.name: state[item.name] for item in fields(Quality)})
+    quality = Quality.within(state)
     kept, low, high = quality.estimate
     worst = quality.worst_slice
     but = "" if worst is None else f", {worst['kept']:.1%} on {worst['slice']}"

@@ -191,12 +191,10 @@ def _cells(name: str, form: str, shape: str, row: dict[str, Any]) -> list[str]:
 
 
 def _quality_lines(stored: dict[str, Any]) -> list[str]:
-    from dataclasses import fields
-
     from leanmatch.compression.planner.quality import Quality
 
     try:
-        quality = Quality(**{item.name: stored[item.name] for item in fields(Quality) if item.name in stored})
+        quality = Quality.within(stored)
         keep = (stored.get("asked") or {}).get("keep")
         verdict = [] if keep is None else [quality.verdict_sentence(keep)]
         return [quality.sentence(), *verdict, *(f"  {line}" for line in quality.slice_sentences(keep))]

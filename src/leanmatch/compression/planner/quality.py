@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,15 @@ class Quality:
     evidence: Mapping[str, Any] | None = None
     slices: Sequence[Mapping[str, Any]] = field(default_factory=list)
     candidates: int | None = None
+
+    @classmethod
+    def within(cls, record: Mapping[str, Any]) -> Self:
+        """The quality whose values stand among others in a record.
+
+        Raises:
+            TypeError: one that has no default is missing.
+        """
+        return cls(**{item.name: record[item.name] for item in fields(cls) if item.name in record})
 
     @property
     def estimate(self) -> Estimate:
