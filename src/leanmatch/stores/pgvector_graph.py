@@ -66,7 +66,7 @@ def _exists(session: Any, index: str) -> bool:
 
 
 def _create(session: Any, info: StoreInfo, name: str, links: int, width: int) -> None:
-    kind = "halfvec" if info.source.endswith(" halfvec") else "vector"
+    kind = "halfvec" if vector_kind(info) is HalfVector else "vector"
     session.execute(
         sql.SQL(
             "CREATE INDEX IF NOT EXISTS {} ON {} USING hnsw (vector {}) WITH (m = {}, ef_construction = {})"
