@@ -24,7 +24,7 @@ from leanmatch.training.features import chunks_by_length, count_rows, encode_col
 from leanmatch.training.negatives import fill_negatives, given_negatives, mined_negatives
 from leanmatch.training.options import ScheduleOptions, TrainOptions
 from leanmatch.training.selection.averaging import average_weights, mean_weights, snapshot
-from leanmatch.training.selection.choice import choose, evidence
+from leanmatch.training.selection.choice import choose, evidence, mean_share
 from leanmatch.training.selection.shift import set_aside
 from leanmatch.training.selection.target import clean_target, halves
 
@@ -155,41 +155,73 @@ class TestSelection:
             for share, mean in means.items()
         }
 
+    def choose(self, per_query, metric="MRR@10"):
+        return choose(per_query, metric, lambda share: pytest.fail(f"{share} is scored already"))
+
     def test_a_clear_winner_wins(self):
-        choice = choose(self.scores({0.0: 0.2, 0.6: 0.4, 1.0: 0.3}), "MRR@10")
-        assert choice.share == 0.6 and "average 0.6: MRR@10 40.0 valid" in choice.reason
+        choice = self.choose(self.scores({0.0: 0.2, 0.6: 0.4, 1.0: 0.3}))
+        assert choice.share == 0.6 and "average 0.6: MRR@10 40.0 valid;" in choice.reason
         assert "against the base model +20.0 valid (standard error 0.0)" in choice.reason
+        assert "resampled" not in choice.reason
 
     @pytest.mark.parametrize(("ahead", "chosen"), [(0.0015, 1.0), (0.0017, 0.6), (-1.0, 1.0)])
     def test_shares_are_pulled_towards_1(self, ahead, chosen):
         """0.01 * 0.4^2 is 0.0016."""
-        assert choose(self.scores({0.6: 0.3 + ahead, 1.0: 0.3}), "MRR@10").share == chosen
-        assert choose(self.scores({1.4: 0.3 + ahead, 1.0: 0.3}), "MRR@10").share == (
-            1.4 if chosen == 0.6 else 1.0
-        )
+        assert self.choose(self.scores({0.6: 0.3 + ahead, 1.0: 0.3})).share == chosen
+        assert self.choose(self.scores({1.4: 0.3 + ahead, 1.0: 0.3})).share == (1.4 if chosen == 0.6 else 1.0)
 
-    def test_the_base_pays_nothing_and_wins_among_equals(self):
-        assert choose(self.scores({0.0: 0.3, 0.2: 0.306, 1.0: 0.2999}), "MRR@10").share == 0.0
-        assert choose(self.scores({0.0: 0.3, 1.0: 0.3}), "MRR@10").share == 0.0
+    @pytest.mark.parametrize(("behind", "chosen"), [(0.0101, 0.0), (0.0099, 1.0)])
+    def test_the_base_is_a_share_like_others(self, behind, chosen):
+        assert self.choose(self.scores({0.0: 0.3, 1.0: 0.3 - behind})).share == chosen
+
+    def test_the_smallest_of_equals_wins(self):
+        assert self.choose(self.scores({0.8: 0.3, 1.2: 0.3})).share == 0.8
+
+    def test_the_share_is_the_mean_of_what_resampled_queries_choose(self):
+        rng = np.random.default_rng(3)
+        valid = {share: rng.random(300) for share in (0.4, 0.8, 1.2)}
+        slices = {share: {"valid": values} for share, values in valid.items()}
+        best = []
+        for seed in range(400):  # by the definition
+            rows = np.random.default_rng(seed).choice(300, 300)
+            best.append(max(valid, key=lambda share: valid[share][rows].mean() - 0.01 * (share - 1) ** 2))
+        assert len({*best}) > 1, "the scores are alike enough for a choice that varies"
+        scored = []
+
+        def score(share):
+            scored.append(share)
+            return {"valid": np.full(300, 0.25)}
+
+        choice = choose(slices, "MRR@10", score)
+        assert choice.share == pytest.approx(np.mean(best), abs=0.06) and scored == [choice.share]
+        assert choice.share not in valid and choice.scores[choice.share] == {"valid": 0.25}
+        assert list(choice.scores) == sorted(choice.scores)
+        assert "it is the mean of what resampled queries choose, mostly " in choice.reason
+        again = choose(slices, "MRR@10", score)
+        assert again.share == choice.share, "the same scores make the same choice"
+
+    def test_almost_the_base_is_the_base(self):
+        assert mean_share(np.array([0.0] * 199 + [0.2])) == 0.0
+        assert mean_share(np.array([0.0] * 3 + [0.2])) == 0.05
 
     def test_slices_count_alike_and_the_target_as_much_as_both(self):
         valid, shifted = {0.6: 0.30, 1.0: 0.34}, {0.6: 0.50, 1.0: 0.40}
-        assert choose(self.scores(valid), "MRR@10").share == 1.0
-        assert choose(self.scores(valid, shifted=shifted), "MRR@10").share == 0.6
+        assert self.choose(self.scores(valid)).share == 1.0
+        assert self.choose(self.scores(valid, shifted=shifted)).share == 0.6
         for target, share in ((0.525, 0.6), (0.535, 1.0)):
             both = self.scores(valid, shifted=shifted, target={0.6: 0.5, 1.0: target})
-            assert choose(both, "MRR@10").share == share
+            assert self.choose(both).share == share
         assert evidence(both[1.0]) == {"valid": 0.25, "shifted": 0.25, "target": 0.5}
         assert evidence({"target": np.zeros(2)}) == {"target": 1.0}
 
     def test_what_is_left_open_is_said(self):
         shifted = {0.0: 0.5, 1.0: 0.45}
-        choice = choose(self.scores({0.0: 0.2, 1.0: 0.4}, shifted=shifted), "MRR@10")
+        choice = self.choose(self.scores({0.0: 0.2, 1.0: 0.4}, shifted=shifted))
         assert "on texts unlike the rest the chosen model is worse than the base by 5.0" in choice.outlook[0]
         assert "the choice saw no texts of another category or time" in choice.outlook[1]
         target = {0.0: 0.5, 1.0: 0.6}
-        assert choose(self.scores({0.0: 0.2, 1.0: 0.4}, target=target), "MRR@10").outlook == ()
-        assert "the result is the base model" in choose(self.scores({0.0: 0.3, 1.0: 0.2}), "x").outlook[0]
+        assert self.choose(self.scores({0.0: 0.2, 1.0: 0.4}, target=target)).outlook == ()
+        assert "the result is the base model" in self.choose(self.scores({0.0: 0.3, 1.0: 0.2})).outlook[0]
 
     def test_several_runs_are_averaged(self):
         states = [{"w": torch.full((2,), value)} for value in (1.0, 2.0, 6.0)]
@@ -199,7 +231,7 @@ class TestSelection:
             mean_weights([])
 
     def test_json(self):
-        value = choose(self.scores({0.0: 0.1, 1.0: 0.5}), "MRR@10").to_json()
+        value = self.choose(self.scores({0.0: 0.1, 1.0: 0.5})).to_json()
         assert value["average"] == 1.0 and len(value["candidates"]) == 2
         json.dumps(value, allow_nan=False)
 

@@ -85,11 +85,12 @@ save_weights({folder!r} + f"/automatic/base{{rank}}.safetensors", model.state_di
 train, valid = models.many_pairs()
 from leanmatch.training.selection import choice
 objective = choice.objective
-choice.objective = lambda slices, share: objective(slices, share) + 9 * (share == 1.2)
+choice.objective = lambda means, share, pull: objective(means, share, pull) + 9 * (share == 1.2)
 result = fit(
     model, train, valid, models.automatic_options(), {folder!r} + "/automatic/work", group_columns=["topic"]
 )
-assert list(result.history) == ["weight-0", "weight-0.3-all"] and result.average == 1.2
+stages = ["weight-0-first-half", "weight-0-second-half", "weight-0.3-all"]
+assert list(result.history) == stages and result.average == 1.2
 save_weights({folder!r} + f"/automatic/trained{{rank}}.safetensors", model.state_dict())
 from leanmatch.data import PairTable
 from leanmatch.errors import DataError, ModelError

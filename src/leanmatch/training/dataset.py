@@ -57,10 +57,10 @@ def most_repeated(dataset: Dataset) -> int:
 
     No batch holds a text twice, so an epoch has at least as many batches.
     """
-    columns = (dataset[name] for name in dataset.column_names)
+    columns = dataset[:].values()  # a column by itself would be read row by row
     return max(Counter(text for row in zip(*columns, strict=True) for text in set(row)).values())
 
 
 def fewest_distinct(dataset: Dataset) -> tuple[str, int]:
     """The column with the fewest distinct texts, and how many it has."""
-    return min(((name, len(set(dataset[name]))) for name in dataset.column_names), key=lambda pair: pair[1])
+    return min(((name, len(set(texts))) for name, texts in dataset[:].items()), key=lambda pair: pair[1])

@@ -171,17 +171,17 @@ def _fit(
     start = snapshot(model.state_dict())
     jobs = list(dict.fromkeys([*judged, *final]))
     run = Runs(model, start, tables, jobs, slices, options, folder, pace, remark, report, encoder_of)
-    first = run.soup(jobs[:1])
-    regularized = target and len(jobs) > 1 and options.regularizer.kind == "itv"
+    first = run.soup(final[:1])
+    regularized = target and len(final) > 1 and options.regularizer.kind == "itv"
     if regularized and (
         TARGET not in slices or _lost(model, start, first, slices[TARGET], encoder_of, remark)
     ):
         run.target = target
-    trained, choice = run.soup(final) if final != jobs[:1] else first, None
+    trained, choice = run.soup(final) if len(final) > 1 else first, None
     share = float(options.average) if not isinstance(options.average, str) else 1.0
     if options.average == "auto":
         unseen = {
-            SHIFTED: trained if judged == final else first,
+            SHIFTED: trained if judged == final else run.soup(judged),
             TARGET: first if run.target else trained,
         }
         choice = _choose(model, start, trained, unseen, slices, options, encoder_of)
@@ -199,12 +199,13 @@ def _fit(
 def _refit(weights: Sequence[float]) -> tuple[list[Job], list[Job]]:
     """The runs that the shifted slice is scored with, and those that the model is made of.
 
-    Of two runs the first is trained without the shifted slice and the second on all rows, so that their soup
-    has seen every row and costs no more than without the slice. A single run is trained twice.
+    The first run makes half of its steps without the shifted slice, and is scored on the slice then; it goes
+    on on all rows, on which others are trained from the start. So the model has seen every row and costs no
+    more than without the slice.
     """
     first, *others = weights
-    final = [Job(first, REST), *(Job(weight, ALL) for weight in others)] if others else [Job(first, ALL)]
-    return [Job(first, REST)], final
+    judged = Job(first, REST, half=True)
+    return [judged], [Job(first, ALL, half=True), *(Job(weight, ALL) for weight in others)]
 
 
 def _target_slice(target: list[str], seed: int, remark: Callable[[str], None]) -> dict[str, PairTable]:
@@ -277,15 +278,17 @@ def _choose(
             names.append(name)
     model.eval()
     disable = not process_state(options.schedule).is_main_process
-    per_query: dict[float, dict[str, NDArray[np.float64]]] = {}
-    for share in tqdm(SHARES, desc="choosing on validation pairs", unit=" models", disable=disable):
+
+    def score(share: float) -> dict[str, NDArray[np.float64]]:
         scores: dict[str, NDArray[np.float64]] = {}
         for weights, names in groups:
             model.load_state_dict(average_weights(start, weights, share))
             encode = encoder_of(model)
             scores |= {name: probes[name].per_query(encode) for name in names}
-        per_query[share] = {name: scores[name] for name in probes}
-    return choose(per_query, METRIC)
+        return {name: scores[name] for name in probes}
+
+    shares = tqdm(SHARES, desc="choosing on validation pairs", unit=" models", disable=disable)
+    return choose({share: score(share) for share in shares}, METRIC, score)
 
 
 def _validation_slices(valid: PairTable | None) -> dict[str, PairTable]:

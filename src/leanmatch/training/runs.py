@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from leanmatch.data import PairTable
-    from leanmatch.training.options import TrainOptions
+    from leanmatch.training.options import ScheduleOptions, TrainOptions
     from leanmatch.types import EncodeFunction
 
 METRIC = "MRR@10"
@@ -44,15 +44,36 @@ FINAL = "final.safetensors"
 
 @dataclass(frozen=True)
 class Job:
-    """One training run: the regularizer's weight, and the rows, ``rest`` (no shifted slice) or ``all``."""
+    """One training run, or half of one.
+
+    Attributes:
+        weight: the regularizer's.
+        rows: what it trains on, ``rest`` (no shifted slice) or ``all``.
+        half: it makes half of the steps: the first half on ``rest``, the second from there on ``all``.
+    """
 
     weight: float
     rows: str
+    half: bool = False
+
+    @property
+    def before(self) -> Job | None:
+        """The first half, if this is the second: it starts from those weights, others from the base's."""
+        return replace(self, rows=REST) if self.half and self.rows == ALL else None
 
     @property
     def stage(self) -> str:
         """Its folder in the work folder, and its name in the history."""
-        return f"weight-{self.weight:g}" + ("" if self.rows == REST else f"-{self.rows}")
+        name = f"weight-{self.weight:g}"
+        if self.half:
+            return f"{name}-{'first' if self.before is None else 'second'}-half"
+        return name if self.rows == REST else f"{name}-{self.rows}"
+
+    def steps(self, whole: int) -> int:
+        """Of a run of ``whole`` steps; its halves make ``whole`` together, and at least one each."""
+        if not self.half:
+            return whole
+        return max(1, whole // 2 if self.before is None else whole - whole // 2)
 
 
 class Runs:
@@ -98,6 +119,8 @@ class Runs:
     def soup(self, jobs: Sequence[Job]) -> dict[str, Tensor]:
         """The mean of the weights that the jobs end with; what is not there yet is trained."""
         for job in jobs:
+            if job.before is not None:
+                self._finish(job.before)
             self._finish(job)
         wait_for_all()  # the caller's first process may remove the folder that the others read
         return mean_weights(load_weights(self._stage(job) / FINAL) for job in jobs)
@@ -110,11 +133,12 @@ class Runs:
         if done.exists():
             return
         set_seed(self.options.schedule.seed)
-        model.load_state_dict(self.start)
+        start = self.start if job.before is None else load_weights(self._stage(job.before) / FINAL)
+        model.load_state_dict(start)
         self.history[job.stage] = self._train(job, stage)
         _check_finite(model.state_dict(), job.stage)
         if not self.options.schedule.early_stopping:  # it may keep the very first weights
-            _check_moved(self.start, model.state_dict(), job.stage)
+            _check_moved(start, model.state_dict(), job.stage)
         with process_state(self.options.schedule).main_process_first():
             if not done.exists():
                 save_weights(done, model.state_dict())
@@ -140,33 +164,45 @@ class Runs:
                 loss = build_loss(self.model, self.base.fresh(), options, job.weight)
                 data = self.datasets[job.rows]
                 seconds[job.weight] = step_seconds(self.model, loss, data, schedule.batch_size)
-        steps = {
-            name: total_steps(len(data), schedule, 1, most_repeated(data))
-            for name, data in self.datasets.items()
-        }
         if schedule.minutes is not None:
-            minutes, each = schedule.minutes, [seconds[job.weight] for job in pending]
-            longest = max(steps.values())
+            minutes = schedule.minutes
+            each = [seconds[job.weight] / (2 if job.half else 1) for job in pending]
+            longest = max(self._whole(schedule, rows) for rows in self.datasets)
             most = fixed_steps(
                 self.folder.path, lambda: steps_within(minutes, each, longest, self.choice_seconds)
             )
             if most < longest:
                 self.report(f"the time limit leaves {most:,} of {longest:,} steps for each run")
-            steps = dict.fromkeys(steps, most)
-            options = replace(options, schedule=replace(schedule, max_steps=most))
+            schedule = replace(schedule, max_steps=most)
+            options = replace(options, schedule=schedule)
         if pending:
-            told = [(self._described(options, job), steps[job.rows], seconds[job.weight]) for job in pending]
+            told = [
+                (
+                    self._described(options, job),
+                    job.steps(self._whole(schedule, job.rows)),
+                    seconds[job.weight],
+                )
+                for job in pending
+            ]
             self.report(training_in_words(told, self.choice_seconds, self.texts))
         return options
 
+    def _whole(self, schedule: ScheduleOptions, rows: str) -> int:
+        """Steps of a whole run on these rows."""
+        data = self.datasets[rows]
+        return total_steps(len(data), schedule, process_state(schedule).num_processes, most_repeated(data))
+
     def _described(self, options: TrainOptions, job: Job) -> str:
-        return _run_name(options, job.weight) + (
-            ", all pairs" if len(self.datasets) > 1 and job.rows == ALL else ""
-        )
+        name = _run_name(options, job.weight)
+        if job.half:
+            name += ", first half" if job.before is None else ", second half"
+        return name + (", all pairs" if len(self.datasets) > 1 and job.rows == ALL else "")
 
     def _train(self, job: Job, stage: Path) -> dict[str, Any]:
         options, model, valid = self.options, self.model, self.slices.get(VALID)
         schedule = options.schedule
+        if job.half:
+            schedule = replace(schedule, max_steps=job.steps(self._whole(schedule, job.rows)))
         if options.freeze_layers:
             freeze_layers(model, options.freeze_layers)
         if options.lora_rank:

@@ -58,7 +58,7 @@ def train(
     ] = None,
     refit: Annotated[
         bool | None,
-        typer.Option("--refit/--no-refit", help="Whether one run also trains on the pairs set aside."),
+        typer.Option("--refit/--no-refit", help="Whether training ends with the pairs that were set aside to choose on."),
     ] = None,
     target: Annotated[
         Path | None,
