@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 from collect import read_runs
-from pages import Scores, arguments_of, interval, publish, reciprocal
+from pages import Scores, arguments_of, at_share, interval, publish, reciprocal
 
-from leanmatch.training.selection.choice import SHARES, choose
+from leanmatch.training.selection.choice import SHARES, mean_share, resampled_shares
 
 Runs = dict[str, dict[str, Any]]  # method -> result file, of one setting, regime and seed
 
@@ -31,7 +31,8 @@ def _at(method: str, average: str) -> Callable[[Runs], dict[str, Scores] | None]
 
 
 def _chosen(method: str) -> Callable[[Runs], dict[str, Scores] | None]:
-    """What ``average`` auto chooses, from validation slices alone; without a run on all rows."""
+    """What ``average`` auto chooses, from validation slices alone; without a run on all rows. Between the
+    shares that were ranked, reciprocal ranks are interpolated."""
 
     def pick(runs: Runs) -> dict[str, Scores] | None:
         if method not in runs:
@@ -42,7 +43,12 @@ def _chosen(method: str) -> Callable[[Runs], dict[str, Scores] | None]:
             for average, slices in ranks.items()
             if float(average) in SHARES
         }
-        return _at(method, f"{choose(per_query, 'MRR@10').share:g}")(runs)
+        share = mean_share(resampled_shares(per_query))
+        by_share = {
+            name: {float(average): reciprocal(slices[name]) for average, slices in ranks.items()}
+            for name in ("in", "out")
+        }
+        return {name: at_share(values, share) for name, values in by_share.items()}
 
     return pick
 

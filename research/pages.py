@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -60,3 +61,12 @@ def reciprocal(packed: bytes) -> Scores:
     """Reciprocal ranks of queries whose ranks are bytes; 0 is a match below the last rank."""
     ranks = np.frombuffer(packed, np.uint8).astype(np.float64)
     return np.where(ranks > 0, 1 / np.maximum(ranks, 1), 0.0)
+
+
+def at_share(by_share: Mapping[float, Scores], share: float) -> Scores:
+    """Reciprocal ranks of queries at a share of the trained weights; interpolated between those ranked."""
+    if share in by_share:
+        return by_share[share]
+    low, high = max(s for s in by_share if s < share), min(s for s in by_share if s > share)
+    weight = (share - low) / (high - low)
+    return (1 - weight) * by_share[low] + weight * by_share[high]

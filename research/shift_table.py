@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from collect import read_runs
-from pages import Scores, arguments_of, interval, publish, reciprocal
+from pages import Scores, arguments_of, at_share, interval, publish, reciprocal
 
 from leanmatch.training.selection.choice import (
     PULL,
@@ -98,14 +98,9 @@ def _with_target(setting: Setting, test: str, pull: float) -> tuple[str, float]:
 
 
 def scores(setting: Setting, row: tuple[str, float], part: str) -> Scores:
-    """Reciprocal ranks of a test's queries; between two shares they are interpolated."""
+    """Reciprocal ranks of a test's queries."""
     recipe, share = row
-    there = setting[recipe]
-    if share in there:
-        return there[share][part]
-    low, high = max(s for s in there if s < share), min(s for s in there if s > share)
-    weight = (share - low) / (high - low)
-    return (1 - weight) * there[low][part] + weight * there[high][part]
+    return at_share({at: slices[part] for at, slices in setting[recipe].items()}, share)
 
 
 def main(words: list[str] | None = None) -> None:

@@ -58,7 +58,10 @@ def train(
     ] = None,
     refit: Annotated[
         bool | None,
-        typer.Option("--refit/--no-refit", help="Whether training ends with the pairs that were set aside to choose on."),
+        typer.Option(
+            "--refit/--no-refit",
+            help="Whether training ends with the pairs that were set aside to choose on.",
+        ),
     ] = None,
     target: Annotated[
         Path | None,

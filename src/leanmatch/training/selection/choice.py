@@ -93,7 +93,8 @@ def resampled_shares(per_query: Mapping[float, Slices], pull: float = PULL) -> N
         for share in shares:
             means[share][name] = each @ per_query[share][name] / len(values)
     values = np.stack([objective(means[share], share, pull) for share in shares])
-    return np.array(shares)[values.argmax(0)]
+    winners: NDArray[np.float64] = np.array(shares)[values.argmax(0)]
+    return winners
 
 
 def mean_share(winners: NDArray[np.float64]) -> float:
