@@ -80,10 +80,11 @@ def write_titles(path: Path, rows: int, row_group: int = 20_000) -> None:
 
 
 def encode(model: str, source: Path, output: Path, *options: str) -> subprocess.Popen[bytes]:
-    """``leanmatch encode``, started."""
+    """``leanmatch encode``, started; its messages go to ``OUTPUT.log``."""
     code = "import sys; from leanmatch.cli.app import main; sys.argv[0] = 'leanmatch'; main()"
     command = [sys.executable, "-c", code, "encode", model, str(source), "-o", str(output), *options]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with output.with_name(output.name + ".log").open("ab") as log:
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
 
 
 class Processors:

@@ -88,6 +88,11 @@ def finished(folder: Path) -> dict[str, bytes]:
     }
 
 
+def messages(output: Path) -> str:
+    """What the commands with an output have said, the last 4,000 characters."""
+    return output.with_name(output.name + ".log").read_text(errors="replace")[-4000:]
+
+
 def ids_of(folder: Path) -> list[str]:
     """The ids in the order of the parts."""
     from leanmatch.batch import EncodedFiles
@@ -104,7 +109,7 @@ def kill_encoding(
     begin = time.monotonic()
     for options in WAYS[way]:
         if encode(model, source, whole, *options).wait():
-            raise SystemExit(f"{way} failed undisturbed")
+            raise SystemExit(f"{way} failed undisturbed: {messages(whole)}")
     length = (time.monotonic() - begin) / len(WAYS[way])
     expected, ids = finished(whole), ids_of(whole)
     assert len(expected) == PARTS + 2 and len(set(ids)) == len(ids)
@@ -134,7 +139,7 @@ def kill_encoding(
             shutil.rmtree(out)
     for options in WAYS[way]:
         if encode(model, source, out, *options).wait():
-            raise SystemExit(f"{way} failed after the kills")
+            raise SystemExit(f"{way} failed after the kills: {messages(out)}")
     if finished(out) != expected or ids_of(out) != ids:
         raise SystemExit(f"{way}: other bytes than undisturbed")
     shutil.rmtree(whole)

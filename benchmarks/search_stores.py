@@ -5,7 +5,8 @@ The vectors are made, not encoded: a mixture of 1,000 clusters, of which later d
 potion-base-4m): the median cosine of the 10th neighbour is .64 (texts: .65), of the 50th .57 (.55), and the
 local intrinsic dimension 20 (13). At 0 that dimension is 47 at 250,000 vectors and 62 at 1,000,000, which is
 harder for a graph than texts are. Queries come from the same mixture. Each store is built and searched in a
-process of its own, by the code that users run (``push_items``, ``Store.search``)::
+process of its own, by the code that users run (``leanmatch index build --vectors``, ``push_items``,
+``Store.search``), from files as ``leanmatch encode`` writes them::
 
     python benchmarks/search_stores.py build FOLDER --rows 200000
     python benchmarks/search_stores.py search FOLDER --queries 200
@@ -26,21 +27,26 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from leanmatch.index import Item, ModelIdentity, create_from_blocks, parse_filter
-from leanmatch.stores import LocalStore, Store, open_store, push_items
-from leanmatch.stores.source import BLOCK_ROWS, Source
+from leanmatch.batch import Encode, EncodeOptions
+from leanmatch.batch.finish import COMPLETE, finish
+from leanmatch.batch.job import Job
+from leanmatch.batch.locations import Folder
+from leanmatch.batch.parts import part_numbers
+from leanmatch.batch.plan import MANIFEST, plan_for
+from leanmatch.cli.index.operations import build_from_vectors
+from leanmatch.index import WriteOptions, parse_filter
+from leanmatch.stores import LocalStore, Store, open_store, push_items, source_of
 
 STORES = ("local", "pgvector", "qdrant")
 CLUSTERS = 1_000
 SHARES = {"all": None, "50%": "half = 0", "1%": "hundredth = 7", "0.01%": "tenthousandth = 7"}
 SHARES["1%, other clusters"] = "cluster < 10"
-COLUMNS = dict.fromkeys(("half", "hundredth", "tenthousandth", "cluster"), "integer")
 STREAMED_ROWS = 50_000
 MAINTENANCE_MEMORY = "2GB"
 """PostgreSQL builds the graph in this memory; it takes many times as long where the graph does not fit."""
@@ -71,12 +77,6 @@ def write_vectors(folder: Path, rows: int, dimension: int, queries: int, decay: 
     np.save(folder / "clusters.npy", clusters)
 
 
-def metadata_of(rows: Any, clusters: Any) -> Iterator[dict[str, int]]:
-    """The columns that filters look at; ``cluster`` goes with the vectors, the others do not."""
-    for row, cluster in zip(rows.tolist(), clusters[rows].tolist(), strict=True):
-        yield {"half": row % 2, "hundredth": row % 100, "tenthousandth": row % 10_000, "cluster": cluster}
-
-
 def passing(condition: str | None, clusters: Any, first: int = 0) -> Any:
     """The rows that a filter leaves; ``clusters`` of the rows from number ``first`` on."""
     rows = np.arange(first, first + len(clusters))
@@ -88,22 +88,50 @@ def passing(condition: str | None, clusters: Any, first: int = 0) -> Any:
     return rows[rows % {"half": 2, "hundredth": 100, "tenthousandth": 10_000}[name] == int(value)]
 
 
-def source_of(folder: Path) -> Source:
-    """The vectors as items that can be pushed."""
-    vectors = np.load(folder / "vectors.npy", mmap_mode="r")
+class Made(Encode):
+    """Stands for a model whose vectors of the texts are those that were made."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__("made")
+        self._vectors = np.load(folder / "vectors.npy", mmap_mode="r")
+        self.name, self.fingerprint, self.dimension = "made", "0" * 64, self._vectors.shape[1]
+
+    @property
+    def encoder(self) -> Any:
+        """Itself."""
+        return self
+
+    def vectors(self, texts: Sequence[str]) -> Any:
+        """The rows whose numbers end the texts."""
+        return self._vectors[[int(text.rpartition(" ")[2]) for text in texts]]
+
+
+def write_parts(folder: Path) -> None:
+    """The vectors as the output of ``leanmatch encode``; after a kill, the same call goes on."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
     clusters = np.load(folder / "clusters.npy")
-    model = ModelIdentity("made", "0" * 64, "", vectors.shape[1])
-
-    def blocks() -> Iterator[tuple[list[Item], Any]]:
-        for start in range(0, len(vectors), BLOCK_ROWS):
-            rows = np.arange(start, min(start + BLOCK_ROWS, len(vectors)))
-            items = [
-                Item(f"i{row}", f"item number {row}", columns)
-                for row, columns in zip(rows.tolist(), metadata_of(rows, clusters), strict=True)
-            ]
-            yield items, np.asarray(vectors[rows])
-
-    return Source(f"made {len(vectors)}", model, dict(COLUMNS), (), len(vectors), blocks)
+    rows = np.arange(len(clusters))
+    columns = {
+        "id": pc.binary_join_element_wise("i", pa.array(rows).cast(pa.string()), ""),
+        "title": pc.binary_join_element_wise("item number", pa.array(rows).cast(pa.string()), " "),
+        "half": rows % 2,
+        "hundredth": rows % 100,
+        "tenthousandth": rows % 10_000,
+        "cluster": clusters,
+    }
+    if not (folder / "items.parquet").is_file():
+        pq.write_table(pa.table(columns), folder / "items.parquet", row_group_size=STREAMED_ROWS)
+    parts = Folder(folder / "parts")
+    encode = Made(folder)
+    plan, files = plan_for(encode, [folder / "items.parquet"], EncodeOptions(), None)
+    parts.put_bytes(MANIFEST, plan.to_bytes())
+    job = Job(plan, files, str(folder / "parts"), encode)
+    for number in set(range(len(plan.slices))) - set(part_numbers(parts)):
+        job.run(number)
+    finish(parts, plan, "error")
 
 
 def started_postgres(folder: Path) -> Any:
@@ -124,11 +152,13 @@ def started_postgres(folder: Path) -> Any:
 
 def build(store: str, folder: Path) -> dict[str, Any]:
     """Build one store; seconds, processor seconds and bytes."""
-    source = source_of(folder)
+    parts = folder / "parts"
+    source = source_of(parts)
     watch = Watch()
     begin, used = time.perf_counter(), processor_seconds()
     if store == "local":
-        create_from_blocks(folder / "local", source.blocks(), source.rows, source.columns, source.model)
+        options = WriteOptions(say=lambda line: print(line, file=sys.stderr, flush=True))
+        build_from_vectors(str(parts), folder / "local", options, overwrite=False)
         size = below(folder / "local")
     elif store == "qdrant":
         from qdrant_edge_client import EdgeClient
@@ -151,7 +181,7 @@ def build(store: str, folder: Path) -> dict[str, Any]:
         finally:
             server.cleanup()
     return {
-        "build seconds": round(time.perf_counter() - begin, 1),
+        "seconds": round(time.perf_counter() - begin, 1),
         "processor seconds": round(processor_seconds() - used, 1),
         "bytes a vector on disk": round(size / source.rows),
         "peak memory of this process, MB": watch.end(),
@@ -243,8 +273,12 @@ def search(store: str, folder: Path) -> dict[str, Any]:
     """
     queries = np.load(folder / "queries.npy")
     clusters, truth = np.load(folder / "clusters.npy"), np.load(folder / "truth.npz")
+    begin, used = time.perf_counter(), time.process_time()
     held, end = opened(store, folder)
-    report: dict[str, Any] = {}
+    report: dict[str, Any] = {
+        "opening, seconds": round(time.perf_counter() - begin, 2),
+        "opening, processor seconds": round(time.process_time() - used, 2),
+    }
     try:
         for number, (share, condition) in enumerate(SHARES.items()):
             parsed = None if condition is None else parse_filter(condition)
@@ -361,6 +395,8 @@ def main() -> None:
     if options.task == "build" and not (folder / "truth.npz").is_file():
         write_vectors(folder, options.rows, options.dimension, options.queries, options.decay)
         write_truth(folder)
+    if options.task == "build" and not (folder / "parts" / COMPLETE).is_file():
+        write_parts(folder)
     print(json.dumps(each(options.task, options.stores, folder), indent=1))
 
 

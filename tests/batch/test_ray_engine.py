@@ -8,7 +8,8 @@ from batch_models import bytes_below, rows_of_shop, write_csv
 ray = pytest.importorskip("ray", reason="the ray extra is not installed")
 
 from leanmatch.batch import EncodeOptions, encode_files  # noqa: E402
-from leanmatch.errors import DataError, UsageError  # noqa: E402
+from leanmatch.batch.ray_engine import run_on_ray  # noqa: E402
+from leanmatch.errors import DataError, LeanmatchError, UsageError  # noqa: E402
 
 SMALL = EncodeOptions(slice_bytes=200)
 
@@ -44,6 +45,30 @@ def test_what_a_worker_raises_is_what_the_caller_sees(cluster, model, tmp_path):
     write_csv(tmp_path / "a.csv", [*rows_of_shop(0, 20), {"sku": "s20", "title": " ", "price": 1}])
     with pytest.raises(DataError, match=r"a\.csv:2\d column 'title': the text is missing or blank"):
         encode_files(model, [tmp_path / "a.csv"], tmp_path / "out", SMALL, engine="ray")
+
+
+class Started(BaseException):
+    """Ends a call when Ray has started."""
+
+
+@pytest.mark.parametrize("failures", [0, 1, 2])
+def test_a_local_ray_that_starts_too_slowly_is_started_once_more(monkeypatch, failures):
+    """What Ray 2.60 raises when its raylet has ended because an agent took more than 15 seconds."""
+    outcomes = [Exception("The current node timed out during startup.")] * failures + [Started()]
+    starts = []
+
+    def init(**options):
+        starts.append(options["address"])
+        raise outcomes[len(starts) - 1]
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(Started if failures < 2 else LeanmatchError) as caught:
+        list(run_on_ray(None, [0], 1, None))
+    assert starts == ["local"] * min(failures + 1, 2)
+    if failures == 2:
+        message = caught.value.for_command_line()
+        assert "timed out during startup" in message and "--engine local --workers N" in message
 
 
 def test_options_that_exclude_one_another(model, inputs, tmp_path):

@@ -13,6 +13,13 @@ from leanmatch.errors import DataError, LeanmatchError, MissingExtraError, Usage
 IN_HAND = 2
 """How many slices an actor has at once: while it encodes one, the next is already waiting."""
 
+STARTS = 2
+"""How often a local Ray is started before its failure counts.
+
+Ray's raylet gives its agents 15 seconds to start and ends otherwise, and no setting changes that. On a busy
+machine the first start can take longer; by the second, the files of the agents are in memory.
+"""
+
 
 class SliceWorker:
     """An actor: takes numbers of slices, returns notes of the parts. Neither texts nor vectors travel."""
@@ -43,7 +50,7 @@ def run_on_ray(job: Job, missing: list[int], workers: int, address: str | None) 
     Raises:
         MissingExtraError: Ray is not installed.
         UsageError: no cluster at the address.
-        LeanmatchError: what a worker raised.
+        LeanmatchError: what a worker raised; or no local Ray could be started.
     """
     try:
         import ray
@@ -52,13 +59,7 @@ def run_on_ray(job: Job, missing: list[int], workers: int, address: str | None) 
         raise MissingExtraError(error.name or "ray", "ray", "the engine ray") from error
     owned = not ray.is_initialized()
     if owned:
-        try:
-            ray.init(address=address or "local", log_to_driver=False, include_dashboard=False)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UsageError(
-                f"Ray could not be reached at {address or 'local'}: {error}",
-                remedy="start it on its head node, or name another address; auto finds one that runs here",
-            ) from error
+        _start(ray) if address in (None, "local") else _join(ray, address)
     actors: list[Any] = []
     try:
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
@@ -85,6 +86,33 @@ def run_on_ray(job: Job, missing: list[int], workers: int, address: str | None) 
         else:
             for actor in actors:
                 ray.kill(actor)
+
+
+def _join(ray: Any, address: str | None) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UsageError(
+            f"Ray could not be reached at {address}: {error}",
+            remedy="start it on its head node, or name another address; auto finds one that runs here",
+        ) from error
+
+
+def _start(ray: Any) -> None:
+    """Start Ray on this machine."""
+    for left in reversed(range(STARTS)):
+        try:
+            ray.init(address="local", log_to_driver=False, include_dashboard=False)
+            return
+        except Exception as error:  # Ray raises nothing more specific when a process of its own is too slow
+            if not left:
+                raise LeanmatchError(
+                    f"Ray could not be started on this machine: {error}",
+                    remedy="give the same command again when the machine has less to do; or leave Ray out: "
+                    "engine='local' with workers",
+                    command="give the same command again when the machine has less to do; or leave Ray out: "
+                    "--engine local --workers N",
+                ) from error
 
 
 def _cause(error: BaseException) -> LeanmatchError:

@@ -112,11 +112,14 @@ class EncodedFiles:
         kinds: dict[str, set[str]] = defaultdict(set)
         not_numeric: set[str] = set()
         for rows in self.columns():
+            values: dict[str, list[Any]] = defaultdict(list)
             for row in rows:
                 for name, value in row.items():
-                    kinds[name].add(infer_type([value]))
-                    if isinstance(value, str) and not reads_as_number(value):
-                        not_numeric.add(name)
+                    values[name].append(value)
+            for name, given in values.items():
+                kinds[name].add(infer_type(given))
+                if any(isinstance(value, str) and not reads_as_number(value) for value in given):
+                    not_numeric.add(name)
         types = {name: joined_type(found) for name, found in kinds.items()}
         numeric = (name for name, kind in types.items() if kind == "text" and name not in not_numeric)
         return types, tuple(numeric)

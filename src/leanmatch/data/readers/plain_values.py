@@ -95,8 +95,10 @@ def plain_value(name: str, value: Any, line: int, problems: list[Problem]) -> An
             problems.append(Problem(line, name, value, "the text has half of a surrogate pair", remedy))
             return None
         return value or None
-    if isinstance(value, float) and math.isnan(value):
-        return None
+    if value is None or isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return None if math.isnan(value) else value
     form = next((form for kinds, form in _FORMS if isinstance(value, kinds)), None)
     return value if form is None else form(value)
 

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanmatch.errors import UsageError
-from leanmatch.index.search.scan import Rows, Scan, Selection, faiss_module
+from leanmatch.index.search.cells import Cells
+from leanmatch.index.search.scan import Rows, Scan, Selection, faiss_module, has_kernel
 from leanmatch.types import Vectors
 
 KINDS = ("auto", "exact", "ivf", "hnsw")
@@ -75,16 +76,34 @@ def build_approximate(
     if kind == "ivf":
         cells = max(1, min(int(4 * math.sqrt(rows)), rows // 39 or 1))
         index = faiss.index_factory(dimension, f"IVF{cells},SQ8", faiss.METRIC_INNER_PRODUCT)
-        sample = np.random.default_rng(_SEED).permutation(rows)[: _TRAIN_PER_CELL * cells]
-        index.train(np.ascontiguousarray(vectors[np.sort(sample)]))
+        rows_of_sample = np.sort(np.random.default_rng(_SEED).permutation(rows)[: _TRAIN_PER_CELL * cells])
+        sample = np.ascontiguousarray(vectors[rows_of_sample])
+        grouping = None
+        if has_kernel():
+            grouping = Cells.trained(sample, cells, faiss.omp_get_max_threads(), _SEED)
+            index.quantizer.add(grouping.centroids)
+        index.train(sample)  # the codes; the centroids too, where there are none
+        del sample
+        _fill(index, vectors, grouping)
     else:
         index = faiss.index_factory(dimension, f"HNSW{_NEIGHBOURS}_SQ8", faiss.METRIC_INNER_PRODUCT)
-        sample = np.random.default_rng(_SEED).permutation(rows)[:100_000]
-        index.train(np.ascontiguousarray(vectors[np.sort(sample)]))
+        chosen = np.random.default_rng(_SEED).permutation(rows)[:100_000]
+        index.train(np.ascontiguousarray(vectors[np.sort(chosen)]))
         index.hnsw.efConstruction = 100
-    for start in range(0, rows, 65_536):
-        index.add(np.ascontiguousarray(vectors[start : start + 65_536]))
+        _fill(index, vectors, None)
     return _tuned(index, kind, vectors, say)
+
+
+def _fill(index: Any, vectors: Vectors, grouping: Cells | None) -> None:
+    """Add all vectors; FAISS looks for their cells where no grouping is given."""
+    swig_ptr = faiss_module().swig_ptr
+    for start in range(0, len(vectors), 65_536):
+        part = np.ascontiguousarray(vectors[start : start + 65_536])
+        if grouping is None:
+            index.add(part)
+        else:
+            cells = grouping.nearest(part)
+            index.add_core(len(part), swig_ptr(part), None, swig_ptr(cells))
 
 
 def _tuned(index: Any, kind: str, vectors: Vectors, say: Callable[[str], None]) -> Tuned:
