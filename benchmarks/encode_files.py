@@ -201,19 +201,27 @@ def compare(
         {name: statistics.median(values) for name, values in found.items()}
         for found in (seconds, used, busiest)
     )
-    return {
+    report: dict[str, Any] = {
         "seconds": seconds,
         "processor seconds": used,
         "of the busiest process": busiest,
-        "two shards against one process": wall["one process"] / wall["two shards"],
-        **{f"{name} over two shards": wall[name] / wall["two shards"] - 1 for name in ways[2:]},
-        "two shards against one process, by processor time": work["one process"] / longest["two shards"],
-        **{
-            f"{name} over two shards, by processor time": work[name] / work["two shards"] - 1
-            for name in ways[2:]
-        },
         "bytes a row of the parts": round(size / rows),
     }
+    if "two shards" not in ways:
+        return report
+    if "one process" in ways:
+        report["two shards against one process"] = wall["one process"] / wall["two shards"]
+        by_processor = work["one process"] / longest["two shards"]
+        report["two shards against one process, by processor time"] = by_processor
+    for name in engines(ways):
+        report[f"{name} over two shards"] = wall[name] / wall["two shards"] - 1
+        report[f"{name} over two shards, by processor time"] = work[name] / work["two shards"] - 1
+    return report
+
+
+def engines(ways: list[str]) -> list[str]:
+    """Those of the ways that are not leanmatch alone."""
+    return [name for name in ways if "," in name]
 
 
 def start_and_rate(ways: list[str], few: dict[str, Any], many: dict[str, Any], rows: int) -> dict[str, Any]:
@@ -225,7 +233,7 @@ def start_and_rate(ways: list[str], few: dict[str, Any], many: dict[str, Any], r
         paces[name] = (large - small) / (rows - FEW)
         starts[name] = small - paces[name] * FEW
         out[name] = {"start, seconds": round(starts[name], 2), "rows a second": round(1 / paces[name])}
-    for name in ways[2:]:
+    for name in engines(ways) if "two shards" in ways else ():
         gain = CLOSE * paces["two shards"] - paces[name]  # seconds a row
         needed = round((starts[name] - CLOSE * starts["two shards"]) / gain) if gain > 0 else None
         out[name][f"at most {CLOSE} times two shards from so many rows on"] = needed
@@ -240,10 +248,11 @@ def main() -> None:
     parser.add_argument("model", help="folder or name of a model")
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, help="all that can run here if not given")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        reports, ways = [], usable_ways()
+        reports, ways = [], options.ways or usable_ways()
         for rows in (FEW, options.rows):
             write_titles(folder / f"{rows}.parquet", rows)
             source = folder / f"{rows}.parquet"

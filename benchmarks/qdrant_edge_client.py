@@ -80,9 +80,9 @@ class EdgeClient:
         request = edge.ScrollRequest(limit=limit, with_payload=True, with_vector=with_vectors)
         return self._shards[name].scroll(request)
 
-    def count(self, name: str, count_filter: Any = None) -> Any:
+    def count(self, name: str, count_filter: Any = None, exact: bool = True) -> Any:
         request = edge.CountRequest(
-            exact=True, filter=None if count_filter is None else condition(count_filter)
+            exact=exact, filter=None if count_filter is None else condition(count_filter)
         )
         return SimpleNamespace(count=self._shards[name].count(request))
 

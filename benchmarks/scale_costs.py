@@ -1,9 +1,10 @@
 """Machines, hours, bytes and euros for many items, from rates that were measured.
 
 Encoding is linear in the texts behind the start of a process, and so is building a catalogue that is searched
-exactly. From 200,001 items on it has an index of ``4 sqrt(N)`` cells (IVF), which takes ``c N sqrt(N)`` more.
-Building a graph (HNSW) of ``N`` vectors takes ``c N log2 N``. Rates come from a file
-(docs/results/scale.json has ours); put your own there::
+exactly. From 200,001 items on it has an index of ``C = 4 sqrt(N)`` cells (IVF). Looking for the cell of a
+vector costs a visit and a comparison with each centroid. K-means visits 64 vectors a cell ten times, and then
+every vector is visited once: ``640 C + N`` visits with ``C`` comparisons each. Building a graph (HNSW) takes
+``c N log2 N``. Rates come from a file (docs/results/scale.json has ours); put your own there::
 
     python benchmarks/scale_costs.py docs/results/scale.json --items 1e9 --cores 16 --memory 64 --euros 0.5
     python benchmarks/scale_costs.py docs/results/scale.json --check
@@ -22,6 +23,8 @@ GB = 1e9
 HOURS_A_MONTH = 730
 GRAPHS = ("pgvector", "qdrant")
 """Engines whose index is a graph."""
+VISITS_OF_K_MEANS = 640
+"""For each cell: ten iterations over 64 vectors (leanmatch.index.search)."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,9 @@ def build_seconds(rates: dict[str, Any], engine: str, items: float, dimension: i
         seconds *= math.log2(max(items, 2)) / math.log2(at["rows"])
     cells = at.get("with cells")
     if cells is not None and items > cells["above, rows"]:
-        whole = (float(cells["processor seconds"]) - start) * usual / float(cells["dimension"])
-        seconds += (whole - linear * cells["rows"]) * (items / cells["rows"]) ** 1.5
+        number = 4 * math.sqrt(items)
+        visits = VISITS_OF_K_MEANS * number + items
+        seconds += visits * (cells["seconds a visit"] + number * cells["seconds a comparison"])
     return start + seconds * (dimension or usual) / usual
 
 

@@ -45,7 +45,7 @@ except ModuleNotFoundError as error:
 DEFAULT_NAME = "leanmatch"
 REGISTRY = "leanmatch_stores"
 EXACT_ROWS = 20_000
-"""So many rows are compared one by one; more go through the index."""
+"""Up to this many rows are compared one by one; more are searched through the index."""
 BELIEVED_ROWS = 2 * EXACT_ROWS
 """If the planner expects more rows than this to pass a filter, they are not counted."""
 CANDIDATES = 200
@@ -58,7 +58,7 @@ MAX_SCAN_TUPLES = 100_000
 SCAN_MEMORY = 8
 """Memory of a scan that goes on, in units of ``work_mem``."""
 SWITCHES = 5
-"""A read that loses its generation to a push begins anew at most so often."""
+"""How often a read starts again because a push has replaced its generation."""
 
 _LOST = psycopg.OperationalError, psycopg.InterfaceError
 
@@ -84,7 +84,7 @@ def split_url(url: str) -> tuple[str, str]:
 
 
 class Connection:
-    """A connection that is made anew where it broke.
+    """A connection that is opened again after it breaks.
 
     Args:
         url: ``postgresql://...#NAME``.
@@ -97,7 +97,7 @@ class Connection:
         self._connection: Any = None
 
     def run(self, work: Callable[[Any], Result]) -> Result:
-        """What some work with the connection gives, in one transaction.
+        """Run some work in one transaction, and return its result.
 
         Raises:
             UnreachableError: the server cannot be reached.
@@ -133,7 +133,7 @@ class Connection:
         return self._connection
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close it."""
         if self._connection is not None:
             with suppress(psycopg.Error):
                 self._connection.close()
@@ -163,7 +163,7 @@ class Connection:
 
 
 def read_registry(connection: Any, name: str) -> tuple[StoreInfo | None, dict[str, Any] | None]:
-    """What a store holds, and the push that has not ended; None where there is none."""
+    """What a store holds, and the unfinished push; each None if there is none."""
     found = connection.execute("SELECT to_regclass(%s)", [REGISTRY]).fetchone()[0]
     if found is None:
         return None, None
@@ -221,7 +221,7 @@ class PgVectorStore:
         return table_of(self._connection.name, info.generation)
 
     def _read(self, work: Callable[[Any, StoreInfo], Result]) -> Result:
-        """Some work on the current generation; anew where a push took it away meanwhile."""
+        """Run some work on the current generation; again if a push replaced it meanwhile."""
         for _ in range(SWITCHES):
             try:
                 return self._connection.run(lambda connection: work(connection, self._info(connection)))
@@ -290,10 +290,10 @@ class PgVectorStore:
         return out
 
     def _passing(self, connection: Any, table: Any, where: str, values: list[Any]) -> int:
-        """How many rows pass a filter; about, where they are more than are compared one by one.
+        """Number of rows that pass a filter; an estimate if it is above the limit for exact search.
 
-        If the planner's statistics say that many do, they are believed. Else the rows are counted, up to one
-        more than are compared: a count of many takes longer than the search.
+        The planner's estimate is returned if it is far above that limit. Otherwise the rows are counted, up
+        to one more than the limit, because a full count takes longer than the search.
         """
         passing = sql.SQL("SELECT 1 FROM {} WHERE {}").format(table, sql.SQL(where))
         explain = sql.SQL("EXPLAIN (FORMAT JSON) {}").format(passing)
@@ -350,7 +350,7 @@ class PgVectorStore:
         return self._read(work)
 
     def _count_changed(self, connection: Any, info: StoreInfo, by: int) -> None:
-        """Keep the number of items, last in a transaction: others who change items wait for its end."""
+        """Store the number of items. Call it last in a transaction: other writers wait until it ends."""
         query = sql.SQL(
             "UPDATE {} SET info = jsonb_set(info, '{{rows}}', to_jsonb((info->>'rows')::bigint + %s)) "
             "WHERE name = %s AND (info->>'generation')::bigint = %s"
@@ -390,7 +390,7 @@ class PgVectorStore:
 
 
 def candidates_for(info: StoreInfo, k: int, passing: int) -> int:
-    """How many candidates a search looks at; more where fewer rows pass.
+    """How many candidates a search looks at; more if fewer rows pass.
 
     The 10 best of a tenth of the rows lie among the 100 best of all rows, so a scan has to be right at ten
     times the depth. Measured, that takes as many candidates as the square root of ten, not ten times.
@@ -407,7 +407,7 @@ def candidates_for(info: StoreInfo, k: int, passing: int) -> int:
 def scan_settings(candidates: int, passing: int) -> str:
     """Settings of a transaction that searches through the index.
 
-    A scan that goes on (because few rows near the query pass) ends when comparing all rows that pass costs
+    If few rows near the query pass, the scan goes on; it ends when comparing all rows that pass would cost
     about as much.
     """
     tuples = min(MAX_SCAN_TUPLES, max(EXACT_ROWS, passing // 4))
@@ -465,5 +465,5 @@ def _metadata(values: Sequence[Any], info: StoreInfo) -> dict[str, Any]:
 
 
 def _number(value: Any) -> int | float:
-    """A decimal as it came in: an integer, or a float. Whole floats were stored with a fraction."""
+    """A stored decimal as the integer or float that it was; whole floats were stored with a fraction."""
     return float(value) if "." in str(value) or "E" in str(value) else int(value)

@@ -108,7 +108,7 @@ def _tuned(
 ) -> tuple[int, float]:
     """The fewest of :data:`CANDIDATES` that reach :data:`AIM`, or the most; and their recall.
 
-    Items count by their scores, so that one of several equal items is as good as another.
+    Hits are compared by score, so any of several equal items counts.
     """
     kind = vector_kind(info)
     query = sql.SQL("SELECT id, -(vector <#> %s) FROM {} ORDER BY vector <#> %s LIMIT {}").format(

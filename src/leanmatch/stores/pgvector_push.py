@@ -25,9 +25,9 @@ from leanmatch.stores.protocol import StoreError, StoreInfo, reference_digest
 from leanmatch.stores.source import Progress, Source
 
 BATCH_BYTES = 4 << 20
-"""Bytes of vectors that one transaction sends at most."""
+"""Most bytes of vectors in one transaction."""
 MOST_DIMENSIONS = {"vector": 2_000, "halfvec": 4_000}
-"""pgvector indexes no longer vectors."""
+"""The longest vectors that pgvector indexes."""
 
 
 def push_to_pgvector(
@@ -95,7 +95,7 @@ class _Push:
         return None if self._source.reference is None else self._source.reference.decode()
 
     def _refer(self, session: Any, current: StoreInfo) -> StoreInfo:
-        """Put the source's reference in place of another one; the items stay."""
+        """Replace the stored reference with the source's; the items stay."""
         digest = reference_digest(self._source.reference)
         if digest != current.reference:
             session.execute(
@@ -140,7 +140,7 @@ class _Push:
         )
 
     def _fill(self, session: Any, info: StoreInfo, done: int) -> None:
-        """Copy the rows from number ``done`` on; each transaction notes how far it came."""
+        """Copy the rows from number ``done`` on; each transaction records its progress."""
         names = ["id", "body", "vector", *column_names(info).values()]
         types = ["text", "text", self._type]
         types += [TYPES[kind].split()[0] for kind in info.columns.values()]

@@ -1,4 +1,4 @@
-"""What a store of items is: search with filters, changes, and the model that its vectors are of."""
+"""The protocol of a store: search with filters, changes, and the model that made the vectors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class StoreError(LeanmatchError):
 
 
 class UnreachableError(StoreError):
-    """A store that does not answer now, and may answer later."""
+    """A store that does not answer now but may answer later."""
 
 
 class OtherModelError(StoreError):
@@ -137,7 +137,7 @@ class Store(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
 
 
 def reference_digest(reference: bytes | None) -> str:

@@ -46,7 +46,7 @@ IDS = uuid.UUID("6f0f9f7a-6d0c-5b5e-9a53-0c1f3b0f7c11")
 EXACT_ROWS = 20_000
 EF_SEARCH = 200
 OVERSAMPLING = 3.0
-"""Of int8 vectors: so many times ``k`` candidates are compared by their exact vectors."""
+"""With int8, this many times ``k`` candidates are rescored with the exact vectors."""
 BATCH_BYTES = 4 << 20
 TOO_MANY_REQUESTS = 429
 _KINDS = {"text": "keyword", "integer": "integer", "number": "float", "boolean": "bool"}
@@ -84,7 +84,7 @@ def point_id(name: str) -> str:
 
 
 def attempted(work: Callable[[], Result], patience: Patience | None = None) -> Result:
-    """What some work gives, after a few attempts where the server cannot be reached.
+    """Run some work and return its result; try again a few times if the server cannot be reached.
 
     Raises:
         UnreachableError: it cannot be reached.
@@ -146,19 +146,26 @@ class QdrantStore:
     @property
     def info(self) -> StoreInfo:
         """What it holds now."""
+        info = self._pushed()
+        return replace(info, rows=self._count(info, None))
+
+    def _pushed(self) -> StoreInfo:
+        """What the last push recorded; its rows do not include later changes."""
         info, _ = read_registry(self._client, self._name, self._patience)
         if info is None:
             raise UsageError(
                 f"nothing was pushed to {self._name!r} in this Qdrant",
                 remedy="push a catalogue: leanmatch push CATALOGUE qdrant://...",
             )
-        return replace(info, rows=self._count(info, None))
+        return info
 
     def __len__(self) -> int:
         return self.info.rows
 
-    def _count(self, info: StoreInfo, condition: Any) -> int:
-        found = self._ask(lambda: self._client.count(self._collection(info), count_filter=condition))
+    def _count(self, info: StoreInfo, condition: Any, *, exact: bool = True) -> int:
+        found = self._ask(
+            lambda: self._client.count(self._collection(info), count_filter=condition, exact=exact)
+        )
         return int(found.count)
 
     def _collection(self, info: StoreInfo) -> str:
@@ -173,13 +180,14 @@ class QdrantStore:
         model: ModelIdentity | None = None,
     ) -> list[list[Hit]]:
         """See :class:`leanmatch.stores.Store`."""
-        info = self.info
+        info = self._pushed()
         check_model(model, info)
         condition = None
         if filter is not None:
             check_filter(filter, info)
             condition = qdrant_filter(filter, info)
-        exact = info.rows <= EXACT_ROWS or (
+        # Qdrant estimates the number of all points without looking at them
+        exact = self._count(info, None, exact=False) <= EXACT_ROWS or (
             condition is not None and self._count(info, condition) <= EXACT_ROWS
         )
         parameters = models.SearchParams(
@@ -240,7 +248,7 @@ class QdrantStore:
         return str(found[0].payload["reference"]).encode() if found else None
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._client.close()
 
 
@@ -279,7 +287,7 @@ def _metadata(payload: dict[str, Any], info: StoreInfo) -> dict[str, Any]:
 def read_registry(
     client: Any, name: str, patience: Patience | None = None
 ) -> tuple[StoreInfo | None, dict[str, Any] | None]:
-    """What a store holds, and the push that has not ended; None where there is none."""
+    """What a store holds, and the unfinished push; each None if there is none."""
     if not attempted(lambda: client.collection_exists(REGISTRY), patience):
         return None, None
     found = attempted(lambda: client.retrieve(REGISTRY, [point_id(name)]), patience)

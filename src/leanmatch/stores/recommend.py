@@ -1,4 +1,4 @@
-"""Recommendations from a store: encode, search, leave out what is the query itself."""
+"""Recommendations from a store: encode, search, leave out the query itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from leanmatch.stores.protocol import Hit, Store
 from leanmatch.types import EncodeFunction, Vectors
 
 MORE = 8
-"""Hits that are asked for beyond ``k``, in the place of those that are left out."""
+"""Extra hits to ask for, to replace those that are left out."""
 
 
 def recommend(

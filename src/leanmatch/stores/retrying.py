@@ -1,4 +1,4 @@
-"""Trying again where a server does not answer."""
+"""Trying again when a server does not answer."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Patience:
         is_passing: Callable[[Exception], bool],
         asked_pause: Callable[[Exception], float] = lambda _: 0.0,
     ) -> Result:
-        """What some work gives.
+        """Run some work and return its result.
 
         Args:
             work: asks the server.

@@ -43,7 +43,7 @@ class Source:
     reference: bytes | None = None
 
     def info(self, generation: int, key: str) -> StoreInfo:
-        """What a store says of these items; ``key`` tells this push from others."""
+        """What the store records about these items; ``key`` identifies this push."""
         reference = reference_digest(self.reference)
         return StoreInfo(self.model, self.columns, self.numeric, self.rows, generation, key, reference)
 
