@@ -42,7 +42,7 @@ def test_costs_grow_with_items_and_machines_with_memory(costs, rates):
 
 
 def test_building_grows_as_the_algorithms_do(costs, rates):
-    """Linear without cells, at last N sqrt(N) with them, N log N for graphs; in proportion to the dimension."""
+    """Linear without cells, N sqrt(N) with many cells, N log N for graphs; in proportion to the dimension."""
     start = rates["build"]["local"]["start, seconds"]
 
     def seconds(engine, items, dimension=None):
