@@ -56,9 +56,11 @@ QUERIES, TITLES = 2000, 6000
 BATCH, POOL = 32, 8
 ENCODER_LAYERS = 6
 BUDGETS: dict[str, dict[str, Any]] = {
+    "b16r64k8": {"block": 16, "nonzeros": 8, "ratio": 1.65},
     "b16r64k6": {"block": 16, "nonzeros": 6, "ratio": 2.1},
     "b16r64k4": {"block": 16, "nonzeros": 4, "ratio": 2.88},
     "b16r64k3": {"block": 16, "nonzeros": 3, "ratio": 3.5},
+    "b32r64k5": {"block": 32, "nonzeros": 5, "ratio": 4.0},
     "b32r64k4": {"block": 32, "nonzeros": 4, "ratio": 4.5},
     "b32r64k3": {"block": 32, "nonzeros": 3, "ratio": 5.2},
     "b32r48k2": {"block": 32, "atoms": 48, "nonzeros": 2, "ratio": 7.4},
@@ -66,9 +68,8 @@ BUDGETS: dict[str, dict[str, Any]] = {
 """Name of a budget to its dense-sparse sizes, and how many times fewer multiply-adds that is."""
 
 
-def layer_of(method: str, budget: str) -> LayerSpec:
+def layer_of(method: str, sizes: dict[str, Any]) -> LayerSpec:
     """How a contestant compresses the encoder's linear layers at the multiply-adds of a budget."""
-    sizes = BUDGETS[budget]
     if method in ("alone", "in-order"):
         return DenseSparseSpec(block=sizes["block"], atoms=sizes.get("atoms", 64), nonzeros=sizes["nonzeros"])
     if method in ("svd", "fwsvd", "svd-in-order"):
@@ -135,7 +136,7 @@ class Bench:
         if method == "depth":
             model = self._shallower(model, round(ENCODER_LAYERS / BUDGETS[budget]["ratio"]))
         else:
-            spec = default_spec(model, layer_of(method, budget))
+            spec = default_spec(model, layer_of(method, BUDGETS[budget]))
             self._first_factors(model, spec, method, seed)
         seconds = time.process_time() - begun
         result: dict[str, Any] = {"first_seconds": seconds, "first_loss": self.loss(model)}

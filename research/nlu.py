@@ -40,14 +40,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 sys.path.insert(0, str(Path(__file__).parent))
 
 from compression_task import descend, without_dropout
+from first_factors import BUDGETS, ENCODER_LAYERS, layer_of
 from private_data import private_table
 
 from leanmatch.compression import (
     STF,
-    DenseSparseSpec,
-    LayerSpec,
-    LowRankSpec,
-    PruningSpec,
     RoundingSpec,
     STFSchedule,
     default_spec,
@@ -60,10 +57,11 @@ from leanmatch.compression.planner.depth import encoder_layer_count, without_lay
 from leanmatch.files import write_json
 from leanmatch.formats.reader import model_folder
 
-METHODS = ("stf", "svd", "fwsvd", "nm", "depth", "int8")
-DENSE_SPARSE = {2.0: (16, 64, 6), 2.8: (16, 64, 4), 4.0: (32, 64, 5)}
-"""Multiply-adds saved to block, atoms and nonzeros; MiniLM's Q, K and V are stacked."""
-ENCODER_LAYERS = 6
+METHODS = {"stf": "in-order", "svd": "svd-in-order", "nm": "nm-in-order"}
+METHODS |= {name: name for name in ("fwsvd", "depth", "int8")}
+"""To the names of ``first_factors.py``."""
+SIZES = {2.0: "b16r64k6", 2.8: "b16r64k4", 4.0: "b32r64k5"}
+"""Multiply-adds saved to a budget of ``first_factors.py``."""
 CALIBRATION, TEMPERATURE = 3072, 2.0
 Row = tuple[Any, int]
 
@@ -140,7 +138,8 @@ class Bench:
             texts = [
                 text for text, _ in random.Random(0).sample(self.train, min(CALIBRATION, len(self.train)))
             ]
-            spec = default_spec(model, layer_of(method, ratio))
+            sizes = BUDGETS[SIZES[ratio]] | {"ratio": ratio}
+            spec = default_spec(model, layer_of(METHODS[method], sizes))
             factorize(model, spec, calibration_texts=texts, tokenizer=self.tokenizer, seed=self.seed)
         result: dict[str, Any] = {"first_seconds": time.process_time() - begun}
         if method != "int8":
@@ -220,18 +219,6 @@ class Bench:
             descend(model, trained, self.settings.lr, self.settings.steps, loss)
             model.save_pretrained(saved)
         return AutoModelForSequenceClassification.from_pretrained(saved).eval()
-
-
-def layer_of(method: str, ratio: float) -> LayerSpec:
-    """How a method compresses the encoder's linear layers at a ratio of multiply-adds."""
-    if method == "stf":
-        block, atoms, nonzeros = DENSE_SPARSE[ratio]
-        return DenseSparseSpec(block=block, atoms=atoms, nonzeros=nonzeros)
-    if method in ("svd", "fwsvd"):
-        return LowRankSpec(ratio=ratio, weighting="fisher" if method == "fwsvd" else "auto")
-    if method == "nm":
-        return PruningSpec(block=32, nonzeros=round(32 / ratio))
-    return RoundingSpec()
 
 
 def _length(row: Row) -> int:

@@ -54,7 +54,7 @@ def test_a_page_made_again_from_the_folded_runs_is_the_page_that_is_there(reposi
         ("ood", "ood/runs.parquet", tables, "", None),
         ("ood", "ood/shifts.parquet", "<!-- shifts -->\n", shifts, None),
         ("compression", "compression/runs.jsonl", tables, "", "compression/quality.svg"),
-        ("first_factors", "compression/first_factors.jsonl", tables, "", None),
+        ("first_factors", "compression/first_factors.jsonl", tables, "", "compression/curve.svg"),
         ("nlu", "compression/nlu.jsonl", tables, "", None),
         ("real_sizes", "compression/real_sizes.jsonl", tables, "", "lean.svg"),
     ):
@@ -135,6 +135,22 @@ def test_matthews_correlation_is_that_of_scikit_learn(script):
     assert found[0] != 0 and found[1] == found[2] == 0
     packed = np.packbits(right[0]).tobytes().hex()
     assert (table.bits(packed, 37) == right[0]).all()
+
+
+def test_equal_ranks_are_read_between_the_runs_of_a_curve(script):
+    table, pack = script("first_factors_table"), script("compression_match").pack
+
+    def runs(rank, macs, size):  # all queries alike, so that intervals have no width
+        return [{"macs": macs, "encoder_bytes": size, "queries": {"quora": pack(np.full(100, rank / 100))}}]
+
+    ours = [runs(80, 2.0, 4.0), runs(60, 8.0, 16.0)]
+    equal, fewer_macs, fewer_bytes = table.reading(ours, runs(70, 2.0, 16.0), "quora")
+    assert equal == "4.00x"  # half way in the logarithm, as is 8 in bytes
+    assert fewer_macs == "50% (50 to 50)" and fewer_bytes == "-100% (-100 to -100)"
+    assert table.reading(ours, runs(50, 2.0, 4.0), "quora")[0] == "over 8.00x"
+    assert table.reading(ours, runs(81, 2.0, 4.0), "quora") == ["none", "", ""]
+    better_when_leaner = [*ours, runs(70, 16.0, 32.0)]  # noise: the curve stays at 60
+    assert table.reading(better_when_leaner, runs(70, 2.0, 4.0), "quora")[0] == "4.00x"
 
 
 def test_a_folder_without_runs_is_an_error(script, tmp_path):
