@@ -4,9 +4,10 @@
     python research/collect.py build/contextual/runs docs/results/ood/contextual.parquet
     python research/contextual_shifts.py table docs/results/ood/contextual.parquet -o docs/results/ood.md
 
-Each source is one result file. All runs are those of ``leanmatch.training.fit``: 100 steps of 32 pairs, texts
-cut at 48 tokens. ITVReg alone is the second run of the default, so all methods but it see every training row
-for all of their steps. Ranks are stored as ``shift_grid.py`` does.
+Each source has one result file. All runs are those of ``leanmatch.training.fit``: 100 steps of 32 pairs,
+texts cut at 48 tokens. ITVReg alone is the second run of the default. Every method trains on all rows in all
+of its steps, except the default: its first run makes half of its steps without the shifted slice. Ranks are
+stored as in ``shift_grid.py``.
 """
 
 from __future__ import annotations
@@ -130,7 +131,8 @@ def table(words: list[str]) -> None:
     runs = sorted(read_runs(arguments.results).values(), key=lambda run: (run["regime"], run["setting"]))
     for regime in dict.fromkeys(run["regime"] for run in runs):
         lines += [
-            f"\n**{regime}** (in / out; in brackets the interval of the difference from the base, out):\n",
+            f"\n**{regime}** (in / out of distribution; in brackets the interval of the difference from the "
+            "base, out):\n",
             "| | " + " | ".join(ROWS) + " | default's share |",
             "|---" * (len(ROWS) + 2) + "|",
         ]

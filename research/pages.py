@@ -64,7 +64,7 @@ def reciprocal(packed: bytes) -> Scores:
 
 
 def at_share(by_share: Mapping[float, Scores], share: float) -> Scores:
-    """Reciprocal ranks of queries at a share of the trained weights; interpolated between those ranked."""
+    """Reciprocal ranks of queries at a share of the trained weights; interpolated between ranked shares."""
     if share in by_share:
         return by_share[share]
     low, high = max(s for s in by_share if s < share), min(s for s in by_share if s > share)

@@ -50,9 +50,9 @@ class Run:
 
     Attributes:
         regularizer: its loss.
-        target: regularize on the texts of the tests.
-        part: of the regime's steps.
-        after: the run whose weights it starts from.
+        target: whether to regularize on the texts of the tests.
+        part: the fraction of the regime's steps.
+        after: the run whose weights it starts from; without one, the base.
     """
 
     regularizer: RegularizerOptions
@@ -83,7 +83,7 @@ RECIPES = {
     "early": ("early/all",),
     "whole": ("plain/rest", "itv/all"),
 }
-"""``whole`` was the default until November 2026: its first run never sees the shifted slice."""
+"""``whole`` was the default until 2026-11-30: its first run never sees the shifted slice."""
 EMBEDDING = "0.embedding.weight"
 ONE_SHARE = ("out", "early")
 """Rivals that are not averaged with the base."""

@@ -2,11 +2,11 @@
 
     python research/shift_table.py docs/results/ood/shifts.parquet -o docs/results/ood.md
 
-Metric: MRR@10 in points. Regret: the best rival of a column, picked with hindsight on the test itself, less
-the recipe; negative where the recipe is ahead of all. The best of several noisy means looks better than it
-is, so it is also picked on one half of the test queries and compared on the other, over :data:`SPLITS` random
-splits, both ways. Intervals: paired bootstrap over queries, 95%. Runs were scored at the shares of
-``SHARES``; between them the reciprocal rank of each query is interpolated.
+Metric: MRR@10 in points. Regret: how far the recipe is below the best rival of a column, which is picked with
+hindsight on the test itself; negative if the recipe is ahead of all rivals. The best of several noisy means
+looks better than it is. So the rival is also picked on one half of the test queries and compared on the
+other, over :data:`SPLITS` random splits, both ways. Intervals: paired bootstrap over queries, 95%. Runs were
+scored at the shares of ``SHARES``; between them the reciprocal rank of each query is interpolated.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ FAMILIES = {
     "time": "next",
 }
 PULLS = (0.0, 0.005, PULL, 0.02, 0.05)
-"""What the pull towards share 1 is fitted from where settings are left out."""
+"""Candidates for the pull towards share 1 in the row that fits it on other families."""
 SPLITS = 20
 BEGIN, END = "<!-- shifts -->\n", "<!-- end of shifts -->\n"
 DEFAULT, TARGETED = "**default**", "**default, `--target`**"
 PLAIN = "`--regularizer none`"
-WHOLE = "first run without the slice"
+WHOLE = "plain run never sees the slice"
 RIVALS = ("base", "plain", "early stopping", "OutReg", "WiSE-FT 0.4", "WiSE-FT 0.6", "WiSE-FT 0.8")
 
 
@@ -57,8 +57,8 @@ def chosen(
 
     Args:
         setting: its runs.
-        recipe: of the model.
-        unseen: the recipe that was not trained on the shifted slice, which it is scored with.
+        recipe: the recipe of the model.
+        unseen: the recipe that the shifted slice is scored with; it was not trained on the slice.
         target: the test whose texts are the target, or none.
         pull: see :func:`leanmatch.training.selection.choice.objective`.
     """
@@ -73,7 +73,7 @@ def chosen(
 
 
 def recipes(pull: float = PULL) -> dict[str, Callable[[Setting, str], tuple[str, float]]]:
-    """Row of the table: setting and test to the recipe and its share."""
+    """For each row of the table, a function from setting and test to the recipe and its share."""
     rows: dict[str, Callable[[Setting, str], tuple[str, float]]] = {
         "base": lambda setting, test: ("plain", 0.0),
         "plain": lambda setting, test: ("plain", 1.0),
@@ -91,7 +91,7 @@ def recipes(pull: float = PULL) -> dict[str, Callable[[Setting, str], tuple[str,
 
 
 def _with_target(setting: Setting, test: str, pull: float) -> tuple[str, float]:
-    """Where the first run has lost on the target texts, the second is regularized on them."""
+    """If the plain run is worse than the base on the target texts, the ITVReg run is regularized on them."""
     base, first = (setting["halves"][share][f"target {test}"].mean() for share in (0.0, 1.0))
     recipe = "default-target" if first < base else "default"
     return recipe, chosen(setting, recipe, "half-rest", target=test, pull=pull)
@@ -138,7 +138,7 @@ def _section(title: str, settings: dict[Key, Setting], targeted: bool) -> list[s
     lines = [
         f"\n### {title}: {len({test for _, test in tests})} shifts, {len(seeds)} seeds\n",
         "| | in | out | regret in: mean (worst) | regret out: mean (worst) | "
-        "picked on other queries: in, out | below the base out |",
+        "regret with the rival picked on other queries: in, out | significantly below the base, out |",
         "|---" * 7 + "|",
     ]
     table = {row: [_cells(settings[key], test, row, PULL) for key, test in tests] for row in shown}
@@ -147,7 +147,7 @@ def _section(title: str, settings: dict[Key, Setting], targeted: bool) -> list[s
     if targeted:
         return lines
     lines += [
-        "\nRegret of the default, and of plain fine-tuning, by seed (in / out; below the base):\n",
+        "\nMean regret by seed: in / out; then the number of tests significantly below the base, out:\n",
         "| seed | default | plain |",
         "|---|---|---|",
     ]
@@ -158,9 +158,9 @@ def _section(title: str, settings: dict[Key, Setting], targeted: bool) -> list[s
         ]
         lines.append(f"| {seed} | {_short(parts[0])} | {_short(parts[1])} |")
     lines += [
-        "\nEach shift, mean over the seeds: in / out; the default's shares; its difference from the base out "
-        "of distribution (in brackets: seeds with an interval below 0).\n",
-        "| | base | plain | default | shares | against the base |",
+        "\nEach shift, mean over the seeds: in / out; the default's share with each seed; the default's "
+        "difference from the base, out (in brackets: the number of seeds whose interval is below 0).\n",
+        "| | base | plain | default | default's shares | default against the base |",
         "|---" * 6 + "|",
     ]
     for name in dict.fromkeys(test for _, test in tests):

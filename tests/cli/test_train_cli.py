@@ -73,7 +73,7 @@ def test_target_texts_of_a_file_are_looked_at(base, pairs, tmp_path):
     target.write_text("id,query\n" + "\n".join(rows) + "\n", encoding="utf-8")  # identifiers may repeat
     result = train(base, pairs, tmp_path / "model", "--target", target, "--json")
     assert result.exit_code == 0, result.output
-    assert "target texts: 60; 60 of them are asked to find their second half" in result.stderr
+    assert "target texts: 60; 60 of them are cut in half" in result.stderr
     candidates = json.loads(result.stdout)["choice"]["candidates"]
     assert all(0 <= candidate["target"] <= 1 for candidate in candidates)
     data = read_provenance(tmp_path / "model")["data"]

@@ -276,9 +276,9 @@ def test_target_texts_are_chosen_by_and_kept_where_the_first_run_lost(static, tm
         stages = (HALVES[1], "weight-0.3-all")
         ends[name] = [load_weights(tmp_path / name / f"{stage}/final.safetensors") for stage in stages]
     kept = clean_target(target)
-    told = f"target texts: {len(kept)}; {len(halves(kept))} of them are asked to find their second half"
+    told = f"target texts: {len(kept)}; {len(halves(kept))} of them are cut in half"
     assert sum(told in remark for remark in said) == 3
-    assert sum("the base finds 50.0, the first run 40.0" in remark for remark in said) == 2
+    assert sum("50.0 with the base model and 40.0 with the plain run" in remark for remark in said) == 2
 
     def same(one, other, run):
         return all(torch.equal(ends[one][run][n], value) for n, value in ends[other][run].items())

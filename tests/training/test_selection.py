@@ -66,7 +66,7 @@ class TestSelection:
         assert choice.share == pytest.approx(np.mean(best), abs=0.06) and scored == [choice.share]
         assert choice.share not in valid and choice.scores[choice.share] == {"valid": 0.25}
         assert list(choice.scores) == sorted(choice.scores)
-        assert "it is the mean of what resampled queries choose, mostly " in choice.reason
+        assert " (the mean over resampled queries, most of which choose " in choice.reason
         again = choose(slices, "MRR@10", score)
         assert again.share == choice.share, "the same scores make the same choice"
 

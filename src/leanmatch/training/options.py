@@ -163,8 +163,8 @@ class TrainOptions:
         average: share of the trained weights in the final model, ``average * trained + (1 - average) * base``
             (WiSE-FT); ``auto`` chooses it on validation pairs, 1 keeps the trained weights, above 1 (to 1.5)
             goes on beyond them.
-        refit: with ``average="auto"``, whether the rows that are set aside to choose on are trained on as
-            well: by the first run in the second half of its steps, by other runs from the start.
+        refit: with ``average="auto"``, whether the rows that are set aside to choose on are also trained on.
+            The first run adds them after half of its steps; the other runs have them from the start.
         negatives: ``given`` uses negative columns and label-0 rows, ``mined`` mines hard negatives with the
             base model, ``none`` uses in-batch negatives only.
         negatives_per_anchor: how many given or mined negatives an anchor gets.

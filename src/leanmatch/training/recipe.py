@@ -108,8 +108,8 @@ def fit(
         encoder_of: makes the encode function of a model's current weights, for validation;
             :class:`leanmatch.runtime.TwinEncoders` makes fast ones.
         target: unlabelled texts of where the model will be used. The choice looks at them too
-            (:mod:`leanmatch.training.selection.target`), and where the first run is worse on them than the
-            base, ITVReg keeps the base's token effects on them in the second.
+            (:mod:`leanmatch.training.selection.target`). If the plain run is worse on them than the base,
+            the ITVReg run keeps the base's token effects on them.
 
     Raises:
         UsageError: options that need validation pairs, and there are none; target texts without use.
@@ -199,9 +199,9 @@ def _fit(
 def _refit(weights: Sequence[float]) -> tuple[list[Job], list[Job]]:
     """The runs that the shifted slice is scored with, and those that the model is made of.
 
-    The first run makes half of its steps without the shifted slice, and is scored on the slice then; it goes
-    on on all rows, on which others are trained from the start. So the model has seen every row and costs no
-    more than without the slice.
+    The first run trains without the shifted slice for half of its steps; the slice is scored with those
+    weights. It then continues on all rows. The other runs train on all rows from the start. So the model has
+    seen every row, and training takes no more steps than without the slice.
     """
     first, *others = weights
     judged = Job(first, REST, half=True)
@@ -218,7 +218,10 @@ def _target_slice(target: list[str], seed: int, remark: Callable[[str], None]) -
             "words: they are not used to choose, only to keep the base's token effects on"
         )
         return {}
-    remark(f"target texts: {len(target):,}; {len(cut):,} of them are asked to find their second half")
+    remark(
+        f"target texts: {len(target):,}; {len(cut):,} of them are cut in half, and the first half must find "
+        "the second"
+    )
     return {TARGET: cut}
 
 
@@ -241,7 +244,7 @@ def _lost(
     encoder_of: Callable[[Any], EncodeFunction],
     remark: Callable[[str], None],
 ) -> bool:
-    """Whether the first run finds fewer second halves of target texts than the base."""
+    """Whether the plain run is worse than the base at finding the second halves of target texts."""
     probe = RetrievalProbe(cut, METRIC)
     scores = []
     model.eval()
@@ -249,9 +252,11 @@ def _lost(
         model.load_state_dict(average_weights(start, trained, share))
         scores.append(100 * float(probe.per_query(encoder_of(model)).mean()))
     lost = scores[1] < scores[0]
-    follows = "keeps the base's token effects there" if lost else "is regularized on the training texts"
-    found = f"the base finds {scores[0]:.1f}, the first run {scores[1]:.1f} ({METRIC})"
-    remark(f"target texts: {found}; what follows {follows}")
+    follows = "keeps the base's token effects on them" if lost else "is regularized on the training texts"
+    remark(
+        f"target texts: {METRIC} is {scores[0]:.1f} with the base model and {scores[1]:.1f} with the plain "
+        f"run, so the ITVReg run {follows}"
+    )
     return lost
 
 
@@ -264,7 +269,7 @@ def _choose(
     options: TrainOptions,
     encoder_of: Callable[[Any], EncodeFunction],
 ) -> Choice:
-    """Score every share; a slice that is in ``unseen`` with those weights, which were not trained on it."""
+    """Score every share; a slice in ``unseen`` with the weights given there, which never trained on it."""
     from tqdm import tqdm
 
     probes = {name: RetrievalProbe(table, METRIC) for name, table in slices.items()}

@@ -47,9 +47,9 @@ class Job:
     """One training run, or half of one.
 
     Attributes:
-        weight: the regularizer's.
-        rows: what it trains on, ``rest`` (no shifted slice) or ``all``.
-        half: it makes half of the steps: the first half on ``rest``, the second from there on ``all``.
+        weight: the regularizer's weight.
+        rows: the rows it trains on, ``rest`` (without the shifted slice) or ``all``.
+        half: whether it is half of a run. The first half trains on ``rest``; the second continues on ``all``.
     """
 
     weight: float
@@ -58,7 +58,7 @@ class Job:
 
     @property
     def before(self) -> Job | None:
-        """The first half, if this is the second: it starts from those weights, others from the base's."""
+        """The first half, whose weights a second half starts from; None if this starts from the base."""
         return replace(self, rows=REST) if self.half and self.rows == ALL else None
 
     @property
@@ -70,7 +70,7 @@ class Job:
         return name if self.rows == REST else f"{name}-{self.rows}"
 
     def steps(self, whole: int) -> int:
-        """Of a run of ``whole`` steps; its halves make ``whole`` together, and at least one each."""
+        """How many steps it takes if a whole run takes ``whole``; each half takes at least one."""
         if not self.half:
             return whole
         return max(1, whole // 2 if self.before is None else whole - whole // 2)
@@ -117,7 +117,7 @@ class Runs:
         self.options = self._timed(options, list(dict.fromkeys(jobs)))
 
     def soup(self, jobs: Sequence[Job]) -> dict[str, Tensor]:
-        """The mean of the weights that the jobs end with; what is not there yet is trained."""
+        """The mean of the jobs' final weights. Jobs that are not finished are trained first."""
         for job in jobs:
             if job.before is not None:
                 self._finish(job.before)

@@ -60,7 +60,7 @@ def train(
         bool | None,
         typer.Option(
             "--refit/--no-refit",
-            help="Whether training ends with the pairs that were set aside to choose on.",
+            help="Whether the pairs set aside for choosing the average are also trained on.",
         ),
     ] = None,
     target: Annotated[

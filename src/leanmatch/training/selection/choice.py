@@ -4,21 +4,22 @@ The candidates are ``share * trained + (1 - share) * base`` for the shares of :d
 the run, or the average of the runs (a soup) where the recipe has two. Each candidate is scored on two slices:
 validation pairs of the training distribution, and a shifted slice
 (:mod:`leanmatch.training.selection.shift`). With unlabelled target texts there is a third
-(:mod:`leanmatch.training.selection.target`). A slice is scored by runs that were not trained on it: the
-shifted slice, where the second run is trained on it, and the target, where that run is regularized on it, by
-the first alone. The objective of a share is
+(:mod:`leanmatch.training.selection.target`). A slice is scored with weights that were not trained on it. If
+the model is also trained on the shifted slice, that slice is scored with the first run as it was before it
+saw the slice. If the second run is regularized on the target, the target is scored with the first run alone.
+The objective of a share is
 
 .. math:: J(s) = E(s) - 0.01 (s - 1)^2
 
-``E`` is the mean of the two slices' metrics; with target texts, the mean of that and the target's. The pull
-towards share 1 stands for what slices of a few hundred queries cannot tell.
+``E`` is the mean of the two slices' metrics; with target texts, the mean of that and the target's metric. The
+second term pulls the share towards 1 where slices of a few hundred queries cannot tell shares apart.
 
-The largest ``J`` of a few hundred queries is a noisy choice: neighbouring shares differ by less than its
-standard error. So the queries of each slice are resampled, the best share of each resample is taken, and the
-model gets the mean of those shares (bagging). Over 76 tests on 19 shifts this loses 0.1 points less in
-distribution than the largest ``J``, and 1.3 instead of 3.5 at worst (docs/results/ood.md). Demanding evidence
-by standard errors, and about 3,000 other rules on the same scores, were no better than the largest ``J``
-(docs/LOG.md).
+The share with the largest ``J`` is a noisy choice: neighbouring shares differ by less than the standard error
+of a few hundred queries. So the queries of each slice are resampled, the best share of each resample is
+taken, and the model gets the mean of those shares (bagging). The earlier rule took the share with the largest
+``J``, without a pull for the base. Against it, over 76 tests on 19 shifts, this rule loses 0.1 points less in
+distribution, and 1.3 instead of 3.5 at worst (docs/results/ood.md). Requiring gains beyond the standard
+error, and about 3,000 other rules on the same scores, were no better than the earlier rule (docs/LOG.md).
 
 Sources: Wortsman et al., *Model soups* (arXiv 2203.05482); Breiman, *Bagging predictors* (1996).
 """
@@ -45,9 +46,9 @@ if TYPE_CHECKING:
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4)
 """Shares of the trained weights that ``average="auto"`` tries; above 1 goes on as training went."""
 RESAMPLES = 200
-"""Of the queries; more move the mean share by less than 0.02."""
+"""How often the queries are resampled; more resamples move the mean share by less than 0.02."""
 SMALLEST = 0.05
-"""A mean share below it is the base itself."""
+"""A smaller mean share counts as 0, which is the base itself."""
 WEIGHTS = (0.0, DEFAULT_WEIGHT)
 """Regularizer weights of the runs that ``weight="auto"`` averages; 0 is plain fine-tuning."""
 PULL = 0.01
@@ -66,10 +67,10 @@ def evidence(slices: Slices) -> dict[str, float]:
 def objective(
     means: Mapping[str, NDArray[np.float64]], share: float, pull: float = PULL
 ) -> NDArray[np.float64]:
-    """``J`` of this module, of each resample.
+    """``J`` of this module for each resample.
 
     Args:
-        means: of each slice the mean metric of every resample of its queries, ``(resamples,)``.
+        means: for each slice, the mean metric of every resample of its queries, ``(resamples,)``.
         share: of the trained weights.
         pull: the factor of the pull towards share 1.
     """
@@ -79,7 +80,7 @@ def objective(
 
 
 def resampled_shares(per_query: Mapping[float, Slices], pull: float = PULL) -> NDArray[np.float64]:
-    """The share with the largest ``J`` in each resample of the queries; the smallest of equals.
+    """The share with the largest ``J`` in each resample of the queries; of equal ones the smallest.
 
     Args:
         per_query: for each share and slice the metric of every query, in the same order of queries.
@@ -98,7 +99,7 @@ def resampled_shares(per_query: Mapping[float, Slices], pull: float = PULL) -> N
 
 
 def mean_share(winners: NDArray[np.float64]) -> float:
-    """The share that the model gets: the mean of what :func:`resampled_shares` gives, to two decimals."""
+    """The share that the model gets: the mean of the shares of :func:`resampled_shares`, to two decimals."""
     share = round(float(winners.mean()), 2)
     return 0.0 if share < SMALLEST else share
 
@@ -137,7 +138,7 @@ def choose(per_query: Mapping[float, Slices], metric: str, score: Callable[[floa
     Args:
         per_query: for each share and slice the metric of every query, in the same order of queries.
         metric: its name, for the sentence.
-        score: the same for a share that ``per_query`` lacks.
+        score: computes the same for a share that ``per_query`` lacks.
     """
     winners = resampled_shares(per_query)
     winner = mean_share(winners)
@@ -145,10 +146,11 @@ def choose(per_query: Mapping[float, Slices], metric: str, score: Callable[[floa
         per_query = dict(sorted({**per_query, winner: score(winner)}.items()))
     scores = {s: {name: float(v.mean()) for name, v in slices.items()} for s, slices in per_query.items()}
     parts = ", ".join(f"{100 * value:.1f} {name}" for name, value in scores[winner].items())
-    reason = f"average {winner:g}: {metric} {parts}"
     low, high = np.quantile(winners, (0.05, 0.95), method="nearest")
+    reason = f"average {winner:g}"
     if low < high:
-        reason += f"; it is the mean of what resampled queries choose, mostly {low:g} to {high:g}"
+        reason += f" (the mean over resampled queries, most of which choose {low:g} to {high:g})"
+    reason += f": {metric} {parts}"
     if 0.0 in per_query and winner != 0:
         differences = []
         for name in per_query[winner]:
