@@ -131,12 +131,15 @@ class Quality:
     def queries_to_decide(self, keep: float) -> int | None:
         """About how many held-out queries would decide on ``keep`` by ranks alone, were the estimate right.
 
-        None where they are more than a million.
+        Two digits count. None where they are more than a million.
         """
         gap = abs(self.estimate.kept - keep)
         half = (self.high - self.low) / 2
         needed = self.queries * (half / gap) ** 2 if gap else math.inf
-        return math.ceil(needed) if needed <= MOST_QUERIES else None
+        if needed > MOST_QUERIES:
+            return None
+        unit = 10 ** max(0, len(str(int(needed))) - 2)
+        return round(needed / unit) * unit
 
     def to_json(self) -> dict[str, Any]:
         """All fields."""
@@ -159,7 +162,7 @@ class Quality:
         """What was asked for and what the evidence says.
 
         >>> Quality("MRR@10", 0.5, 0.49, 0.98, 0.95, 1.01, 131).verdict_sentence(0.99)
-        '99.0% asked for: not shown (95.0% to 101.0%); about 1,179 queries would decide'
+        '99.0% asked for: not shown (95.0% to 101.0%); about 1,200 queries would decide'
         """
         _, low, high = self.estimate
         if high < keep:
