@@ -1,27 +1,25 @@
 """The shifts of ``shift_grid.py`` with a contextual encoder: plain, OutReg, ITVReg, averages and the default.
 
-    python research/contextual_shifts.py run --data FOLDER --model FOLDER --sources see-pandas,cameras
+    python research/contextual_shifts.py --data FOLDER --model FOLDER --sources see-pandas,cameras
     python research/collect.py build/contextual/runs docs/results/ood/contextual.parquet
-    python research/contextual_shifts.py table docs/results/ood/contextual.parquet -o docs/results/ood.md
+    python research/contextual_table.py docs/results/ood/contextual.parquet -o docs/results/ood.md
 
-Each source has one result file. All runs are those of ``leanmatch.training.fit``: 100 steps of 32 pairs,
-texts cut at 48 tokens. ITVReg alone is the second run of the default. Every method trains on all rows in all
-of its steps, except the default: its first run makes half of its steps without the shifted slice. Ranks are
-stored as in ``shift_grid.py``.
+Each model of a source has a result file. All runs are those of ``leanmatch.training.fit``: 100 steps of 32
+pairs, texts cut at 48 tokens. ITVReg alone is the second run of the default. Every method trains on all rows
+in all of its steps, except the default: its first run makes half of its steps without the shifted slice.
+Ranks are stored as in ``shift_grid.py``.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from collect import pack_ranks, read_runs
-from pages import arguments_of, interval, publish, reciprocal
-from shift_grid import _few
+from collect import pack_ranks
+from shift_grid import few
 from shift_settings import SOURCES
 
 from leanmatch.data import split_pairs
@@ -35,18 +33,12 @@ from leanmatch.training.selection.averaging import average_weights, snapshot
 from leanmatch.training.selection.evaluator import encode_function
 
 RATES = {"strong": 2e-4, "weak": 2e-5}
-BEGIN, END = "<!-- contextual -->\n", "<!-- end of contextual -->\n"
-ROWS = ("base", "plain", "WiSE-FT 0.6", "WiSE-FT 0.8", "OutReg", "ITVReg", "ITVReg at 0.8", "default")
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["table"]:
-        table(sys.argv[2:])
-        return
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", choices=("run", "table"))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--sources", default=",".join(SOURCES))
@@ -56,20 +48,23 @@ def main() -> None:
     arguments = parser.parse_args()
     for regime in arguments.regimes.split(","):
         for name in arguments.sources.split(","):
-            file = arguments.out / f"{name}-{regime}-{arguments.seed}.json"
-            if not file.exists():
-                write_json(file, run(name, regime, arguments, file.with_suffix(".work")))
-                print(file.name, flush=True)
+            stem = f"{name}-{regime}-{arguments.seed}"
+            if (arguments.out / f"{stem}-default.json").exists():  # written last
+                continue
+            runs = run(name, regime, arguments, arguments.out / f"{stem}.work")
+            for told in runs:
+                write_json(arguments.out / f"{stem}-{told['method'].replace(' ', '-')}.json", told)
+            print(stem, flush=True)
 
 
-def run(name: str, regime: str, arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Train plain, OutReg and the default, and rank with every model of the table."""
+def run(name: str, regime: str, arguments: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
+    """Train plain, OutReg and the default; a result for each model of the table, the default's last."""
     source, seed = SOURCES[name], arguments.seed
     split = split_pairs(source.table(arguments.data), source.split_options(seed))
-    tables = {"in": _few(split.test_in)}
+    tables = {"in": few(split.test_in)}
     for setting, values in source.tests.items():
         held = np.isin([str(value) for value in split.test_out.column(source.column)], values)
-        tables[f"out {setting}"] = _few(split.test_out.take(np.flatnonzero(held)))
+        tables[f"out {setting}"] = few(split.test_out.take(np.flatnonzero(held)))
     probes = {part: RetrievalProbe(rows, "MRR@10") for part, rows in tables.items()}
     model = load_matcher(arguments.model, device="cpu")
     base, ranks = snapshot(model.state_dict()), {}
@@ -108,50 +103,15 @@ def run(name: str, regime: str, arguments: argparse.Namespace, work: Path) -> di
     trained("out", regularizer=RegularizerOptions(kind="out", weight=0.3), average=1.0)
     rank("OutReg", snapshot(model.state_dict()))
     result = trained("default")
-    rank("default", snapshot(model.state_dict()))
+    default = snapshot(model.state_dict())
     itv = load_weights(work / "default" / "weight-0.3-all" / "final.safetensors")
     rank("ITVReg", itv)
     rank("ITVReg at 0.8", average_weights(base, itv, 0.8))
+    rank("default", default)
     shutil.rmtree(work)
-    return {
-        "encoder": "minilm",
-        "setting": name,
-        "regime": regime,
-        "seed": seed,
-        "training_rows": len(split.train),
-        "share": result.average,
-        "seconds": {stage: round(value["seconds"], 1) for stage, value in result.history.items()},
-        "ranks": ranks,
-    }
-
-
-def table(words: list[str]) -> None:
-    arguments = arguments_of(__doc__, words)
-    lines = []
-    runs = sorted(read_runs(arguments.results).values(), key=lambda run: (run["regime"], run["setting"]))
-    for regime in dict.fromkeys(run["regime"] for run in runs):
-        lines += [
-            f"\n**{regime}** (in / out of distribution; in brackets the interval of the difference from the "
-            "base, out):\n",
-            "| | " + " | ".join(ROWS) + " | default's share |",
-            "|---" * (len(ROWS) + 2) + "|",
-        ]
-        for run in runs:
-            ranks = {row: {part: reciprocal(v) for part, v in run["ranks"][row].items()} for row in ROWS}
-            for part in [name for name in ranks["base"] if name.startswith("out ")] * (
-                run["regime"] == regime
-            ):
-                cells = []
-                for row in ROWS:
-                    cell = f"{100 * ranks[row]['in'].mean():.1f} / {100 * ranks[row][part].mean():.1f}"
-                    if row != "base":
-                        bounds = interval(ranks[row][part] - ranks["base"][part])
-                        cell += f" ({100 * bounds.low:+.1f} to {100 * bounds.high:+.1f})"
-                    cells.append(cell)
-                lines.append(
-                    f"| {part.removeprefix('out ')} | " + " | ".join(cells) + f" | {run['share']:g} |"
-                )
-    publish("\n".join(lines) + "\n", arguments.output, BEGIN, END)
+    common = {"encoder": "minilm", "setting": name, "regime": regime, "seed": seed}
+    common |= {"training_rows": len(split.train), "default_share": result.average}
+    return [{**common, "method": row, "ranks": {"1": packed}} for row, packed in ranks.items()]
 
 
 if __name__ == "__main__":

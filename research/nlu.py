@@ -135,9 +135,9 @@ class Bench:
             stays = {round(place * ENCODER_LAYERS / kept) for place in range(kept)}
             model = without_layers(model, [layer for layer in range(ENCODER_LAYERS) if layer not in stays])
         else:
-            texts = [
-                text for text, _ in random.Random(0).sample(self.train, min(CALIBRATION, len(self.train)))
-            ]
+            rows = random.Random(0).sample(self.train, min(CALIBRATION, len(self.train)))
+            between = f" {self.tokenizer.sep_token} "  # a pair as one text
+            texts = [text if isinstance(text, str) else between.join(text) for text, _ in rows]
             sizes = BUDGETS[SIZES[ratio]] | {"ratio": ratio}
             spec = default_spec(model, layer_of(METHODS[method], sizes))
             factorize(model, spec, calibration_texts=texts, tokenizer=self.tokenizer, seed=self.seed)

@@ -133,16 +133,16 @@ class Setup:
         )
         if aside.shifted is None:
             raise SystemExit(aside.how)
-        self.how, self.valid = aside.how, _few(split.valid)
+        self.how, self.valid = aside.how, few(split.valid)
         self.rows = {"rest": aside.train, "all": split.train}
-        tables = {"valid": self.valid, "shifted": _few(aside.shifted), "in": _few(split.test_in)}
+        tables = {"valid": self.valid, "shifted": few(aside.shifted), "in": few(split.test_in)}
         self.targets: list[str] = []
         for setting, values in source.tests.items():
             held = np.isin([str(value) for value in split.test_out.column(source.column)], values)
             out = split.test_out.take(np.flatnonzero(held))
             texts = sorted({*out.anchors, *out.positives})
             self.targets += texts
-            tables[f"out {setting}"] = _few(out)
+            tables[f"out {setting}"] = few(out)
             if target:
                 tables[f"target {setting}"] = halves(texts, seed)
         self.probes = {name: RetrievalProbe(table, "MRR@10") for name, table in tables.items()}
@@ -238,7 +238,7 @@ def halves(texts: list[str], seed: int) -> PairTable:
     )
 
 
-def _few(table: PairTable) -> PairTable:
+def few(table: PairTable) -> PairTable:
     """All rows with a fixed random sample of anchors, so that an anchor keeps all of its positives."""
     anchors = np.array(table.anchors)
     if len(set(anchors)) <= MOST_ROWS:

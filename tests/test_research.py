@@ -27,6 +27,7 @@ SCRIPTS = (
     "nlu_table",
     "real_sizes_table",
     "compression_task",
+    "contextual_table",
     "ood_table",
     "serve_table",
     "shift_table",
@@ -49,10 +50,13 @@ def ranked(**averages):
 def test_a_page_made_again_from_the_folded_runs_is_the_page_that_is_there(repository, script, tmp_path):
     results = repository / "docs" / "results"
     tables, load, shifts = "<!-- tables -->\n", "<!-- end of load table -->\n", "<!-- end of shifts -->\n"
+    contextual, scripts = "<!-- end of contextual -->\n", {shifts: "shift_table"}
+    scripts[contextual] = "contextual_table"
     for name, runs, begin, end, plot in (
         ("serve", "serve/runs.jsonl", "<!-- load table -->\n", load, None),
         ("ood", "ood/runs.parquet", tables, "", None),
         ("ood", "ood/shifts.parquet", "<!-- shifts -->\n", shifts, None),
+        ("ood", "ood/contextual.parquet", "<!-- contextual -->\n", contextual, None),
         ("compression", "compression/runs.jsonl", tables, "", "compression/quality.svg"),
         ("first_factors", "compression/first_factors.jsonl", tables, "", "compression/curve.svg"),
         ("nlu", "compression/nlu.jsonl", tables, "", None),
@@ -66,8 +70,7 @@ def test_a_page_made_again_from_the_folded_runs_is_the_page_that_is_there(reposi
         drawn = [] if plot is None else ["--plot", str(tmp_path / plot)]
         if plot is not None:
             (tmp_path / plot).parent.mkdir(exist_ok=True)
-        table = "shift" if end == shifts else name
-        script(f"{table}_table").main([str(results / runs), "-o", str(page), *drawn])
+        script(scripts.get(end, f"{name}_table")).main([str(results / runs), "-o", str(page), *drawn])
         assert page.read_text(encoding="utf-8") == text
         assert plot is None or (tmp_path / plot).stat().st_size > 10_000
 

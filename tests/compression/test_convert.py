@@ -350,6 +350,13 @@ def test_other_refusals(texts):
         FactoredLinear(FactoredMatrix(factors), torch.zeros(4))
 
 
+def test_a_calibration_text_that_is_no_string_is_refused(matcher, texts):
+    before = {name: value.clone() for name, value in matcher.state_dict().items()}
+    with pytest.raises(UsageError, match=r"calibration_texts\[1\] is \('a', 'b'\), not a string"):
+        factorize(matcher, default_spec(matcher, SMALL), calibration_texts=[texts[0], ("a", "b")])
+    assert all(torch.equal(before[name], value) for name, value in matcher.state_dict().items())
+
+
 def test_no_calibration_text_is_refused(matcher):
     with pytest.raises(UsageError, match="no calibration text"):
         factorize(matcher, default_spec(matcher, SMALL), calibration_texts=[])

@@ -158,9 +158,16 @@ def factorize(
             to the same bits.
 
     Raises:
-        UsageError, ModelError: see :func:`plan_layers`; a weighting that needs texts, without texts.
+        UsageError, ModelError: see :func:`plan_layers`; a weighting that needs texts, without texts; a text
+            that is no string.
         FormatError: the folder holds factors of another run.
     """
+    for place, text in enumerate(calibration_texts or ()):
+        if not isinstance(text, str):
+            raise UsageError(
+                f"calibration_texts[{place}] is {text!r}, not a string",
+                remedy="join the two texts of a pair with the tokenizer's separator (sep_token)",
+            )
     planned = plan_layers(model, spec)
     groups = _groups(planned, spec)
     ordered: list[EncoderLayer] = []

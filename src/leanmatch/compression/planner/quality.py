@@ -138,7 +138,7 @@ class Quality:
         needed = self.queries * (half / gap) ** 2 if gap else math.inf
         if needed > MOST_QUERIES:
             return None
-        unit = 10 ** max(0, len(str(int(needed))) - 2)
+        unit = int(10 ** max(0, len(str(int(needed))) - 2))
         return round(needed / unit) * unit
 
     def to_json(self) -> dict[str, Any]:
