@@ -18,6 +18,9 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from leanmatch.files import atomic_file
 
 Run = dict[str, Any]
@@ -50,6 +53,11 @@ def write_runs(target: Path, runs: dict[str, Run]) -> None:
         else:
             lines = [json.dumps({"name": name, **run}, separators=(",", ":")) for name, run in runs.items()]
             temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def ranks_of(reciprocal: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Ranks of queries from their reciprocal ranks; 0 stays 0."""
+    return np.where(reciprocal > 0, np.rint(1 / np.maximum(reciprocal, 1e-9)), 0).astype(np.uint8)
 
 
 def pack_ranks(ranks: bytes) -> str:

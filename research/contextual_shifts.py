@@ -17,8 +17,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from collect import pack_ranks
+from collect import pack_ranks, ranks_of
 from shift_grid import few
 from shift_settings import SOURCES
 
@@ -62,9 +61,8 @@ def run(name: str, regime: str, arguments: argparse.Namespace, work: Path) -> li
     source, seed = SOURCES[name], arguments.seed
     split = split_pairs(source.table(arguments.data), source.split_options(seed))
     tables = {"in": few(split.test_in)}
-    for setting, values in source.tests.items():
-        held = np.isin([str(value) for value in split.test_out.column(source.column)], values)
-        tables[f"out {setting}"] = few(split.test_out.take(np.flatnonzero(held)))
+    for setting, out in source.held_out(split.test_out).items():
+        tables[f"out {setting}"] = few(out)
     probes = {part: RetrievalProbe(rows, "MRR@10") for part, rows in tables.items()}
     model = load_matcher(arguments.model, device="cpu")
     base, ranks = snapshot(model.state_dict()), {}
@@ -74,10 +72,7 @@ def run(name: str, regime: str, arguments: argparse.Namespace, work: Path) -> li
         model.eval()
         encode = encode_function(model)
         values = {part: probe.per_query(encode) for part, probe in probes.items()}
-        ranks[row] = {
-            part: pack_ranks(np.where(v > 0, np.rint(1 / np.maximum(v, 1e-9)), 0).astype(np.uint8).tobytes())
-            for part, v in values.items()
-        }
+        ranks[row] = {part: pack_ranks(ranks_of(each).tobytes()) for part, each in values.items()}
 
     def trained(row: str, **changes: Any) -> Any:
         model.load_state_dict(base)

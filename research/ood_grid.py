@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from collect import pack_ranks
+from collect import pack_ranks, ranks_of
 from private_data import private_table
 
 from leanmatch.data import SplitOptions, read_pairs, split_pairs
@@ -272,10 +272,7 @@ class Setup:
     def _ranks(self) -> dict[str, np.ndarray]:
         encode = self.encode()
         reciprocal = {name: probe.per_query(encode) for name, probe in self.probes.items()}
-        return {
-            name: np.where(values > 0, np.rint(1 / np.maximum(values, 1e-9)), 0).astype(np.uint8)
-            for name, values in reciprocal.items()
-        }
+        return {name: ranks_of(values) for name, values in reciprocal.items()}
 
 
 class TokenizedOnce:

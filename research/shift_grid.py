@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from collect import pack_ranks
+from collect import pack_ranks, ranks_of
 from ood_grid import TokenizedOnce
 from shift_settings import SOURCES
 from static_loop import Bags, train_rows
@@ -137,9 +137,7 @@ class Setup:
         self.rows = {"rest": aside.train, "all": split.train}
         tables = {"valid": self.valid, "shifted": few(aside.shifted), "in": few(split.test_in)}
         self.targets: list[str] = []
-        for setting, values in source.tests.items():
-            held = np.isin([str(value) for value in split.test_out.column(source.column)], values)
-            out = split.test_out.take(np.flatnonzero(held))
+        for setting, out in source.held_out(split.test_out).items():
             texts = sorted({*out.anchors, *out.positives})
             self.targets += texts
             tables[f"out {setting}"] = few(out)
@@ -221,10 +219,7 @@ class Setup:
     def _ranks(self, probes: Mapping[str, RetrievalProbe]) -> dict[str, np.ndarray]:
         encode: Callable[..., Any] = self.encode()
         reciprocal = {name: probe.per_query(encode) for name, probe in probes.items()}
-        return {
-            name: np.where(values > 0, np.rint(1 / np.maximum(values, 1e-9)), 0).astype(np.uint8)
-            for name, values in reciprocal.items()
-        }
+        return {name: ranks_of(values) for name, values in reciprocal.items()}
 
 
 def halves(texts: list[str], seed: int) -> PairTable:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from private_data import private_table
 
 from leanmatch.data import PairTable, SplitOptions, read_pairs
@@ -51,6 +52,11 @@ class Source:
             order = {"train": "2001-01-01", "valid": "2002-01-01", "test": "2003-01-01"}
             columns["timestamp"] = [order[row[self.column]] for row in rows]
         return PairTable.from_columns(columns)
+
+    def held_out(self, table: PairTable) -> dict[str, PairTable]:
+        """The rows of each test."""
+        there = [str(value) for value in table.column(self.column)]
+        return {name: table.take(np.flatnonzero(np.isin(there, held))) for name, held in self.tests.items()}
 
     def split_options(self, seed: int) -> SplitOptions:
         """What the command line would be given: each value held out."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import cached_property
 
 import numpy as np
 from collect import read_runs
@@ -158,14 +159,14 @@ def _section(title: str, settings: dict[Key, Setting], targeted: bool) -> list[s
         ]
         lines.append(f"| {seed} | {_short(parts[0])} | {_short(parts[1])} |")
     lines += [
-        "\nEach shift, mean over the seeds: in / out; the default's share with each seed; the default's "
-        "difference from the base, out (in brackets: the number of seeds whose interval is below 0).\n",
+        "\nMeans over the seeds, in / out. *Default's shares* has one share for each seed. The last column "
+        "is the difference out of distribution; in brackets is the number of seeds whose interval is below 0.\n",
         "| | base | plain | default | default's shares | default against the base |",
         "|---" * 6 + "|",
     ]
     for name in dict.fromkeys(test for _, test in tests):
         at = [number for number, (_, test) in enumerate(tests) if test == name]
-        shares = [f"{recipes()[DEFAULT](settings[tests[i][0]], name)[1]:g}" for i in at]
+        shares = [f"{table[DEFAULT][i].share:g}" for i in at]
         columns = [name, *(_both([table[row][i] for i in at]) for row in ("base", "plain", DEFAULT))]
         columns += [", ".join(shares), _against([table[DEFAULT][i] for i in at])]
         lines.append("| " + " | ".join(columns) + " |")
@@ -175,8 +176,15 @@ def _section(title: str, settings: dict[Key, Setting], targeted: bool) -> list[s
 class _Cell:
     """A recipe on one test, in and out of distribution: its scores, the base's, and the rivals'."""
 
-    def __init__(self, ours: dict[str, Scores], base: Scores, rivals: dict[str, Scores]) -> None:
-        self.ours, self.base, self.rivals = ours, base, rivals
+    def __init__(
+        self, share: float, ours: dict[str, Scores], base: Scores, rivals: dict[str, Scores]
+    ) -> None:
+        self.share, self.ours, self.base, self.rivals = share, ours, base, rivals
+
+    @cached_property
+    def below(self) -> bool:
+        """Whether it is significantly below the base out of distribution."""
+        return interval(self.ours["out"] - self.base).high < 0
 
     def regret(self, side: str) -> float:
         """Against the rival that is best on all queries."""
@@ -204,7 +212,7 @@ def _cells(setting: Setting, test: str, row: str, pull: float) -> _Cell:
     rivals = {
         side: np.stack([scores(setting, rival, part) for rival in there]) for side, part in sides.items()
     }
-    return _Cell(ours, scores(setting, ("plain", 0.0), sides["out"]), rivals)
+    return _Cell(made[1], ours, scores(setting, ("plain", 0.0), sides["out"]), rivals)
 
 
 def _left_out(settings: dict[Key, Setting], tests: list[tuple[Key, str]], row: str) -> dict[str, list[_Cell]]:
@@ -240,7 +248,7 @@ def _summary(row: str, cells: list[_Cell]) -> str:
 
 
 def _below(cells: list[_Cell]) -> int:
-    return sum(interval(cell.ours["out"] - cell.base).high < 0 for cell in cells)
+    return sum(cell.below for cell in cells)
 
 
 def _short(cells: list[_Cell]) -> str:

@@ -107,9 +107,12 @@ class Runs:
         self.encoder_of = encode_function if options.lora_rank else encoder_of  # adapters are torch's alone
         self.base = FrozenBase(model)
         self.datasets: dict[str, Dataset] = {}
+        self.repeated: dict[str, int] = {}
         for name in dict.fromkeys(job.rows for job in jobs):
             self.datasets[name], remarks = training_dataset(tables[name], options, self.base.model)
-            for message in [*remarks, *_repeated(self.datasets[name], options.schedule.batch_size)]:
+            self.repeated[name] = most_repeated(self.datasets[name])
+            messages = _repeated(self.datasets[name], self.repeated[name], options.schedule.batch_size)
+            for message in [*remarks, *messages]:
                 remark(message)
         self.texts = sum(len({*table.anchors, *table.positives}) for table in slices.values())
         self.choice_seconds = self.texts * pace * len(SHARES)
@@ -119,8 +122,6 @@ class Runs:
     def soup(self, jobs: Sequence[Job]) -> dict[str, Tensor]:
         """The mean of the jobs' final weights. Jobs that are not finished are trained first."""
         for job in jobs:
-            if job.before is not None:
-                self._finish(job.before)
             self._finish(job)
         wait_for_all()  # the caller's first process may remove the folder that the others read
         return mean_weights(load_weights(self._stage(job) / FINAL) for job in jobs)
@@ -132,8 +133,8 @@ class Runs:
         done = stage / FINAL
         if done.exists():
             return
+        start = self.start if job.before is None else self.soup([job.before])
         set_seed(self.options.schedule.seed)
-        start = self.start if job.before is None else load_weights(self._stage(job.before) / FINAL)
         model.load_state_dict(start)
         self.history[job.stage] = self._train(job, stage)
         _check_finite(model.state_dict(), job.stage)
@@ -189,8 +190,8 @@ class Runs:
 
     def _whole(self, schedule: ScheduleOptions, rows: str) -> int:
         """Steps of a whole run on these rows."""
-        data = self.datasets[rows]
-        return total_steps(len(data), schedule, process_state(schedule).num_processes, most_repeated(data))
+        processes = process_state(schedule).num_processes
+        return total_steps(len(self.datasets[rows]), schedule, processes, self.repeated[rows])
 
     def _described(self, options: TrainOptions, job: Job) -> str:
         name = _run_name(options, job.weight)
@@ -287,8 +288,8 @@ def build_loss(
     return PlainLoss(model, **common)
 
 
-def _repeated(dataset: Dataset, batch: int) -> list[str]:
-    rows, repeated = len(dataset), most_repeated(dataset)
+def _repeated(dataset: Dataset, repeated: int, batch: int) -> list[str]:
+    rows = len(dataset)
     if repeated == rows and dataset.column_names == ["anchor", "positive"]:
         raise DataError(
             f"one text stands in all {repeated:,} training pairs: no batch can hold two of them, so "

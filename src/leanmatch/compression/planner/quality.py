@@ -136,10 +136,7 @@ class Quality:
         gap = abs(self.estimate.kept - keep)
         half = (self.high - self.low) / 2
         needed = self.queries * (half / gap) ** 2 if gap else math.inf
-        if needed > MOST_QUERIES:
-            return None
-        unit = int(10 ** max(0, len(str(int(needed))) - 2))
-        return round(needed / unit) * unit
+        return int(float(f"{needed:.2g}")) if needed <= MOST_QUERIES else None
 
     def to_json(self) -> dict[str, Any]:
         """All fields."""
