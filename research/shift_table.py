@@ -160,7 +160,8 @@ def _section(title: str, settings: dict[Key, Setting], targeted: bool) -> list[s
         lines.append(f"| {seed} | {_short(parts[0])} | {_short(parts[1])} |")
     lines += [
         "\nMeans over the seeds, in / out. *Default's shares* has one share for each seed. The last column "
-        "is the difference out of distribution; in brackets is the number of seeds whose interval is below 0.\n",
+        "is the difference out of distribution; in brackets is the number of seeds whose interval is "
+        "below 0.\n",
         "| | base | plain | default | default's shares | default against the base |",
         "|---" * 6 + "|",
     ]
