@@ -79,16 +79,17 @@ def _dense_sparse(block: int, atoms: int, nonzeros: int, bits: int = 8) -> Dense
 
 
 _DENSE_SPARSE = (
-    *(_dense_sparse(16, 64, k) for k in (2, 3, 4, 8)),
-    _dense_sparse(16, 64, 4, 4),
-    _dense_sparse(12, 64, 4),
-    *(_dense_sparse(width, 64, 4) for width in (24, 32, 48)),
-    *(_dense_sparse(8, 64, k) for k in (2, 4)),
-    _dense_sparse(8, 32, 2),
+    *(_dense_sparse(16, 64, k) for k in (4, 8)),
+    *(_dense_sparse(width, 64, 4) for width in (8, 12, 24, 32, 48)),
+    *(_dense_sparse(width, 64, 4, 6) for width in (8, 12, 16, 24, 32, 48)),
+    _dense_sparse(16, 64, 8, 6),
+    *(_dense_sparse(width, 64, 4, 4) for width in (12, 16, 24)),
+    *(_dense_sparse(8, atoms, 2) for atoms in (64, 32)),
     _dense_sparse(16, 32, 3),
 )
-"""Widths of 16 to 48 columns at 4 nonzeros, the unit of the integer kernel, are the quickest at their error;
-the others have fewer bytes or multiply-adds (docs/LOG.md)."""
+"""Widths of 8 to 48 columns at 4 nonzeros, the unit of the integer kernel, are the quickest at their error.
+Values of 6 and 4 bits are as quick as those of 8, in fewer bytes. The others have fewer multiply-adds
+(docs/LOG.md)."""
 _INT8 = RoundingSpec(bits=8)
 _INT4 = RoundingSpec(bits=4, group=32)
 _LOW_RANK = tuple(LowRankSpec(ratio=x) for x in (1.25, 1.5, 1.75, 2.0, 2.33, 2.67, 3.0, 3.57, 4.5, 6.0))
@@ -111,7 +112,8 @@ TABLE_CANDIDATES = (
     RoundingSpec(bits=8),
     RoundingSpec(bits=4, group=16),
     RoundingSpec(bits=4, group=32),
-    *(DenseSparseSpec(block=16, atoms=256, nonzeros=k, value_bits=6) for k in (3, 4)),
+    *(DenseSparseSpec(block=16, atoms=256, nonzeros=k, value_bits=4) for k in (2, 3, 4)),
+    DenseSparseSpec(block=16, atoms=256, nonzeros=3, value_bits=6),
     DenseSparseSpec(block=8, atoms=256, nonzeros=2, value_bits=6),
 )
 """What an embedding table may become, whatever the method."""
