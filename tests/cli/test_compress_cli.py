@@ -278,6 +278,22 @@ def test_size_is_that_of_the_whole_folder(base, pairs, tmp_path):
     assert small.exit_code == 2 and "bytes" in small.stderr
 
 
+def test_tables_get_2_or_3_bits_where_bytes_are_tight(base, pairs, tmp_path):
+    flags = ("--method", "int8", "--minutes", "0", "--allow-lower", "--json")
+    tables = {}
+    for size in (80_000, 65_400):
+        output = tmp_path / str(size)
+        result = compress(base, pairs, output, "--size", f"{size / 1000}kB", *flags)
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout)["folder_bytes"] <= size
+        layers = read_artifact(output).layers.values()
+        tables[size] = {layer.factors.bits for layer in layers if layer.kind == "embedding"}
+        assert np.isfinite(load(output, runtime="native").encode(["a usb dock"])).all()
+    assert tables[80_000] == {8} and tables[65_400] & {2, 3}
+    shown = leanmatch("inspect", output)
+    assert "int3" in shown.stdout or "int2" in shown.stdout
+
+
 @pytest.mark.parametrize("method", ["post", "svd", "fwsvd", "nm"])
 def test_other_methods(method, base, pairs, tmp_path):
     flags = ("--method", method, "--macs", "1.3x", "--minutes", "0.003", "--json")

@@ -12,10 +12,14 @@ from leanmatch.compression.decode import bag_decode, decode, scatter_decode
 from leanmatch.compression.fitting.blocks import block_roots, blocks_of, rows_of
 from leanmatch.compression.fitting.pursuit import pursue, refit
 from leanmatch.compression.layer_specs import LowRankSpec
+from leanmatch.compression.matrices import QuantizedMatrix
 from leanmatch.compression.quantize import fake_quantize, quantize
 from leanmatch.compression.stf.support import propose
 from leanmatch.errors import ModelError
 from leanmatch.factorization import ErrorMetric
+from leanmatch.formats.artifact.fields import Fields, Tensors
+from leanmatch.formats.artifact.forms import decode as decode_form
+from leanmatch.formats.artifact.forms import encode
 
 
 def problem(rows=7, blocks=3, atoms=10, block=4, nonzeros=2, seed=0):
@@ -146,3 +150,48 @@ def test_blocks_go_there_and_back():
     weight = torch.arange(24.0).view(2, 12)
     assert torch.equal(rows_of(blocks_of(weight, 4)), weight)
     assert torch.equal(blocks_of(weight, 4)[1, 0], torch.tensor([4.0, 5.0, 6.0, 7.0]))
+
+
+@pytest.mark.parametrize("bits", [3, 2])
+@pytest.mark.parametrize("group", [None, 5])
+def test_odd_codes_are_what_the_forward_pass_sees_to_the_bit(bits, group):
+    torch.manual_seed(0)
+    weight = torch.randn(9, 35) * torch.rand(9, 1) ** 3
+    weight[4] = 0
+    matrix = QuantizedMatrix(weight, bits=bits, group=group)
+    with torch.no_grad():  # as training does: the scales stay
+        matrix.full.add_(0.3 * torch.randn(9, 35) * matrix.full.std(1, keepdim=True))
+    wanted = torch.tensor([6, 4, 0])
+    seen, rows = matrix.weight(), matrix.rows(wanted)
+    assert torch.equal(rows, seen[wanted])
+    assert (seen - matrix.full).abs().max() > 1e-3
+    (seen * torch.arange(35)).sum().backward()
+    assert torch.equal(matrix.full.grad, torch.arange(35.0).expand(9, 35))
+    factors, final = matrix.to_factors(), matrix.finalize()
+    assert (factors.q & 1).all() and (factors.bits, factors.group) == (bits, group or 35)
+    assert np.array_equal(factors.dense(), seen.detach().numpy())
+    assert torch.equal(final.weight(), seen) and torch.equal(final.rows(wanted), rows)
+    assert sorted(name for name, _ in final.named_buffers()) == ["q", "scale"]
+    encoded, tensors = encode(factors)
+    names = {f"x/{name}": array for name, array in tensors.items()}
+    assert tensors["q"].nbytes == -(-9 * 35 * bits // 8) and tensors["q_scale"].dtype == np.float16
+    decoded = decode_form(Fields("x", encoded), Tensors(names), "x/{}".format)
+    assert np.array_equal(decoded.dense(), factors.dense()) and np.array_equal(decoded.q, factors.q)
+
+
+def test_odd_codes_of_weights_that_are_not_finite():
+    with pytest.raises(ModelError, match="NaN or infinite"):
+        QuantizedMatrix(torch.tensor([[1.0, float("inf")]]), bits=2)
+    matrix = QuantizedMatrix(torch.ones(2, 3), bits=3)
+    with torch.no_grad():
+        matrix.full[0, 1] = float("nan")
+    with pytest.raises(ModelError, match="NaN or infinite"):
+        matrix.finalize()
+
+
+@pytest.mark.parametrize("bits", [3, 2])
+def test_a_checkpoint_brings_its_scales(bits):
+    first, second = (QuantizedMatrix(torch.randn(4, 6), bits=bits) for _ in range(2))
+    assert not torch.equal(first.weight(), second.weight())
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(first.weight(), second.weight())

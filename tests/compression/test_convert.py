@@ -44,6 +44,8 @@ SPECS = {
     "low-rank": LowRankSpec(rank=6),
     "low-rank floats": LowRankSpec(ratio=2.0, value_bits=None),
     "int": RoundingSpec(bits=4, group=8),
+    "int3": RoundingSpec(bits=3),
+    "int2": RoundingSpec(bits=2, group=4),
 }
 
 

@@ -146,6 +146,10 @@ BAD = [
     ("IntMatrix", lambda x: {"scale": planted(x.scale, (0, 0), 0)}, "above 0"),
     ("IntMatrix", lambda x: {"scale": planted(x.scale, (0, 0), np.inf)}, "not finite"),
     ("IntMatrix", lambda x: {"q": planted(x.q, (0, 0), 8)}, "between -7 and 7"),
+    ("IntMatrix", lambda x: {"q": planted(x.q | 1, (1, 2), 9), "bits": 3}, "3 bits must lie between -7 and 7"),
+    ("IntMatrix", lambda x: {"q": planted(x.q | 1, (1, 2), -4), "bits": 3}, r"be odd \(found -4\)"),
+    ("IntMatrix", lambda x: {"q": planted(0 * x.q + 3, (0, 0), 5), "bits": 2}, "between -3 and 3"),
+    ("IntMatrix", lambda x: {"q": planted(0 * x.q - 3, (0, 0), 0), "bits": 2}, r"be odd \(found 0\)"),
     ("LowRank", lambda x: {"left": x.left[:, :1]}, "must share q"),
     ("LowRank", lambda x: {"right": planted(x.right, (0, 0), np.inf)}, "right has 1 values"),
     ("DenseSparse", lambda x: {"indices": x.indices.astype(np.int64)}, "uint8 or uint16"),
@@ -174,8 +178,9 @@ def test_bad_arrays_are_refused(kind, change, message):
 
 
 def test_unknown_bits_are_refused():
-    with pytest.raises(UsageError, match="one of 8, 4"):
-        dataclasses.replace(good("IntMatrix"), bits=3)
+    for bits in (1, 5, 6):
+        with pytest.raises(UsageError, match="one of 8, 4, 3, 2"):
+            dataclasses.replace(good("IntMatrix"), bits=bits)
     with pytest.raises(UsageError, match="one of 8, 6, 4"):
         good("DenseSparse").quantize(value_bits=5)
     with pytest.raises(UsageError, match="atom_bits"):

@@ -123,7 +123,9 @@ def test_names_and_options_come_from_the_table():
         ("svd", {"rank": 9}, r"min\(m, n\) = 8"),
         ("n:m", {"keep": 5, "of": 4}, "from 1 to 4"),
         ("n:m", {"keep": 1, "of": 3}, "must divide"),
-        ("int8", {"bits": 5}, "one of 8, 4"),
+        ("int8", {"bits": 5}, "one of 8, 4, 3, 2"),
+        ("int8", {"bits": 1}, "one of 8, 4, 3, 2"),
+        ("int2", {"group": 3}, "one of 1, 2, 4, 8"),
         ("int8", {"group": 3}, "one of 1, 2, 4, 8"),
     ],
 )

@@ -43,12 +43,13 @@ Damage = Callable[[random.Random, bytes], bytes]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Dense-sparse codes, low rank and groups of 4 bits."""
+    """Dense-sparse codes, low rank, groups of 4 bits, and 3 bits."""
     small = {"block": 8, "atoms": 12, "nonzeros": 3, "weighting": "none"}
     spec = CompressionSpec(
         (
             Rule("*layer.0.*.dense", DenseSparseSpec(**small)),
             Rule("*layer.1.attention.self.query", LowRankSpec(rank=5)),
+            Rule("*layer.1.attention.self.key", RoundingSpec(bits=3)),
             Rule("*word_embeddings", RoundingSpec(bits=4, group=8)),
         ),
     )

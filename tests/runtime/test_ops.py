@@ -188,7 +188,15 @@ def tables():
         IntMatrix(rng.integers(-127, 128, (7, 5)).astype(np.int8), np.full((7, 1), 0.1, np.float32)),
         low.right,
     )
-    return {"sparse": sparse, "sparse int8": sparse.quantize(), "int": whole, "low": low, "low int8": coded}
+    odd = {
+        f"int{bits}": IntMatrix(
+            (rng.integers(-half, half, (7, 30)) * 2 + 1).astype(np.int8),
+            rng.random((7, groups)).astype(np.float32) + 0.1,
+            bits,
+        )
+        for bits, half, groups in ((3, 4, 1), (2, 2, 2))
+    }
+    return odd | {"sparse": sparse, "sparse int8": sparse.quantize(), "int": whole, "low": low, "low int8": coded}
 
 
 @pytest.mark.parametrize("kind", tables())

@@ -194,11 +194,14 @@ def compressed_models(tmp_path: Path) -> dict[str, Path]:
         Rule("*layer.0.attention.self.value", PruningSpec()),
         Rule("*layer.1.attention.self.query", LowRankSpec(rank=5)),
         Rule("*layer.1.output.dense", RoundingSpec(bits=4, group=8)),
+        Rule("*layer.1.attention.self.key", RoundingSpec(bits=3, group=8)),
     )
     words = {
         "codes": DenseSparseSpec(**small, value_bits=6),
         "floats": DenseSparseSpec(**small, value_bits=None),
         "groups": RoundingSpec(bits=4, group=8),
+        "int3": RoundingSpec(bits=3),
+        "int2": RoundingSpec(bits=2, group=16),
     }
     made = {}
     for name, spec in words.items():
@@ -216,11 +219,44 @@ def test_compressed_models_keep_their_form_and_their_vectors(tmp_path: Path) -> 
         artifact = (folder / "compressed.safetensors").stat().st_size
         assert saved.bytes["model.bin"] < 1.2 * artifact, name
         plan = json.loads((tmp_path / f"{name}-web" / "model.json").read_text(encoding="utf-8"))["plan"]
-        assert plan["words"]["form"] == ("int8" if name == "groups" else "dense-sparse")
+        assert plan["words"]["form"] == ("dense-sparse" if name in ("codes", "floats") else "int8")
         assert plan["blocks"][0]["out"]["form"] == "dense-sparse"
         ids, offsets = tokens(folder, TEXTS)
         _, vectors = encoded(tmp_path / f"{name}-web", ids, offsets)
         assert least_cosine(vectors, reference_encoder(folder).encode(ids, offsets, 1)) > 0.9999, name
+
+
+@needs_node
+@pytest.mark.parametrize("bits", [3, 2])
+def test_odd_codes_are_packed_and_read_as_odd(tmp_path: Path, bits: int) -> None:
+    pytest.importorskip("sentence_transformers", reason="the train extra is not installed")
+    from runtime_models import build
+
+    from leanmatch.compression import CompressionSpec, RoundingSpec, Rule, factorize, finalize
+    from leanmatch.formats import save_compressed
+
+    model = build(tmp_path / "bert")
+    factorize(model, CompressionSpec((Rule("*word_embeddings", RoundingSpec(bits=bits)),)))
+    folder = save_compressed(finalize(model), tmp_path / "lean", {"base": "tiny"}).folder
+    export_web_model(folder, tmp_path / "web")
+    manifest = tmp_path / "web" / "model.json"
+    written = json.loads(manifest.read_text(encoding="utf-8"))
+    entry = written["tensors"][written["plan"]["words"]["codes"]]
+    assert (entry["dtype"], entry["bits"], entry["odd"]) == ("packed", bits, True)
+    assert written["format_version"] == 2, "scripts that know no odd codes refuse it"
+    ids, offsets = tokens(folder, TEXTS)
+    expected = reference_encoder(folder).encode(ids, offsets, 1)
+    _, vectors = encoded(tmp_path / "web", ids, offsets)
+    np.testing.assert_allclose(vectors, expected, atol=3e-3)
+
+    del entry["odd"]
+    manifest.write_text(json.dumps(written), encoding="utf-8")
+    _, wrong = encoded(tmp_path / "web", ids, offsets)
+    assert least_cosine(wrong, expected) < 0.99, "the mark decides"
+    entry |= {"odd": True, "bits": 8, "shape": [1, 1]}
+    manifest.write_text(json.dumps(written), encoding="utf-8")
+    (refused,) = in_node({"do": "create", "folder": str(tmp_path / "web")})
+    assert "words has odd codes of 8 bits" in refused["error"]
 
 
 @needs_node
@@ -297,7 +333,7 @@ def test_damaged_files_are_refused_and_say_so(tiny, tmp_path: Path) -> None:
             weights[:-1],
             f"model.bin has {size - 1} bytes, and model.json says {size}",
         ),
-        "newer": (put("format_version", value=2), weights, "format version 2, and this runtime reads 1"),
+        "newer": (put("format_version", value=3), weights, "format version 3, and this runtime reads up to 2"),
         "other": (put("format", value="tar"), weights, 'format "tar"'),
         "beyond": (
             put("tensors", "words", "offset", value=len(weights)),

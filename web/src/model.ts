@@ -2,7 +2,7 @@
 
 import { LeanmatchError } from "./errors.js";
 import { drop, Folder, forgetOthers, type Progress } from "./files.js";
-import { NativeModel, type Runtime } from "./runtime.js";
+import { FORMAT_VERSION, NativeModel, type Runtime } from "./runtime.js";
 import { type Reading, TextTokenizer } from "./tokenizer.js";
 
 /** What is read here of a model's `model.json`; the runtime reads the rest. */
@@ -34,7 +34,7 @@ export class LoadedModel {
 
   static async load(url: string, runtime: () => Promise<Runtime>, progress?: Progress, signal?: AbortSignal): Promise<LoadedModel> {
     const folder = Folder.of(url, signal);
-    const manifest = await folder.manifest<ModelManifest>("model.json", "leanmatch-web-model", 1);
+    const manifest = await folder.manifest<ModelManifest>("model.json", "leanmatch-web-model", FORMAT_VERSION);
     const { files, prompts } = manifest;
     if (typeof prompts?.query !== "string" || typeof prompts.document !== "string") {
       throw new LeanmatchError(`${url} holds a damaged model.json`, "export the model again");

@@ -4,7 +4,8 @@
 import { LeanmatchError, outOfMemory } from "./errors";
 
 const FORMAT = "leanmatch-web-model";
-const FORMAT_VERSION = 1;
+/** The newest version of `model.json` that this runtime reads; 2 has odd codes. */
+export const FORMAT_VERSION = 2;
 const DAMAGED = "export the model again and upload every file of the folder";
 
 /** The compiled module; each model and each scanner is an instance of it with memory of its own. */
@@ -35,6 +36,8 @@ interface TensorEntry {
   offset: number;
   bits?: number;
   signed?: boolean;
+  /** Each number h stands for 2 h + 1. */
+  odd?: boolean;
 }
 
 /** A module of one instruction: an engine without 128-bit SIMD refuses it. */
@@ -123,6 +126,12 @@ class Instance {
     const at = this.call("allocate", array.byteLength + spare) >>> 0;
     new Uint8Array(this.memory.buffer, at).set(new Uint8Array(array.buffer, array.byteOffset, array.byteLength));
     return at;
+  }
+
+  /** Makes the odd number 2 h + 1 of each signed 8-bit number h. */
+  makeOdd(at: number, count: number): void {
+    const codes = new Int8Array(this.memory.buffer, at >>> 0, count);
+    for (let i = 0; i < count; i++) codes[i] = 2 * codes[i] + 1;
   }
 
   release(...addresses: number[]): void {
@@ -354,7 +363,10 @@ class Builder {
     const { entry, at } = this.load(fields, name, axes, ["int8", "packed"]);
     if (entry.dtype === "int8") return { at, shape: entry.shape };
     if (entry.signed !== true) throw damaged(`${String(fields[name])} has no signs`);
-    return { at: this.own(this.module.call("unpack_bits", at, size(entry.shape), entry.bits!, 1)), shape: entry.shape };
+    if (entry.odd === true && entry.bits! > 7) throw damaged(`${String(fields[name])} has odd codes of ${entry.bits} bits`);
+    const unpacked = this.own(this.module.call("unpack_bits", at, size(entry.shape), entry.bits!, 1));
+    if (entry.odd === true) this.module.makeOdd(unpacked, size(entry.shape));
+    return { at: unpacked, shape: entry.shape };
   }
 
   private indices(fields: Fields, name: string): Placed {
@@ -444,9 +456,9 @@ export function checkedPlan(plan: unknown): ModelPlan {
   const fields = object(plan, "model.json");
   if (fields.format !== FORMAT) throw damaged(`model.json has the format ${JSON.stringify(fields.format)}, not ${FORMAT}`);
   const version = fields.format_version;
-  if (version !== FORMAT_VERSION)
+  if (version !== 1 && version !== FORMAT_VERSION)
     throw new LeanmatchError(
-      `the model has the format version ${JSON.stringify(version)}, and this runtime reads ${FORMAT_VERSION}`,
+      `the model has the format version ${JSON.stringify(version)}, and this runtime reads up to ${FORMAT_VERSION}`,
       "update the page's scripts, or export the model with their version of leanmatch",
     );
   for (const name of ["plan", "tensors", "files"]) section(fields, name);

@@ -24,6 +24,9 @@ WEIGHTINGS: Mapping[str, str] = MappingProxyType(
 )
 """Errors that first factors can minimize."""
 
+LOW_RANK_BITS = (8, 4)
+"""Bits of the codes of low-rank factors."""
+
 
 class LayerSpec(ABC):
     """How one layer is compressed. Each method has a dataclass of its own, listed in :data:`LAYER_SPECS`.
@@ -191,7 +194,7 @@ class LowRankSpec(LayerSpec):
         if not 1 <= self.ratio < float("inf"):
             raise UsageError(f"ratio must be at least 1 and finite (found {self.ratio})")
         if self.value_bits is not None:
-            check_bits("value_bits", self.value_bits, INT_MATRIX_BITS)
+            check_bits("value_bits", self.value_bits, LOW_RANK_BITS)
         _check_weighting(self.weighting)
 
     def rank_of(self, m: int, n: int) -> int:
@@ -216,8 +219,10 @@ class LowRankSpec(LayerSpec):
 class RoundingSpec(LayerSpec):
     """Round to nearest integer codes, with a scale for each group of a row.
 
+    With 2 and 3 bits the scale is the one with the least squared error and stays fixed in training.
+
     Attributes:
-        bits: 8 or 4.
+        bits: 8, 4, 3 or 2.
         group: columns that share a scale; None for whole rows.
 
     Raises:

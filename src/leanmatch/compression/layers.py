@@ -124,7 +124,7 @@ class FactoredLinear(CompressedLinear):
 
 
 class QuantizedLinear(CompressedLinear):
-    """A linear layer with int8 or int4 weights."""
+    """A linear layer with weights in integer codes."""
 
     factors: QuantizedMatrix
 
@@ -202,7 +202,7 @@ class FactoredEmbedding(CompressedEmbedding):
 
 
 class QuantizedEmbedding(CompressedEmbedding):
-    """An embedding table with int8 or int4 rows."""
+    """An embedding table with rows in integer codes."""
 
     factors: QuantizedMatrix
 

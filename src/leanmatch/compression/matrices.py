@@ -23,10 +23,11 @@ from leanmatch.compression.decode import (
     index_tensor_dtype,
     scatter_decode,
 )
-from leanmatch.compression.quantize import fake_quantize, quantize
+from leanmatch.compression.quantize import fake_quantize, fake_quantize_odd, quantize, quantize_odd
 from leanmatch.compression.stf.evidence import Evidence
 from leanmatch.errors import ModelError
 from leanmatch.factorization import DenseSparse, IntMatrix, LowRank, QuantizedDenseSparse
+from leanmatch.factorization.arrays import ODD_BITS
 from leanmatch.factorization.dense_sparse import identity_atoms
 
 if TYPE_CHECKING:
@@ -195,8 +196,8 @@ class FactoredMatrix(nn.Module):
 class QuantizedMatrix(nn.Module):
     """Integer codes with a scale for every ``group`` columns of a row.
 
-    While trained: parameter ``full (m, n)``, rounded in every forward pass. Final: buffers ``q`` and
-    ``scale``.
+    While trained: parameter ``full (m, n)``, rounded in every forward pass; with 2 and 3 bits also the buffer
+    ``scale``, found for the first weights. Final: buffers ``q`` and ``scale``.
     """
 
     q: Tensor
@@ -216,6 +217,8 @@ class QuantizedMatrix(nn.Module):
             if self.shape[1] % self.group:
                 raise ModelError(f"a group of {self.group} columns does not divide {self.shape[1]}")
             self.full = nn.Parameter(weight.detach().float().clone())
+            if bits in ODD_BITS:
+                self.register_buffer("scale", as_tensor(quantize(self._grouped(self.full), bits)[1]))
 
     def weight(self) -> Tensor:
         """The matrix as rounded, float32 ``(m, n)``."""
@@ -227,14 +230,26 @@ class QuantizedMatrix(nn.Module):
             q, scale = (x if wanted is None else x[wanted] for x in (self.q, self.scale))
             return (q.view(len(q), -1, self.group).float() * scale[..., None]).view(len(q), -1)
         full = self.full if wanted is None else self.full[wanted]
-        return fake_quantize(full.view(len(full), -1, self.group), self.bits).view(full.shape)
+        grouped = self._grouped(full)
+        if self.bits in ODD_BITS:
+            scale = self.scale if wanted is None else self.scale[wanted]
+            return fake_quantize_odd(grouped, scale, self.bits).view(full.shape)
+        return fake_quantize(grouped, self.bits).view(full.shape)
 
     def to_factors(self) -> IntMatrix:
         """Codes and scales."""
         if self.finalized:
             return IntMatrix(as_array(self.q), as_array(self.scale), bits=self.bits)
-        q, scale = quantize(self.full.view(self.shape[0], -1, self.group), self.bits)
+        grouped = self._grouped(self.full)
+        if self.bits in ODD_BITS:
+            q, scale = quantize_odd(grouped, self.scale, self.bits), as_array(self.scale)
+        else:
+            q, scale = quantize(grouped, self.bits)
         return IntMatrix(q.reshape(self.shape), scale, bits=self.bits)
+
+    def _grouped(self, full: Tensor) -> Tensor:
+        """Rows ``(rows, groups, group)``."""
+        return full.view(len(full), self.shape[1] // self.group, self.group)
 
     def finalize(self) -> QuantizedMatrix:
         """The codes alone."""

@@ -1,4 +1,4 @@
-"""Symmetric rounding to integer codes, on tensors, and training through it.
+"""Rounding to integer codes, on tensors, and training through it.
 
 The codes are those of :func:`leanmatch.factorization.arrays.round_to_codes`. In training the forward pass
 sees the rounded values, and the backward pass is the identity (straight-through; Bengio et al., arXiv
@@ -13,7 +13,7 @@ import torch
 
 from leanmatch.compression.decode import as_array
 from leanmatch.errors import ModelError
-from leanmatch.factorization.arrays import Float, Int8, largest_code, round_to_codes
+from leanmatch.factorization.arrays import Float, Int8, largest_code, odd_codes, round_to_codes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,18 +33,37 @@ def quantize(x: Tensor, bits: int, trailing: int = 1) -> tuple[Int8, Float]:
     Raises:
         ModelError: ``x`` has NaN or infinite entries.
     """
+    _check_finite(x)
+    codes, scale = round_to_codes(as_array(x.float().flatten(x.ndim - trailing)), bits)
+    return codes.reshape(x.shape), scale
+
+
+def quantize_odd(x: Tensor, scale: Tensor, bits: int) -> Int8:
+    """Odd codes of 2 or 3 bits with scales that are given.
+
+    Args:
+        x: floats ``(..., n)``.
+        scale: float32 ``(...)``, above 0.
+        bits: 2 or 3.
+
+    Raises:
+        ModelError: ``x`` has NaN or infinite entries.
+    """
+    _check_finite(x)
+    return odd_codes(as_array(x.float()), as_array(scale), bits)
+
+
+def _check_finite(x: Tensor) -> None:
     if not bool(torch.isfinite(x).all()):
         raise ModelError(
             "weights to be quantized hold NaN or infinite values", remedy="lower the learning rate"
         )
-    codes, scale = round_to_codes(as_array(x.float().flatten(x.ndim - trailing)), bits)
-    return codes.reshape(x.shape), scale
 
 
 def fake_quantize(x: Tensor, bits: int | None, trailing: int = 1) -> Tensor:
     """What the codes of :func:`quantize` stand for, with the gradient of ``x`` itself.
 
-    With ``bits`` None it is ``x``.
+    With ``bits`` None it is ``x``. From 4 bits on: with fewer, see :func:`fake_quantize_odd`.
     """
     if bits is None:
         return x
@@ -56,3 +75,16 @@ def fake_quantize(x: Tensor, bits: int | None, trailing: int = 1) -> Tensor:
         scale.masked_fill_(scale == 0, 1.0)
         error = torch.round(x / scale).mul_(scale).sub_(x)
     return x + error
+
+
+def fake_quantize_odd(x: Tensor, scale: Tensor, bits: int) -> Tensor:
+    """What the codes of :func:`quantize_odd` stand for, to the bit, with the gradient of ``x`` itself.
+
+    Scales do not follow ``x``: the best ones come from sums, which torch and numpy round differently.
+    """
+    half = 1 << (bits - 1)
+    with torch.no_grad():
+        column = scale[..., None]
+        h = torch.floor(x / (2 * column)).clamp_(-half, half - 1)
+        rounded = h.mul_(2).add_(1).mul_(column)
+    return rounded + (x - x.detach())

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanmatch.errors import DataError, UsageError
-from leanmatch.factorization.arrays import largest_code
+from leanmatch.factorization.arrays import ODD_BITS, largest_code
 
 INDEX_DTYPES = (np.uint8, np.uint16)
 MOST_ATOMS = 1 << 16
@@ -91,10 +91,11 @@ def check_bits(name: str, bits: int, valid: tuple[int, ...]) -> None:
 
 
 def check_codes(name: str, array: NDArray[np.int8], bits: int) -> None:
-    """Integer codes are symmetric: at most ``2^(bits-1) - 1`` in size.
+    """Integer codes are at most :func:`~leanmatch.factorization.arrays.largest_code` in size, and odd with 2
+    and 3 bits.
 
     Raises:
-        DataError: a code is larger.
+        DataError: a code is larger, or even where all must be odd.
     """
     most = largest_code(bits)
     if array.size and (int(array.min()) < -most or int(array.max()) > most):
@@ -102,6 +103,9 @@ def check_codes(name: str, array: NDArray[np.int8], bits: int) -> None:
             f"{name} of {bits} bits must lie between {-most} and {most} "
             f"(found {int(array.min())} to {int(array.max())})"
         )
+    if bits in ODD_BITS and not (array & 1).all():
+        even = array[(array & 1) == 0]
+        raise DataError(f"{name} of {bits} bits must be odd (found {int(even[0])})")
 
 
 def check_indices(name: str, indices: NDArray[np.generic], atoms: int) -> None:

@@ -26,7 +26,7 @@ from leanmatch.factorization.dense_sparse import DenseSparse, QuantizedDenseSpar
 
 __all__ = ["Dense", "DenseSparse", "Factors", "IntMatrix", "LowRank", "QuantizedDenseSparse"]
 
-INT_MATRIX_BITS = (8, 4)
+INT_MATRIX_BITS = (8, 4, 3, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,12 +58,13 @@ class Dense:
 
 @dataclass(frozen=True, eq=False)
 class IntMatrix:
-    """Integer codes with a scale for every group of a row: ``W[:, g] = q[:, g] * scale[:, g]``, symmetric.
+    """Integer codes with a scale for every group of a row: ``W[:, g] = q[:, g] * scale[:, g]``.
 
     Attributes:
-        q: int8 ``(m, n)``, at most ``2^(bits-1) - 1`` in size.
+        q: int8 ``(m, n)``: -127 to 127 with 8 bits, -7 to 7 with 4; with 3 bits the odd numbers from -7 to 7,
+            with 2 bits those from -3 to 3.
         scale: float32 ``(m, n / group)``, above 0; column ``j`` belongs to group ``j // group``.
-        bits: 8 or 4.
+        bits: 8, 4, 3 or 2.
 
     Raises:
         DataError: shapes that do not fit, codes or scales out of range.

@@ -45,6 +45,8 @@ SOLVERS = {
     "2:4": Solver("keep 2 of every 4 neighbours in each row", prune, PruneOptions, {"keep": 2, "of": 4}),
     "int8": Solver("round to int8", round_to_nearest, RoundOptions, {"bits": 8}),
     "int4": Solver("round to int4, groups of 32", round_to_nearest, RoundOptions, {"bits": 4, "group": 32}),
+    "int3": Solver("round to int3, the best scale a row", round_to_nearest, RoundOptions, {"bits": 3}),
+    "int2": Solver("round to int2, the best scale a row", round_to_nearest, RoundOptions, {"bits": 2}),
 }
 """The method's name to its solver. Valid names in messages come from here."""
 

@@ -1,4 +1,4 @@
-"""Round to nearest: int8 or int4 codes with a scale for every group of a row."""
+"""Round to nearest: codes of 8, 4, 3 or 2 bits with a scale for every group of a row."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class RoundOptions:
     """Options of :func:`round_to_nearest`.
 
     Attributes:
-        bits: 8 or 4.
+        bits: 8, 4, 3 or 2.
         group: columns that share a scale, must divide ``n``; 0 for whole rows.
 
     Raises:
@@ -39,7 +39,7 @@ class RoundOptions:
 def round_to_nearest(
     weight: Float, options: RoundOptions | None = None, metric: ErrorMetric = PLAIN
 ) -> Solved:
-    """``W ~ q scale`` with ``scale = max |group| / (2^(bits-1) - 1)``.
+    """``W ~ q scale``, codes and scales from :func:`leanmatch.factorization.arrays.round_to_codes`.
 
     The error metric only measures the result.
 

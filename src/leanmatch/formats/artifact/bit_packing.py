@@ -113,6 +113,24 @@ def signed(numbers: NDArray[np.uint16], bits: int) -> NDArray[np.int8]:
     return (numbers.astype(np.uint8) << np.uint8(shift)).view(np.int8) >> np.int8(shift)
 
 
+def pack_odd(codes: NDArray[np.int8], bits: int) -> NDArray[np.uint8]:
+    """Pack odd codes ``2 h + 1``: each ``h`` in two's complement of ``bits`` bits.
+
+    >>> pack_odd(np.array([-3, -1, 1, 3], dtype=np.int8), 2).tolist()
+    [78]
+    """
+    return pack((codes - np.int8(1)) >> np.int8(1), bits)
+
+
+def odd(halves: NDArray[np.int8]) -> NDArray[np.int8]:
+    """``2 h + 1``: the codes that :func:`pack_odd` took, from what :func:`signed` gives.
+
+    >>> odd(signed(unpack(np.array([78], dtype=np.uint8), 4, 2), 2)).tolist()
+    [-3, -1, 1, 3]
+    """
+    return np.int8(2) * halves + np.int8(1)
+
+
 def _unpack_groups(packed: NDArray[np.uint8], groups: int, bits: int) -> NDArray[np.uint16]:
     """``8 groups`` numbers; number ``j`` of a group lies in the three bytes from ``j bits // 8`` on."""
     whole = np.zeros(groups * bits, dtype=np.uint8)

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from leanmatch.errors import FormatError, LeanmatchError
 from leanmatch.factorization import Dense, DenseSparse, Factors, IntMatrix, LowRank, QuantizedDenseSparse
+from leanmatch.factorization.arrays import ODD_BITS
 from leanmatch.factorization.checks import MOST_ATOMS, index_dtype
 from leanmatch.factorization.cost import index_bits
 from leanmatch.factorization.dense_sparse import ATOM_BITS, VALUE_BITS, identity_atoms
 from leanmatch.factorization.factors import INT_MATRIX_BITS
-from leanmatch.formats.artifact.bit_packing import pack, signed
+from leanmatch.formats.artifact.bit_packing import odd, pack, pack_odd, signed
 from leanmatch.formats.artifact.fields import MOST_SIZE, Array, Fields, Tensors
 from leanmatch.formats.artifact.halves import stored, stored_scales
 
@@ -86,7 +87,8 @@ def _decode_dense(fields: Fields, tensors: Tensors, names: Names, shape: tuple[i
 
 
 def _encode_int(factors: IntMatrix, name: str = "q") -> Encoded:
-    q = factors.q if factors.bits == 8 else pack(factors.q, factors.bits)
+    packed = pack_odd if factors.bits in ODD_BITS else pack
+    q = factors.q if factors.bits == 8 else packed(factors.q, factors.bits)
     fields = {"bits": factors.bits, "group": factors.group}
     return fields, {name: np.ascontiguousarray(q), f"{name}_scale": stored_scales(factors.scale)}
 
@@ -99,6 +101,8 @@ def _decode_int(
     if shape[1] % group:
         raise FormatError(f"{fields.where}: groups of {group} do not divide {shape[1]} columns")
     q = _codes(tensors, names(name), shape, bits)
+    if bits in ODD_BITS:
+        q = odd(q)
     scale = tensors.floats(names(f"{name}_scale"), (shape[0], shape[1] // group))
     return IntMatrix(q, scale, bits)
 

@@ -12,7 +12,7 @@ from leanmatch.compression.layer_specs import (
     RoundingSpec,
 )
 from leanmatch.factorization import Dense, DenseSparse, Factors, IntMatrix, LowRank, QuantizedDenseSparse
-from leanmatch.factorization.arrays import Float, Index
+from leanmatch.factorization.arrays import ODD_BITS, Float, Index, largest_code
 from leanmatch.factorization.checks import index_dtype
 
 
@@ -42,8 +42,9 @@ def random_factors(spec: LayerSpec | None, m: int, n: int) -> Factors:
 
 
 def _codes(rng: np.random.Generator, m: int, n: int, bits: int, group: int) -> IntMatrix:
-    most = 2 ** (bits - 1) - 1
+    most = largest_code(bits)
     q = rng.integers(-most, most + 1, (m, n), dtype=np.int8)
+    q = q | np.int8(1) if bits in ODD_BITS else q
     return IntMatrix(q, np.full((m, n // group), 0.01, np.float32), bits)
 
 

@@ -23,7 +23,8 @@ from leanmatch.runtime.loading import load_with_ranges, open_model
 from leanmatch.runtime.web.plan import write_plan
 from leanmatch.runtime.web.tensors import TensorWriter
 
-FORMAT, FORMAT_VERSION = "leanmatch-web-model", 1
+FORMAT, FORMAT_VERSION, ODD_VERSION = "leanmatch-web-model", 1, 2
+"""The version of a model, and of one with odd codes: scripts that know only 1 would read them as others."""
 MODEL_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "model.json", "model.bin", "tokenizer.json"
 
 
@@ -85,9 +86,10 @@ def write_web_model(model: str | Path, folder: Path) -> NativeEncoder:
         raise ModelError(f"{model}: {error}", remedy="save or copy the model's folder again") from error
     tokenizer = _short_vocabulary(json.loads(encoder.tokenizer.to_str(pretty=False)))
     (folder / TOKENIZER_FILE).write_text(_compact(tokenizer), encoding="utf-8")
+    has_odd = any(entry.get("odd") for entry in writer.entries.values())
     content = {
         "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format_version": ODD_VERSION if has_odd else FORMAT_VERSION,
         "leanmatch_version": __version__,
         "name": Path(str(model)).name,
         "base": (read_provenance(source) or {}).get("base"),

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanmatch.factorization import Dense, DenseSparse, Factors, IntMatrix, LowRank, QuantizedDenseSparse
+from leanmatch.factorization.arrays import ODD_BITS
 from leanmatch.factorization.cost import index_bits
 from leanmatch.formats.artifact.halves import stored
 from leanmatch.runtime.build import Layer
@@ -160,7 +161,10 @@ class _Packer:
         return {"values": self._writer.add(name, _short(part))}
 
     def _codes(self, name: str, factors: IntMatrix) -> dict[str, Any]:
-        codes = self._whole(name, factors.q, factors.bits)
+        if factors.bits in ODD_BITS:
+            codes = self._writer.add_odd(name, factors.q, factors.bits)
+        else:
+            codes = self._whole(name, factors.q, factors.bits)
         return {"codes": codes, "scale": self._writer.add(f"{name}.scale", _short(factors.scale))}
 
     def _sparse(self, name: str, factors: DenseSparse | QuantizedDenseSparse) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanmatch.errors import FormatError
-from leanmatch.formats.artifact.bit_packing import pack
+from leanmatch.formats.artifact.bit_packing import pack, pack_odd
 
 ALIGNMENT = 16
 """Every array begins at a multiple of so many bytes."""
@@ -19,7 +19,8 @@ class TensorWriter:
 
     Attributes:
         entries: name of an array to its ``dtype`` (``float32``, ``float16``, ``int8`` or ``packed``),
-            ``shape`` and ``offset``; of packed whole numbers also ``bits`` and ``signed``.
+            ``shape`` and ``offset``; of packed whole numbers also ``bits`` and ``signed``,
+            and of odd ones ``odd``.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -47,6 +48,11 @@ class TensorWriter:
             "signed": numbers.dtype.kind == "i",
         }
         return self._write(name, pack(numbers, bits).tobytes(), entry)
+
+    def add_odd(self, name: str, codes: NDArray[np.int8], bits: int) -> str:
+        """Write odd codes of ``bits`` bits (:func:`leanmatch.formats.artifact.bit_packing.pack_odd`)."""
+        entry = {"dtype": "packed", "shape": list(codes.shape), "bits": bits, "signed": True, "odd": True}
+        return self._write(name, pack_odd(codes, bits).tobytes(), entry)
 
     def _write(self, name: str, content: bytes, entry: dict[str, Any]) -> str:
         if name in self.entries:
