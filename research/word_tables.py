@@ -63,7 +63,9 @@ def titles(folder: Path, count: int) -> list[str]:
 
 def main() -> None:
     """Print a table of Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of private tables")
     parser.add_argument("--titles", type=int, default=400)
     parser.add_argument("--forms", default="", help="only forms whose name has this in it")

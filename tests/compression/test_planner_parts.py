@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from leanmatch.compression import DenseSparseSpec, LayerSpec, LowRankSpec, PruningSpec, RoundingSpec
 from leanmatch.compression.planner.allocation import NoChoiceError, allocate, least, total
 from leanmatch.compression.planner.budget import Budget
-from leanmatch.compression.planner.candidates import LINEAR_CANDIDATES
+from leanmatch.compression.planner.candidates import LINEAR_CANDIDATES, TABLE_CANDIDATES
 from leanmatch.compression.planner.quality import Quality, compare
 from leanmatch.compression.planner.sensitivity import in_proportion, middle_of
 from leanmatch.compression.planner.tasks import Matching
@@ -101,7 +101,10 @@ def test_harm_is_in_proportion_to_the_error():
 
 @pytest.mark.parametrize(
     "spec",
-    sorted({s for specs in LINEAR_CANDIDATES.values() for s in specs if s.misfit(96, 192) is None}, key=str),
+    [
+        *sorted({s for specs in LINEAR_CANDIDATES.values() for s in specs if not s.misfit(96, 192)}, key=str),
+        *(spec for spec in TABLE_CANDIDATES if isinstance(spec, RoundingSpec) and spec.bits < 4),
+    ],
 )
 def test_costs_are_those_of_the_artifact(spec):
     """The bytes that the planner counts are those that the artifact stores (all scales fit float16 here)."""

@@ -146,7 +146,11 @@ BAD = [
     ("IntMatrix", lambda x: {"scale": planted(x.scale, (0, 0), 0)}, "above 0"),
     ("IntMatrix", lambda x: {"scale": planted(x.scale, (0, 0), np.inf)}, "not finite"),
     ("IntMatrix", lambda x: {"q": planted(x.q, (0, 0), 8)}, "between -7 and 7"),
-    ("IntMatrix", lambda x: {"q": planted(x.q | 1, (1, 2), 9), "bits": 3}, "3 bits must lie between -7 and 7"),
+    (
+        "IntMatrix",
+        lambda x: {"q": planted(x.q | 1, (1, 2), 9), "bits": 3},
+        "3 bits must lie between -7 and 7",
+    ),
     ("IntMatrix", lambda x: {"q": planted(x.q | 1, (1, 2), -4), "bits": 3}, r"be odd \(found -4\)"),
     ("IntMatrix", lambda x: {"q": planted(0 * x.q + 3, (0, 0), 5), "bits": 2}, "between -3 and 3"),
     ("IntMatrix", lambda x: {"q": planted(0 * x.q - 3, (0, 0), 0), "bits": 2}, r"be odd \(found 0\)"),

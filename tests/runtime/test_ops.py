@@ -196,7 +196,13 @@ def tables():
         )
         for bits, half, groups in ((3, 4, 1), (2, 2, 2))
     }
-    return odd | {"sparse": sparse, "sparse int8": sparse.quantize(), "int": whole, "low": low, "low int8": coded}
+    return odd | {
+        "sparse": sparse,
+        "sparse int8": sparse.quantize(),
+        "int": whole,
+        "low": low,
+        "low int8": coded,
+    }
 
 
 @pytest.mark.parametrize("kind", tables())

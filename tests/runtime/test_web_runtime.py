@@ -333,7 +333,11 @@ def test_damaged_files_are_refused_and_say_so(tiny, tmp_path: Path) -> None:
             weights[:-1],
             f"model.bin has {size - 1} bytes, and model.json says {size}",
         ),
-        "newer": (put("format_version", value=3), weights, "format version 3, and this runtime reads up to 2"),
+        "newer": (
+            put("format_version", value=3),
+            weights,
+            "format version 3, and this runtime reads up to 2",
+        ),
         "other": (put("format", value="tar"), weights, 'format "tar"'),
         "beyond": (
             put("tensors", "words", "offset", value=len(weights)),

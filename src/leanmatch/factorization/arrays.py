@@ -70,9 +70,9 @@ def odd_codes(values: Float, scale: Float, bits: int) -> Int8:
 def best_odd_scale(values: Float, bits: int) -> Float:
     """The scale of each run along the last axis that gives odd codes the least squared error.
 
-    From large scales to small ones, the code of ``v`` grows from ``2 c - 1`` to ``2 c + 1`` at ``|v| / (2 c)``.
-    Codes ``q`` with their best scale ``q.v / q.q`` leave the error ``v.v - (q.v)^2 / q.q``. So with all these
-    points sorted, two running sums give the error of every possible choice of codes, and the least is taken.
+    As the scale shrinks, the code of ``|v|`` grows from ``2 c - 1`` to ``2 c + 1`` where the scale is
+    ``|v| / (2 c)``. Codes ``q`` with their best scale ``q.v / q.q`` leave the error ``v.v - (q.v)^2 / q.q``. So
+    once these points are sorted, two running sums give the error of every possible choice of codes.
 
     Where float16 holds the scale within 2^-10 it is rounded to it, so an artifact keeps the same scale. A run
     of zeros gets :data:`SMALLEST_HALF`, or the smallest scale of the other runs if that is below it.
@@ -102,15 +102,15 @@ def best_odd_scale(values: Float, bits: int) -> Float:
 def _best_odd_scale(rows: Float, bits: int) -> Float:
     """See :func:`best_odd_scale`; ``rows`` are not negative, and those of zeros get 0."""
     n = rows.shape[1]
-    most = rows.max(axis=1, keepdims=True)
-    rows = rows / np.where(most > 0, most, np.float32(1))  # so that no square leaves the range of float32
+    largest: Float = np.maximum(rows.max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    parts: Float = rows / largest  # their squares stay within float32
     steps = np.arange(1, 1 << (bits - 1), dtype=np.float32)  # c
-    points = (rows[:, None, :] / (2 * steps[:, None])).reshape(len(rows), -1)
+    points = (parts[:, None, :] / (2 * steps[:, None])).reshape(len(rows), -1)
     order = np.argsort(-points, axis=1)
     c = (order // n + 1).astype(np.float32)
     growth = 4 * c * np.take_along_axis(points, order, axis=1)  # of q.v: 2 |v|
-    products = np.concatenate([rows.sum(axis=1, keepdims=True), growth], axis=1).cumsum(axis=1)
+    products = np.concatenate([parts.sum(axis=1, keepdims=True), growth], axis=1).cumsum(axis=1)
     squares = np.concatenate([np.full((len(rows), 1), n, np.float32), 8 * c], axis=1).cumsum(axis=1)
     best = np.argmax(products**2 / squares, axis=1)[:, None]
-    found = np.take_along_axis(products, best, axis=1) / np.take_along_axis(squares, best, axis=1)
-    return (found * most)[:, 0]
+    found: Float = np.take_along_axis(products, best, axis=1) / np.take_along_axis(squares, best, axis=1)
+    return (found * largest)[:, 0]

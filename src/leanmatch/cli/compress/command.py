@@ -70,7 +70,7 @@ def compress(
         Path | None, typer.Option(metavar="FILE", help="JSON or YAML specification, instead of a plan.")
     ] = None,
     method: Annotated[
-        str, typer.Option(help="stf, post, svd, fwsvd, nm or int8 (with --size also int4).")
+        str, typer.Option(help="stf, post, svd, fwsvd, nm or int8 (with --size also fewer bits).")
     ] = "stf",
     minutes: Annotated[
         float | None,
