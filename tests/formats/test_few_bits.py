@@ -12,11 +12,11 @@ import torch
 from leanmatch.cli.inspect.command import form_words
 from leanmatch.compression import CompressionSpec, RoundingSpec, Rule, compressed_layers, factorize, finalize
 from leanmatch.errors import FormatError
-from leanmatch.factorization import IntMatrix
+from leanmatch.factorization import IntMatrix, LowRank
 from leanmatch.formats import save_compressed
 from leanmatch.formats.artifact.bit_packing import odd, pack, pack_odd, packed_size, signed, unpack
 from leanmatch.formats.artifact.fields import Fields, Tensors
-from leanmatch.formats.artifact.forms import decode, encode
+from leanmatch.formats.artifact.forms import decode, encode, has_odd_codes
 from leanmatch.formats.artifact.loader import load_compressed
 from leanmatch.formats.artifact.reader import read_artifact
 from leanmatch.runtime import load
@@ -111,5 +111,19 @@ def test_their_names(folder):
     assert words["embeddings.word_embeddings"] == "int2"
     assert words["encoder.layer.0.attention.self.query"] == "int3"
     assert words["encoder.layer.0.attention.self.key"] == "int2, groups of 8"
-    spec = json.loads((folder / "leanmatch.json").read_text())["artifact"]["spec"]
-    assert CompressionSpec.from_json(spec) == SPEC
+    section = json.loads((folder / "leanmatch.json").read_text())["artifact"]
+    assert CompressionSpec.from_json(section["spec"]) == SPEC
+    assert section["version"] == 3, "readers that know no odd codes ask for an update"
+
+
+@pytest.mark.parametrize("bits", [(3, 8), (8, 2)])
+def test_low_rank_parts_may_have_them(bits):
+    left, right = (
+        IntMatrix(np.ones(shape, np.int8), np.ones((shape[0], 1), np.float32), width)
+        for shape, width in zip(((5, 3), (3, 7)), bits, strict=True)
+    )
+    fields, tensors = encode(LowRank(left, right))
+    assert has_odd_codes(fields) and not has_odd_codes(encode(LowRank(left.dense(), right.dense()))[0])
+    names = Tensors({f"x/{name}": array for name, array in tensors.items()})
+    found = decode(Fields("x", fields), names, "x/{}".format)
+    assert np.array_equal(found.dense(), left.dense() @ right.dense())

@@ -124,7 +124,7 @@ def test_the_manifest(folder, change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 3}, "reads up to 2"),
+        ({"version": 4}, "reads up to 3"),
         ({"version": True}, "version must be a whole number"),
         ({"task": "poetry"}, "task must be one of"),
         ({"architecture": "os.system"}, "architecture must be a name"),

@@ -71,8 +71,8 @@ def best_odd_scale(values: Float, bits: int) -> Float:
     """The scale of each run along the last axis that gives odd codes the least squared error.
 
     As the scale shrinks, the code of ``|v|`` grows from ``2 c - 1`` to ``2 c + 1`` where the scale is
-    ``|v| / (2 c)``. Codes ``q`` with their best scale ``q.v / q.q`` leave the error ``v.v - (q.v)^2 / q.q``. So
-    once these points are sorted, two running sums give the error of every possible choice of codes.
+    ``|v| / (2 c)``. Codes ``q`` with their best scale ``q.v / q.q`` leave the error ``v.v - (q.v)^2 / q.q``.
+    So once these points are sorted, two running sums give the error of every possible choice of codes.
 
     Where float16 holds the scale within 2^-10 it is rounded to it, so an artifact keeps the same scale. A run
     of zeros gets :data:`SMALLEST_HALF`, or the smallest scale of the other runs if that is below it.

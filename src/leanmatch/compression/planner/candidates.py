@@ -112,13 +112,13 @@ TABLE_CANDIDATES = (
     RoundingSpec(bits=8),
     RoundingSpec(bits=4, group=16),
     RoundingSpec(bits=4, group=32),
+    RoundingSpec(bits=3, group=32),
     RoundingSpec(bits=3),
     RoundingSpec(bits=2),
-    *(DenseSparseSpec(block=16, atoms=256, nonzeros=k, value_bits=4) for k in (2, 3, 4)),
-    DenseSparseSpec(block=16, atoms=256, nonzeros=3, value_bits=6),
-    DenseSparseSpec(block=8, atoms=256, nonzeros=2, value_bits=6),
+    DenseSparseSpec(block=16, atoms=256, nonzeros=2, value_bits=4),
 )
-"""What an embedding table may become, whatever the method."""
+"""What an embedding table may become, whatever the method. Factors with more nonzeros have more bytes and a
+larger error than rounding has (docs/LOG.md)."""
 MOST_ROWS_FACTORED = 1000
 """Tables with fewer rows are rounded, not factored: atoms would cost what they save."""
 

@@ -62,6 +62,12 @@ def encode(factors: Factors) -> Encoded:
     )
 
 
+def has_odd_codes(fields: Mapping[str, Any]) -> bool:
+    """Whether the fields of a layer are those of weights of 2 or 3 bits, factors of low rank included."""
+    parts = (fields, fields.get("left", {}), fields.get("right", {}))
+    return any(part.get("bits") in ODD_BITS for part in parts)
+
+
 def decode(fields: Fields, tensors: Tensors, names: Names) -> Factors:
     """The inverse of :func:`encode`.
 

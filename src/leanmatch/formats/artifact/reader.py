@@ -23,8 +23,10 @@ from leanmatch.formats.provenance import FILE_NAME, read_provenance
 KIND = "compressed"
 UNUSED = "pooler."
 """Parameters of a sentence encoder's transformer that no vector depends on: left out, loaded as zeros."""
-VERSION = 2
-"""Of matchers; their ``modules.json`` names compressed modules."""
+VERSION = 3
+"""Of models with weights of 2 or 3 bits, which readers up to version 2 do not know; the newest."""
+MATCHER_VERSION = 2
+"""Of other matchers; their ``modules.json`` names compressed modules."""
 PLAIN_VERSION = 1
 """Of models for other tasks, and of matchers before."""
 MOST_CONFIG_BYTES = 1 << 20

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from leanmatch.errors import FormatError, ModelError, UsageError
 from leanmatch.files import atomic_folder, write_json
 from leanmatch.formats.artifact import tensor_file as tensorfile
+from leanmatch.formats.artifact.forms import has_odd_codes
 from leanmatch.formats.artifact.gather import Gathered, gather, is_matcher, parts_of
-from leanmatch.formats.artifact.reader import KIND, PLAIN_VERSION, VERSION
+from leanmatch.formats.artifact.reader import KIND, MATCHER_VERSION, PLAIN_VERSION, VERSION
 from leanmatch.formats.artifact.stock_names import name_compressed_modules
 from leanmatch.formats.layout import legacy_tokenizer_config, module_kind, rewrite_to_legacy
 from leanmatch.formats.model_card import write_model_card
@@ -141,8 +142,9 @@ def write_for_runtime(model: Any, folder: Path) -> None:
 def section_of(model: Any, gathered: Gathered, folder: Path) -> dict[str, Any]:
     """What the section ``artifact`` of ``leanmatch.json`` says of a model whose files lie in the folder."""
     first = parts_of(model)[0].module
+    version = MATCHER_VERSION if is_matcher(model) else PLAIN_VERSION
     return {
-        "version": VERSION if is_matcher(model) else PLAIN_VERSION,
+        "version": VERSION if any(map(has_odd_codes, gathered.layers.values())) else version,
         "task": task_of(model),
         "architecture": module_kind(f"{type(first).__module__}.{type(first).__name__}"),
         **_sizes(gathered, folder),
