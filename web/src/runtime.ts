@@ -134,6 +134,23 @@ class Instance {
     for (let i = 0; i < count; i++) codes[i] = 2 * codes[i] + 1;
   }
 
+  /**
+   * Puts rows of `n` bytes in order: row `i` is the next one of part `widths[i]`.
+   *
+   * @returns whether every part has as many rows as the widths ask for.
+   */
+  mergeRows(widths: number, parts: number[], counts: number[], to: number, m: number, n: number): boolean {
+    const bytes = new Uint8Array(this.memory.buffer), own = new Uint16Array(this.memory.buffer, widths >>> 0, m);
+    const next = parts.map(() => 0);
+    for (let row = 0; row < m; row++) {
+      const part = own[row];
+      if (!(next[part] < counts[part])) return false;
+      const from = (parts[part] >>> 0) + next[part]++ * n;
+      bytes.copyWithin((to >>> 0) + row * n, from, from + n);
+    }
+    return next.every((rows, part) => rows === counts[part]);
+  }
+
   release(...addresses: number[]): void {
     for (const at of addresses) if (at !== 0) this.call("release", at);
   }
@@ -163,6 +180,8 @@ const POOLING = ["mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "
 /** Places of layers and of norms in csrc/wasm/model.cpp. */
 const LAYERS = { qkv: 0, up: 1, out: 2, down: 3, projection: 4 };
 const NORMS = { attention: 0, feed_forward: 1, embedding: 2, final: 3 };
+/** Bits of the rows of a table whose rows differ in them, by the number that stands for them. */
+const ROW_BITS = [2, 3, 4, 6];
 const BYTES = { float32: 4, float16: 2, int8: 1, packed: 0 };
 
 type Fields = Record<string, unknown>;
@@ -302,6 +321,10 @@ class Builder {
       if (scale.shape[0] !== shape[0]) throw damaged("a table whose scales are not one for each row");
       return this.module.call("int8_table", at, scale.at, shape[0], shape[1], scale.shape[1]);
     }
+    if (form === "int8-rows") {
+      const { at, m, n } = this.mixed(fields), scale = this.shaped(fields, "scale", [m, 1]);
+      return this.module.call("int8_table", at, scale, m, n, 1);
+    }
     if (form === "low-rank") {
       const left = this.table(section(fields, "left")), part = section(fields, "right");
       const right = present(part, "values") ? this.floats(part, "values", 2) : this.dequantized(part, "codes", "scale", 2);
@@ -310,6 +333,19 @@ class Builder {
     if (form !== "dense-sparse") throw damaged(`a table of the form ${JSON.stringify(form)}`);
     const { atoms, indices, codes, scale, values, m, blocks, r, b, k } = this.sparse(fields, true);
     return this.module.call("sparse_table", atoms, indices, codes, scale, values, m, blocks, r, b, k);
+  }
+
+  /** Codes of a table whose rows differ in bits: those of each width lie together, and `widths` says which row has which. */
+  private mixed(fields: Fields): { at: number; m: number; n: number } {
+    const { at: widths, shape: [m] } = this.indices(fields, "widths", 1);
+    const parts = ROW_BITS.map((bits) => (present(fields, `codes${bits}`) ? this.codes(fields, `codes${bits}`, 2) : undefined));
+    const n = parts.find((part) => part !== undefined)?.shape[1] ?? 0;
+    if (parts.some((part) => part !== undefined && part.shape[1] !== n)) throw damaged("a table whose rows differ in length");
+    const at = this.own(this.module.call("allocate", m * n));
+    const counts = parts.map((part) => part?.shape[0] ?? 0);
+    const fits = this.module.mergeRows(widths, parts.map((part) => part?.at ?? 0), counts, at, m, n);
+    if (n === 0 || !fits) throw damaged("a table whose widths do not fit its codes");
+    return { at, m, n };
   }
 
   /**
@@ -369,8 +405,8 @@ class Builder {
     return { at: unpacked, shape: entry.shape };
   }
 
-  private indices(fields: Fields, name: string): Placed {
-    const { entry, at } = this.load(fields, name, 3, ["packed"]);
+  private indices(fields: Fields, name: string, axes = 3): Placed {
+    const { entry, at } = this.load(fields, name, axes, ["packed"]);
     if (entry.signed !== false) throw damaged(`${String(fields[name])} has signs`);
     return { at: this.own(this.module.call("unpack_bits", at, size(entry.shape), entry.bits!, 0)), shape: entry.shape };
   }

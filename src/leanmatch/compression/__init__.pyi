@@ -13,6 +13,7 @@ from .layer_specs import DenseSparseSpec as DenseSparseSpec
 from .layer_specs import DenseSpec as DenseSpec
 from .layer_specs import LayerSpec as LayerSpec
 from .layer_specs import LowRankSpec as LowRankSpec
+from .layer_specs import MixedRoundingSpec as MixedRoundingSpec
 from .layer_specs import PruningSpec as PruningSpec
 from .layer_specs import RoundingSpec as RoundingSpec
 from .layers import CompressedLayer as CompressedLayer

@@ -11,15 +11,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from leanmatch.compression.decode import as_array
 from leanmatch.errors import UsageError
 from leanmatch.factorization import ErrorMetric
-from leanmatch.models.adapter import tokenize
+from leanmatch.models.adapter import tokenize, transformer_of
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 OUTPUTS = ("sentence_embedding", "logits", "start_logits", "end_logits", "last_hidden_state")
@@ -33,11 +35,13 @@ class Calibration:
         moments: second moments of the layer's inputs, float32 ``(n, n)``.
         fisher: Fisher information of its weight, float32 ``(m, n)``; empty where it was not asked for.
         tokens: tokens seen.
+        reads: how often the texts read each row of a table, int64 ``(m,)``.
     """
 
     moments: dict[str, Tensor] = field(default_factory=dict)
     fisher: dict[str, Tensor] = field(default_factory=dict)
     tokens: int = 0
+    reads: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
     def metric(self, names: Sequence[str], weighting: str) -> ErrorMetric:
         """The error that solvers minimize for layers with the same inputs, one above the other.
@@ -155,3 +159,25 @@ def text_batches(
     for start in range(0, len(ordered), batch_size):
         part = list(ordered[start : start + batch_size])
         yield tokenize(model, part, tokenizer=tokenizer, max_length=max_length)
+
+
+def word_table(model: Any) -> Any:
+    """The table that token ids are looked up in; None for a model that does not say which it is."""
+    inner = transformer_of(model) if hasattr(model, "encode") else model
+    return inner.get_input_embeddings() if hasattr(inner, "get_input_embeddings") else None
+
+
+def count_tokens(model: Any, texts: Sequence[str], *, tokenizer: Any = None) -> NDArray[np.int64] | None:
+    """How often each token occurs in texts, int64 ``(tokens,)``; None for a model without a table of words.
+
+    Raises:
+        UsageError: the model is no SentenceTransformer and no tokenizer is given.
+    """
+    table = word_table(model)
+    if table is None:
+        return None
+    counts = np.zeros(len(table.weight), np.int64)
+    for features in text_batches(model, texts, tokenizer=tokenizer, batch_size=256):
+        ids = features["input_ids"][features["attention_mask"].bool()]
+        counts += np.bincount(ids.cpu().numpy(), minlength=len(counts))
+    return counts

@@ -31,7 +31,13 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from leanmatch.compression.calibration import Calibration, calibrate, text_batches
+from leanmatch.compression.calibration import (
+    Calibration,
+    calibrate,
+    count_tokens,
+    text_batches,
+    word_table,
+)
 from leanmatch.compression.fitting.fit import Effort, fit_layers
 from leanmatch.compression.fitting.workers import in_parallel
 from leanmatch.compression.layer_specs import LAYER_SPECS, DenseSparseSpec, DenseSpec, LayerSpec
@@ -43,6 +49,8 @@ from leanmatch.compression.spec import CompressionSpec
 from leanmatch.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -134,6 +142,7 @@ def factorize(
     progress: bool = False,
     folder: Path | None = None,
     cache: Factored | None = None,
+    token_counts: NDArray[np.int64] | None = None,
 ) -> Conversion:
     """Replace layers by compressed ones, in place. A module that is used twice stays one module.
 
@@ -156,6 +165,8 @@ def factorize(
         progress: a bar on stderr.
         folder: keeps the factors of layers in order; after an interruption the same call goes on from there,
             to the same bits.
+        token_counts: how often each token occurs in the domain, int64 ``(tokens,)``; None counts those of
+            ``calibration_texts``.
 
     Raises:
         UsageError, ModelError: see :func:`plan_layers`; a weighting that needs texts, without texts; a text
@@ -178,6 +189,7 @@ def factorize(
     if calibration is None:
         own = {name: planned[name] for group in alone for name in group.names}
         calibration = _calibrate(model, own, calibration_texts, tokenizer, seed)
+    reads = _reads(model, planned, token_counts, calibration_texts, tokenizer) or calibration.reads
     effort = Effort(iterations, seed, threads=None if len(alone) == 1 else 1)
 
     def fit(group: LayerGroup) -> list[CompressedLayer]:
@@ -186,7 +198,8 @@ def factorize(
             return copy.deepcopy(cache[key])
         modules = [planned[name][0] for name in group.names]
         metric = calibration.metric(group.names, group.spec.weighting)
-        layers = fit_layers(modules, group.spec, metric, effort, stack=group.stack)
+        counts = reads.get(group.names[0])
+        layers = fit_layers(modules, group.spec, metric, effort, stack=group.stack, counts=counts)
         if cache is not None:
             cache[key] = copy.deepcopy(layers)
         return layers
@@ -214,13 +227,37 @@ def factorize(
     for name, (old, layer_spec) in planned.items():
         new = stand_ins[name]
         new.train(old.training)
-        error, output_error = relative_errors(old.weight, new, calibration.moments.get(name))
+        moment = calibration.moments.get(name)
+        error, output_error = relative_errors(old.weight, new, moment, reads.get(name))
         shape = (len(old.weight), old.weight.shape[1])
         output_error = output_errors.get(name, output_error)
         reports.append(LayerReport(name, layer_spec, shape, error, output_error, name in output_errors))
         replaced[id(old)] = new
     _replace(model, replaced)
     return Conversion(tuple(reports), calibration)
+
+
+def _reads(
+    model: nn.Module,
+    planned: PlannedLayers,
+    counts: NDArray[np.int64] | None,
+    texts: Sequence[str] | None,
+    tokenizer: Any,
+) -> dict[str, NDArray[np.int64]]:
+    """How often each row of the table of words is read, if that table is planned and the texts are known."""
+    words = word_table(model)
+    names = [name for name, (module, _) in planned.items() if module is words]
+    if not names or (counts is None and texts is None):
+        return {}
+    if counts is None:
+        counts = count_tokens(model, texts or (), tokenizer=tokenizer)
+    assert counts is not None
+    if len(counts) != len(words.weight):
+        raise UsageError(
+            f"token_counts has {len(counts)} entries, the table of words {len(words.weight)} rows",
+            remedy="count the ids of the model's own tokenizer (np.bincount with minlength)",
+        )
+    return dict.fromkeys(names, counts)
 
 
 def _calibrate(
@@ -354,13 +391,20 @@ def _replace(model: nn.Module, replaced: dict[int, nn.Module]) -> None:
 
 
 def relative_errors(
-    weight: Tensor, layer: CompressedLayer, moment: Tensor | None
+    weight: Tensor, layer: CompressedLayer, moment: Tensor | None, reads: NDArray[np.int64] | None = None
 ) -> tuple[float, float | None]:
-    """Of the weight, ``|E|^2 / |W|^2``, and of the outputs, ``tr(E H E^T) / tr(W H W^T)``, given ``H``."""
+    """Relative squared errors of the weight, ``|E|^2 / |W|^2``, and of the outputs.
+
+    Of a linear layer the latter is ``tr(E H E^T) / tr(W H W^T)``, given ``H``. Of a table it is the mean over
+    all that is read, ``sum_t c_t |E_t|^2 / sum_t c_t |W_t|^2``, given the ``reads`` ``c``.
+    """
     with torch.no_grad():
         full = weight.float()
         lost = full - layer.factors.weight()
         error = float(lost.square().sum() / full.square().sum().clamp_min(1e-30))
+        if reads is not None and reads.any():
+            each = torch.from_numpy(reads).to(full)[:, None]
+            return error, float((each * lost.square()).sum() / (each * full.square()).sum().clamp_min(1e-30))
         if moment is None:
             return error, None
         output_error = ((lost @ moment) * lost).sum()

@@ -10,9 +10,16 @@ from typing import Any, ClassVar, get_args, get_type_hints
 
 from leanmatch.errors import UsageError
 from leanmatch.factorization.checks import MOST_ATOMS, check_bits, check_count
-from leanmatch.factorization.cost import Cost, dense_cost, dense_sparse_cost, int_cost, low_rank_cost
+from leanmatch.factorization.cost import (
+    Cost,
+    dense_cost,
+    dense_sparse_cost,
+    int_cost,
+    low_rank_cost,
+    mixed_cost,
+)
 from leanmatch.factorization.dense_sparse import ATOM_BITS, VALUE_BITS
-from leanmatch.factorization.factors import INT_MATRIX_BITS
+from leanmatch.factorization.factors import INT_MATRIX_BITS, ROW_BITS
 
 WEIGHTINGS: Mapping[str, str] = MappingProxyType(
     {
@@ -250,6 +257,42 @@ class RoundingSpec(LayerSpec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MixedRoundingSpec(LayerSpec):
+    """Integer codes of 2, 3, 4 or 6 bits, more where a row of the table is read more often.
+
+    The calibration texts say how often that is (:func:`leanmatch.factorization.mixed.bits_of_rows`); without
+    them all rows count the same.
+
+    Attributes:
+        average_bits: mean over the rows, from 2 to 6.
+
+    Raises:
+        UsageError: a value out of range.
+    """
+
+    method: ClassVar[str] = "int-mixed"
+    for_embeddings: ClassVar[bool] = True
+
+    average_bits: float = 2.5
+
+    def __post_init__(self) -> None:
+        low, high = min(ROW_BITS), max(ROW_BITS)
+        if not low <= self.average_bits <= high:
+            raise UsageError(f"average_bits must be from {low} to {high} (found {self.average_bits})")
+
+    def misfit(self, m: int, n: int) -> str | None:
+        """Every table fits."""
+        return None
+
+    def cost(self, m: int, n: int) -> Cost:
+        """:func:`leanmatch.factorization.cost.mixed_cost` of ``average_bits m`` bits, rounded down.
+
+        A table can be smaller by one bit of a row.
+        """
+        return mixed_cost(m, n, int(self.average_bits * m + 1e-9))
+
+
+@dataclass(frozen=True, kw_only=True)
 class DenseSpec(LayerSpec):
     """The layer stays as it is."""
 
@@ -266,9 +309,14 @@ class DenseSpec(LayerSpec):
 
 
 LAYER_SPECS: Mapping[str, type[LayerSpec]] = MappingProxyType(
-    {kind.method: kind for kind in (DenseSparseSpec, PruningSpec, LowRankSpec, RoundingSpec, DenseSpec)}
+    {
+        kind.method: kind
+        for kind in (DenseSparseSpec, PruningSpec, LowRankSpec, RoundingSpec, MixedRoundingSpec, DenseSpec)
+    }
 )
 """The method's name in JSON to its dataclass."""
+ROUNDING = (RoundingSpec, MixedRoundingSpec)
+"""Methods that round every entry and solve nothing."""
 
 
 def _option_types(kind: type[LayerSpec]) -> dict[str, tuple[type, ...]]:

@@ -14,14 +14,25 @@ from torch import nn
 from torch.nn import functional
 
 from leanmatch.compression.decode import as_tensor
-from leanmatch.compression.matrices import FactoredMatrix, LowRankMatrix, QuantizedMatrix
+from leanmatch.compression.matrices import (
+    FactoredMatrix,
+    LowRankMatrix,
+    MixedQuantizedMatrix,
+    QuantizedMatrix,
+)
 from leanmatch.errors import ModelError
-from leanmatch.factorization import DenseSparse, IntMatrix, LowRank, QuantizedDenseSparse
+from leanmatch.factorization import (
+    DenseSparse,
+    IntMatrix,
+    LowRank,
+    MixedIntMatrix,
+    QuantizedDenseSparse,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Matrix: TypeAlias = FactoredMatrix | QuantizedMatrix | LowRankMatrix
+Matrix: TypeAlias = FactoredMatrix | QuantizedMatrix | MixedQuantizedMatrix | LowRankMatrix
 
 
 class CompressedLayer(nn.Module):
@@ -33,7 +44,7 @@ class CompressedLayer(nn.Module):
 
     factors: Matrix
 
-    def to_factors(self) -> DenseSparse | QuantizedDenseSparse | IntMatrix | LowRank:
+    def to_factors(self) -> DenseSparse | QuantizedDenseSparse | IntMatrix | MixedIntMatrix | LowRank:
         """The weight as arrays; what :func:`leanmatch.compression.finalize` would keep."""
         return self.factors.to_factors()
 
@@ -152,6 +163,9 @@ class LowRankLinear(CompressedLinear):
         return functional.linear(functional.linear(x, right), left, self.bias)
 
 
+TableMatrix: TypeAlias = FactoredMatrix | QuantizedMatrix | MixedQuantizedMatrix
+
+
 class CompressedEmbedding(CompressedLayer):
     """Abstract: rows of a compressed matrix.
 
@@ -160,9 +174,9 @@ class CompressedEmbedding(CompressedLayer):
         padding_idx: as in ``nn.Embedding``: the row whose gradient is not taken.
     """
 
-    factors: FactoredMatrix | QuantizedMatrix
+    factors: TableMatrix
 
-    def __init__(self, factors: FactoredMatrix | QuantizedMatrix, padding_idx: int | None = None) -> None:
+    def __init__(self, factors: TableMatrix, padding_idx: int | None = None) -> None:
         super().__init__()
         self.factors = factors
         self.num_embeddings, self.embedding_dim = factors.shape
@@ -204,13 +218,15 @@ class FactoredEmbedding(CompressedEmbedding):
 class QuantizedEmbedding(CompressedEmbedding):
     """An embedding table with rows in integer codes."""
 
-    factors: QuantizedMatrix
+    factors: QuantizedMatrix | MixedQuantizedMatrix
 
     @classmethod
     def from_factors(
-        cls, factors: IntMatrix, bias: None = None, *, padding_idx: int | None = None
+        cls, factors: IntMatrix | MixedIntMatrix, bias: None = None, *, padding_idx: int | None = None
     ) -> QuantizedEmbedding:
         """From codes; there is no bias."""
+        if isinstance(factors, MixedIntMatrix):
+            return cls(MixedQuantizedMatrix(factors), padding_idx)
         return cls(QuantizedMatrix(factors), padding_idx)
 
 

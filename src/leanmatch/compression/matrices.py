@@ -26,7 +26,13 @@ from leanmatch.compression.decode import (
 from leanmatch.compression.quantize import fake_quantize, fake_quantize_odd, quantize, quantize_odd
 from leanmatch.compression.stf.evidence import Evidence
 from leanmatch.errors import ModelError
-from leanmatch.factorization import DenseSparse, IntMatrix, LowRank, QuantizedDenseSparse
+from leanmatch.factorization import (
+    DenseSparse,
+    IntMatrix,
+    LowRank,
+    MixedIntMatrix,
+    QuantizedDenseSparse,
+)
 from leanmatch.factorization.arrays import ODD_BITS
 from leanmatch.factorization.dense_sparse import identity_atoms
 
@@ -259,6 +265,60 @@ class QuantizedMatrix(nn.Module):
     def extra_repr(self) -> str:
         """Sizes, for ``print(model)``."""
         return f"{self.shape[0]} x {self.shape[1]}, {self.bits} bits, group={self.group}"
+
+
+class MixedQuantizedMatrix(nn.Module):
+    """Odd integer codes with a scale and a number of bits for each row.
+
+    While trained: parameter ``full (m, n)``, rounded in every forward pass with the scales and bits of the
+    first weights. Final: buffers ``q``, ``scale`` and ``row_bits``.
+
+    Args:
+        factors: codes, scales and bits.
+        weight: float ``(m, n)``, to be trained; None keeps the codes alone.
+    """
+
+    q: Tensor
+    scale: Tensor
+    row_bits: Tensor
+
+    def __init__(self, factors: MixedIntMatrix, weight: Tensor | None = None) -> None:
+        super().__init__()
+        self.finalized, self.shape = weight is None, factors.shape
+        self.register_buffer("scale", as_tensor(factors.scale))
+        self.register_buffer("row_bits", as_tensor(factors.row_bits))
+        if weight is None:
+            self.register_buffer("q", as_tensor(factors.q))
+        else:
+            self.full = nn.Parameter(weight.detach().float().clone())
+
+    def weight(self) -> Tensor:
+        """The matrix as rounded, float32 ``(m, n)``."""
+        return self.rows(None)
+
+    def rows(self, wanted: Tensor | None) -> Tensor:
+        """Some rows, or all of them for None."""
+        entries = self.q if self.finalized else self.full
+        own = (entries, self.scale, self.row_bits)
+        entries, scale, bits = own if wanted is None else (part[wanted] for part in own)
+        if self.finalized:
+            return entries.float() * scale[:, None]
+        return fake_quantize_odd(entries, scale, bits[:, None])
+
+    def to_factors(self) -> MixedIntMatrix:
+        """Codes, scales and bits."""
+        scale, bits = as_array(self.scale), as_array(self.row_bits)
+        if self.finalized:
+            return MixedIntMatrix(as_array(self.q), scale, bits)
+        return MixedIntMatrix(quantize_odd(self.full, self.scale, self.row_bits[:, None]), scale, bits)
+
+    def finalize(self) -> MixedQuantizedMatrix:
+        """The codes alone."""
+        return MixedQuantizedMatrix(self.to_factors()).to(self.scale.device)
+
+    def extra_repr(self) -> str:
+        """Sizes, for ``print(model)``."""
+        return f"{self.shape[0]} x {self.shape[1]}, {float(self.row_bits.float().mean()):.2f} bits on average"
 
 
 class LowRankMatrix(nn.Module):

@@ -38,19 +38,20 @@ def quantize(x: Tensor, bits: int, trailing: int = 1) -> tuple[Int8, Float]:
     return codes.reshape(x.shape), scale
 
 
-def quantize_odd(x: Tensor, scale: Tensor, bits: int) -> Int8:
-    """Odd codes of 2 or 3 bits with scales that are given.
+def quantize_odd(x: Tensor, scale: Tensor, bits: int | Tensor) -> Int8:
+    """Odd codes with scales that are given.
 
     Args:
         x: floats ``(..., n)``.
         scale: float32 ``(...)``, above 0.
-        bits: 2 or 3.
+        bits: 2 to 6, or integers that broadcast with ``x``.
 
     Raises:
         ModelError: ``x`` has NaN or infinite entries.
     """
     _check_finite(x)
-    return odd_codes(as_array(x.float()), as_array(scale), bits)
+    each = bits if isinstance(bits, int) else as_array(bits)
+    return odd_codes(as_array(x.float()), as_array(scale), each)
 
 
 def _check_finite(x: Tensor) -> None:
@@ -77,14 +78,14 @@ def fake_quantize(x: Tensor, bits: int | None, trailing: int = 1) -> Tensor:
     return x + error
 
 
-def fake_quantize_odd(x: Tensor, scale: Tensor, bits: int) -> Tensor:
+def fake_quantize_odd(x: Tensor, scale: Tensor, bits: int | Tensor) -> Tensor:
     """What the codes of :func:`quantize_odd` stand for, to the bit, with the gradient of ``x`` itself.
 
     Scales do not follow ``x``: the best ones come from sums, which torch and numpy round differently.
     """
-    half = 1 << (bits - 1)
     with torch.no_grad():
         column = scale[..., None]
+        half = 2.0 ** (torch.as_tensor(bits, dtype=x.dtype, device=x.device) - 1)
         h = torch.floor(x / (2 * column)).clamp_(-half, half - 1)
         rounded = h.mul_(2).add_(1).mul_(column)
     return rounded + (x - x.detach())

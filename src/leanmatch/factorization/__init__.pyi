@@ -8,6 +8,7 @@ from .factors import DenseSparse as DenseSparse
 from .factors import Factors as Factors
 from .factors import IntMatrix as IntMatrix
 from .factors import LowRank as LowRank
+from .factors import MixedIntMatrix as MixedIntMatrix
 from .factors import QuantizedDenseSparse as QuantizedDenseSparse
 from .pursuit.native import Codes as Codes
 from .pursuit.native import decode as decode

@@ -51,18 +51,18 @@ def round_to_codes(values: Float, bits: int) -> tuple[Int8, Float]:
     return codes.astype(np.int8), scale
 
 
-def odd_codes(values: Float, scale: Float, bits: int) -> Int8:
+def odd_codes(values: Float, scale: Float, bits: int | NDArray[np.integer]) -> Int8:
     """The nearest odd codes: ``2 h + 1``, ``h = floor(values / (2 scale))`` within two's complement.
 
     Args:
         values: ``(..., n)``.
         scale: ``(...)``, above 0.
-        bits: 2 or 3.
+        bits: 2 to 6, or integers that broadcast with ``values``.
 
     >>> odd_codes(np.float32([-9, -1, 0, 1.9, 2, 9]), np.float32(1), 2).tolist()
     [-3, -1, 1, 1, 3, 3]
     """
-    half = 1 << (bits - 1)
+    half = np.float32(2) ** (np.asarray(bits, np.float32) - 1)
     h = np.clip(np.floor(values / (np.float32(2) * scale[..., None])), -half, half - 1)
     return (2 * h + 1).astype(np.int8)
 
@@ -79,7 +79,7 @@ def best_odd_scale(values: Float, bits: int) -> Float:
 
     Args:
         values: ``(..., n)``, finite.
-        bits: 2 or 3.
+        bits: 2 to 6.
 
     Returns:
         float32 ``(...)``, above 0.

@@ -15,6 +15,8 @@ STORED_FLOAT_BITS = 16
 """Bits of a float in an artifact, where rounding it to float16 loses next to nothing."""
 SCALE_BITS = 16
 """Bits of a scale of integer codes. An artifact falls back to 32 for scales that float16 cannot hold."""
+WIDTH_BITS = 2
+"""That name the number of bits of a row (:class:`leanmatch.factorization.factors.MixedIntMatrix`)."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,17 @@ def int_cost(m: int, n: int, *, bits: int, group: int) -> Cost:
     1152
     """
     return Cost(macs=m * n, bits=m * n * bits + SCALE_BITS * m * (n // group))
+
+
+def mixed_cost(m: int, n: int, row_bits: int) -> Cost:
+    """Cost of integer codes with a scale and a number of bits for each row.
+
+    ``macs = m n``, ``bits = n row_bits + (16 + 2) m``, with ``row_bits`` the sum over all rows.
+
+    >>> mixed_cost(10, 8, 25).bits
+    380
+    """
+    return Cost(macs=m * n, bits=n * row_bits + (SCALE_BITS + WIDTH_BITS) * m)
 
 
 def low_rank_cost(m: int, n: int, rank: int, *, value_bits: int | None = None) -> Cost:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from leanmatch.errors import DataError
 from leanmatch.factorization.arrays import Float, Int8
@@ -21,12 +22,22 @@ from leanmatch.factorization.checks import (
     check_not_empty,
     check_scale,
 )
-from leanmatch.factorization.cost import FLOAT_BITS, Cost, dense_cost, int_cost
+from leanmatch.factorization.cost import FLOAT_BITS, Cost, dense_cost, int_cost, mixed_cost
 from leanmatch.factorization.dense_sparse import DenseSparse, QuantizedDenseSparse
 
-__all__ = ["Dense", "DenseSparse", "Factors", "IntMatrix", "LowRank", "QuantizedDenseSparse"]
+__all__ = [
+    "Dense",
+    "DenseSparse",
+    "Factors",
+    "IntMatrix",
+    "LowRank",
+    "MixedIntMatrix",
+    "QuantizedDenseSparse",
+]
 
 INT_MATRIX_BITS = (8, 4, 3, 2)
+ROW_BITS = (2, 3, 4, 6)
+"""Of a :class:`MixedIntMatrix`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +120,76 @@ class IntMatrix:
 
 
 @dataclass(frozen=True, eq=False)
+class MixedIntMatrix:
+    """Odd integer codes with a scale and a number of bits for each row: ``W[t] = q[t] * scale[t]``.
+
+    Attributes:
+        q: int8 ``(m, n)``: in a row of ``b`` bits the odd numbers from ``1 - 2^b`` to ``2^b - 1``.
+        scale: float32 ``(m,)``, above 0.
+        row_bits: uint8 ``(m,)``, each 2, 3, 4 or 6.
+
+    Raises:
+        DataError: shapes that do not fit, codes, scales or bits out of range.
+    """
+
+    q: Int8
+    scale: Float
+    row_bits: NDArray[np.uint8]
+
+    def __post_init__(self) -> None:
+        check_array("q", self.q, ("m", "n"), (np.int8,))
+        check_not_empty("q", self.q, ("m", "n"))
+        check_array("scale", self.scale, ("m",), (np.float32,))
+        check_array("row_bits", self.row_bits, ("m",), (np.uint8,))
+        for name, array in (("scale", self.scale), ("row_bits", self.row_bits)):
+            if len(array) != len(self.q):
+                raise DataError(
+                    f"{name} must have one entry for each of {len(self.q)} rows (found {len(array)})"
+                )
+        check_scale("scale", self.scale)
+        wrong = np.flatnonzero(~np.isin(self.row_bits, ROW_BITS))
+        if wrong.size:
+            raise DataError(
+                f"row_bits must be one of {', '.join(map(str, ROW_BITS))} "
+                f"(found {int(self.row_bits[wrong[0]])} in row {int(wrong[0])})"
+            )
+        most = (1 << self.row_bits.astype(np.int16)) - 1
+        beyond = np.flatnonzero(np.abs(self.q.astype(np.int16)).max(axis=1) > most)
+        if beyond.size:
+            row = int(beyond[0])
+            raise DataError(
+                f"q of {int(self.row_bits[row])} bits must lie between {-most[row]} and {most[row]} "
+                f"(found {int(self.q[row].min())} to {int(self.q[row].max())} in row {row})"
+            )
+        even = np.flatnonzero((self.q & 1 == 0).any(axis=1))
+        if even.size:
+            raise DataError(f"q must be odd (found an even number in row {int(even[0])})")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(m, n)``."""
+        return self.q.shape[0], self.q.shape[1]
+
+    @property
+    def average_bits(self) -> float:
+        """Mean of ``row_bits``."""
+        return float(self.row_bits.mean())
+
+    def as_int8(self) -> IntMatrix:
+        """The same matrix with 8 bits in every row."""
+        return IntMatrix(self.q, self.scale[:, None])
+
+    def dense(self) -> Float:
+        """``q * scale``."""
+        return self.as_int8().dense()
+
+    def cost(self, float_bits: int = FLOAT_BITS) -> Cost:
+        """:func:`leanmatch.factorization.cost.mixed_cost`; ``float_bits`` changes nothing here."""
+        m, n = self.shape
+        return mixed_cost(m, n, int(self.row_bits.sum()))
+
+
+@dataclass(frozen=True, eq=False)
 class LowRank:
     """``W = left right``: ``left (m, q)``, ``right (q, n)``, each a float32 array or an :class:`IntMatrix`.
 
@@ -158,5 +239,5 @@ def _part_cost(part: Float | IntMatrix, float_bits: int) -> Cost:
     return dense_cost(part.shape[0], part.shape[1], float_bits=float_bits)
 
 
-Factors: TypeAlias = Dense | IntMatrix | LowRank | DenseSparse | QuantizedDenseSparse
+Factors: TypeAlias = Dense | IntMatrix | MixedIntMatrix | LowRank | DenseSparse | QuantizedDenseSparse
 """Any form of a matrix."""

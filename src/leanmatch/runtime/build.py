@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 
 from leanmatch import native
 from leanmatch.errors import ModelError
-from leanmatch.factorization import Dense, DenseSparse, Factors, IntMatrix, LowRank, QuantizedDenseSparse
+from leanmatch.factorization import (
+    Dense,
+    DenseSparse,
+    Factors,
+    IntMatrix,
+    LowRank,
+    MixedIntMatrix,
+    QuantizedDenseSparse,
+)
 from leanmatch.models.architectures import Architecture
 from leanmatch.runtime.architectures import MOST_TOKENS, Sizes, relative_bias, rotary_positions
 from leanmatch.runtime.kernels.paths import UNKNOWN, Inputs
@@ -56,6 +64,8 @@ def make_table(factors: Factors) -> Any:
     module = native.load()
     if isinstance(factors, Dense):
         return module.float_table(np.ascontiguousarray(factors.weight))
+    if isinstance(factors, MixedIntMatrix):
+        return make_table(factors.as_int8())
     if isinstance(factors, IntMatrix):
         return module.int8_table(np.ascontiguousarray(factors.q), np.ascontiguousarray(factors.scale))
     if isinstance(factors, LowRank):

@@ -126,6 +126,8 @@ def form_words(factors: Any) -> str:
     if name == "IntMatrix":
         group = "" if factors.group == factors.shape[1] else f", groups of {factors.group}"
         return f"int{factors.bits}{group}"
+    if name == "MixedIntMatrix":
+        return f"int2 to int6, {factors.average_bits:.2f} bits on average"
     if name == "LowRank":
         bits = getattr(factors.left, "bits", None)
         return f"rank {factors.rank}, " + ("floats" if bits is None else f"int{bits}")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,6 +17,7 @@ from leanmatch.compression.layer_specs import (
     DenseSparseSpec,
     LayerSpec,
     LowRankSpec,
+    MixedRoundingSpec,
     PruningSpec,
     RoundingSpec,
 )
@@ -28,15 +30,22 @@ from leanmatch.compression.layers import (
     QuantizedEmbedding,
     QuantizedLinear,
 )
-from leanmatch.compression.matrices import FactoredMatrix, LowRankMatrix, QuantizedMatrix
+from leanmatch.compression.matrices import (
+    FactoredMatrix,
+    LowRankMatrix,
+    MixedQuantizedMatrix,
+    QuantizedMatrix,
+)
 from leanmatch.errors import UsageError
 from leanmatch.factorization import DenseSparse, ErrorMetric, LowRank
 from leanmatch.factorization.baselines.low_rank import LowRankOptions, fwsvd, svd
 from leanmatch.factorization.baselines.pruning import PruneOptions, prune
 from leanmatch.factorization.dense_sparse_solver import dense_sparse_factors
 from leanmatch.factorization.dictionary import DenseSparseOptions
+from leanmatch.factorization.mixed import bits_of_rows, round_rows
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 SWEEPS = 2
@@ -69,6 +78,7 @@ def fit_layers(
     *,
     stack: str | None = None,
     target: Tensor | None = None,
+    counts: NDArray[np.int64] | None = None,
 ) -> list[CompressedLayer]:
     """The stand-ins of layers that are compressed together; the modules stay as they are.
 
@@ -79,6 +89,7 @@ def fit_layers(
         effort: see there.
         stack: the stack's name.
         target: what is approximated in place of the layers' own weights, float32, one above the other.
+        counts: how often each row of a table is read; None where that is not known.
     """
     weight = torch.cat([module.weight.detach().float() for module in modules]) if target is None else target
     if isinstance(spec, DenseSparseSpec):
@@ -88,6 +99,10 @@ def fit_layers(
         matrices = [_pruned(weight, spec, metric)]
     elif isinstance(spec, LowRankSpec):
         matrices = [_low_rank(weight, spec, metric)]
+    elif isinstance(spec, MixedRoundingSpec):
+        known = np.zeros(len(weight), np.int64) if counts is None else counts
+        mixed = round_rows(as_array(weight), bits_of_rows(known, spec.average_bits))
+        matrices = [MixedQuantizedMatrix(mixed, weight)]
     elif isinstance(spec, RoundingSpec):
         matrices = [QuantizedMatrix(weight, bits=spec.bits, group=spec.group)]
     else:
@@ -166,5 +181,5 @@ def _stand_in(module: nn.Linear | nn.Embedding, matrix: Matrix) -> CompressedLay
         return LowRankLinear(matrix, module.bias)
     if isinstance(matrix, FactoredMatrix):
         return FactoredEmbedding(matrix, module.padding_idx)
-    assert isinstance(matrix, QuantizedMatrix)
+    assert isinstance(matrix, QuantizedMatrix | MixedQuantizedMatrix)
     return QuantizedEmbedding(matrix, module.padding_idx)

@@ -11,6 +11,7 @@ from leanmatch.compression.layer_specs import (
     DenseSparseSpec,
     LayerSpec,
     LowRankSpec,
+    MixedRoundingSpec,
     PruningSpec,
     RoundingSpec,
 )
@@ -115,6 +116,7 @@ TABLE_CANDIDATES = (
     RoundingSpec(bits=3, group=32),
     RoundingSpec(bits=3),
     RoundingSpec(bits=2),
+    *(MixedRoundingSpec(average_bits=bits) for bits in (2.0625, 2.125, 2.25, 2.5, 3.0, 4.0)),
     DenseSparseSpec(block=16, atoms=256, nonzeros=2, value_bits=4),
 )
 """What an embedding table may become, whatever the method. Factors with more nonzeros have more bytes and a
@@ -206,7 +208,7 @@ def _candidates(shapes: Shapes, table: bool, method: str) -> Iterator[Candidate]
         parts = ((m, n),) if isinstance(spec, DenseSparseSpec) else shapes
         if any(spec.misfit(*part) is not None for part in parts):
             continue
-        if table and isinstance(spec, DenseSparseSpec) and m < MOST_ROWS_FACTORED:
+        if table and isinstance(spec, DenseSparseSpec | MixedRoundingSpec) and m < MOST_ROWS_FACTORED:
             continue
         cost = sum((spec.cost(*part) for part in parts), Cost(0, 0))
         slower = not table and not isinstance(spec, RoundingSpec) and cost.macs >= dense.macs

@@ -240,7 +240,14 @@ class Planner:
             texts, tokenizer = self.states.sample(CALIBRATION_TEXTS), self.task.tokenizer
             sensitivity = Sensitivity(self.model, texts, self.folder, tokenizer=tokenizer)
             fisher = self.method == "fwsvd"
-            calibration = calibration_of(self.model, groups, texts, tokenizer=tokenizer, fisher=fisher)
+            calibration = calibration_of(
+                self.model,
+                groups,
+                texts,
+                tokenizer=tokenizer,
+                fisher=fisher,
+                token_counts=self.states.token_counts,
+            )
             harm = sensitivity.measure(groups, calibration, progress=self.progress)
             heals = self.states.trains and self.method == "stf" and (menu or budget.limited)
             depths = sensitivity.depths(progress=self.progress) if heals else [Depth()]

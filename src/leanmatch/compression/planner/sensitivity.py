@@ -15,17 +15,26 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from leanmatch.compression.calibration import Calibration, calibrate, output_tensors, run, text_batches
+from leanmatch.compression.calibration import (
+    Calibration,
+    calibrate,
+    output_tensors,
+    run,
+    text_batches,
+    word_table,
+)
 from leanmatch.compression.convert import relative_errors
 from leanmatch.compression.fitting.fit import Effort, fit_layers
 from leanmatch.compression.fitting.workers import in_parallel
@@ -148,11 +157,11 @@ class Sensitivity:
             quick = uncompensated(candidate.spec)
             plain = unrounded(quick)
             if plain not in fitted:
-                fitted[plain] = self._fit(group, plain, metric)
+                fitted[plain] = self._fit(group, plain, metric, calibration.reads)
             rounded.append(self._error(group, _with_bits(fitted[plain], candidate.spec), calibration))
             exact.append(rounded[-1] if plain == quick else self._error(group, fitted[plain], calibration))
         middle = middle_of(rounded)
-        layers = self._fit(group, group.candidates[middle].spec, metric)
+        layers = self._fit(group, group.candidates[middle].spec, metric, calibration.reads)
         finest = _with_bits(layers, unrounded(group.candidates[middle].spec))
         better = self._error(group, finest, calibration) / max(exact[middle], LEAST_ERROR)
         share = [
@@ -166,7 +175,11 @@ class Sensitivity:
         return Trial(errors, middle, layers)
 
     def _fit(
-        self, group: Group, spec: LayerSpec, metric: Callable[[tuple[str, ...], str], ErrorMetric]
+        self,
+        group: Group,
+        spec: LayerSpec,
+        metric: Callable[[tuple[str, ...], str], ErrorMetric],
+        reads: Mapping[str, NDArray[np.int64]],
     ) -> list[CompressedLayer]:
         effort = Effort(iterations=ITERATIONS, threads=1)
         if len(group.names) > 1 and isinstance(spec, DenseSparseSpec):
@@ -174,14 +187,18 @@ class Sensitivity:
             parent = group.names[0].rpartition(".")[0]
             return fit_layers(modules, spec, metric(group.names, spec.weighting), effort, stack=parent)
         alone = [
-            fit_layers([self._modules[name]], spec, metric((name,), spec.weighting), effort)
+            fit_layers(
+                [self._modules[name]], spec, metric((name,), spec.weighting), effort, counts=reads.get(name)
+            )
             for name in group.names
         ]
         return [layer for (layer,) in alone]
 
     def _error(self, group: Group, layers: Sequence[CompressedLayer], calibration: Calibration) -> float:
         errors = [
-            relative_errors(self._modules[name].weight, layer, calibration.moments.get(name))
+            relative_errors(
+                self._modules[name].weight, layer, calibration.moments.get(name), calibration.reads.get(name)
+            )
             for name, layer in zip(group.names, layers, strict=True)
         ]
         return sum(error if output is None else output for error, output in errors) / len(errors)
@@ -246,9 +263,16 @@ def in_proportion(errors: Sequence[float], measured: int, harm: float) -> list[f
 
 
 def calibration_of(
-    model: Any, groups: Sequence[Group], texts: Sequence[str], *, tokenizer: Any = None, fisher: bool = False
+    model: Any,
+    groups: Sequence[Group],
+    texts: Sequence[str],
+    *,
+    tokenizer: Any = None,
+    fisher: bool = False,
+    token_counts: NDArray[np.int64] | None = None,
 ) -> Calibration:
-    """Statistics of all groups' linear layers on up to :data:`CALIBRATION_TEXTS` texts."""
+    """Statistics of all groups' linear layers on up to :data:`CALIBRATION_TEXTS` texts; ``token_counts`` are
+    those of the table of words."""
     names = [name for group in groups if not group.embedding for name in group.names]
     layers = {name: model.get_submodule(name) for name in names}
     size = 8 if fisher else 64
@@ -256,7 +280,12 @@ def calibration_of(
     shown = tqdm(
         batches, desc="calibrating", unit=" batches", total=-(-min(len(texts), CALIBRATION_TEXTS) // size)
     )
-    return calibrate(model, layers, shown, fisher=fisher)
+    calibration = calibrate(model, layers, shown, fisher=fisher)
+    words = word_table(model)
+    if token_counts is not None:
+        tables = [name for group in groups if group.embedding for name in group.names]
+        calibration.reads = {name: token_counts for name in tables if model.get_submodule(name) is words}
+    return calibration
 
 
 def group_spec(chosen: Sequence[tuple[Group, LayerSpec]]) -> CompressionSpec:
@@ -306,6 +335,7 @@ def _with_bits(layers: Sequence[CompressedLayer], spec: LayerSpec) -> list[Compr
 
 
 def _key(what: str, group: Group, number: int) -> str:
+    what = f"{what} of what is read," if group.embedding else what
     return f"{what} {group.name} {json.dumps(group.candidates[number].spec.to_json(), sort_keys=True)}"
 
 

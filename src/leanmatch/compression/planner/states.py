@@ -13,14 +13,17 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from leanmatch.compression.calibration import count_tokens
 from leanmatch.compression.convert import Factored, compressed_layers, factorize, finalize
-from leanmatch.compression.layer_specs import DenseSpec, RoundingSpec
+from leanmatch.compression.layer_specs import ROUNDING, DenseSpec
 from leanmatch.compression.matrices import FactoredMatrix
 from leanmatch.compression.planner.attempts import Attempt
 from leanmatch.compression.planner.choice import Plan
@@ -38,6 +41,8 @@ from leanmatch.trainer.pace import Spent
 
 FACTOR_TEXTS = 3072
 """Texts that first factors are made on."""
+COUNTED_TEXTS = 50_000
+"""Texts whose tokens are counted."""
 PARTS = ("measuring", "factors", "training", "judging")
 """What the planner's time goes to."""
 JUDGING, LEAST_JUDGING = 0.1, 30.0
@@ -157,6 +162,11 @@ class States:
         order = np.random.default_rng(0).permutation(len(self.task.texts))[:count]
         return [self.task.texts[row] for row in order]
 
+    @cached_property
+    def token_counts(self) -> NDArray[np.int64] | None:
+        """How often each token occurs in the training texts, a sample of at most :data:`COUNTED_TEXTS`."""
+        return count_tokens(self.model, self.sample(COUNTED_TEXTS), tokenizer=self.task.tokenizer)
+
     def timed(self, part: str) -> AbstractContextManager[None]:
         """Add what the block takes to a part of :attr:`spent`."""
         return self.spent.on(part)
@@ -173,6 +183,7 @@ class States:
                 progress=self.progress,
                 folder=self._folder(plan) / "factors",
                 cache=self._tables.setdefault(plan.dropped, {}),
+                token_counts=self.token_counts,
             )
         return model
 
@@ -243,7 +254,7 @@ class States:
 
 
 def _only_rounds(plan: Plan) -> bool:
-    return all(isinstance(rule.layer, RoundingSpec | DenseSpec) for rule in plan.spec.rules)
+    return all(isinstance(rule.layer, (*ROUNDING, DenseSpec)) for rule in plan.spec.rules)
 
 
 def _remove_checkpoints(folder: Path) -> None:

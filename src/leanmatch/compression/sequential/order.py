@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from leanmatch.compression.layer_specs import LayerSpec, RoundingSpec
+from leanmatch.compression.layer_specs import ROUNDING, LayerSpec
 from leanmatch.models.architectures import ARCHITECTURES, Architecture
 
 MENDED = ("auto", "activation")
@@ -72,7 +72,7 @@ def encoder_layers(model: Any, groups: Sequence[LayerGroup]) -> list[EncoderLaye
     without a table, two encoders in one model, layers whose weights are used more than once (ALBERT).
     """
     architecture = _architecture(model)
-    if architecture is None or all(isinstance(group.spec, RoundingSpec) for group in groups):
+    if architecture is None or all(isinstance(group.spec, ROUNDING) for group in groups):
         return []
     numbered = _numbered_layers(model, architecture)
     depth = getattr(_config(model), architecture.keys[3], len(numbered))

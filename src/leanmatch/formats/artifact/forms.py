@@ -11,12 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leanmatch.errors import FormatError, LeanmatchError
-from leanmatch.factorization import Dense, DenseSparse, Factors, IntMatrix, LowRank, QuantizedDenseSparse
+from leanmatch.factorization import (
+    Dense,
+    DenseSparse,
+    Factors,
+    IntMatrix,
+    LowRank,
+    MixedIntMatrix,
+    QuantizedDenseSparse,
+)
 from leanmatch.factorization.arrays import ODD_BITS
 from leanmatch.factorization.checks import MOST_ATOMS, index_dtype
-from leanmatch.factorization.cost import index_bits
+from leanmatch.factorization.cost import WIDTH_BITS, index_bits
 from leanmatch.factorization.dense_sparse import ATOM_BITS, VALUE_BITS, identity_atoms
-from leanmatch.factorization.factors import INT_MATRIX_BITS
+from leanmatch.factorization.factors import INT_MATRIX_BITS, ROW_BITS
 from leanmatch.formats.artifact.bit_packing import odd, pack, pack_odd, signed
 from leanmatch.formats.artifact.fields import MOST_SIZE, Array, Fields, Tensors
 from leanmatch.formats.artifact.halves import stored, stored_scales
@@ -111,6 +119,32 @@ def _decode_int(
         q = odd(q)
     scale = tensors.floats(names(f"{name}_scale"), (shape[0], shape[1] // group))
     return IntMatrix(q, scale, bits)
+
+
+def _encode_mixed(factors: MixedIntMatrix) -> Encoded:
+    tensors: dict[str, Array] = {
+        f"q{bits}": pack_odd(factors.q[factors.row_bits == bits], bits)
+        for bits in ROW_BITS
+        if (factors.row_bits == bits).any()
+    }
+    names = np.searchsorted(ROW_BITS, factors.row_bits).astype(np.uint8)
+    return {}, {**tensors, "row_bits": pack(names, WIDTH_BITS), "q_scale": stored_scales(factors.scale)}
+
+
+def _decode_mixed(fields: Fields, tensors: Tensors, names: Names, shape: tuple[int, int]) -> MixedIntMatrix:
+    m, n = shape
+    widths = tensors.packed(names("row_bits"), m, WIDTH_BITS)
+    row_bits = np.array(ROW_BITS, np.uint8)[widths]
+    rows = {bits: np.flatnonzero(row_bits == bits) for bits in ROW_BITS}
+    parts = {
+        bits: odd(_codes(tensors, names(f"q{bits}"), (len(own), n), bits))
+        for bits, own in rows.items()
+        if len(own)
+    }
+    q = np.empty(shape, np.int8)  # no larger than the parts together
+    for bits, part in parts.items():
+        q[rows[bits]] = part
+    return MixedIntMatrix(q, tensors.floats(names("q_scale"), (m,)), row_bits)
 
 
 def _encode_low_rank(factors: LowRank) -> Encoded:
@@ -255,6 +289,7 @@ FORMS: Mapping[str, Form] = MappingProxyType(
     {
         "dense": Form(Dense, _encode_dense, _decode_dense),
         "int": Form(IntMatrix, _encode_int, _decode_int),
+        "int-mixed": Form(MixedIntMatrix, _encode_mixed, _decode_mixed),
         "low-rank": Form(LowRank, _encode_low_rank, _decode_low_rank),
         "dense-sparse": Form(DenseSparse, _encode_dense_sparse, _decode_dense_sparse),
         "dense-sparse-int": Form(QuantizedDenseSparse, _encode_quantized, _decode_quantized),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from leanmatch.errors import FormatError
-from leanmatch.factorization import DenseSparse, IntMatrix, LowRank, QuantizedDenseSparse
+from leanmatch.factorization import DenseSparse, IntMatrix, LowRank, MixedIntMatrix, QuantizedDenseSparse
 from leanmatch.formats.artifact.contents import LayerTensors
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def compressed_layer(layer: LayerTensors, old: Any) -> CompressedLayer:
         (DenseSparse, "embedding"): modules.FactoredEmbedding,
         (QuantizedDenseSparse, "embedding"): modules.FactoredEmbedding,
         (IntMatrix, "embedding"): modules.QuantizedEmbedding,
+        (MixedIntMatrix, "embedding"): modules.QuantizedEmbedding,
     }
     kind = kinds.get((type(layer.factors), layer.kind))
     if kind is None:

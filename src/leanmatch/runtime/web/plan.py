@@ -13,9 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from leanmatch.factorization import Dense, DenseSparse, Factors, IntMatrix, LowRank, QuantizedDenseSparse
+from leanmatch.factorization import (
+    Dense,
+    DenseSparse,
+    Factors,
+    IntMatrix,
+    LowRank,
+    MixedIntMatrix,
+    QuantizedDenseSparse,
+)
 from leanmatch.factorization.arrays import ODD_BITS
-from leanmatch.factorization.cost import index_bits
+from leanmatch.factorization.cost import WIDTH_BITS, index_bits
+from leanmatch.factorization.factors import ROW_BITS
 from leanmatch.formats.artifact.halves import stored
 from leanmatch.runtime.build import Layer
 from leanmatch.runtime.kernels.paths import Inputs, decoded, one_scale, prepared, quantize_rows, smoothing
@@ -111,6 +120,8 @@ class _Packer:
         """An embedding table in the form that it has."""
         if isinstance(factors, Dense):
             return {"form": "float32", "values": self._writer.add(name, _short(factors.weight))}
+        if isinstance(factors, MixedIntMatrix):
+            return {"form": "int8-rows", **self._rows(name, factors)}
         if isinstance(factors, IntMatrix):
             return {"form": "int8", **self._codes(name, factors)}
         if isinstance(factors, LowRank):
@@ -166,6 +177,19 @@ class _Packer:
         else:
             codes = self._whole(name, factors.q, factors.bits)
         return {"codes": codes, "scale": self._writer.add(f"{name}.scale", _short(factors.scale))}
+
+    def _rows(self, name: str, factors: MixedIntMatrix) -> dict[str, Any]:
+        """Codes of each width apart, and the width of each row by its number in ``ROW_BITS``."""
+        widths = _unsigned(np.searchsorted(ROW_BITS, factors.row_bits))
+        fields = {
+            "widths": self._writer.add_packed(f"{name}.widths", widths, WIDTH_BITS),
+            "scale": self._writer.add(f"{name}.scale", _short(factors.scale[:, None])),
+        }
+        for bits in ROW_BITS:
+            rows = factors.row_bits == bits
+            if rows.any():
+                fields[f"codes{bits}"] = self._writer.add_odd(f"{name}.codes{bits}", factors.q[rows], bits)
+        return fields
 
     def _sparse(self, name: str, factors: DenseSparse | QuantizedDenseSparse) -> dict[str, Any]:
         bits = index_bits(factors.atom_count)
