@@ -25,6 +25,7 @@ from leanmatch.compression import (
     CompressionSpec,
     DenseSparseSpec,
     LowRankSpec,
+    MixedRoundingSpec,
     RoundingSpec,
     Rule,
     factorize,
@@ -43,14 +44,15 @@ Damage = Callable[[random.Random, bytes], bytes]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Dense-sparse codes, low rank, groups of 4 bits, and 3 bits."""
+    """Dense-sparse codes, low rank, groups of 4 bits, 3 bits, and rows that differ in bits."""
     small = {"block": 8, "atoms": 12, "nonzeros": 3, "weighting": "none"}
     spec = CompressionSpec(
         (
             Rule("*layer.0.*.dense", DenseSparseSpec(**small)),
             Rule("*layer.1.attention.self.query", LowRankSpec(rank=5)),
             Rule("*layer.1.attention.self.key", RoundingSpec(bits=3)),
-            Rule("*word_embeddings", RoundingSpec(bits=4, group=8)),
+            Rule("*word_embeddings", MixedRoundingSpec(average_bits=2.8)),
+            Rule("*position_embeddings", RoundingSpec(bits=4, group=8)),
         ),
     )
     model = build(tmp_path_factory.mktemp("bert"))

@@ -180,6 +180,7 @@ def compressed_models(tmp_path: Path) -> dict[str, Path]:
         CompressionSpec,
         DenseSparseSpec,
         LowRankSpec,
+        MixedRoundingSpec,
         PruningSpec,
         RoundingSpec,
         Rule,
@@ -202,6 +203,7 @@ def compressed_models(tmp_path: Path) -> dict[str, Path]:
         "groups": RoundingSpec(bits=4, group=8),
         "int3": RoundingSpec(bits=3),
         "int2": RoundingSpec(bits=2, group=16),
+        "mixed": MixedRoundingSpec(average_bits=2.7),
     }
     made = {}
     for name, spec in words.items():
@@ -219,7 +221,8 @@ def test_compressed_models_keep_their_form_and_their_vectors(tmp_path: Path) -> 
         artifact = (folder / "compressed.safetensors").stat().st_size
         assert saved.bytes["model.bin"] < 1.2 * artifact, name
         plan = json.loads((tmp_path / f"{name}-web" / "model.json").read_text(encoding="utf-8"))["plan"]
-        assert plan["words"]["form"] == ("dense-sparse" if name in ("codes", "floats") else "int8")
+        forms = {"codes": "dense-sparse", "floats": "dense-sparse", "mixed": "int8-rows"}
+        assert plan["words"]["form"] == forms.get(name, "int8")
         assert plan["blocks"][0]["out"]["form"] == "dense-sparse"
         ids, offsets = tokens(folder, TEXTS)
         _, vectors = encoded(tmp_path / f"{name}-web", ids, offsets)
@@ -257,6 +260,42 @@ def test_odd_codes_are_packed_and_read_as_odd(tmp_path: Path, bits: int) -> None
     manifest.write_text(json.dumps(written), encoding="utf-8")
     (refused,) = in_node({"do": "create", "folder": str(tmp_path / "web")})
     assert "words has odd codes of 8 bits" in refused["error"]
+
+
+@needs_node
+def test_rows_that_differ_in_bits_are_put_in_order(tmp_path: Path) -> None:
+    pytest.importorskip("sentence_transformers", reason="the train extra is not installed")
+    from runtime_models import build
+
+    from leanmatch.compression import CompressionSpec, MixedRoundingSpec, Rule, factorize, finalize
+    from leanmatch.formats import save_compressed
+
+    model = build(tmp_path / "bert")
+    spec = CompressionSpec((Rule("*word_embeddings", MixedRoundingSpec(average_bits=3.1)),))
+    factorize(model, spec, calibration_texts=TEXTS)
+    folder = save_compressed(finalize(model), tmp_path / "lean", {"base": "tiny"}).folder
+    export_web_model(folder, tmp_path / "web")
+    manifest = tmp_path / "web" / "model.json"
+    written = json.loads(manifest.read_text(encoding="utf-8"))
+    words = written["plan"]["words"]
+    assert words["form"] == "int8-rows" and {"codes2", "codes3", "codes4", "widths"} <= words.keys()
+    assert written["format_version"] == 2
+    ids, offsets = tokens(folder, TEXTS)
+    expected = reference_encoder(folder).encode(ids, offsets, 1)
+    _, vectors = encoded(tmp_path / "web", ids, offsets)
+    np.testing.assert_allclose(vectors, expected, atol=3e-3)
+
+    whole = manifest.read_text(encoding="utf-8")
+    for change, message in (
+        (lambda told: told["plan"]["words"].pop("codes3"), "widths do not fit its codes"),
+        (lambda told: told["tensors"][words["codes2"]]["shape"].__setitem__(1, 8), "rows differ in length"),
+        (lambda told: told["plan"]["words"].pop("widths"), "no array undefined for widths"),
+    ):
+        told = json.loads(whole)
+        change(told)
+        manifest.write_text(json.dumps(told), encoding="utf-8")
+        (refused,) = in_node({"do": "create", "folder": str(tmp_path / "web")})
+        assert message in refused["error"]
 
 
 @needs_node
