@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from leanmatch.compression.calibration import count_tokens
 from leanmatch.compression.convert import Factored, compressed_layers, factorize, finalize
-from leanmatch.compression.layer_specs import ROUNDING, DenseSpec
+from leanmatch.compression.layer_specs import ROUNDING, DenseSpec, MixedRoundingSpec
 from leanmatch.compression.matrices import FactoredMatrix
 from leanmatch.compression.planner.attempts import Attempt
 from leanmatch.compression.planner.choice import Plan
@@ -174,6 +174,7 @@ class States:
     def _factored(self, plan: Plan) -> Any:
         """A copy of the model with the plan's first factors."""
         model = copy.deepcopy(self._base(plan))
+        counted = any(isinstance(rule.layer, MixedRoundingSpec) for rule in plan.spec.rules)
         with self.timed("factors"):
             factorize(
                 model,
@@ -183,7 +184,7 @@ class States:
                 progress=self.progress,
                 folder=self._folder(plan) / "factors",
                 cache=self._tables.setdefault(plan.dropped, {}),
-                token_counts=self.token_counts,
+                token_counts=self.token_counts if counted else None,
             )
         return model
 

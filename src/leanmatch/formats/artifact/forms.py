@@ -71,7 +71,10 @@ def encode(factors: Factors) -> Encoded:
 
 
 def has_odd_codes(fields: Mapping[str, Any]) -> bool:
-    """Whether the fields of a layer are those of weights of 2 or 3 bits, factors of low rank included."""
+    """Whether the fields of a layer say that codes are odd: 2 or 3 bits, rows that differ in bits, and low
+    rank of them."""
+    if fields.get("form") == "int-mixed":
+        return True
     parts = (fields, fields.get("left", {}), fields.get("right", {}))
     return any(part.get("bits") in ODD_BITS for part in parts)
 
