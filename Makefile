@@ -58,7 +58,7 @@ web: ## runtime and scripts of web pages into the package, and their tests (Clan
 	@$(WITH_CMAKE) scripts/wasm.sh build/wasm
 	cd web && npm ci && npm run check && npm run build
 	$(MAKE) install
-	$(BIN)/python -m pytest -q tests/web tests/runtime/test_web_runtime.py
+	$(BIN)/python -m pytest -q tests/web tests/runtime/test_web_runtime.py tests/runtime/test_web_odd_codes.py
 
 fuzz: $(PACKAGE_STAMP) ## damaged model folders and catalogues, FUZZ_ROUNDS of each (default 3000), from FUZZ_SEED
 	HF_HUB_OFFLINE=1 LEANMATCH_FUZZ_ROUNDS=$(or $(FUZZ_ROUNDS),3000) LEANMATCH_FUZZ_SEED=$(or $(FUZZ_SEED),1) \

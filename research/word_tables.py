@@ -2,11 +2,11 @@
 
     python research/word_tables.py --data FOLDER
 
-Needs the private tables ``question_pairs`` and ``product_titles`` (``research/private_data.py``). Only the word
-table of all-MiniLM-L6-v2 (30,522 x 384) is compressed, without training. ``1 - cos`` is between the dense model's
-embedding and the changed one: of test titles of questions, half from AskUbuntu and half from Quora, and of
-test titles of products. *Mixed* tables have more bits in rows that are read more often; that is counted in training
-titles of both question sites, so products are another subject for them.
+Needs the private tables ``question_pairs`` and ``product_titles`` (``research/private_data.py``). Only the
+word table of all-MiniLM-L6-v2 (30,522 x 384) is compressed, without training. ``1 - cos`` is between the
+dense model's embedding and the changed one: of test titles of questions, half from AskUbuntu and half from
+Quora, and of test titles of products. *Mixed* tables have more bits in rows that are read more often. That is
+counted in training titles of both question sites, so products are another subject for them.
 """
 
 from __future__ import annotations

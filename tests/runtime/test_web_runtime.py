@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,23 +17,13 @@ import numpy as np
 import pytest
 from dense_sparse_layers import let_the_runtime_find_them
 from runtime_models import ARCHITECTURES, TEXTS
+from web_node import NODE, ROOT, STATIC, encoded, in_node, least_cosine, needs_node, tokens
 from web_reference import reference_encoder
 
 from leanmatch.errors import LeanmatchError, ModelError
 from leanmatch.formats.reader import model_folder
-from leanmatch.runtime.loading import load_with_ranges
-from leanmatch.runtime.tokenization import pack
 from leanmatch.runtime.web import export_web_model
 from leanmatch.runtime.web.export import _short_vocabulary
-
-ROOT = Path(__file__).parents[2]
-NODE = os.environ.get("NODE", "node")
-STATIC = Path(str(files("leanmatch").joinpath("web", "static")))
-needs_node = pytest.mark.skipif(
-    shutil.which(NODE) is None,
-    reason=f"THE WEB RUNTIME IS NOT TESTED: {NODE} was not found (Node.js 20 or newer)",
-)
-
 
 BUILDS = ("leanmatch.wasm", "leanmatch-relaxed.wasm")
 
@@ -54,47 +43,6 @@ def relaxed_options() -> tuple[str, ...]:
     if has_relaxed(option):
         return (option,)
     pytest.skip("THE RELAXED BUILD OF THE WEB RUNTIME IS NOT TESTED: this Node has no relaxed SIMD")
-
-
-def in_node(*calls: dict[str, Any], build: str | None = None, options: tuple[str, ...] = ()) -> list[Any]:
-    done = subprocess.run(
-        [
-            NODE,
-            *options,
-            str(Path(__file__).parent / "web_runtime.mjs"),
-            str(STATIC),
-            *([build] if build else ()),
-        ],
-        input=json.dumps(calls),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def encoded(folder: Path, ids: np.ndarray, offsets: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
-    """What the web runtime says of a model, and its vectors."""
-    told, numbers = in_node(
-        {"do": "create", "folder": str(folder)},
-        {"do": "encode", "ids": ids.tolist(), "offsets": offsets.tolist()},
-    )
-    assert "error" not in told, told
-    assert "error" not in numbers, numbers
-    return told, np.float32(numbers).reshape(len(offsets) - 1, -1)
-
-
-def tokens(folder: Path, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    encoder, _ = load_with_ranges(folder, name="tokens", precision="int8")
-    return pack([encoding.ids for encoding in encoder.encodings(texts)])
-
-
-def least_cosine(first: np.ndarray, second: np.ndarray) -> float:
-    sizes = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    assert (sizes > 0).any()
-    return float(np.where(sizes > 0, (first * second).sum(axis=1) / np.maximum(sizes, 1e-30), 1.0).min())
 
 
 @needs_node
@@ -227,75 +175,6 @@ def test_compressed_models_keep_their_form_and_their_vectors(tmp_path: Path) -> 
         ids, offsets = tokens(folder, TEXTS)
         _, vectors = encoded(tmp_path / f"{name}-web", ids, offsets)
         assert least_cosine(vectors, reference_encoder(folder).encode(ids, offsets, 1)) > 0.9999, name
-
-
-@needs_node
-@pytest.mark.parametrize("bits", [3, 2])
-def test_odd_codes_are_packed_and_read_as_odd(tmp_path: Path, bits: int) -> None:
-    pytest.importorskip("sentence_transformers", reason="the train extra is not installed")
-    from runtime_models import build
-
-    from leanmatch.compression import CompressionSpec, RoundingSpec, Rule, factorize, finalize
-    from leanmatch.formats import save_compressed
-
-    model = build(tmp_path / "bert")
-    factorize(model, CompressionSpec((Rule("*word_embeddings", RoundingSpec(bits=bits)),)))
-    folder = save_compressed(finalize(model), tmp_path / "lean", {"base": "tiny"}).folder
-    export_web_model(folder, tmp_path / "web")
-    manifest = tmp_path / "web" / "model.json"
-    written = json.loads(manifest.read_text(encoding="utf-8"))
-    entry = written["tensors"][written["plan"]["words"]["codes"]]
-    assert (entry["dtype"], entry["bits"], entry["odd"]) == ("packed", bits, True)
-    assert written["format_version"] == 2, "scripts that know no odd codes refuse it"
-    ids, offsets = tokens(folder, TEXTS)
-    expected = reference_encoder(folder).encode(ids, offsets, 1)
-    _, vectors = encoded(tmp_path / "web", ids, offsets)
-    np.testing.assert_allclose(vectors, expected, atol=3e-3)
-
-    del entry["odd"]
-    manifest.write_text(json.dumps(written), encoding="utf-8")
-    _, wrong = encoded(tmp_path / "web", ids, offsets)
-    assert least_cosine(wrong, expected) < 0.99, "the mark decides"
-    entry |= {"odd": True, "bits": 8, "shape": [1, 1]}
-    manifest.write_text(json.dumps(written), encoding="utf-8")
-    (refused,) = in_node({"do": "create", "folder": str(tmp_path / "web")})
-    assert "words has odd codes of 8 bits" in refused["error"]
-
-
-@needs_node
-def test_rows_that_differ_in_bits_are_put_in_order(tmp_path: Path) -> None:
-    pytest.importorskip("sentence_transformers", reason="the train extra is not installed")
-    from runtime_models import build
-
-    from leanmatch.compression import CompressionSpec, MixedRoundingSpec, Rule, factorize, finalize
-    from leanmatch.formats import save_compressed
-
-    model = build(tmp_path / "bert")
-    spec = CompressionSpec((Rule("*word_embeddings", MixedRoundingSpec(average_bits=3.1)),))
-    factorize(model, spec, calibration_texts=TEXTS)
-    folder = save_compressed(finalize(model), tmp_path / "lean", {"base": "tiny"}).folder
-    export_web_model(folder, tmp_path / "web")
-    manifest = tmp_path / "web" / "model.json"
-    written = json.loads(manifest.read_text(encoding="utf-8"))
-    words = written["plan"]["words"]
-    assert words["form"] == "int8-rows" and {"codes2", "codes3", "codes4", "widths"} <= words.keys()
-    assert written["format_version"] == 2
-    ids, offsets = tokens(folder, TEXTS)
-    expected = reference_encoder(folder).encode(ids, offsets, 1)
-    _, vectors = encoded(tmp_path / "web", ids, offsets)
-    np.testing.assert_allclose(vectors, expected, atol=3e-3)
-
-    whole = manifest.read_text(encoding="utf-8")
-    for change, message in (
-        (lambda told: told["plan"]["words"].pop("codes3"), "widths do not fit its codes"),
-        (lambda told: told["tensors"][words["codes2"]]["shape"].__setitem__(1, 8), "rows differ in length"),
-        (lambda told: told["plan"]["words"].pop("widths"), "no array undefined for widths"),
-    ):
-        told = json.loads(whole)
-        change(told)
-        manifest.write_text(json.dumps(told), encoding="utf-8")
-        (refused,) = in_node({"do": "create", "folder": str(tmp_path / "web")})
-        assert message in refused["error"]
 
 
 @needs_node
