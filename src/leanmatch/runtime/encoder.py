@@ -256,10 +256,12 @@ class NativeEncoder(SentenceEncoder):
         count = usable_threads(call.threads)
         with progress(len(rows), call.show_progress_bar) as bar:
             for chunk in _chunks(order, call.batch_size):
-                encodings = self._tokenizer.encodings(chunk, prompt)
-                if call.tally is not None:
+                if call.tally is None:
+                    ids, offsets = self._tokenizer.packed(chunk, prompt)
+                else:
+                    encodings = self._tokenizer.encodings(chunk, prompt)
                     call.tally.add(self._tokenizer.count(encodings))
-                ids, offsets = pack([encoding.ids for encoding in encodings])
+                    ids, offsets = pack([encoding.ids for encoding in encodings])
                 vectors[[rows[text] for text in chunk]] = self._run(
                     ids, offsets, count, call.normalize, kept, chunk
                 )

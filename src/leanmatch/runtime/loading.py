@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import numpy as np
 
@@ -49,6 +49,7 @@ from leanmatch.runtime.weights import (
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+TokenizerOf: TypeAlias = Callable[[Layout, dict[str, Any], int | None], TextTokenizer]
 RUNTIMES = ("auto", "native", "torch", "transformers")
 
 
@@ -242,7 +243,14 @@ def open_model(folder: Path, files: ExitStack) -> OpenModel:
     return OpenModel(layout, config, source, compressed, architecture, sizes)
 
 
-def load_native(folder: Path, *, name: str, precision: str = "stored", timed: bool = False) -> NativeEncoder:
+def load_native(
+    folder: Path,
+    *,
+    name: str,
+    precision: str = "stored",
+    timed: bool = False,
+    tokenizer_of: TokenizerOf = read_tokenizer,
+) -> NativeEncoder:
     """Load a folder on the native runtime or not at all.
 
     Args:
@@ -250,16 +258,23 @@ def load_native(folder: Path, *, name: str, precision: str = "stored", timed: bo
         name: what the encoder is called.
         precision: as :func:`load`.
         timed: time every path that could run each layer, for ``choices``; it changes none of them.
+        tokenizer_of: reads the folder's tokenizer, :class:`leanmatch.runtime.tokenization.KnownTokenizer`
+            with a memory.
 
     Raises:
         UnsupportedError: the runtime has no code for it.
         ModelError, FormatError, UsageError, NativeError: as :func:`load`.
     """
-    return load_with_ranges(folder, name=name, precision=precision, timed=timed)[0]
+    return load_with_ranges(folder, name=name, precision=precision, timed=timed, tokenizer_of=tokenizer_of)[0]
 
 
 def load_with_ranges(
-    folder: Path, *, name: str, precision: str = "stored", timed: bool = False
+    folder: Path,
+    *,
+    name: str,
+    precision: str = "stored",
+    timed: bool = False,
+    tokenizer_of: TokenizerOf = read_tokenizer,
 ) -> tuple[NativeEncoder, Ranges]:
     """:func:`load_native`, and the ranges of inputs by which 8-bit layers round; {} for other layers."""
     module = native.load()
@@ -281,7 +296,7 @@ def load_with_ranges(
             fields["rounds_attention"] = chooser.rounds
             fields |= model.ends(level)
             graph = module.Encoder(fields)
-            tokenizer = read_tokenizer(model.layout, model.config, graph.most_tokens or None)
+            tokenizer = tokenizer_of(model.layout, model.config, graph.most_tokens or None)
             if model.architecture is not None and model.sizes is not None and chooser.wants_ranges:
                 measured = graph.input_ranges(*_probe(tokenizer, fields["words"].rows))
                 ranges = short(split_ranges(measured, model.architecture, model.sizes))

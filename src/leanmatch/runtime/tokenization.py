@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Ids = NDArray[np.int32]
 Offsets = NDArray[np.int64]
+KEPT_BYTES = 1 << 24
+"""Of token ids that a :class:`KnownTokenizer` keeps: 8,000 texts of 512 tokens."""
 
 
 class TextTokenizer:
@@ -40,6 +42,7 @@ class TextTokenizer:
         self._add_special = add_special
         self._side = side
         self._pad_id = int((tokenizer.padding or {}).get("pad_id", 0))
+        self._kept: _Kept | None = None
         tokenizer.no_padding()
         self.set_max_tokens(max_tokens)
         self._ends: tuple[list[int], list[int]] | None = None
@@ -57,6 +60,8 @@ class TextTokenizer:
                 remedy="set a longer max_seq_length",
             )
         self.max_tokens = longest
+        if self._kept is not None:
+            self._kept = _Kept()
         if longest is None:
             self.tokenizer.no_truncation()
         else:
@@ -75,6 +80,21 @@ class TextTokenizer:
             padded[row, : len(ids_of_row)] = ids_of_row
             mask[row, : len(ids_of_row)] = 1
         return {"input_ids": _as_tensor(padded), "attention_mask": _as_tensor(mask)}
+
+    def keep_ids(self) -> None:
+        """From now on keep what :meth:`packed` gives, at most :data:`KEPT_BYTES`; the oldest go first."""
+        self._kept = self._kept or _Kept()
+
+    def packed(self, texts: Sequence[str], prompt: str = "") -> tuple[Ids, Offsets]:
+        """The ids of the texts, prompt and special tokens included, as :func:`pack` has them."""
+        if self._kept is None:
+            return pack([encoding.ids for encoding in self.encodings(texts, prompt)])
+        key = prompt, tuple(texts)
+        found = self._kept.get(key)
+        if found is None:
+            found = pack([encoding.ids for encoding in self.encodings(texts, prompt)])
+            self._kept.add(key, found)
+        return found
 
     def encodings(self, texts: Sequence[str], prompt: str = "") -> list[Encoding]:
         """What the tokenizer makes of each text, the prompt before it included."""
@@ -121,6 +141,46 @@ class TextTokenizer:
             at = next((i for i in range(len(full)) if full[i : i + len(plain)] == plain), 0)
             self._ends = full[:at], full[at + len(plain) :]
         return self._ends
+
+
+class _Kept(dict[tuple[str, tuple[str, ...]], tuple[Ids, Offsets]]):
+    """Packed ids of lists of texts, by prompt and texts: at most :data:`KEPT_BYTES`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bytes = 0
+
+    def add(self, key: tuple[str, tuple[str, ...]], packed: tuple[Ids, Offsets]) -> None:
+        self[key] = packed
+        self._bytes += sum(array.nbytes for array in packed)
+        while self._bytes > KEPT_BYTES:
+            self._bytes -= sum(array.nbytes for array in self.pop(next(iter(self))))
+
+
+class KnownTokenizer:
+    """:func:`read_tokenizer` for folders of one model with other weights, as validation has them.
+
+    The folder's tokenizer is read once, and it keeps the ids of texts. A folder whose tokenizer or settings
+    differ from the last one's is read anew. Not for several threads at once.
+    """
+
+    def __init__(self) -> None:
+        self._key: Any = None
+        self._tokenizer: TextTokenizer | None = None
+
+    def __call__(self, layout: Layout, config: dict[str, Any], most_tokens: int | None) -> TextTokenizer:
+        """See :func:`read_tokenizer`."""
+        files = (
+            _find(layout, "tokenizer.json"),
+            _find(layout, "vocab.txt"),
+            layout.transformer / "tokenizer_config.json",
+        )
+        read = [file.read_bytes() if file is not None and file.is_file() else None for file in files]
+        key = layout.is_static, layout.lower, layout.max_tokens, most_tokens, config, read
+        if self._tokenizer is None or key != self._key:
+            self._key, self._tokenizer = key, read_tokenizer(layout, config, most_tokens)
+            self._tokenizer.keep_ids()
+        return self._tokenizer
 
 
 def _as_tensor(array: NDArray[Any]) -> Any:

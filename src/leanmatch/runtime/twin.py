@@ -11,7 +11,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +19,11 @@ from leanmatch.errors import LeanmatchError
 from leanmatch.formats.parity import ODD_TEXTS, compare_vectors
 from leanmatch.models import RoleEncoder
 from leanmatch.runtime.encoder import NativeEncoder
+from leanmatch.runtime.tokenization import KnownTokenizer
 from leanmatch.types import EncodeFunction
+
+if TYPE_CHECKING:
+    from leanmatch.runtime.loading import TokenizerOf
 
 MOST_DIFFERENCE = 1e-5
 """Largest difference of a number of a normalized vector at which the two count as equal."""
@@ -37,6 +41,9 @@ class TwinEncoders:
     :data:`LEAST_COSINE`), or the runtime has no code for the model, torch encodes from then on, and
     ``report`` says why.
 
+    Encoders of models that differ in weights alone share one tokenizer, and each list of texts is tokenized
+    once for all of them.
+
     Args:
         through_torch: makes the encode function of a model on torch.
         report: gets a sentence where torch takes over.
@@ -50,6 +57,7 @@ class TwinEncoders:
         self._through_torch, self._report = through_torch, report
         self._refused = False
         self._checked: set[bool] = set()  # with compressed layers, without
+        self._tokenizer_of = KnownTokenizer()
 
     def __call__(self, model: Any) -> EncodeFunction:
         """An encoder, by role, of the weights that ``model`` has now; later training does not change it."""
@@ -57,7 +65,7 @@ class TwinEncoders:
         if self._refused or model.device.type != "cpu":
             return through_torch
         try:
-            twin = native_twin(model)
+            twin = native_twin(model, self._tokenizer_of)
         except LeanmatchError as error:
             self._refuse(error.problem)
             return through_torch
@@ -85,9 +93,9 @@ class TwinEncoders:
         self._report(f"sentence-transformers encodes validation texts, not the native runtime: {reason}")
 
 
-def native_twin(model: Any) -> NativeEncoder:
+def native_twin(model: Any, tokenizer_of: TokenizerOf) -> NativeEncoder:
     """A native encoder with the current weights of a ``SentenceTransformer``: in float32, or as it will be
-    served if it has compressed layers.
+    served if it has compressed layers. ``tokenizer_of`` reads the tokenizer.
 
     Raises:
         ModelError: the runtime cannot run the model.
@@ -102,11 +110,11 @@ def native_twin(model: Any) -> NativeEncoder:
         folder = Path(name)
         if _is_compressed(model):
             write_for_runtime(model, folder)
-            return load_native(folder, name="compressed model in memory")
+            return load_native(folder, name="compressed model in memory", tokenizer_of=tokenizer_of)
         with quiet_bars():
             model.save_pretrained(str(folder), create_model_card=False)
         rewrite_to_legacy(folder, list(model))
-        return load_native(folder, name="model in memory", precision="float32")
+        return load_native(folder, name="model in memory", precision="float32", tokenizer_of=tokenizer_of)
 
 
 def _is_compressed(model: Any) -> bool:

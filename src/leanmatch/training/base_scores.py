@@ -38,24 +38,29 @@ class FrozenBase:
         self._cache: dict[bytes, Tensor] = {}
 
     def embed(
-        self, columns: Sequence[Features], device: torch.device, *, remember: bool = True
+        self, columns: Sequence[Features], device: torch.device, *, edited: Sequence[Features] = ()
     ) -> list[Tensor]:
         """Embeddings of each column's texts, L2-normalized float32 ``(rows, dimension)``, without a graph.
 
         Args:
             columns: tokenized texts.
             device: where the result is wanted; the base model moves there.
-            remember: use the cache. Not worth it for edited copies, which hardly ever come again.
+            edited: more columns, which stand behind the others in the result. They are not cached: edited
+                copies hardly ever come again.
         """
-        if not columns:
+        if not columns and not edited:
             return []
-        columns = for_model(columns, self.model)
+        columns, edited = for_model(columns, self.model), for_model(edited, self.model)
         if next(self.model.parameters()).device != device:
             self.model.to(device)
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            if is_bag(columns[0]) or not self.capacity or not remember:
-                return encode_columns(self._encode, columns, device_type=device.type)
-            return [self._embed_cached(column, device) for column in columns]
+            together = [*columns, *edited]
+            if is_bag(together[0]) or not self.capacity:
+                return encode_columns(self._encode, together, device_type=device.type)
+            embeddings = [self._embed_cached(column, device) for column in columns]
+            if edited:
+                embeddings += encode_columns(self._encode, edited, device_type=device.type)
+            return embeddings
 
     def fresh(self) -> FrozenBase:
         """Another one with the same weights and an empty cache."""

@@ -286,7 +286,7 @@ def _choose(
 
     def score(share: float) -> dict[str, NDArray[np.float64]]:
         scores: dict[str, NDArray[np.float64]] = {}
-        for weights, names in groups:
+        for weights, names in [(start, list(probes))] if share == 0 else groups:
             model.load_state_dict(average_weights(start, weights, share))
             encode = encoder_of(model)
             scores |= {name: probes[name].per_query(encode) for name in names}

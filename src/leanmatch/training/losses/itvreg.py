@@ -185,9 +185,8 @@ class ITVReg(RegularizedLoss):
         if self.pairs == "diagonal":
             others = others[:1]
         order = sorted(texts)
-        frozen = dict(zip(order, self.base.embed([columns[i] for i in order], device), strict=True))
-        (copies,) = self.base.embed([view.edited.features], device, remember=False)
-        return others, *self._scores(view, others, frozen, copies)
+        *frozen, copies = self.base.embed([columns[i] for i in order], device, edited=[view.edited.features])
+        return others, *self._scores(view, others, dict(zip(order, frozen, strict=True)), copies)
 
     def _penalty(
         self,
