@@ -16,7 +16,7 @@ import numpy as np
 from collect import read_runs
 from pages import Scores, arguments_of, at_share, interval, publish, reciprocal
 
-from leanmatch.training.selection.choice import SHARES, mean_share, resampled_shares
+from leanmatch.training.selection.choice import SHARES, best_shares
 
 Runs = dict[str, dict[str, Any]]  # method -> result file, of one setting, regime and seed
 
@@ -43,7 +43,7 @@ def _chosen(method: str) -> Callable[[Runs], dict[str, Scores] | None]:
             for average, slices in ranks.items()
             if float(average) in SHARES
         }
-        share = mean_share(resampled_shares(per_query))
+        share = float(best_shares(per_query)[0])
         by_share = {
             name: {float(average): reciprocal(slices[name]) for average, slices in ranks.items()}
             for name in ("in", "out")

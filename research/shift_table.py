@@ -20,13 +20,13 @@ from collect import read_runs
 from pages import Scores, arguments_of, at_share, interval, publish, reciprocal
 
 from leanmatch.training.selection.choice import (
+    CENTRE,
     PULL,
     SHARES,
     SHIFTED,
     TARGET,
     VALID,
-    mean_share,
-    resampled_shares,
+    best_shares,
 )
 
 Recipe = Mapping[float, Mapping[str, Scores]]  # share -> slice -> reciprocal rank of each query
@@ -41,8 +41,11 @@ FAMILIES = {
     "computers": "products",
     "time": "next",
 }
-PULLS = (0.0, 0.005, PULL, 0.02, 0.05)
-"""Candidates for the pull towards share 1 in the row that fits it on other families."""
+Rule = tuple[float, float]  # pull and centre of the choice
+RULE = (PULL, CENTRE)
+PULLS, CENTRES = (1.0, 1.5, 2.0, 3.0, 4.0), (0.7, 0.75, 0.8, 0.85, 0.9, 1.0)
+RULES = tuple((pull, centre) for pull in PULLS for centre in CENTRES)
+"""Candidates for the row whose rule is fitted on other families."""
 SPLITS = 20
 BEGIN, END = "<!-- shifts -->\n", "<!-- end of shifts -->\n"
 DEFAULT, TARGETED = "**default**", "**default, `--target`**"
@@ -52,7 +55,7 @@ RIVALS = ("base", "plain", "early stopping", "OutReg", "WiSE-FT 0.4", "WiSE-FT 0
 
 
 def chosen(
-    setting: Setting, recipe: str, unseen: str, *, target: str | None = None, pull: float = PULL
+    setting: Setting, recipe: str, unseen: str, *, target: str | None = None, rule: Rule = RULE
 ) -> float:
     """The share that ``leanmatch train`` takes.
 
@@ -61,7 +64,7 @@ def chosen(
         recipe: the recipe of the model.
         unseen: the recipe that the shifted slice is scored with; it was not trained on the slice.
         target: the test whose texts are the target, or none.
-        pull: see :func:`leanmatch.training.selection.choice.objective`.
+        rule: pull and centre; see :mod:`leanmatch.training.selection.choice`.
     """
     of = {VALID: (recipe, VALID), SHIFTED: (unseen, SHIFTED)}
     if target is not None:
@@ -70,10 +73,10 @@ def chosen(
     per_query = {
         share: {name: setting[runs][share][part] for name, (runs, part) in of.items()} for share in SHARES
     }
-    return mean_share(resampled_shares(per_query, pull))
+    return float(best_shares(per_query, pull=rule[0], centre=rule[1])[0])
 
 
-def recipes(pull: float = PULL) -> dict[str, Callable[[Setting, str], tuple[str, float]]]:
+def recipes(rule: Rule = RULE) -> dict[str, Callable[[Setting, str], tuple[str, float]]]:
     """For each row of the table, a function from setting and test to the recipe and its share."""
     rows: dict[str, Callable[[Setting, str], tuple[str, float]]] = {
         "base": lambda setting, test: ("plain", 0.0),
@@ -84,18 +87,18 @@ def recipes(pull: float = PULL) -> dict[str, Callable[[Setting, str], tuple[str,
     for share in (0.4, 0.6, 0.8):
         rows[f"WiSE-FT {share:g}"] = lambda setting, test, share=share: ("plain", share)
     rows["the default's runs at share 1"] = lambda setting, test: ("default", 1.0)
-    rows[PLAIN] = lambda setting, test: ("halves", chosen(setting, "halves", "half-rest", pull=pull))
-    rows[WHOLE] = lambda setting, test: ("whole", chosen(setting, "whole", "plain-rest", pull=pull))
-    rows[DEFAULT] = lambda setting, test: ("default", chosen(setting, "default", "half-rest", pull=pull))
-    rows[TARGETED] = lambda setting, test: _with_target(setting, test, pull)
+    rows[PLAIN] = lambda setting, test: ("halves", chosen(setting, "halves", "half-rest", rule=rule))
+    rows[WHOLE] = lambda setting, test: ("whole", chosen(setting, "whole", "plain-rest", rule=rule))
+    rows[DEFAULT] = lambda setting, test: ("default", chosen(setting, "default", "half-rest", rule=rule))
+    rows[TARGETED] = lambda setting, test: _with_target(setting, test, rule)
     return rows
 
 
-def _with_target(setting: Setting, test: str, pull: float) -> tuple[str, float]:
+def _with_target(setting: Setting, test: str, rule: Rule) -> tuple[str, float]:
     """If the plain run is worse than the base on the target texts, the ITVReg run is regularized on them."""
     base, first = (setting["halves"][share][f"target {test}"].mean() for share in (0.0, 1.0))
     recipe = "default-target" if first < base else "default"
-    return recipe, chosen(setting, recipe, "half-rest", target=test, pull=pull)
+    return recipe, chosen(setting, recipe, "half-rest", target=test, rule=rule)
 
 
 def scores(setting: Setting, row: tuple[str, float], part: str) -> Scores:
@@ -142,7 +145,7 @@ def _section(title: str, settings: dict[Key, Setting], targeted: bool) -> list[s
         "regret with the rival picked on other queries: in, out | significantly below the base, out |",
         "|---" * 7 + "|",
     ]
-    table = {row: [_cells(settings[key], test, row, PULL) for key, test in tests] for row in shown}
+    table = {row: [_cells(settings[key], test, row, RULE) for key, test in tests] for row in shown}
     fitted = {} if targeted else _left_out(settings, tests, DEFAULT)
     lines += [_summary(row, cells) for row, cells in {**table, **fitted}.items()]
     if targeted:
@@ -204,9 +207,9 @@ class _Cell:
         return 100 * float(np.mean(regrets))
 
 
-def _cells(setting: Setting, test: str, row: str, pull: float) -> _Cell:
+def _cells(setting: Setting, test: str, row: str, rule: Rule) -> _Cell:
     sides = {"in": "in", "out": f"out {test}"}
-    rows = recipes(pull)
+    rows = recipes(rule)
     there = [made for made in (rows[rival](setting, test) for rival in RIVALS) if made[0] in setting]
     made = rows[row](setting, test)
     ours = {side: scores(setting, made, part) for side, part in sides.items()}
@@ -217,17 +220,17 @@ def _cells(setting: Setting, test: str, row: str, pull: float) -> _Cell:
 
 
 def _left_out(settings: dict[Key, Setting], tests: list[tuple[Key, str]], row: str) -> dict[str, list[_Cell]]:
-    """A recipe with the pull that is best on all other families."""
-    by_pull = {pull: [_cells(settings[key], test, row, pull) for key, test in tests] for pull in PULLS}
+    """A recipe with the rule whose larger mean regret, in or out, is smallest on all other families."""
+    by_rule = {rule: [_cells(settings[key], test, row, rule) for key, test in tests] for rule in RULES}
     picked = []
     for number, (key, _) in enumerate(tests):
         others = [i for i, (other, _) in enumerate(tests) if _family(other[1]) != _family(key[1])]
-        pull = min(
-            PULLS,
-            key=lambda pull: sum(by_pull[pull][i].regret(side) for i in others for side in ("in", "out")),
-        )
-        picked.append(by_pull[pull][number])
-    return {f"{row}, pull fitted on other families": picked}
+        fit = {
+            rule: max(sum(cells[i].regret(side) for i in others) for side in ("in", "out"))
+            for rule, cells in by_rule.items()
+        }
+        picked.append(by_rule[min(fit, key=fit.__getitem__)][number])
+    return {f"{row}, rule fitted on other families": picked}
 
 
 def _family(source: str) -> str:

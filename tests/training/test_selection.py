@@ -11,87 +11,110 @@ import torch
 from leanmatch.data import PairTable
 from leanmatch.errors import DataError, ModelError
 from leanmatch.training.selection.averaging import mean_weights
-from leanmatch.training.selection.choice import choose, evidence, mean_share
+from leanmatch.training.selection.choice import SHARES, best_shares, choose, evidence
 from leanmatch.training.selection.shift import set_aside
 from leanmatch.training.selection.target import clean_target, halves
 
 
 class TestSelection:
-    def scores(self, means, n=400, **slices):
-        """Of each share: ``valid`` with the mean given, and other slices by name."""
+    def scores(self, n=400, **slices):
+        """Of each share and slice; the same queries are hard under every share, so nothing is uncertain."""
         common = np.linspace(-0.1, 0.1, n)
-        return {
-            share: {"valid": mean + common, **{name: of[share] + common for name, of in slices.items()}}
-            for share, mean in means.items()
-        }
+        return {share: {name: of(share) + common for name, of in slices.items()} for share in SHARES}
 
-    def choose(self, per_query, metric="MRR@10"):
-        return choose(per_query, metric, lambda share: pytest.fail(f"{share} is scored already"))
+    def top(self, share, height=0.4):
+        """A parabola with its top there; 0 is 10 points lower if the top is at 1."""
+        return lambda at: height - 0.1 * (at - share) ** 2
 
-    def test_a_clear_winner_wins(self):
-        choice = self.choose(self.scores({0.0: 0.2, 0.6: 0.4, 1.0: 0.3}))
-        assert choice.share == 0.6 and "average 0.6: MRR@10 40.0 valid;" in choice.reason
-        assert "against the base model +20.0 valid (standard error 0.0)" in choice.reason
-        assert "resampled" not in choice.reason
-
-    @pytest.mark.parametrize(("ahead", "chosen"), [(0.0015, 1.0), (0.0017, 0.6), (-1.0, 1.0)])
-    def test_shares_are_pulled_towards_1(self, ahead, chosen):
-        """0.01 * 0.4^2 is 0.0016."""
-        assert self.choose(self.scores({0.6: 0.3 + ahead, 1.0: 0.3})).share == chosen
-        assert self.choose(self.scores({1.4: 0.3 + ahead, 1.0: 0.3})).share == (1.4 if chosen == 0.6 else 1.0)
-
-    @pytest.mark.parametrize(("behind", "chosen"), [(0.0101, 0.0), (0.0099, 1.0)])
-    def test_the_base_is_a_share_like_others(self, behind, chosen):
-        assert self.choose(self.scores({0.0: 0.3, 1.0: 0.3 - behind})).share == chosen
-
-    def test_the_smallest_of_equals_wins(self):
-        assert self.choose(self.scores({0.8: 0.3, 1.2: 0.3})).share == 0.8
-
-    def test_the_share_is_the_mean_of_what_resampled_queries_choose(self):
-        rng = np.random.default_rng(3)
-        valid = {share: rng.random(300) for share in (0.4, 0.8, 1.2)}
-        slices = {share: {"valid": values} for share, values in valid.items()}
-        best = []
-        for seed in range(400):  # by the definition
-            rows = np.random.default_rng(seed).choice(300, 300)
-            best.append(max(valid, key=lambda share: valid[share][rows].mean() - 0.01 * (share - 1) ** 2))
-        assert len({*best}) > 1, "the scores are alike enough for a choice that varies"
+    def choose(self, per_query):
         scored = []
 
         def score(share):
             scored.append(share)
-            return {"valid": np.full(300, 0.25)}
+            return {name: np.full(len(v), 0.25) for name, v in per_query[0.0].items()}
 
-        choice = choose(slices, "MRR@10", score)
-        assert choice.share == pytest.approx(np.mean(best), abs=0.06) and scored == [choice.share]
-        assert choice.share not in valid and choice.scores[choice.share] == {"valid": 0.25}
-        assert list(choice.scores) == sorted(choice.scores)
-        assert " (the mean over resampled queries, most of which choose " in choice.reason
-        again = choose(slices, "MRR@10", score)
-        assert again.share == choice.share, "the same scores make the same choice"
+        choice = choose(per_query, "MRR@10", score)
+        assert scored == [choice.share] * (choice.share not in SHARES)
+        assert list(choice.scores) == sorted({*SHARES, choice.share})
+        return choice
 
-    def test_almost_the_base_is_the_base(self):
-        assert mean_share(np.array([0.0] * 199 + [0.2])) == 0.0
-        assert mean_share(np.array([0.0] * 3 + [0.2])) == 0.05
+    def test_a_clear_winner_wins(self):
+        choice = self.choose(self.scores(valid=self.top(0.8)))
+        assert choice.share == 0.8 and "average 0.8: MRR@10 40.0 valid;" in choice.reason
+        assert "against the base model +6.4 valid (standard error 0.0)" in choice.reason
+        assert "resampled" not in choice.reason
+
+    def test_the_share_may_lie_between_those_that_were_scored(self):
+        choice = self.choose(self.scores(valid=self.top(0.67)))
+        assert choice.share == 0.67 and choice.scores[0.67] == {"valid": 0.25}
+        assert self.choose(self.scores(valid=lambda share: 0.3 + share / 100)).share == SHARES[-1]
+
+    def test_neighbours_are_smoothed(self):
+        """What a parabola cannot fit of a peak at 0.4 moves nothing."""
+        peak = np.array(SHARES) == 0.4
+        noise = dict(zip(SHARES, peak - np.polyval(np.polyfit(SHARES, peak, 2), SHARES), strict=True))
+        values = self.scores(valid=lambda share: self.top(1.0)(share) + noise[share] / 5)
+        assert max(values, key=lambda share: values[share]["valid"].mean()) == 0.4
+        assert self.choose(values).share == 1.0
+
+    def test_the_smallest_of_equals_wins(self):
+        assert self.choose(self.scores(valid=lambda share: 0.3)).share == 0.0
+
+    @pytest.mark.parametrize(("top", "chosen"), [(-0.5, 0.0), (0.04, 0.0), (0.05, 0.05)])
+    def test_almost_the_base_is_the_base(self, top, chosen):
+        assert self.choose(self.scores(valid=self.top(top))).share == chosen
+
+    def noisy(self, queries):
+        """Two slices of which 1.2 is the best share, and scores with a standard deviation of 0.1."""
+        rng = np.random.default_rng(3)
+        return {
+            share: {name: rng.normal(self.top(1.2)(share), 0.1, queries) for name in ("valid", "shifted")}
+            for share in SHARES
+        }
+
+    @pytest.mark.parametrize("queries", [300, 3000])
+    def test_the_pull_is_two_standard_errors_of_the_slope(self, queries):
+        """The definition, with the parabola of each query fitted by itself."""
+        per_query = self.noisy(queries)
+        slices = [np.stack([of[name] for of in per_query.values()]) for name in ("valid", "shifted")]
+        mean = np.polyfit(SHARES, np.mean([values.mean(1) for values in slices], axis=0), 2)
+        slopes = [2 * 0.8 * a + b for a, b, _ in (np.polyfit(SHARES, values, 2) for values in slices)]
+        error = 0.5 * np.sqrt(sum(of.var(ddof=1) / queries for of in slopes))
+        grid = np.arange(141) / 100
+        expected = grid[np.argmax(np.polyval(mean, grid) - 2 * error * (grid - 0.8) ** 2)]
+        assert best_shares(per_query)[0] == pytest.approx(expected)
+
+    def test_few_queries_are_pulled_more_and_say_less(self):
+        """The same scores, each query once and a thousand times."""
+        rng = np.random.default_rng(3)
+        few = {share: {"valid": self.top(1.3)(share) + rng.normal(0, 0.1, 100)} for share in SHARES}
+        many = {share: {"valid": np.tile(of["valid"], 1000)} for share, of in few.items()}
+        free = best_shares(few, pull=0)[0]
+        chosen, sure = best_shares(few, resamples=200), best_shares(many, resamples=200)
+        assert 0.8 < chosen[0] < sure[0] - 0.05 and sure[0] == pytest.approx(free, abs=0.05)
+        assert chosen[1:].std() > 10 * sure[1:].std() > 0
+        assert chosen[1:].mean() == pytest.approx(chosen[0], abs=0.05)
+
+    def test_how_sure_the_choice_is(self):
+        first, again = self.choose(self.noisy(300)), self.choose(self.noisy(300))
+        assert " (resampled queries mostly choose " in first.reason
+        assert (first.share, first.reason) == (again.share, again.reason)
 
     def test_slices_count_alike_and_the_target_as_much_as_both(self):
-        valid, shifted = {0.6: 0.30, 1.0: 0.34}, {0.6: 0.50, 1.0: 0.40}
-        assert self.choose(self.scores(valid)).share == 1.0
-        assert self.choose(self.scores(valid, shifted=shifted)).share == 0.6
-        for target, share in ((0.525, 0.6), (0.535, 1.0)):
-            both = self.scores(valid, shifted=shifted, target={0.6: 0.5, 1.0: target})
-            assert self.choose(both).share == share
-        assert evidence(both[1.0]) == {"valid": 0.25, "shifted": 0.25, "target": 0.5}
+        two = {"valid": self.top(0.6), "shifted": self.top(1.0)}
+        assert self.choose(self.scores(**two)).share == 0.8
+        three = self.scores(**two, target=self.top(1.2))
+        assert self.choose(three).share == 1.0
+        assert evidence(three[0.8]) == {"valid": 0.25, "shifted": 0.25, "target": 0.5}
         assert evidence({"target": np.zeros(2)}) == {"target": 1.0}
 
     def test_what_is_left_open_is_said(self):
-        shifted = {0.0: 0.5, 1.0: 0.45}
-        choice = self.choose(self.scores({0.0: 0.2, 1.0: 0.4}, shifted=shifted))
-        assert "on texts unlike the rest the chosen model is worse than the base by 5.0" in choice.outlook[0]
+        gains, losses = (lambda share: 0.2 + share / 5), (lambda share: 0.5 - share / 20)
+        choice = self.choose(self.scores(valid=gains, shifted=losses))
+        assert "on texts unlike the rest the chosen model is worse than the base by 7.0" in choice.outlook[0]
         assert "the choice saw no texts of another category or time" in choice.outlook[1]
-        target = {0.0: 0.5, 1.0: 0.6}
-        assert self.choose(self.scores({0.0: 0.2, 1.0: 0.4}, target=target)).outlook == ()
-        assert "the result is the base model" in self.choose(self.scores({0.0: 0.3, 1.0: 0.2})).outlook[0]
+        assert self.choose(self.scores(valid=gains, target=gains)).outlook == ()
+        assert "the result is the base model" in self.choose(self.scores(valid=losses)).outlook[0]
 
     def test_several_runs_are_averaged(self):
         states = [{"w": torch.full((2,), value)} for value in (1.0, 2.0, 6.0)]
@@ -101,8 +124,8 @@ class TestSelection:
             mean_weights([])
 
     def test_json(self):
-        value = self.choose(self.scores({0.0: 0.1, 1.0: 0.5})).to_json()
-        assert value["average"] == 1.0 and len(value["candidates"]) == 2
+        value = self.choose(self.scores(valid=self.top(0.8))).to_json()
+        assert value["average"] == 0.8 and len(value["candidates"]) == len(SHARES)
         json.dumps(value, allow_nan=False)
 
 

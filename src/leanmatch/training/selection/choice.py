@@ -1,4 +1,4 @@
-"""Choosing the share of the trained weights on validation pairs.
+r"""Choosing the share of the trained weights on validation pairs.
 
 The candidates are ``share * trained + (1 - share) * base`` for the shares of :data:`SHARES`; ``trained`` is
 the run, or the average of the runs (a soup) where the recipe has two. Each candidate is scored on two slices:
@@ -9,19 +9,20 @@ the model is also trained on the shifted slice, that slice is scored with the fi
 saw the slice. If the second run is regularized on the target, the target is scored with the first run alone.
 The objective of a share is
 
-.. math:: J(s) = E(s) - 0.01 (s - 1)^2
+.. math:: J(s) = E(s) - 2 \sigma (s - 0.8)^2
 
-``E`` is the mean of the two slices' metrics; with target texts, the mean of that and the target's metric. The
-second term pulls the share towards 1 where slices of a few hundred queries cannot tell shares apart.
+``E`` is the mean of the two slices' metrics; with target texts, the mean of that and the target's metric.
+Neighbouring shares differ by less than the standard error of a few hundred queries, so ``E`` is smoothed: it
+is the parabola that fits the candidates' values best. The second term pulls the share towards 0.8, and the
+more so the less the queries tell: :math:`\sigma` is the standard error of the parabola's slope at 0.8. The
+model gets the share with the largest ``J``. Resampled queries say how far it can be trusted.
 
-The share with the largest ``J`` is a noisy choice: neighbouring shares differ by less than the standard error
-of a few hundred queries. So the queries of each slice are resampled, the best share of each resample is
-taken, and the model gets the mean of those shares (bagging). The earlier rule took the share with the largest
-``J``, without a pull for the base. Against it, over 76 tests on 19 shifts, this rule loses 0.1 points less in
-distribution, and 1.3 instead of 3.5 at worst (docs/results/ood.md). Requiring gains beyond the standard
-error, and about 3,000 other rules on the same scores, were no better than the earlier rule (docs/LOG.md).
+Two earlier rules took the share with the largest mean, or the mean of the shares that win resamples. On the
+same queries both were worse out of distribution, and below the base in 3 of 114 tests instead of 1
+(docs/results/ood.md). What else was tried is in docs/LOG.md.
 
-Sources: Wortsman et al., *Model soups* (arXiv 2203.05482); Breiman, *Bagging predictors* (1996).
+Sources: Wortsman et al., *Model soups* (arXiv 2203.05482); Box and Wilson, *On the experimental attainment of
+optimum conditions* (1951), for optima of fitted parabolas.
 """
 
 from __future__ import annotations
@@ -43,16 +44,21 @@ if TYPE_CHECKING:
     Slices: TypeAlias = Mapping[str, NDArray[np.float64]]
     """Of each slice, the metric of every query."""
 
-SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4)
-"""Shares of the trained weights that ``average="auto"`` tries; above 1 goes on as training went."""
+SHARES = (0.0, 0.4, 0.8, 1.2, 1.4)
+"""Shares of the trained weights that ``average="auto"`` tries; above 1 goes on as training went.
+Eight shares choose alike (docs/LOG.md)."""
 RESAMPLES = 200
-"""How often the queries are resampled; more resamples move the mean share by less than 0.02."""
+"""How often the queries are resampled to say how sure the choice is."""
+STEP = 0.01
+"""Shares are chosen in steps of this."""
 SMALLEST = 0.05
-"""A smaller mean share counts as 0, which is the base itself."""
+"""A smaller share counts as 0, which is the base itself."""
 WEIGHTS = (0.0, DEFAULT_WEIGHT)
 """Regularizer weights of the runs that ``weight="auto"`` averages; 0 is plain fine-tuning."""
-PULL = 0.01
-"""What the objective (0..1) loses at a distance of 1 from the trained weights as they are."""
+CENTRE = 0.8
+"""The share that the choice is pulled to."""
+PULL = 2.0
+"""What the objective loses at a distance of 1 from the centre, in standard errors of its slope there."""
 VALID, SHIFTED, TARGET = "valid", "shifted", "target"
 """Names of the slices."""
 
@@ -64,44 +70,36 @@ def evidence(slices: Slices) -> dict[str, float]:
     return {name: 1 / half / (1 if name == TARGET else len(source)) for name in slices}
 
 
-def objective(
-    means: Mapping[str, NDArray[np.float64]], share: float, pull: float = PULL
+def best_shares(
+    per_query: Mapping[float, Slices], *, pull: float = PULL, centre: float = CENTRE, resamples: int = 0
 ) -> NDArray[np.float64]:
-    """``J`` of this module for each resample.
+    """The share with the largest ``J`` of this module, of equal ones the smallest.
 
     Args:
-        means: for each slice, the mean metric of every resample of its queries, ``(resamples,)``.
-        share: of the trained weights.
-        pull: the factor of the pull towards share 1.
+        per_query: for each share and slice the metric of every query, in the same order of queries; at least
+            three shares.
+        pull, centre: see :data:`PULL` and :data:`CENTRE`.
+        resamples: how often the queries are resampled.
+
+    Returns:
+        shape ``(1 + resamples,)``: first the share that the queries as they are choose.
     """
-    weights = evidence(means)
-    seen: NDArray[np.float64] = sum(weights[name] * means[name] for name in means)  # type: ignore[assignment]
-    return seen - pull * (share - 1) ** 2
-
-
-def resampled_shares(per_query: Mapping[float, Slices], pull: float = PULL) -> NDArray[np.float64]:
-    """The share with the largest ``J`` in each resample of the queries; of equal ones the smallest.
-
-    Args:
-        per_query: for each share and slice the metric of every query, in the same order of queries.
-        pull: the factor of the pull towards share 1.
-    """
-    shares = sorted(per_query)
+    shares = np.array(sorted(per_query))
     draw = np.random.default_rng(0)
-    means: dict[float, dict[str, NDArray[np.float64]]] = {share: {} for share in shares}
-    for name, values in per_query[shares[0]].items():
-        each = draw.multinomial(len(values), np.full(len(values), 1 / len(values)), size=RESAMPLES)
-        for share in shares:
-            means[share][name] = each @ per_query[share][name] / len(values)
-    values = np.stack([objective(means[share], share, pull) for share in shares])
-    winners: NDArray[np.float64] = np.array(shares)[values.argmax(0)]
-    return winners
-
-
-def mean_share(winners: NDArray[np.float64]) -> float:
-    """The share that the model gets: the mean of the shares of :func:`resampled_shares`, to two decimals."""
-    share = round(float(winners.mean()), 2)
-    return 0.0 if share < SMALLEST else share
+    fit = np.linalg.pinv(np.vander(shares, 3))  # values at the shares to a parabola's coefficients
+    slope = np.array([2 * centre, 1, 0]) @ fit
+    seen, variance = np.zeros((len(shares), 1 + resamples)), 0.0
+    for name, weight in evidence(per_query[shares[0]]).items():
+        values = np.stack([per_query[share][name] for share in shares])
+        count = values.shape[1]
+        drawn = draw.multinomial(count, np.full(count, 1 / count), size=resamples)
+        seen += weight / count * values @ np.vstack([np.ones(count), drawn]).T
+        variance += (weight * _standard_error(slope @ values)) ** 2
+    grid = np.linspace(0, shares[-1], 1 + round(shares[-1] / STEP)).round(2)
+    fitted = np.vander(grid, 3) @ fit @ seen
+    value = fitted - pull * math.sqrt(variance) * (grid[:, None] - centre) ** 2
+    best: NDArray[np.float64] = grid[value.round(9).argmax(0)]
+    return np.where(best < SMALLEST, 0.0, best)
 
 
 @dataclass(frozen=True)
@@ -140,16 +138,15 @@ def choose(per_query: Mapping[float, Slices], metric: str, score: Callable[[floa
         metric: its name, for the sentence.
         score: computes the same for a share that ``per_query`` lacks.
     """
-    winners = resampled_shares(per_query)
-    winner = mean_share(winners)
+    winner, *resampled = best_shares(per_query, resamples=RESAMPLES).tolist()
     if winner not in per_query:
         per_query = dict(sorted({**per_query, winner: score(winner)}.items()))
     scores = {s: {name: float(v.mean()) for name, v in slices.items()} for s, slices in per_query.items()}
     parts = ", ".join(f"{100 * value:.1f} {name}" for name, value in scores[winner].items())
-    low, high = np.quantile(winners, (0.05, 0.95), method="nearest")
+    low, high = np.quantile(resampled, (0.05, 0.95), method="nearest")
     reason = f"average {winner:g}"
     if low < high:
-        reason += f" (the mean over resampled queries, most of which choose {low:g} to {high:g})"
+        reason += f" (resampled queries mostly choose {low:g} to {high:g})"
     reason += f": {metric} {parts}"
     if 0.0 in per_query and winner != 0:
         differences = []
@@ -164,8 +161,12 @@ def choose(per_query: Mapping[float, Slices], metric: str, score: Callable[[floa
 def paired_difference(values: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[float, float]:
     """Mean difference over queries, and its standard error."""
     difference = values - other
-    error = float(difference.std(ddof=1)) / math.sqrt(len(difference)) if len(difference) > 1 else 0.0
-    return float(difference.mean()), error
+    return float(difference.mean()), _standard_error(difference)
+
+
+def _standard_error(values: NDArray[np.float64]) -> float:
+    """Of the mean; 0 of a single value."""
+    return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
 def _outlook(per_query: Mapping[float, Slices], share: float) -> list[str]:
