@@ -334,7 +334,7 @@ def test_the_verdict_is_the_result_on_stdout(base, pairs, tmp_path):
 def test_a_result_that_is_the_base_is_not_passed_on(base, pairs, tmp_path, monkeypatch):
     from leanmatch.training.selection import choice
 
-    monkeypatch.setattr(choice, "objective", lambda means, tried, pull: np.full(9, -tried))
+    monkeypatch.setattr(choice, "best_shares", lambda per_query, resamples: np.zeros(1 + resamples))
     result = train(base, pairs, tmp_path / "model")
     assert result.exit_code == 0, result.output
     assert "The result is the base model itself" in result.stdout and "significant" not in result.stdout
