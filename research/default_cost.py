@@ -3,7 +3,7 @@
     python research/default_cost.py --data FOLDER --model FOLDER --rounds 3
 
 Both train on AskUbuntu for the same number of steps. The default is everything that ``fit`` does: the shifted
-slice, both runs, and the choice among eight shares on the validation slices; plain is one run.
+slice, both runs, and the choice among five shares on the validation slices; plain is one run.
 """
 
 from __future__ import annotations

@@ -220,7 +220,7 @@ def _cells(setting: Setting, test: str, row: str, rule: Rule) -> _Cell:
 
 
 def _left_out(settings: dict[Key, Setting], tests: list[tuple[Key, str]], row: str) -> dict[str, list[_Cell]]:
-    """A recipe with the rule whose larger mean regret, in or out, is smallest on all other families."""
+    """A recipe with the rule that minimizes the larger of the mean regrets, in and out, on other families."""
     by_rule = {rule: [_cells(settings[key], test, row, rule) for key, test in tests] for rule in RULES}
     picked = []
     for number, (key, _) in enumerate(tests):

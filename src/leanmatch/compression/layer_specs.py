@@ -226,7 +226,7 @@ class LowRankSpec(LayerSpec):
 class RoundingSpec(LayerSpec):
     """Round to nearest integer codes, with a scale for each group of a row.
 
-    With 2 and 3 bits the scale is the one with the least squared error and stays fixed in training.
+    With 2 and 3 bits the scale is the one with the least squared error, and training does not change it.
 
     Attributes:
         bits: 8, 4, 3 or 2.
@@ -258,10 +258,10 @@ class RoundingSpec(LayerSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class MixedRoundingSpec(LayerSpec):
-    """Integer codes of 2, 3, 4 or 6 bits, more where a row of the table is read more often.
+    """Integer codes of 2, 3, 4 or 6 bits: rows of the table that are read more often get more bits.
 
-    The calibration texts say how often that is (:func:`leanmatch.factorization.mixed.bits_of_rows`); without
-    them all rows count the same.
+    Reads are counted in the calibration texts (:func:`leanmatch.factorization.mixed.bits_of_rows`). Without
+    such texts all rows count the same.
 
     Attributes:
         average_bits: mean over the rows, from 2 to 6.
@@ -287,7 +287,7 @@ class MixedRoundingSpec(LayerSpec):
     def cost(self, m: int, n: int) -> Cost:
         """:func:`leanmatch.factorization.cost.mixed_cost` of ``average_bits m`` bits, rounded down.
 
-        A table can be smaller by one bit of a row.
+        The table itself can be smaller, by one bit in each column of one row.
         """
         return mixed_cost(m, n, int(self.average_bits * m + 1e-9))
 

@@ -203,7 +203,7 @@ class QuantizedMatrix(nn.Module):
     """Integer codes with a scale for every ``group`` columns of a row.
 
     While trained: parameter ``full (m, n)``, rounded in every forward pass; with 2 and 3 bits also the buffer
-    ``scale``, found for the first weights. Final: buffers ``q`` and ``scale``.
+    ``scale``, chosen for the initial weights. Final: buffers ``q`` and ``scale``.
     """
 
     q: Tensor
@@ -271,7 +271,7 @@ class MixedQuantizedMatrix(nn.Module):
     """Odd integer codes with a scale and a number of bits for each row.
 
     While trained: parameter ``full (m, n)``, rounded in every forward pass with the scales and bits of the
-    first weights. Final: buffers ``q``, ``scale`` and ``row_bits``.
+    initial weights. Final: buffers ``q``, ``scale`` and ``row_bits``.
 
     Args:
         factors: codes, scales and bits.

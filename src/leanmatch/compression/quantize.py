@@ -64,7 +64,7 @@ def _check_finite(x: Tensor) -> None:
 def fake_quantize(x: Tensor, bits: int | None, trailing: int = 1) -> Tensor:
     """What the codes of :func:`quantize` stand for, with the gradient of ``x`` itself.
 
-    With ``bits`` None it is ``x``. From 4 bits on: with fewer, see :func:`fake_quantize_odd`.
+    With ``bits`` None it is ``x``; else ``bits`` is at least 4. For odd codes see :func:`fake_quantize_odd`.
     """
     if bits is None:
         return x

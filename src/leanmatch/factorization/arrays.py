@@ -20,7 +20,7 @@ SMALLEST_HALF = np.float32(2.0**-24)
 
 _HALF_ERROR = np.float32(2.0**-10)
 _MOST_AT_ONCE = 1 << 16
-"""So many values, or one run of them, are looked at together when scales are chosen."""
+"""Scales are chosen for so many values at a time, or for one run if it is longer."""
 
 
 def largest_code(bits: int) -> int:
@@ -36,7 +36,7 @@ def round_to_codes(values: Float, bits: int) -> tuple[Int8, Float]:
     """Codes of ``bits`` bits with one scale for each run along the last axis.
 
     From 4 bits on ``scale = max |values| / (2^(bits-1) - 1)``, 1 where all are 0, and ``codes = round(values
-    / scale)``. With 2 and 3 bits :func:`best_odd_scale` and :func:`odd_codes` give them.
+    / scale)``. With 2 and 3 bits they come from :func:`best_odd_scale` and :func:`odd_codes`.
 
     Returns:
         Codes, int8, in the shape of ``values``; scales, float32, without its last axis.
@@ -74,8 +74,9 @@ def best_odd_scale(values: Float, bits: int) -> Float:
     ``|v| / (2 c)``. Codes ``q`` with their best scale ``q.v / q.q`` leave the error ``v.v - (q.v)^2 / q.q``.
     So once these points are sorted, two running sums give the error of every possible choice of codes.
 
-    Where float16 holds the scale within 2^-10 it is rounded to it, so an artifact keeps the same scale. A run
-    of zeros gets :data:`SMALLEST_HALF`, or the smallest scale of the other runs if that is below it.
+    Where float16 holds the scale within 2^-10, the scale is rounded to float16, so that an artifact keeps the
+    same scale. A run of zeros gets :data:`SMALLEST_HALF`, or the smallest scale of the other runs if that is
+    below it.
 
     Args:
         values: ``(..., n)``, finite.

@@ -16,7 +16,7 @@ STORED_FLOAT_BITS = 16
 SCALE_BITS = 16
 """Bits of a scale of integer codes. An artifact falls back to 32 for scales that float16 cannot hold."""
 WIDTH_BITS = 2
-"""That name the number of bits of a row (:class:`leanmatch.factorization.factors.MixedIntMatrix`)."""
+"""Bits that say how many bits a row has (:class:`leanmatch.factorization.factors.MixedIntMatrix`)."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def int_cost(m: int, n: int, *, bits: int, group: int) -> Cost:
 def mixed_cost(m: int, n: int, row_bits: int) -> Cost:
     """Cost of integer codes with a scale and a number of bits for each row.
 
-    ``macs = m n``, ``bits = n row_bits + (16 + 2) m``, with ``row_bits`` the sum over all rows.
+    ``macs = m n``, ``bits = n row_bits + (16 + 2) m``; ``row_bits`` is the sum over all rows.
 
     >>> mixed_cost(10, 8, 25).bits
     380

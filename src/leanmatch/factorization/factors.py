@@ -37,7 +37,7 @@ __all__ = [
 
 INT_MATRIX_BITS = (8, 4, 3, 2)
 ROW_BITS = (2, 3, 4, 6)
-"""Of a :class:`MixedIntMatrix`."""
+"""Bits that a row of a :class:`MixedIntMatrix` can have."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,8 @@
-"""Codes of few bits where a matrix is seldom read: a number of bits for each row.
+"""Integer codes with a number of bits for each row: fewer bits where a matrix is seldom read.
 
-A table of words is read by token. With ``c_t`` the times that token ``t`` occurs in texts of the domain, the
-mean relative squared error of what is read is ``sum_t c_t e(b_t) / sum_t c_t``. Here ``e(b)`` is the error
-of a row in ``b`` bits. :func:`bits_of_rows` minimizes that mean for a given mean of the bits ``b_t``. Rows
+A table of words is read by token. If token ``t`` occurs ``c_t`` times in texts of the domain, the mean
+relative squared error of what is read is ``sum_t c_t e(b_t) / sum_t c_t``. Here ``e(b)`` is the error of a
+row in ``b`` bits. :func:`bits_of_rows` minimizes that mean for a given mean of the bits ``b_t``. Rows
 that never occur keep at least 2 bits, so that other texts can still be read.
 """
 
@@ -18,21 +18,21 @@ ROW_ERRORS = (0.1188, 0.03744, 0.01154, 0.00104)
 """Least relative squared error of normally distributed numbers in uniform codes, for each of :data:`ROW_BITS`
 (Max, *Quantizing for minimum distortion*, 1960)."""
 UNSEEN = 0.5
-"""Is added to the times that a row was read, so that rows that were not read count too."""
+"""Added to how often each row was read, so that rows that were never read count too."""
 
 
 def bits_of_rows(counts: NDArray[np.integer], average: float) -> NDArray[np.uint8]:
-    """The bits of each row with the least error where rows are read as often as ``counts`` says.
+    """The bits of each row that give the least error if rows are read as often as ``counts`` says.
 
-    Each further bit goes where ``(counts + 0.5) * (what it saves of the error)`` is largest; of equal ones to
-    the first row. Because each bit of a row saves less than the one before, that is the optimum.
+    Each further bit goes where ``(counts + 0.5) * (what it saves of the error)`` is largest, and in a tie to
+    the first row. Because each bit of a row saves less than the one before, this is the optimum.
 
     Args:
         counts: times that each row was read, ``(m,)``, at least 0.
         average: mean of the bits, from 2 to 6.
 
     Returns:
-        uint8 ``(m,)``; at most ``average m`` in sum.
+        uint8 ``(m,)``; their sum is at most ``average m``.
 
     >>> bits_of_rows(np.array([0, 100, 3, 0]), 3.5).tolist()
     [2, 6, 4, 2]

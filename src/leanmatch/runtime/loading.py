@@ -258,8 +258,8 @@ def load_native(
         name: what the encoder is called.
         precision: as :func:`load`.
         timed: time every path that could run each layer, for ``choices``; it changes none of them.
-        tokenizer_of: reads the folder's tokenizer, :class:`leanmatch.runtime.tokenization.KnownTokenizer`
-            with a memory.
+        tokenizer_of: reads the folder's tokenizer; :class:`leanmatch.runtime.tokenization.KnownTokenizer`
+            keeps it for the next folder.
 
     Raises:
         UnsupportedError: the runtime has no code for it.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Ids = NDArray[np.int32]
 Offsets = NDArray[np.int64]
 KEPT_BYTES = 1 << 24
-"""Of token ids that a :class:`KnownTokenizer` keeps: 8,000 texts of 512 tokens."""
+"""Most bytes of token ids that a :class:`KnownTokenizer` keeps: 8,000 texts of 512 tokens."""
 
 
 class TextTokenizer:
@@ -82,11 +82,11 @@ class TextTokenizer:
         return {"input_ids": _as_tensor(padded), "attention_mask": _as_tensor(mask)}
 
     def keep_ids(self) -> None:
-        """From now on keep what :meth:`packed` gives, at most :data:`KEPT_BYTES`; the oldest go first."""
+        """From now on keep what :meth:`packed` gives, up to :data:`KEPT_BYTES`; the oldest are dropped."""
         self._kept = self._kept or _Kept()
 
     def packed(self, texts: Sequence[str], prompt: str = "") -> tuple[Ids, Offsets]:
-        """The ids of the texts, prompt and special tokens included, as :func:`pack` has them."""
+        """The ids of the texts, prompt and special tokens included, as :func:`pack` returns them."""
         if self._kept is None:
             return pack([encoding.ids for encoding in self.encodings(texts, prompt)])
         key = prompt, tuple(texts)
@@ -158,7 +158,7 @@ class _Kept(dict[tuple[str, tuple[str, ...]], tuple[Ids, Offsets]]):
 
 
 class KnownTokenizer:
-    """:func:`read_tokenizer` for folders of one model with other weights, as validation has them.
+    """:func:`read_tokenizer` for folders that differ only in the model's weights, as in validation.
 
     The folder's tokenizer is read once, and it keeps the ids of texts. A folder whose tokenizer or settings
     differ from the last one's is read anew. Not for several threads at once.

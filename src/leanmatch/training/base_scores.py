@@ -45,8 +45,8 @@ class FrozenBase:
         Args:
             columns: tokenized texts.
             device: where the result is wanted; the base model moves there.
-            edited: more columns, which stand behind the others in the result. They are not cached: edited
-                copies hardly ever come again.
+            edited: more columns; their embeddings follow the others' in the result. They are not cached,
+                because edited copies hardly ever come again.
         """
         if not columns and not edited:
             return []

@@ -120,7 +120,7 @@ TABLE_CANDIDATES = (
     DenseSparseSpec(block=16, atoms=256, nonzeros=2, value_bits=4),
 )
 """What an embedding table may become, whatever the method. Factors with more nonzeros have more bytes and a
-larger error than rounding has (docs/LOG.md)."""
+larger error than rounding (docs/LOG.md)."""
 MOST_ROWS_FACTORED = 1000
 """Tables with fewer rows are rounded, not factored: atoms would cost what they save."""
 

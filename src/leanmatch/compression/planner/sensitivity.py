@@ -271,8 +271,10 @@ def calibration_of(
     fisher: bool = False,
     token_counts: NDArray[np.int64] | None = None,
 ) -> Calibration:
-    """Statistics of all groups' linear layers on up to :data:`CALIBRATION_TEXTS` texts; ``token_counts`` are
-    those of the table of words."""
+    """Statistics of all groups' linear layers on up to :data:`CALIBRATION_TEXTS` texts.
+
+    ``token_counts`` says how often each row of the table of words is read.
+    """
     names = [name for group in groups if not group.embedding for name in group.names]
     layers = {name: model.get_submodule(name) for name in names}
     size = 8 if fisher else 64

@@ -123,7 +123,7 @@ def pack_odd(codes: NDArray[np.int8], bits: int) -> NDArray[np.uint8]:
 
 
 def odd(halves: NDArray[np.int8]) -> NDArray[np.int8]:
-    """``2 h + 1``: the codes that :func:`pack_odd` took, from what :func:`signed` gives.
+    """``2 h + 1`` for each number ``h`` from :func:`signed`: the codes that :func:`pack_odd` packed.
 
     >>> odd(signed(unpack(np.array([78], dtype=np.uint8), 4, 2), 2)).tolist()
     [-3, -1, 1, 3]

@@ -71,8 +71,7 @@ def encode(factors: Factors) -> Encoded:
 
 
 def has_odd_codes(fields: Mapping[str, Any]) -> bool:
-    """Whether the fields of a layer say that codes are odd: 2 or 3 bits, rows that differ in bits, and low
-    rank of them."""
+    """Whether a layer's codes are odd: 2 or 3 bits, also in low-rank factors, or rows that differ in bits."""
     if fields.get("form") == "int-mixed":
         return True
     parts = (fields, fields.get("left", {}), fields.get("right", {}))

@@ -24,8 +24,8 @@ KIND = "compressed"
 UNUSED = "pooler."
 """Parameters of a sentence encoder's transformer that no vector depends on: left out, loaded as zeros."""
 VERSION = 3
-"""Of models with odd codes (2 or 3 bits, rows that differ in bits), which readers up to version 2 do not
-know; the newest."""
+"""The newest version: of models with odd codes (2 or 3 bits, rows that differ in bits), which readers up to
+version 2 do not know."""
 MATCHER_VERSION = 2
 """Of other matchers; their ``modules.json`` names compressed modules."""
 PLAIN_VERSION = 1

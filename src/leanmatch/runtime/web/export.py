@@ -24,7 +24,7 @@ from leanmatch.runtime.web.plan import write_plan
 from leanmatch.runtime.web.tensors import TensorWriter
 
 FORMAT, FORMAT_VERSION, ODD_VERSION = "leanmatch-web-model", 1, 2
-"""The version of a model, and of one with odd codes: scripts that know only 1 would read them as others."""
+"""Models with odd codes have version 2: scripts that know only version 1 would misread them."""
 MODEL_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "model.json", "model.bin", "tokenizer.json"
 
 

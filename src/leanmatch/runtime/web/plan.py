@@ -179,7 +179,7 @@ class _Packer:
         return {"codes": codes, "scale": self._writer.add(f"{name}.scale", _short(factors.scale))}
 
     def _rows(self, name: str, factors: MixedIntMatrix) -> dict[str, Any]:
-        """Codes of each width apart, and the width of each row by its number in ``ROW_BITS``."""
+        """An array of codes for each width, and the width of each row as an index into ``ROW_BITS``."""
         widths = _unsigned(np.searchsorted(ROW_BITS, factors.row_bits))
         fields = {
             "widths": self._writer.add_packed(f"{name}.widths", widths, WIDTH_BITS),

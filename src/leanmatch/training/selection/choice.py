@@ -11,14 +11,14 @@ The objective of a share is
 
 .. math:: J(s) = E(s) - 2 \sigma (s - 0.8)^2
 
-``E`` is the mean of the two slices' metrics; with target texts, the mean of that and the target's metric.
-Neighbouring shares differ by less than the standard error of a few hundred queries, so ``E`` is smoothed: it
-is the parabola that fits the candidates' values best. The second term pulls the share towards 0.8, and the
-more so the less the queries tell: :math:`\sigma` is the standard error of the parabola's slope at 0.8. The
-model gets the share with the largest ``J``. Resampled queries say how far it can be trusted.
+The value of a candidate is the mean of the two slices' metrics; with target texts, the mean of that and the
+target's metric. Neighbouring shares differ by less than the standard error of a few hundred queries, so ``E``
+is smoothed: it is the parabola that fits the candidates' values best. The second term pulls the share towards
+0.8, more strongly the less the queries tell: :math:`\sigma` is the standard error of the parabola's slope at
+0.8. The model gets the share with the largest ``J``. Resampled queries say how far it can be trusted.
 
-Two earlier rules took the share with the largest mean, or the mean of the shares that win resamples. On the
-same queries both were worse out of distribution, and below the base in 3 of 114 tests instead of 1
+One earlier rule took the share with the largest mean, another the mean of the shares that win resamples. On
+the same queries both were worse out of distribution, and below the base in 3 of 114 tests instead of 1
 (docs/results/ood.md). What else was tried is in docs/LOG.md.
 
 Sources: Wortsman et al., *Model soups* (arXiv 2203.05482); Box and Wilson, *On the experimental attainment of
@@ -45,10 +45,10 @@ if TYPE_CHECKING:
     """Of each slice, the metric of every query."""
 
 SHARES = (0.0, 0.4, 0.8, 1.2, 1.4)
-"""Shares of the trained weights that ``average="auto"`` tries; above 1 goes on as training went.
-Eight shares choose alike (docs/LOG.md)."""
+"""Shares of the trained weights that ``average="auto"`` tries; those above 1 go further in the direction of
+training. Eight shares choose no better (docs/LOG.md)."""
 RESAMPLES = 200
-"""How often the queries are resampled to say how sure the choice is."""
+"""How often the queries are resampled, to show how certain the choice is."""
 STEP = 0.01
 """Shares are chosen in steps of this."""
 SMALLEST = 0.05
@@ -73,7 +73,7 @@ def evidence(slices: Slices) -> dict[str, float]:
 def best_shares(
     per_query: Mapping[float, Slices], *, pull: float = PULL, centre: float = CENTRE, resamples: int = 0
 ) -> NDArray[np.float64]:
-    """The share with the largest ``J`` of this module, of equal ones the smallest.
+    """The share with the largest ``J`` of this module; in a tie the smallest.
 
     Args:
         per_query: for each share and slice the metric of every query, in the same order of queries; at least
@@ -82,7 +82,7 @@ def best_shares(
         resamples: how often the queries are resampled.
 
     Returns:
-        shape ``(1 + resamples,)``: first the share that the queries as they are choose.
+        shape ``(1 + resamples,)``: first the choice of the original queries, then that of each resample.
     """
     shares = np.array(sorted(per_query))
     draw = np.random.default_rng(0)
