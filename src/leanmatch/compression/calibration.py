@@ -167,6 +167,12 @@ def word_table(model: Any) -> Any:
     return inner.get_input_embeddings() if hasattr(inner, "get_input_embeddings") else None
 
 
+def word_tables(model: nn.Module, names: Iterable[str]) -> list[str]:
+    """Those of the full names of modules under which :func:`word_table` stands."""
+    words = word_table(model)
+    return [name for name in names if words is not None and model.get_submodule(name) is words]
+
+
 def count_tokens(model: Any, texts: Sequence[str], *, tokenizer: Any = None) -> NDArray[np.int64] | None:
     """How often each token occurs in texts, int64 ``(tokens,)``; None for a model without a table of words.
 

@@ -36,7 +36,7 @@ from leanmatch.compression.calibration import (
     calibrate,
     count_tokens,
     text_batches,
-    word_table,
+    word_tables,
 )
 from leanmatch.compression.fitting.fit import Effort, fit_layers
 from leanmatch.compression.fitting.workers import in_parallel
@@ -245,16 +245,16 @@ def _reads(
     tokenizer: Any,
 ) -> dict[str, NDArray[np.int64]]:
     """How often each row of the table of words is read, if that table is planned and the texts are known."""
-    words = word_table(model)
-    names = [name for name, (module, _) in planned.items() if module is words]
+    names = word_tables(model, planned)
     if not names or (counts is None and texts is None):
         return {}
     if counts is None:
         counts = count_tokens(model, texts or (), tokenizer=tokenizer)
     assert counts is not None
-    if len(counts) != len(words.weight):
+    rows = len(planned[names[0]][0].weight)
+    if len(counts) != rows:
         raise UsageError(
-            f"token_counts has {len(counts)} entries, the table of words {len(words.weight)} rows",
+            f"token_counts has {len(counts)} entries, the table of words {rows} rows",
             remedy="count the ids of the model's own tokenizer (np.bincount with minlength)",
         )
     return dict.fromkeys(names, counts)

@@ -240,13 +240,14 @@ class Planner:
             texts, tokenizer = self.states.sample(CALIBRATION_TEXTS), self.task.tokenizer
             sensitivity = Sensitivity(self.model, texts, self.folder, tokenizer=tokenizer)
             fisher = self.method == "fwsvd"
+            counted = any(group.embedding and len(group.candidates) > 1 for group in groups)
             calibration = calibration_of(
                 self.model,
                 groups,
                 texts,
                 tokenizer=tokenizer,
                 fisher=fisher,
-                token_counts=self.states.token_counts,
+                token_counts=self.states.token_counts if counted else None,
             )
             harm = sensitivity.measure(groups, calibration, progress=self.progress)
             heals = self.states.trains and self.method == "stf" and (menu or budget.limited)

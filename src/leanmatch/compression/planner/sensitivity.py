@@ -33,7 +33,7 @@ from leanmatch.compression.calibration import (
     output_tensors,
     run,
     text_batches,
-    word_table,
+    word_tables,
 )
 from leanmatch.compression.convert import relative_errors
 from leanmatch.compression.fitting.fit import Effort, fit_layers
@@ -283,10 +283,9 @@ def calibration_of(
         batches, desc="calibrating", unit=" batches", total=-(-min(len(texts), CALIBRATION_TEXTS) // size)
     )
     calibration = calibrate(model, layers, shown, fisher=fisher)
-    words = word_table(model)
     if token_counts is not None:
         tables = [name for group in groups if group.embedding for name in group.names]
-        calibration.reads = {name: token_counts for name in tables if model.get_submodule(name) is words}
+        calibration.reads = dict.fromkeys(word_tables(model, tables), token_counts)
     return calibration
 
 
