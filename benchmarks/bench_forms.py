@@ -13,7 +13,7 @@ import argparse
 import json
 from pathlib import Path
 
-from leanmatch import cpus
+from leanmatch import cpus, native
 from leanmatch.compression.layer_specs import DenseSparseSpec, LayerSpec, LowRankSpec, RoundingSpec
 from leanmatch.compression.planner.clock import WORKLOADS, Shapes
 from leanmatch.formats import find_model
@@ -56,7 +56,7 @@ def main(model: str, output: Path | None) -> None:
         found = [shapes[f"{architecture.block.format(i=0)}{name}.weight"] for name in part]
         inputs.append(tuple((int(m), int(n)) for m, n in found))
     clocks = {name: MachineClock(config, shapes, workload) for name, workload in WORKLOADS.items()}
-    kernels = KernelClock(64)
+    kernels = KernelClock(native.load().TILE_TOKENS)
     fitting = {
         name: spec
         for name, spec in FORMS.items()
@@ -100,7 +100,7 @@ def main(model: str, output: Path | None) -> None:
         f"{model}, {cpus.cpu_name()}, level {machine['level']}, one core.",
         f"Each number is the speed over int8's, so above 1 is faster: medians of alternating runs ({noise}).",
         "`b16 r64 k4`: blocks of 16 columns, 64 atoms, 4 nonzeros. "
-        "Layers alone: 64 tokens; whole models: texts x tokens.\n",
+        f"Layers alone: {kernels.tokens} tokens; whole models: texts x tokens.\n",
         *lines,
     ]
     if output is not None:

@@ -308,6 +308,8 @@ void bind_encoder(nb::module_& module) {
             nb::arg("group_tokens"), nb::arg("tile_tokens"), nb::arg("alone_tokens"),
             "For benchmarks; not while another thread encodes.");
     module.def("time_layer", &time_layer, nb::arg("layer"), nb::arg("tokens"), nb::arg("seconds"));
+    module.attr("GROUP_TOKENS") = Tuning().group_tokens;
+    module.attr("TILE_TOKENS") = Tuning().tile_tokens;
     module.def("activation_names", [] { return names(kActivations); });
     module.def("pooling_names", [] { return names(kPooling); });
 

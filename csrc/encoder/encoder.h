@@ -129,8 +129,10 @@ struct Batch {
 };
 
 struct Tuning {
-    int group_tokens = 64;    // tokens of a group of whole texts
-    int tile_tokens = 64;     // tokens that go through a run of token-local steps together
+    // Tokens of a group of whole texts, at most. Each group reads all weights once.
+    int group_tokens = 240;
+    // Tokens that go through a run of token-local steps together: whole pieces of 20, which wide dense-sparse layers take.
+    int tile_tokens = 80;
     int alone_tokens = 24;    // fewest tokens that are worth a thread of their own: below that, one that is not scheduled
                               // at once (a busy machine) costs many times what it could save
 };

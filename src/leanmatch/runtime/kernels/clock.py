@@ -76,7 +76,7 @@ class KernelClock:
     """Times forms, each once.
 
     Args:
-        tokens: of a call; the encoder runs layers on tiles of at most 64.
+        tokens: of a call; the encoder runs layers on tiles of at most ``TILE_TOKENS`` of the extension.
         folder: where ratios are kept; None keeps nothing.
         time_layer: the stopwatch; the native module's, unless a test has its own.
     """

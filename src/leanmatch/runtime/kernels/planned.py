@@ -31,8 +31,6 @@ ROUNDS = 21
 MOST_ROUNDS = 1000
 SECONDS = 0.5
 """Time that a comparison of whole models takes at least."""
-GROUP_TOKENS = 64
-"""The encoder works in groups of so many tokens: a call of more would only repeat them."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ class MachineClock:
         has = PlannedWeights(shapes).has
         self._architecture = architecture.as_found(has, gated=self._sizes.gated)
         self._shapes = _with_layers(shapes, self._architecture.block, self._sizes.blocks)
-        tokens = min(64, workload.texts * workload.tokens)
+        tokens = min(native.load().TILE_TOKENS, workload.texts * workload.tokens)
         self._kernels = kernels or KernelClock(tokens, folder=kernel_cache())
         self._rest: tuple[float, float] | None = None
         self._spread = 0.0
@@ -162,7 +160,8 @@ class MachineClock:
     def compare(self, encoders: Sequence[Any]) -> list[float]:
         """Seconds a text of each: medians of rounds in which they take turns, in ratio to the first."""
         tokens = self.workload.tokens
-        texts = min(max(1, GROUP_TOKENS // tokens), self.workload.texts)
+        # The encoder works in groups of so many tokens: a call of more would only repeat them.
+        texts = min(max(1, native.load().GROUP_TOKENS // tokens), self.workload.texts)
         rng = np.random.default_rng(0)
         ids = rng.integers(0, self._vocabulary, texts * tokens, dtype=np.int32)
         offsets = np.arange(texts + 1, dtype=np.int64) * tokens
