@@ -28,6 +28,7 @@ FORMS: dict[str, LayerSpec] = {
         for block, nonzeros in ((8, 2), (8, 3), (8, 4), (12, 4), (16, 2), (16, 3), (16, 4), (16, 8))
     },
     **{f"b{block} r64 k4": DenseSparseSpec(block=block) for block in (24, 32, 48)},
+    **{f"b{block} r32 k4": DenseSparseSpec(block=block, atoms=32) for block in (12, 16, 24)},
     **{f"rank {rank}, int8": LowRankSpec(rank=rank) for rank in (64, 128, 192)},
     "int4, groups of 32": RoundingSpec(bits=4, group=32),
 }

@@ -91,7 +91,7 @@ struct SparseI8 {
     int shift;              // int32 to int16 in stage 1
     int head;               // the first tables, whose inputs and z have scales of their own
     float limit;            // most that a unit of the head's sums may be of the others'
-    bool shared;            // every unit lies within one block
+    int unit_blocks;        // blocks of a unit: 1; 2, half of its slots each; or up to 4
     bool scaled;            // atoms differ in scale
     float atom_unit;        // what one unit of the shifted, scaled z is worth, for x of scale 1
     int runs;                 // of inputs of the head and of the others by turns, as they lie

@@ -112,7 +112,7 @@ public:
         weights_.slots = fold_.slots;
         weights_.quads = fold_.quads;
         weights_.steps = steps_;
-        weights_.shared = fold_.blocks == 1 || fold_.stride == 64;
+        weights_.unit_blocks = fold_.blocks == 1 || fold_.stride == 64 ? 1 : fold_.stride == 32 ? 2 : 4;
         weights_.atoms = atoms_.data();
         weights_.offset = offset_.data();
         weights_.center = kLevel.center;

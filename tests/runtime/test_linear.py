@@ -27,7 +27,12 @@ SPARSE_SIZES = (
     (64, 16, 4, 128, 4),  # two registers
     (31, 16, 3, 96, 5),
     (70, 4, 7, 16, 2),  # blocks that share a table
-    (40, 8, 6, 32, 4),
+    (40, 8, 6, 32, 4),  # two blocks in a unit of 64 slots
+    (65, 12, 7, 32, 4),  # the last one alone
+    (33, 16, 5, 32, 4),
+    (24, 24, 5, 32, 4),  # atoms from memory
+    (50, 12, 5, 64, 4),
+    (20, 24, 3, 64, 4),
     (16, 32, 3, 100, 9),
     (20, 6, 4, 6, 6),  # block low rank: k = r
 )

@@ -169,7 +169,7 @@ inline void narrow(const int16_t* wide, int units, const Rounding& by, uint8_t* 
 template <int TT>
 void analyse_tokens(const SparseI8& w, const Quantized& x, int token, const Area& area, int place) {
     Ends ends[TT][2];
-    if (w.shared) analyse<TT, true>(w, x, token, area.wide, ends);
+    if (w.unit_blocks == 1) analyse<TT, true>(w, x, token, area.wide, ends);
     else analyse<TT, false>(w, x, token, area.wide, ends);
     const int per_table = w.slots / 64, units = w.tables * per_table, head_units = w.head * per_table;
     for (int t = 0; t < TT; t++) {

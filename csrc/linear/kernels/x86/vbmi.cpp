@@ -36,12 +36,16 @@ constexpr size_t kTableBytes = 393216;
 
 inline __m512i at(const void* p) { return _mm512_loadu_si512(p); }
 
-// Four inputs for each 128-bit lane; all the same where a unit lies within one block.
-template <bool kShared>
+// Four inputs for each 128-bit lane, from the block of each.
+template <int kBlocks>
 inline __m512i inputs(const uint8_t* u, const int32_t* offset) {
     int32_t four[4];
     memcpy(&four[0], u + offset[0], 4);
-    if (kShared) return _mm512_set1_epi32(four[0]);
+    if (kBlocks == 1) return _mm512_set1_epi32(four[0]);
+    if (kBlocks == 2) {
+        memcpy(&four[2], u + offset[2], 4);
+        return _mm512_mask_set1_epi32(_mm512_set1_epi32(four[0]), 0xff00, four[2]);
+    }
     for (int j = 1; j < 4; j++) memcpy(&four[j], u + offset[j], 4);
     __m512i v = _mm512_castsi128_si512(_mm_set1_epi32(four[0]));
     v = _mm512_inserti32x4(v, _mm_set1_epi32(four[1]), 1);
@@ -92,8 +96,9 @@ inline void finish(const Tail16& k, __m512i (&sum)[4], int16_t* reach, int16_t* 
 }
 
 // Stage 1 of a tile of tokens. kSteps: ceil(b / 4) up to 4, where all atoms of a unit fit 16 registers and tokens
-// go by one at a time, each token's tail beside the next one's multiplies; 0: any other, atoms from memory.
-template <bool kShared, int kSteps, bool kScaled, bool kChoose, class Groups>
+// go by one at a time, each token's tail beside the next one's multiplies; 0: any other, atoms from memory for two
+// tokens at a time.
+template <int kBlocks, int kSteps, bool kScaled, bool kChoose, class Groups>
 void analyse(const SparseI8& w, const Quantized& x, int token, const Area& area, Groups groups) {
     const int units = w.tables * (w.slots / 64);
     const int steps = kSteps ? kSteps : w.steps;
@@ -113,27 +118,48 @@ void analyse(const SparseI8& w, const Quantized& x, int token, const Area& area,
         int16_t* reach = area.reach + (head ? area.tile * 64 : 0);
         const int byte = head ? 8 : 0;
         const int32_t* offset = w.offset + size_t(i) * 4;
+        const auto start_at = [&](int t, __m512i (&sum)[4]) {
+            const int32_t* start = kChoose ? first + w.start_of[(x.zero[token + t] >> byte) & 255] : first;
+            LEANMATCH_UNROLL
+            for (int g = 0; g < 4; g++) sum[g] = kChoose ? at(start + g * 16) : begin[g];
+        };
         groups([&](int t, int size) {
             int16_t* out = area.wide + (size_t(t) * size_t(units) + size_t(i) * size_t(size)) * 64;
-            for (int end = t + size; t < end; t++, out += 64) {
-                const uint8_t* u = x.values + size_t(token + t) * x.stride;
-                const int32_t* start = kChoose ? first + w.start_of[(x.zero[token + t] >> byte) & 255] : first;
-                __m512i sum[4];
-                LEANMATCH_UNROLL
-                for (int g = 0; g < 4; g++) sum[g] = kChoose ? at(start + g * 16) : begin[g];
-                if (kSteps) {
-                    LEANMATCH_UNROLL
-                    for (int s = 0; s < kSteps; s++) {
-                        const __m512i v = inputs<kShared>(u + 4 * s, offset);
-                        LEANMATCH_UNROLL
-                        for (int g = 0; g < 4; g++) dpbusd(sum[g], v, a[s][g]);
-                    }
-                } else {
+            const int end = t + size;
+            if (kSteps == 0) {
+                for (; t + 2 <= end; t += 2, out += 128) {
+                    const uint8_t* u = x.values + size_t(token + t) * x.stride;
+                    __m512i one[4], two[4];
+                    start_at(t, one);
+                    start_at(t + 1, two);
                     for (int s = 0; s < steps; s++) {
-                        const __m512i v = inputs<kShared>(u + 4 * s, offset);
+                        const __m512i v = inputs<kBlocks>(u + 4 * s, offset);
+                        const __m512i next = inputs<kBlocks>(u + x.stride + 4 * s, offset);
                         LEANMATCH_UNROLL
-                        for (int g = 0; g < 4; g++) dpbusd(sum[g], v, at(atoms + (s * 4 + g) * 64));
+                        for (int g = 0; g < 4; g++) {
+                            const __m512i atom = at(atoms + (s * 4 + g) * 64);
+                            dpbusd(one[g], v, atom);
+                            dpbusd(two[g], next, atom);
+                        }
                     }
+                    finish<kScaled>(constants, one, reach + t * 64, out);
+                    finish<kScaled>(constants, two, reach + t * 64 + 64, out + 64);
+                }
+            }
+            for (; t < end; t++, out += 64) {
+                const uint8_t* u = x.values + size_t(token + t) * x.stride;
+                __m512i sum[4];
+                start_at(t, sum);
+                LEANMATCH_UNROLL
+                for (int s = 0; s < kSteps; s++) {
+                    const __m512i v = inputs<kBlocks>(u + 4 * s, offset);
+                    LEANMATCH_UNROLL
+                    for (int g = 0; g < 4; g++) dpbusd(sum[g], v, a[s][g]);
+                }
+                for (int s = kSteps; s < steps; s++) {
+                    const __m512i v = inputs<kBlocks>(u + 4 * s, offset);
+                    LEANMATCH_UNROLL
+                    for (int g = 0; g < 4; g++) dpbusd(sum[g], v, at(atoms + (s * 4 + g) * 64));
                 }
                 finish<kScaled>(constants, sum, reach + t * 64, out);
             }
@@ -141,15 +167,23 @@ void analyse(const SparseI8& w, const Quantized& x, int token, const Area& area,
     }
 }
 
-template <bool kShared, int kSteps, class Groups>
+template <int kBlocks, int kSteps, class Groups>
 void analyse(const SparseI8& w, const Quantized& x, int token, const Area& area, Groups groups) {
     if (w.zero_count == 1) {
-        if (w.scaled) analyse<kShared, kSteps, true, false>(w, x, token, area, groups);
-        else analyse<kShared, kSteps, false, false>(w, x, token, area, groups);
+        if (w.scaled) analyse<kBlocks, kSteps, true, false>(w, x, token, area, groups);
+        else analyse<kBlocks, kSteps, false, false>(w, x, token, area, groups);
     } else {
-        if (w.scaled) analyse<kShared, kSteps, true, true>(w, x, token, area, groups);
-        else analyse<kShared, kSteps, false, true>(w, x, token, area, groups);
+        if (w.scaled) analyse<kBlocks, kSteps, true, true>(w, x, token, area, groups);
+        else analyse<kBlocks, kSteps, false, true>(w, x, token, area, groups);
     }
+}
+
+template <int kBlocks, class Groups>
+void analyse(const SparseI8& w, const Quantized& x, int token, const Area& area, Groups groups) {
+    if (w.steps == 4) analyse<kBlocks, 4>(w, x, token, area, groups);
+    else if (w.steps == 3) analyse<kBlocks, 3>(w, x, token, area, groups);
+    else if (w.steps == 2) analyse<kBlocks, 2>(w, x, token, area, groups);
+    else analyse<kBlocks, 0>(w, x, token, area, groups);
 }
 
 // The factor that brings z to 8 bits about the zero point that allows the largest one (of 2^15; 32767 leaves z that fits as it
@@ -191,10 +225,9 @@ void analyse_tile(const SparseI8& w, const Quantized& x, int token, int T, const
         }
     }
     const auto groups = [&](auto each) { groups_of<kWide>(T, each); };
-    if (!w.shared) analyse<false, 0>(w, x, token, area, groups);
-    else if (w.steps == 4) analyse<true, 4>(w, x, token, area, groups);
-    else if (w.steps == 2) analyse<true, 2>(w, x, token, area, groups);
-    else analyse<true, 0>(w, x, token, area, groups);
+    if (w.unit_blocks == 1) analyse<1>(w, x, token, area, groups);
+    else if (w.unit_blocks == 2) analyse<2>(w, x, token, area, groups);
+    else analyse<4, 0>(w, x, token, area, groups);
     for (int t = 0; t < T; t++) {
         Rounding rest = rounding_of(area.reach + t * 64, w.choose);
         float unit = x.scale[token + t] * w.atom_unit * rest.back;

@@ -80,17 +80,17 @@ def _dense_sparse(block: int, atoms: int, nonzeros: int, bits: int = 8) -> Dense
 
 
 _DENSE_SPARSE = (
-    *(_dense_sparse(16, 64, k) for k in (4, 8)),
-    *(_dense_sparse(width, 64, 4) for width in (8, 12, 24, 32, 48)),
+    *(_dense_sparse(width, 64, 4) for width in (8, 12, 16, 24, 32, 48)),
     *(_dense_sparse(width, 64, 4, 6) for width in (8, 12, 16, 24, 32, 48)),
-    _dense_sparse(16, 64, 8, 6),
     *(_dense_sparse(width, 64, 4, 4) for width in (12, 16, 24)),
+    *(_dense_sparse(width, 32, 4, bits) for width in (12, 16, 24) for bits in (8, 6, 4)),
+    *(_dense_sparse(16, 64, 8, bits) for bits in (8, 6)),
     *(_dense_sparse(8, atoms, 2) for atoms in (64, 32)),
-    _dense_sparse(16, 32, 3),
 )
-"""Widths of 12 to 48 columns at 4 nonzeros, the unit of the integer kernel, are the quickest at their error.
-8 columns have the smallest error. Values of 6 and 4 bits are as quick as those of 8, in fewer bytes. The
-others have fewer multiply-adds (docs/LOG.md)."""
+"""Widths of 12 to 48 columns at 4 nonzeros, the unit of the integer kernel, are the quickest at their error:
+with 32 atoms where a layer has more columns than rows, else with 64. 8 columns have the smallest error.
+Values of 6 and 4 bits are as quick as those of 8, in fewer bytes. 8 columns with 2 nonzeros have fewer
+multiply-adds (docs/LOG.md)."""
 _INT8 = RoundingSpec(bits=8)
 _INT4 = RoundingSpec(bits=4, group=32)
 _LOW_RANK = tuple(LowRankSpec(ratio=x) for x in (1.25, 1.5, 1.75, 2.0, 2.33, 2.67, 3.0, 3.57, 4.5, 6.0))
