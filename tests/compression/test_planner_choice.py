@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -239,6 +240,18 @@ def test_the_menu_is_a_frontier_and_each_row_can_be_picked():
     assert all(plan.bytes <= 2000 and plan.faster >= 1.6 for plan in within)
     with pytest.raises(UsageError, match="no choice of layers"):
         menus.frontier(choices(), Budget(size=200))
+
+
+@pytest.mark.parametrize("beside", [0, 100_000])
+def test_the_nearest_size_is_one_that_works(beside: int) -> None:
+    """Tokenizer and configurations, too, must fit the size that an error names."""
+    many = choices()
+    many = replace(many, other_bytes={number: 9_000_000 for number in many.other_bytes})
+    with pytest.raises(UsageError, match=r"--size ([0-9.]+)MB") as refused:
+        many.within(Budget(size=200_000, beside=beside))
+    named = int(float(re.search(r"--size ([0-9.]+)MB", str(refused.value))[1]) * 1e6)
+    plan = many.within(Budget(size=named, beside=beside))
+    assert named - 20_000 < plan.bytes + beside <= named
 
 
 def test_the_price_of_harm_is_that_of_the_one_shot():

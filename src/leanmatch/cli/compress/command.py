@@ -20,7 +20,6 @@ from leanmatch.cli.common import (
 from leanmatch.cli.compress.menu import show_menu
 from leanmatch.cli.compress.request import CompressRequest
 from leanmatch.cli.data.command import ColumnOption, DelimiterOption, OnErrorOption
-from leanmatch.errors import UsageError
 
 if TYPE_CHECKING:
     from leanmatch.cli.compress.task import Work
@@ -214,13 +213,8 @@ def _planner(
     budget = options.budget
     if budget.size is not None:
         rest = overhead(work)
+        budget = replace(budget, beside=rest)
         say(f"tokenizer and configurations take {rest:,} of the {budget.size:,} bytes")
-        if budget.size <= rest:
-            raise UsageError(
-                f"--size is {budget.size:,} bytes, but tokenizer and configurations alone take {rest:,}",
-                remedy="a number without a unit is bytes: write --size 10MB",
-            )
-        budget = replace(budget, size=budget.size - rest)
     planner = Planner(
         work.model,
         work.task,

@@ -76,12 +76,12 @@ def gather_options(request: CompressRequest) -> CompressOptions:
     options = {
         "task": request.task,
         "method": request.method,
-        "budget": asdict(budget),
+        "budget": budget.to_json(),
         "workload": chosen.name,
         "spec": None if spec is None else spec.to_json(),
         "training": {name: value for name, value in asdict(training).items() if name != "checkpoint_seconds"},
     }
-    return CompressOptions(budget, chosen, spec, training, asdict(budget), {"options": options})
+    return CompressOptions(budget, chosen, spec, training, budget.to_json(), {"options": options})
 
 
 def default_budget(options: CompressOptions, clocked: bool) -> CompressOptions:
@@ -89,7 +89,7 @@ def default_budget(options: CompressOptions, clocked: bool) -> CompressOptions:
     if options.budget != Budget() or options.spec is not None:
         return options
     budget = Budget(faster=DEFAULT_FASTER) if clocked else Budget(macs=DEFAULT_MACS)
-    return replace(options, budget=budget, asked=asdict(budget))
+    return replace(options, budget=budget, asked=budget.to_json())
 
 
 def _check_menu(request: CompressRequest) -> None:

@@ -86,11 +86,12 @@ _DENSE_SPARSE = (
     *(_dense_sparse(width, 32, 4, bits) for width in (12, 16, 24) for bits in (8, 6, 4)),
     *(_dense_sparse(16, 64, 8, bits) for bits in (8, 6)),
     *(_dense_sparse(8, atoms, 2) for atoms in (64, 32)),
+    _dense_sparse(16, 32, 3),
 )
 """Widths of 12 to 48 columns at 4 nonzeros, the unit of the integer kernel, are the quickest at their error:
 with 32 atoms where a layer has more columns than rows, else with 64. 8 columns have the smallest error.
-Values of 6 and 4 bits are as quick as those of 8, in fewer bytes. 8 columns with 2 nonzeros have fewer
-multiply-adds (docs/LOG.md)."""
+Values of 6 and 4 bits are as quick as those of 8, in fewer bytes. The last three have fewer multiply-adds
+(docs/LOG.md)."""
 _INT8 = RoundingSpec(bits=8)
 _INT4 = RoundingSpec(bits=4, group=32)
 _LOW_RANK = tuple(LowRankSpec(ratio=x) for x in (1.25, 1.5, 1.75, 2.0, 2.33, 2.67, 3.0, 3.57, 4.5, 6.0))

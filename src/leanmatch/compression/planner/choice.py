@@ -224,7 +224,7 @@ class _Part:
         """The most that layers may cost, by budget."""
         limits: dict[str, float] = {}
         if budget.size is not None:
-            limits["size"] = budget.size - self.other_bytes
+            limits["size"] = budget.size - budget.beside - self.other_bytes
         if budget.macs is not None:
             limits["macs"] = self.choices.dense_macs / budget.macs
         if budget.faster is not None:
@@ -240,7 +240,7 @@ class _Part:
             if cost is None:
                 continue
             if name == "size":
-                nearest[name] = cost + self.other_bytes
+                nearest[name] = cost + self.other_bytes + budget.beside
             elif name == "macs":
                 nearest[name] = self.choices.dense_macs / max(cost, 1)
             else:

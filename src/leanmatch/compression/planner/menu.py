@@ -145,7 +145,8 @@ def frontier(choices: Choices, budget: Budget) -> list[Plan]:
     problem: UsageError | None = None
     for speed in SPEEDS:
         for share in SHARES:
-            wanted = _tighter(budget, speed, None if share is None else int(share * whole), choices.timed)
+            size = None if share is None else int(share * whole) + budget.beside
+            wanted = _tighter(budget, speed, size, choices.timed)
             try:
                 plan = choices.within(wanted, measure=False)
             except UsageError as error:
