@@ -274,10 +274,10 @@ void Encoder::run(const Batch& batch, int threads) const {
     for (int i = 0; i < threads; ++i) spaces.push_back(here.take());
 
     // Groups of whole texts, each of about group_tokens tokens; smaller ones, down to a tile, where each of several threads
-    // would get fewer than four. With too few of them for the threads, one group for all.
+    // would get fewer than eight. With too few of them for the threads, one group for all.
     std::vector<std::size_t> starts{0};
     std::int64_t most = tuning_.group_tokens;
-    if (threads > 1) most = std::min(most, std::max<std::int64_t>(tuning_.tile_tokens, std::int64_t(tokens) / (4 * threads)));
+    if (threads > 1) most = std::min(most, std::max<std::int64_t>(tuning_.tile_tokens, std::int64_t(tokens) / (8 * threads)));
     for (std::size_t i = 1; i <= batch.texts; ++i) {
         if (i == batch.texts || offsets[i + 1] - offsets[starts.back()] > most) starts.push_back(i);
     }
