@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 import training_models as models
 from leanmatch.data import PairTable
@@ -453,3 +454,30 @@ def test_losses_work_in_a_stock_trainer(transformer, tables, tmp_path):
     assert any(not torch.equal(a, b) for a, b in zip(before, transformer.parameters(), strict=True))
     scores = [log["eval_valid_MRR@10"] for log in trainer.state.log_history if "eval_valid_MRR@10" in log]
     assert len(scores) >= 2 and all(0 < s <= 1 for s in scores)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "taken", "pause"), [(60.0, 1.0, 60.0), (60.0, 9.0, 180.0), (0.0, 9.0, 0.0)]
+)
+def test_checkpoints_that_take_long_come_less_often(seconds, taken, pause, tmp_path, monkeypatch):
+    from leanmatch.trainer import checkpoints
+
+    clock = [100.0]
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: clock[0])
+    kept = checkpoints.TimedCheckpoints(seconds, {})
+    arguments = TrainingArguments(output_dir=str(tmp_path))
+    (tmp_path / "checkpoint-5").mkdir()
+    state = TrainerState(global_step=5, max_steps=50, is_world_process_zero=True)
+
+    def asks() -> bool:
+        return bool(kept.on_step_end(arguments, state, TrainerControl()).should_save)
+
+    clock[0] += seconds
+    assert asks()
+    clock[0] += taken
+    kept.on_save(arguments, state, TrainerControl())
+    assert (tmp_path / "checkpoint-5" / checkpoints.MARKER).exists()
+    clock[0] += max(pause - 1, 0.0)
+    assert asks() == (pause == 0)
+    clock[0] += 1
+    assert asks()

@@ -17,6 +17,8 @@ from leanmatch.trainer.parallel import first_decides, wait_for_all
 from leanmatch.trainer.work_folder import MARKER
 
 STATE_FILE = "state.safetensors"
+PATIENCE = 20
+"""Times what saving a checkpoint took that passes, at least, until the next one."""
 
 
 class Stateful(Protocol):
@@ -83,24 +85,26 @@ class TimedCheckpoints(TrainerCallback):
     """Asks for a checkpoint every few seconds; marks it complete only when all of it is on the disk.
 
     Args:
-        seconds: between two checkpoints.
+        seconds: between two checkpoints, or :data:`PATIENCE` times what saving one takes if that is more;
+            0 saves after each step.
         companions: what else is saved in each, by the file's name without its ending.
     """
 
     def __init__(self, seconds: float, companions: Mapping[str, Stateful]) -> None:
         self.seconds, self.companions = seconds, companions
-        self.last = time.monotonic()
+        self.last, self._pause = time.monotonic(), seconds
+        self._asked: float | None = None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         """Ask for a checkpoint where one is due."""
-        due = time.monotonic() - self.last >= self.seconds and state.global_step < state.max_steps
+        due = time.monotonic() - self.last >= self._pause and state.global_step < state.max_steps
         if first_decides(due):  # clocks differ, and a checkpoint holds the random state of every process
             control.should_save = True
+            self._asked = time.monotonic()
         return control
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         """Complete the checkpoint that the trainer wrote."""
-        self.last = time.monotonic()
         wait_for_all()  # each process writes its random state into the checkpoint
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
@@ -110,6 +114,10 @@ class TimedCheckpoints(TrainerCallback):
                 fsync_path(file)
             (folder / MARKER).touch()
             fsync_path(folder)
+        self.last = time.monotonic()
+        if self._asked is not None and self.seconds:
+            self._pause = max(self.seconds, PATIENCE * (self.last - self._asked))
+        self._asked = None
         return control
 
     def restore(self, checkpoint: Path) -> None:
