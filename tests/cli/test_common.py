@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import errno
 import json
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -159,3 +162,24 @@ def test_every_bar_says_what_it_counts_with_a_space_before_the_unit():
         unit = named.get("unit")
         unit = unit.values[0] if isinstance(unit, ast.JoinedStr) else unit
         assert isinstance(unit, ast.Constant) and unit.value.startswith(" "), f"{place}: '10model'"
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_with_json_what_libraries_print_goes_to_stderr(asked: bool) -> None:
+    """LAPACK, for one, prints its complaints to stdout, from Fortran."""
+    program = """
+        import os, sys
+        from leanmatch.cli import app, common
+
+        def noisy(prog_name):
+            os.write(1, b"from C\\n")
+            print("from Python", flush=True)
+            common.print_json({"a": "\u00e9"})
+
+        app.app = noisy
+        app.main()
+        """
+    words = [sys.executable, "-c", textwrap.dedent(program), *(["--json"] if asked else [])]
+    done = subprocess.run(words, capture_output=True, text=True, encoding="utf-8", check=True)
+    noise, document = "from C\nfrom Python\n", '{\n  "a": "\u00e9"\n}\n'
+    assert (done.stdout, done.stderr) == ((document, noise) if asked else (noise + document, ""))

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from leanmatch import __version__
-from leanmatch.cli.common import EXIT_INTERRUPTED, Commands
+from leanmatch.cli.common import EXIT_INTERRUPTED, Commands, reserve_stdout
 from leanmatch.cli.compress.command import compress
 from leanmatch.cli.data.command import app as data_app
 from leanmatch.cli.demo.command import demo
@@ -77,6 +77,8 @@ app.command(epilog=example("doctor --full"))(doctor)
 def main() -> None:
     """The console script. Usage errors end with exit code 2, failed work with 1, Ctrl-C with 130."""
     limit_openmp()
+    if "--json" in sys.argv:
+        reserve_stdout()
     try:
         app(prog_name="leanmatch")
     except KeyboardInterrupt:  # before or after a command's own work

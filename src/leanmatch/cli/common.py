@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -36,6 +36,8 @@ UNLIMITED = 100_000
 SKIPPED_SHOWN = 10
 """Rows left out by ``--on-error skip`` that are listed one by one."""
 
+_documents: list[TextIO] = []
+"""The real stdout, once it is reserved."""
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
@@ -157,9 +159,20 @@ def text_lines(content: bytes) -> list[str]:
     return lines[:-1] if not lines[-1] else lines
 
 
+def reserve_stdout() -> None:
+    """From here on, only :func:`print_json` writes to stdout; what libraries print there goes to stderr."""
+    if not _documents and sys.stdout is not None:
+        sys.stdout.flush()
+        encoding, errors = sys.stdout.encoding, sys.stdout.errors
+        _documents.append(os.fdopen(os.dup(1), "w", encoding=encoding, errors=errors))
+        os.dup2(2, 1)
+
+
 def print_json(value: JsonValue) -> None:
     """Write one JSON document to stdout. NaN is refused: it is not JSON."""
-    sys.stdout.write(visible_json(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)) + "\n")
+    stream = _documents[0] if _documents else sys.stdout
+    stream.write(visible_json(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)) + "\n")
+    stream.flush()
 
 
 @contextmanager
