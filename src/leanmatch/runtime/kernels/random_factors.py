@@ -1,4 +1,8 @@
-"""Random factors of the form that a layer specification makes: a kernel's time does not depend on values."""
+"""Random factors of the form that a layer specification makes.
+
+A kernel's time does not depend on values, but it does on whether all atoms have one scale. Those of trained
+factors differ.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +78,7 @@ def _dense_sparse(
     most = 2 ** (bits - 1) - 1
     return QuantizedDenseSparse(
         atom_codes,
-        np.full((blocks, atoms), 0.01, np.float32),
+        rng.uniform(0.005, 0.01, (blocks, atoms)).astype(np.float32),
         indices,
         rng.integers(1, most + 1, indices.shape, dtype=np.int8),
         np.full(m, 0.01, np.float32),
