@@ -69,6 +69,23 @@ class TestBestAttempt:
         seen = [attempt(2, 0.98, worst=0.90), attempt(2, 0.96, steps=9, worst=0.95)]
         assert best_attempt(seen, 0.99, leanest=True) is seen[1]
 
+    def test_of_one_rung_the_nearest_to_the_dense_model_unless_ranks_show_that_it_keeps_less(self):
+        """The case of the field: 98.8% after one shot, 98.7% after training, 1 - cos .031 and .023."""
+
+        def seen(rung, kept, width, moved, steps=0):
+            state = attempt(rung, kept, steps)
+            evidence = {"moved": moved, "kept": kept, "low": kept - width, "high": kept + width}
+            quality = replace(state.quality, low=kept - width, high=kept + width, evidence=evidence)
+            return replace(state, quality=quality)
+
+        shot, trained = seen(0, 0.988, 0.01, 0.031), seen(0, 0.987, 0.01, 0.023, steps=9)
+        assert best_attempt([shot, trained], 0.99, leanest=False) is trained
+        assert best_attempt([shot, trained], None, leanest=True) is trained
+        worse = seen(0, 0.960, 0.01, 0.023, steps=9)
+        assert best_attempt([shot, worse], None, leanest=False) is shot
+        other_rung = seen(1, 0.989, 0.01, 0.040)
+        assert best_attempt([trained, other_rung], None, leanest=False) is other_rung
+
     def test_of_equals_the_trained_one(self):
         seen = [attempt(0, 0.97), attempt(0, 0.97, steps=9)]
         assert best_attempt(seen, None, leanest=False) is seen[1]
@@ -356,13 +373,13 @@ def test_a_batch_of_many_tokens_goes_in_parts_with_the_same_gradients(
         }
 
     whole, wanted = step()
-    assert len(tokens) == 1
+    assert len(tokens) == tasks.PARTS
     floats = 8 * sum(m.in_features + m.out_features for m in student.modules() if hasattr(m, "in_features"))
-    monkeypatch.setattr(tasks, "PASS_BYTES", floats * 100)
-    assert tasks.tokens_of_a_pass(student) == 100
+    monkeypatch.setattr(tasks, "PASS_BYTES", floats * 40 * tasks.PARTS)
+    assert tasks.tokens_of_a_pass(student) == 40
     loss, found = step()
     assert loss == pytest.approx(whole, rel=1e-4)
-    assert len(tokens) >= 6 and max(tokens) <= 100, "each part twice"
+    assert len(tokens) >= 6 and max(tokens) <= 40, "each part twice"
     assert found.keys() == wanted.keys()
     for name, gradient in wanted.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-6)
@@ -419,7 +436,7 @@ def test_parts_are_run_again_with_the_attention_that_they_had(monkeypatch):
 
     wanted, parts = gradient(None, 2**31)
     assert parts == [6] and wanted.abs().max() > 1
-    found, parts = gradient(torch.bfloat16, 4 * 32 * 8)
+    found, parts = gradient(torch.bfloat16, 4 * 32 * 8 * tasks.PARTS)
     assert parts == [2, 2, 2, 2, 2, 2]
     torch.testing.assert_close(found, wanted, rtol=0.05, atol=0.05 * float(wanted.abs().max()))
 

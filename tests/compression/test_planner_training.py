@@ -1,4 +1,4 @@
-"""What makes the planner fast: batches of like length, layers beside one another, factors made once."""
+"""What makes the planner fast: parts of like length, layers beside one another, factors made once."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ from compression_models import tiny_encoder, token_batch
 
 from leanmatch.compression import DenseSparseSpec, convert, factorize
 from leanmatch.compression.fitting.workers import in_parallel
+from leanmatch.compression.layers import FactoredLinear
+from leanmatch.compression.matrices import FactoredMatrix
 from leanmatch.compression.patterns import default_spec
-from leanmatch.compression.planner.training import STRETCH, Batches
+from leanmatch.compression.planner import tasks, training
+from leanmatch.compression.planner.tasks import by_length, in_passes
+from leanmatch.compression.planner.training import Batches, TrainingOptions
+from leanmatch.factorization import DenseSparse
 
-LENGTHS = np.random.default_rng(0).integers(3, 200, 1000)
+TEXTS = 1000
 
 
 class TestBatches:
     def test_a_pass_holds_no_text_twice_and_passes_differ(self):
-        batches = Batches(LENGTHS, 16, seed=1)
-        each = len(LENGTHS) // 16
+        batches = Batches(TEXTS, 16, seed=1)
+        each = TEXTS // 16
         passes = [np.concatenate([batches(step) for step in range(p * each, (p + 1) * each)]) for p in (0, 1)]
         for order in passes:
             assert len(order) == each * 16
@@ -30,40 +35,107 @@ class TestBatches:
 
     def test_what_a_step_gets_hangs_on_the_step_alone(self):
         """So that a run that is resumed sees the batches of an unbroken one."""
-        forth, back = Batches(LENGTHS, 16, seed=1), Batches(LENGTHS, 16, seed=1)
+        forth, back = Batches(TEXTS, 16, seed=1), Batches(TEXTS, 16, seed=1)
         steps = (0, 1, 61, 62, 200)
         expected = [forth(step) for step in steps]
         found = [back(step) for step in reversed(steps)][::-1]
         assert all(np.array_equal(a, b) for a, b in zip(expected, found, strict=True))
-        assert not np.array_equal(Batches(LENGTHS, 16, seed=2)(0), expected[0])
+        assert not np.array_equal(Batches(TEXTS, 16, seed=2)(0), expected[0])
 
-    def test_little_padding(self):
-        batches = Batches(LENGTHS, 16, seed=1)
-        rows = [LENGTHS[batches(step)] for step in range(len(LENGTHS) // 16)]
-        padded = sum(len(part) * part.max() for part in rows)
-        plain = LENGTHS.reshape(-1, 8)[: 16 * (len(LENGTHS) // 16) // 8].reshape(-1, 16)
-        assert padded < 1.2 * sum(part.sum() for part in rows)
-        assert padded < 0.7 * (16 * plain.max(1)).sum()
-        assert STRETCH > 1
-
-    def test_order_within_a_stretch_is_not_by_length(self):
-        """Short texts first would be a curriculum that nobody asked for."""
-        batches = Batches(LENGTHS, 16, seed=1)
-        longest = [LENGTHS[batches(step)].max() for step in range(STRETCH)]
-        assert longest != sorted(longest)
+    def test_the_first_pass_does_not_begin_with_the_texts_of_the_first_factors(self):
+        """numpy.random.default_rng([0, 0]) draws what default_rng(0) does."""
+        fitted = set(np.random.default_rng(0).permutation(TEXTS)[:200].tolist())
+        batches = Batches(TEXTS, 16, seed=0)
+        first = np.concatenate([batches(step) for step in range(10)])
+        assert 10 < len(fitted & set(first.tolist())) < 60, "a fifth, by chance"
 
     @pytest.mark.parametrize(("texts", "size"), [(1, 64), (5, 64), (64, 64), (65, 64), (129, 64)])
     def test_few_texts(self, texts, size):
-        batches = Batches(LENGTHS[:texts], size, seed=0)
+        batches = Batches(texts, size, seed=0)
         for step in range(5):
             rows = batches(step)
             assert len(rows) == min(texts, size)
             assert set(rows.tolist()) <= set(range(texts))
 
-    def test_a_sample_goes_from_short_to_long(self):
-        longest = [LENGTHS[rows].max() for rows in Batches(LENGTHS, 16, seed=1).sample(4)]
-        assert longest == sorted(longest)
-        assert longest[0] < np.median(LENGTHS) < longest[-1]
+
+def loss_of(hidden):
+    """Of random sign for each number: a LayerNorm's outputs have constant squares."""
+    return (hidden * torch.arange(hidden.numel()).sin().view_as(hidden)).sum()
+
+
+class TestPartsOfABatch:
+    def test_each_layer_is_decoded_once_and_gradients_are_those_of_the_whole_batch(self, monkeypatch):
+        encoder = tiny_encoder("bert").eval()
+        factorize(
+            encoder, default_spec(encoder, DenseSparseSpec(block=8, atoms=16, nonzeros=2)), iterations=1
+        )
+        ids, decoded = token_batch(), []
+        weight = FactoredMatrix.weight
+        monkeypatch.setattr(FactoredMatrix, "weight", lambda self: decoded.append(self) or weight(self))
+
+        def gradients(run):
+            encoder.zero_grad()
+            loss_of(run()).backward()
+            return {name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None}
+
+        hidden = lambda rows: encoder(**{n: v[rows] for n, v in ids.items()}).last_hidden_state  # noqa: E731
+        rows = np.arange(len(ids["input_ids"]))
+        wanted = gradients(lambda: hidden(rows))
+        layers = len(decoded)
+        decoded.clear()
+        lengths = (-rows).tolist()
+        found = gradients(lambda: by_length(encoder, rows, lengths, hidden))
+        assert layers == len(decoded) == len(set(decoded)) > 0
+        for name, gradient in wanted.items():
+            torch.testing.assert_close(
+                found[name], gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max()) + 1e-5
+            )
+        with torch.no_grad():
+            torch.testing.assert_close(by_length(encoder, rows, lengths, hidden), hidden(rows))
+        decoded.clear()
+        hidden(rows), hidden(rows)
+        assert len(decoded) == 2 * layers, "nothing is held afterwards"
+
+    def test_recomputed_parts_decode_for_themselves(self, monkeypatch):
+        encoder = tiny_encoder("bert").eval()
+        factorize(
+            encoder, default_spec(encoder, DenseSparseSpec(block=8, atoms=16, nonzeros=2)), iterations=1
+        )
+        ids = token_batch()
+        rows = np.arange(len(ids["input_ids"]))
+
+        def gradients():
+            encoder.zero_grad()
+            loss_of(
+                by_length(
+                    encoder,
+                    rows,
+                    rows.tolist(),
+                    lambda part: in_passes(
+                        encoder,
+                        {n: v[part] for n, v in ids.items()},
+                        lambda some: encoder(**some).last_hidden_state,
+                    ),
+                )
+            ).backward()
+            return {name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None}
+
+        wanted = gradients()
+        monkeypatch.setattr(tasks, "PASS_BYTES", 1)
+        found = gradients()
+        for name, gradient in wanted.items():
+            torch.testing.assert_close(
+                found[name], gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max()) + 1e-5
+            )
+
+
+@pytest.mark.parametrize(("width", "rate"), [(32, 5e-4), (384, 5e-4), (768, 2.5e-4)])
+def test_wide_models_train_at_lower_rates(width, rate):
+    atoms, values = np.ones((1, 4, width), np.float32), np.ones((8, 1, 1), np.float32)
+    matrix = FactoredMatrix(DenseSparse(atoms, np.zeros((8, 1, 1), np.uint8), values))
+    model = torch.nn.Sequential(FactoredLinear(matrix, torch.zeros(8)))
+    rates = [group["lr"] for group in training._optimizer(model, TrainingOptions()).param_groups]
+    assert rates == [rate, 1e-4]
 
 
 class TestBesideOneAnother:

@@ -391,19 +391,17 @@ def test_a_classifier_is_factored_in_order_too(texts, matcher):
 
 
 def test_tokens_are_bounded_and_no_text_is_lost_below_that(matcher, texts, monkeypatch):
-    batches = token_batches(matcher, texts)
+    batches = token_batches(matcher, texts, 10**6)
     assert sum(len(batch["input_ids"]) for batch in batches) == len(texts)
     whole = sum(int(batch["attention_mask"].sum()) for batch in batches)
-    monkeypatch.setattr(solve, "MOST_TOKENS", whole // 2)
     monkeypatch.setattr(solve, "BATCH_TOKENS", 40)
-    batches = token_batches(matcher, texts)
+    batches = token_batches(matcher, texts, whole // 2)
     used = sum(int(batch["attention_mask"].sum()) for batch in batches)
     assert whole // 2 - 40 < used <= whole // 2
     assert max(batch["input_ids"].numel() for batch in batches) <= 40
     with pytest.raises(UsageError, match="no calibration text"):
-        token_batches(matcher, [])
-    monkeypatch.setattr(solve, "MOST_TOKENS", 1)
-    assert sum(len(batch["input_ids"]) for batch in token_batches(matcher, texts)) == 1
+        token_batches(matcher, [], 100)
+    assert sum(len(batch["input_ids"]) for batch in token_batches(matcher, texts, 1)) == 1
 
 
 def test_damaged_weights_are_refused_and_nothing_is_replaced(matcher, texts):

@@ -7,6 +7,8 @@ trained; what saves time is the native runtime.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import torch
@@ -64,13 +66,24 @@ class CompressedLayer(nn.Module):
         if not self.finalized or (
             torch.is_grad_enabled() and next(self.factors.parameters(), None) is not None
         ):
-            return self.factors.weight()
+            return self._trained_weight()
         cached: Tensor | None = self.__dict__.get("_decoded")
         if cached is None:
             with torch.no_grad():
                 cached = self.factors.weight()
             self.__dict__["_decoded"] = cached
         return cached
+
+    def _trained_weight(self) -> Tensor:
+        held: dict[str, Tensor] | None = self.__dict__.get("_held")
+        if held is None:
+            return self.factors.weight()
+        if not held:
+            weight = self.factors.weight()
+            device = weight.device.type  # autocast would convert the weight at each use
+            mixed = torch.is_autocast_enabled(device)
+            held["weight"] = weight.to(torch.get_autocast_dtype(device)) if mixed else weight
+        return held["weight"]
 
     def _forget(self) -> None:
         self.__dict__.pop("_decoded", None)
@@ -87,7 +100,26 @@ class CompressedLayer(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
         state.pop("_decoded", None)
+        state.pop("_held", None)
         return state
+
+
+@contextmanager
+def decoded_once(model: nn.Module, *, again: bool = False) -> Iterator[None]:
+    """Inside it each compressed layer decodes its weight once, however often it is called.
+
+    For a batch that goes through the model in parts. The parameters must not change inside; gradients may be
+    taken afterwards. Inside, a context with ``again`` decodes at every call, as recomputed parts must.
+    """
+    layers = [module for module in model.modules() if isinstance(module, CompressedLayer)]
+    before = [layer.__dict__.get("_held") for layer in layers]
+    for layer in layers:
+        layer.__dict__["_held"] = None if again else {}
+    try:
+        yield
+    finally:
+        for layer, held in zip(layers, before, strict=True):
+            layer.__dict__["_held"] = held
 
 
 class CompressedLinear(CompressedLayer):

@@ -53,7 +53,11 @@ class Attempt:
 
 
 def best_attempt(attempts: Sequence[Attempt], keep: float | None, *, leanest: bool) -> Attempt:
-    """The result: never worse than any other state that was evaluated.
+    """The result.
+
+    Of the states of one rung with measured agreement, the one nearest to the dense model stands for the rung,
+    unless the ranks show that it keeps less: they can't tell two such states apart, the vectors of thousands
+    of texts can.
 
     Args:
         attempts: all of one run; at least one.
@@ -64,6 +68,9 @@ def best_attempt(attempts: Sequence[Attempt], keep: float | None, *, leanest: bo
         Of the attempts that meet ``keep``, or of all where none does, the best by its worst slice
         (:attr:`Attempt.standing`); of equals the trained one.
     """
+    attempts = [
+        a for a in attempts if not any(b.rung == a.rung and b.quality.nearer(a.quality) for b in attempts)
+    ]
     meeting = [attempt for attempt in attempts if attempt.meets(keep)]
     if leanest and meeting:
         first = min(attempt.rung for attempt in meeting)

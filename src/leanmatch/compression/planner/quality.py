@@ -91,6 +91,13 @@ class Quality:
         """The largest ``keep`` that counts as reached: the estimate, unless a slice is shown to keep less."""
         return min(self.estimate.kept, self.ceiling)
 
+    def nearer(self, other: Quality) -> bool:
+        """Whether agreement puts it nearer to the dense model, and ranks do not show that it keeps less."""
+        if self.evidence is None or other.evidence is None:
+            return False
+        shown_worse = min(self.high, self.ceiling) < other.low
+        return float(self.evidence["moved"]) < float(other.evidence["moved"]) and not shown_worse
+
     def verdict(self, keep: float) -> str:
         """What is known of all queries and of each slice.
 

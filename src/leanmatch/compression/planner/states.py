@@ -39,8 +39,8 @@ from leanmatch.metrics.pace import in_words
 from leanmatch.trainer.checkpoints import load_weights, save_weights
 from leanmatch.trainer.pace import Spent
 
-FACTOR_TEXTS = 3072
-"""Texts that first factors are made on."""
+FACTOR_TEXTS = 12_288
+"""Texts that first factors are made on, at most. With 3,072 they overfit: see docs/LOG.md, 2026-11-30."""
 COUNTED_TEXTS = 50_000
 """Texts whose tokens are counted."""
 PARTS = ("measuring", "factors", "training", "judging")

@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from leanmatch.compression.distillation import embedding_loss, logit_loss, similarity_loss
+from leanmatch.compression.layers import decoded_once
 from leanmatch.compression.planner.evidence import Judgement, gather
 from leanmatch.cpus import usable_cpus
 from leanmatch.data.table import PairTable
@@ -39,8 +40,10 @@ FEWEST_QUERIES = 30
 SIMILARITY = 10.0
 """Strength of the loss on in-batch similarities; that on embeddings has 1."""
 TEMPERATURE = 2.0
+PARTS = 4
+"""A batch goes through the model in so many parts, by the lengths of its texts."""
 PASS_BYTES = 2**31
-"""Of activations that one pass keeps for its gradients, as :func:`tokens_of_a_pass` estimates them."""
+"""Of activations that one batch keeps for its gradients, as :func:`tokens_of_a_pass` estimates them."""
 SHORT = 128
 """Tokens of a text up to which plain attention has the faster gradients in bfloat16 on a CPU."""
 
@@ -194,8 +197,12 @@ class Matching:
 
     def _vectors_of(self, model: Any, rows: NDArray[np.int64]) -> torch.Tensor:
         """Sentence vectors, in the dimensions that the model keeps (``truncate_dim``)."""
-        features = self._features(model, rows)
-        vectors = in_passes(model, features, lambda part: model(part)["sentence_embedding"])
+
+        def vectors_of(part: NDArray[np.int64]) -> torch.Tensor:
+            features = self._features(model, part)
+            return in_passes(model, features, lambda some: model(some)["sentence_embedding"])
+
+        vectors = by_length(model, rows, [len(self.texts[row]) for row in rows], vectors_of)
         return vectors[:, : model.truncate_dim]
 
     def _features(self, model: Any, rows: NDArray[np.int64]) -> dict[str, Any]:
@@ -295,10 +302,18 @@ class Classifying:
 
     def loss(self, model: Any, teacher: Any, rows: NDArray[np.int64]) -> torch.Tensor:
         """Half cross-entropy of the labels, half that of the dense model's softened scores."""
-        features = self._features([self.texts[row] for row in rows], model)
-        logits = in_passes(model, features, lambda part: model(**part).logits)
+        lengths = [len(self.texts[row]) for row in rows]
+
+        def logits_of(judge: Any) -> torch.Tensor:
+            def of(part: NDArray[np.int64]) -> torch.Tensor:
+                features = self._features([self.texts[row] for row in part], judge)
+                return in_passes(judge, features, lambda some: judge(**some).logits)
+
+            return by_length(judge, rows, lengths, of)
+
+        logits = logits_of(model)
         with torch.no_grad():
-            target = teacher(**features).logits
+            target = logits_of(teacher)
         wanted = self._classes[torch.from_numpy(rows)].to(logits.device)
         own = torch.nn.functional.cross_entropy(logits.float(), wanted)
         return 0.5 * own + 0.5 * logit_loss(logits, target, TEMPERATURE)
@@ -316,6 +331,20 @@ class Classifying:
             texts, padding=True, truncation=True, max_length=self._length, return_tensors="pt"
         )
         return tokens.to(device)
+
+
+def by_length(
+    model: Any,
+    rows: NDArray[np.int64],
+    lengths: Sequence[int],
+    outputs_of: Callable[[NDArray[np.int64]], torch.Tensor],
+) -> torch.Tensor:
+    """``outputs_of(rows)`` from :data:`PARTS` parts of like length, so that little is padding."""
+    order = np.argsort(lengths, kind="stable")
+    parts = [rows[part] for part in np.array_split(order, PARTS) if len(part)]
+    with decoded_once(model):
+        outputs = torch.cat([outputs_of(part) for part in parts])
+    return outputs[torch.from_numpy(np.argsort(order)).to(outputs.device)]
 
 
 def in_passes(
@@ -338,7 +367,7 @@ def in_passes(
     def run(begin: int) -> torch.Tensor:
         end = begin + each
         part = {n: v[begin:end] if isinstance(v, torch.Tensor) else v for n, v in features.items()}
-        with attention_for(mask):
+        with attention_for(mask), decoded_once(model, again=True):
             return forward(part)
 
     begins = range(0, len(mask), each)
@@ -359,13 +388,13 @@ def attention_for(mask: torch.Tensor) -> AbstractContextManager[None]:
 
 
 def tokens_of_a_pass(model: Any) -> int:
-    """How many tokens, padding included, fill :data:`PASS_BYTES`.
+    """How many tokens, padding included, fill a part's share of :data:`PASS_BYTES`.
 
     A token is taken to need the inputs and outputs of all linear layers, twice, in float32.
     """
     layers = [module for module in model.modules() if hasattr(module, "in_features")]
     floats: int = 2 * sum(layer.in_features + layer.out_features for layer in layers)
-    return max(1, PASS_BYTES // max(1, 4 * floats))
+    return max(1, PASS_BYTES // max(1, PARTS * 4 * floats))
 
 
 def class_number(name: str, labels: Mapping[str, int]) -> int:

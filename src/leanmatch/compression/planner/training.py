@@ -6,7 +6,7 @@ run makes as many steps as an unbroken one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +19,7 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainingArguments
 
 from leanmatch import native
+from leanmatch.compression.layers import CompressedLinear
 from leanmatch.compression.matrices import FactoredMatrix
 from leanmatch.compression.planner.tasks import Task
 from leanmatch.errors import UsageError
@@ -26,9 +27,11 @@ from leanmatch.trainer.pace import fixed_steps, seconds_a_step
 from leanmatch.trainer.run import COMMON_ARGUMENTS, ResumableTrainer, run
 
 TIMED_STEPS = 5
-STRETCH = 16
-"""Batches among which texts are sorted by length."""
 MOST_STEPS = 200_000
+WIDTH = 384
+ORDER = 1
+"""Part of the seeds of orders. Without it the first pass would begin with the texts that the first factors
+were fitted on: NumPy draws the same from ``[0, 0]`` as from 0."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class TrainingOptions:
         minutes: time for the steps; 0 trains nothing.
         steps: number of steps in place of ``minutes``.
         batch_size: texts a step.
-        lr: peak learning rate of factors (AdamW, linear warm-up and decay).
+        lr: peak learning rate of factors (AdamW, linear warm-up and decay) up to :data:`WIDTH` dimensions;
+            wider models get less, in proportion to their width.
         lr_other: of all other parameters: tables, norms, biases.
         warmup: share of the steps in which the rates rise.
         clip: largest norm of the gradient.
@@ -103,7 +107,7 @@ def train_factors(
     teacher.eval()
     folder.mkdir(parents=True, exist_ok=True)
     student = _Student(model, teacher, task, _precision(model, options))
-    batches = Batches([len(text) for text in task.texts], options.batch_size, options.seed)
+    batches = Batches(len(task.texts), options.batch_size, options.seed)
     steps = _count_steps(student, options, folder, batches)
     if steps == 0:
         return {"steps": 0, "resumed_at": None, "seconds": 0.0, "loss": None}
@@ -151,8 +155,7 @@ def _count_steps(student: _Student, options: TrainingOptions, folder: Path, batc
         student.zero_grad(set_to_none=True)
 
     def measure() -> int:
-        sample = batches.sample(TIMED_STEPS)
-        seconds = seconds_a_step(passes, [sample[-1], *sample])
+        seconds = seconds_a_step(passes, [batches(step) for step in range(1 + TIMED_STEPS)])
         return max(1, min(MOST_STEPS, int(60 * options.minutes / seconds)))
 
     return fixed_steps(folder, measure)
@@ -200,45 +203,30 @@ class _Steps:
 
 
 class Batches:
-    """Row numbers of each step's texts: a new random order each pass, texts of like length together.
+    """Row numbers of each step's texts: a new random order each pass.
 
-    A pass is cut into stretches of :data:`STRETCH` batches; within one, texts are sorted by length and the
-    batches shuffled, so that little of a batch is padding. What a step gets is a function of the step alone.
+    What a step gets is a function of the step alone. Texts are not sorted by length: sorted batches hold one
+    kind of text each, and a step on short questions undoes what one on long product titles did.
 
     Args:
-        lengths: of the texts.
+        texts: how many there are.
         size: of a batch.
         seed: of the orders.
     """
 
-    def __init__(self, lengths: Sequence[int], size: int, seed: int) -> None:
-        self._lengths = np.asarray(lengths)
-        self._size, self._seed = min(size, len(lengths)), seed
-        self._pass, self._batches = -1, np.empty((0, 0), np.int64)
+    def __init__(self, texts: int, size: int, seed: int) -> None:
+        self._texts, self._size, self._seed = texts, min(size, texts), seed
+        self._pass, self._order = -1, np.empty(0, np.int64)
 
     def __call__(self, step: int) -> NDArray[np.int64]:
         """Int64 ``(size,)``."""
-        each = max(1, len(self._lengths) // self._size)
+        each = max(1, self._texts // self._size)
         if step // each != self._pass:
             self._pass = step // each
-            self._batches = self._shuffled(np.random.default_rng([self._seed, self._pass]), each)
-        rows: NDArray[np.int64] = self._batches[step % each]
-        return rows
-
-    def sample(self, count: int) -> list[NDArray[np.int64]]:
-        """Batches of the first pass from short texts to long ones."""
-        self(0)
-        batches = sorted(self._batches, key=lambda rows: int(self._lengths[rows].max()))
-        return [batches[(2 * number + 1) * len(batches) // (2 * count)] for number in range(count)]
-
-    def _shuffled(self, rng: np.random.Generator, each: int) -> NDArray[np.int64]:
-        order = rng.permutation(len(self._lengths))[: each * self._size]
-        batches = []
-        for begin in range(0, len(order), STRETCH * self._size):
-            part = order[begin : begin + STRETCH * self._size]
-            part = part[np.argsort(self._lengths[part], kind="stable")].reshape(-1, self._size)
-            batches.append(rng.permutation(part))
-        return np.concatenate(batches)
+            rng = np.random.default_rng([self._seed, self._pass, ORDER])
+            self._order = rng.permutation(self._texts)
+        begin = step % each * self._size
+        return self._order[begin : begin + self._size]
 
 
 def _optimizer(model: Any, options: TrainingOptions) -> Any:
@@ -250,7 +238,9 @@ def _optimizer(model: Any, options: TrainingOptions) -> Any:
     }
     own = [p for p in model.parameters() if id(p) in factors]
     others = [p for p in model.parameters() if id(p) not in factors]
-    groups = [{"params": own, "lr": options.lr}, {"params": others, "lr": options.lr_other}]
+    widths = [layer.in_features for layer in model.modules() if isinstance(layer, CompressedLinear)]
+    rate = options.lr * min(1.0, WIDTH / min(widths, default=WIDTH))
+    groups = [{"params": own, "lr": rate}, {"params": others, "lr": options.lr_other}]
     return torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=0.0)
 
 

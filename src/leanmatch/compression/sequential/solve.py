@@ -47,8 +47,12 @@ from leanmatch.models.adapter import evaluation_mode, tokenize
 if TYPE_CHECKING:
     from torch import Tensor
 
-MOST_TOKENS = 49_152
-"""Texts beyond so many tokens are left out: time and memory grow with tokens, errors hardly fall any more."""
+MOST_TOKENS, LEAST_TOKENS = 196_608, 49_152
+"""Texts beyond so many tokens are left out, or beyond as many as :data:`KEPT_BYTES` hold if that is less."""
+KEPT_BYTES = 2**32
+"""Of hidden states and outputs of one encoder layer, for all tokens and both models."""
+BYTES_KEPT = 3
+"""Of each input and output of a linear layer, for a token; measured on MiniLM in bfloat16."""
 BATCH_TOKENS = 4096
 """Of one pass, padding included; a longer text passes alone."""
 MOST_LENGTH = 128
@@ -79,7 +83,7 @@ def factor_in_order(
     Args:
         model: the dense model.
         layers: :func:`leanmatch.compression.sequential.order.encoder_layers`.
-        texts: of the domain, in random order; at most :data:`MOST_TOKENS` tokens of them are used.
+        texts: of the domain, in random order; at most :func:`most_tokens` tokens of them are used.
         effort: of each group's solver.
         stand_ins: of what is compressed otherwise (tables), by full name.
         tokenizer: for models that are no SentenceTransformer.
@@ -91,9 +95,11 @@ def factor_in_order(
         FormatError: the folder belongs to another run.
         DataError: the model gives NaN or infinite numbers.
     """
-    batches = token_batches(model, texts, tokenizer=tokenizer)
     stages = [stage for layer in layers for stage in layer.stages]
     modules = {name: model.get_submodule(name) for stage in stages for name in stage.names}
+    linear = [[modules[n] for stage in layer.stages for n in stage.names] for layer in layers]
+    most = min(most_tokens(own) for own in linear if own)
+    batches = token_batches(model, texts, most, tokenizer=tokenizer)
     groups = [(group, [modules[n] for n in group.names]) for stage in stages for group in stage.groups]
     files = group_files(folder, digest_of_batches(batches), groups, effort)
     kept = [file.load(group, own, effort) for file, (group, own) in zip(files, groups, strict=True)]
@@ -202,8 +208,20 @@ def _bias_or_zeros(module: nn.Linear) -> Tensor:
     return torch.zeros(len(module.weight)) if module.bias is None else module.bias.detach().float()
 
 
-def token_batches(model: Any, texts: Sequence[str], *, tokenizer: Any = None) -> list[dict[str, Any]]:
-    """Tokenized batches of the first texts, up to :data:`MOST_TOKENS`, by length so that they hold little
+def most_tokens(layer: Sequence[nn.Linear]) -> int:
+    """How many tokens the linear layers of an encoder layer are fitted on.
+
+    >>> most_tokens([nn.Linear(384, 1536), nn.Linear(1536, 384)]), most_tokens([nn.Linear(9000, 9000)] * 4)
+    (196608, 49152)
+    """
+    floats = sum(module.in_features + module.out_features for module in layer)
+    return min(MOST_TOKENS, max(LEAST_TOKENS, KEPT_BYTES // max(1, BYTES_KEPT * floats)))
+
+
+def token_batches(
+    model: Any, texts: Sequence[str], most: int, *, tokenizer: Any = None
+) -> list[dict[str, Any]]:
+    """Tokenized batches of the first texts, up to ``most`` tokens, by length so that they hold little
     padding.
 
     Raises:
@@ -213,9 +231,9 @@ def token_batches(model: Any, texts: Sequence[str], *, tokenizer: Any = None) ->
     for begin in range(0, len(texts), 256):
         part = tokenize(model, texts[begin : begin + 256], tokenizer=tokenizer, max_length=MOST_LENGTH)
         lengths += part["attention_mask"].sum(dim=1).tolist()
-        if sum(lengths) >= MOST_TOKENS:
+        if sum(lengths) >= most:
             break
-    within = int((np.cumsum(lengths) <= MOST_TOKENS).sum()) if lengths else 0
+    within = int((np.cumsum(lengths) <= most).sum()) if lengths else 0
     order = sorted(range(min(max(1, within), len(lengths))), key=lambda row: lengths[row])
     if not order:
         raise UsageError("there is no calibration text", remedy="give at least a few dozen texts")
