@@ -5,13 +5,13 @@
     measure     time of each form on this machine                           planner.clock, candidates
                 harm of each form of each layer, and of fewer encoder layers        planner.sensitivity
     choose      a form for each layer, and depth, least harm in budget     planner.choice, allocation
-    make        healing, first factors, STF or a rival for some minutes     planner.states
+    make        healing, first factors, training for some minutes           planner.states
     check       the metric and agreement with the dense model               planner.quality, evidence
 
 With ``keep`` alone the leanest rung is looked for whose trained model keeps that share of the metric. What
 the first factors of one rung lose tells what its harm costs, and so which rung to take; at most
 :data:`MOST_RUNGS` rungs get first factors. One-shot models count as well: the result is the best of all
-states that were evaluated (attempts).
+states that were evaluated (:func:`leanmatch.compression.planner.attempts.best_attempt`).
 """
 
 from __future__ import annotations

@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from leanmatch.compression.calibration import count_tokens
 from leanmatch.compression.convert import Factored, compressed_layers, factorize, finalize
 from leanmatch.compression.layer_specs import ROUNDING, DenseSpec, MixedRoundingSpec
-from leanmatch.compression.matrices import FactoredMatrix
 from leanmatch.compression.planner.attempts import Attempt
 from leanmatch.compression.planner.choice import Plan
 from leanmatch.compression.planner.depth import without_layers
@@ -32,7 +31,6 @@ from leanmatch.compression.planner.evidence import Judgement, load_judgement, sa
 from leanmatch.compression.planner.quality import Quality, compare
 from leanmatch.compression.planner.tasks import Task
 from leanmatch.compression.planner.training import TrainingOptions, train_factors
-from leanmatch.compression.stf.factorizer import STF
 from leanmatch.errors import ModelError
 from leanmatch.files import write_json
 from leanmatch.metrics.pace import in_words
@@ -124,16 +122,11 @@ class States:
         done, result = folder / "final.safetensors", folder / "training.json"
         if not done.exists():
             model = self._factored(plan)
-            learned = self.method == "stf" and any(
-                isinstance(layer.factors, FactoredMatrix) and hasattr(layer, "in_features")
-                for layer in compressed_layers(model).values()
-            )
             history = self._train(
                 model,
                 self._share(1 - HEALING) if plan.dropped else self.training,
                 folder,
                 f"training, {plan.label}",
-                stf=(lambda factored, steps: STF(factored, total_steps=steps)) if learned else None,
             )
             finalize(model)
             record = {
@@ -205,15 +198,11 @@ class States:
         model.load_state_dict(load_weights(done))
         return model.eval()
 
-    def _train(
-        self, model: Any, options: TrainingOptions, folder: Path, description: str, stf: Any = None
-    ) -> dict[str, Any]:
+    def _train(self, model: Any, options: TrainingOptions, folder: Path, description: str) -> dict[str, Any]:
         if options.steps is None and options.minutes:
             self.report(f"{description}: about {in_words(60 * options.minutes)}")
         with self.timed("training"):
-            return train_factors(
-                model, self.model, self.task, options, folder, stf=stf, description=description
-            )
+            return train_factors(model, self.model, self.task, options, folder, description=description)
 
     def _share(self, share: float) -> TrainingOptions:
         training = self.training

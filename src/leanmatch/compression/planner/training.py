@@ -84,7 +84,6 @@ def train_factors(
     options: TrainingOptions,
     folder: Path,
     *,
-    stf: Callable[[Any, int], Any] | None = None,
     description: str = "training",
 ) -> dict[str, Any]:
     """Train a factored model in place, continuing from the checkpoint in ``folder``.
@@ -95,7 +94,6 @@ def train_factors(
         task: gives texts and loss.
         options: see :class:`TrainingOptions`.
         folder: for checkpoints.
-        stf: makes the :class:`leanmatch.compression.STF` from model and number of steps; None keeps supports.
         description: shown beside the bar.
 
     Returns:
@@ -133,7 +131,6 @@ def train_factors(
         train_dataset=_Steps(batches, steps),
         data_collator=lambda items: items[0],
         optimizers=(optimizer, scheduler),
-        callbacks=[] if stf is None else [stf(model, steps).callback()],
     )
     return run(
         trainer,
