@@ -117,6 +117,24 @@ def test_a_swap_is_proposed_where_the_shadow_asks_for_it_and_nowhere_else():
     assert not propose(weight, step, indices, atoms, atoms, margin=1.0, share=1.0).changed.any()
 
 
+def test_no_swap_loses_more_of_the_present_weight_than_it_gains_of_the_shadow():
+    """Else a long step, as of weights that stand still while their gradients add up, would break a model."""
+    values, atoms, indices = problem(rows=200)
+    weight = slow_decode(values, atoms, indices).float()
+    metric = torch.eye(4).expand(3, 4, 4)
+    lost = []
+    for length in (0.1, 0.5, 3.0):
+        step = length * torch.randn(weight.shape, generator=torch.Generator().manual_seed(3))
+        swap = propose(weight, step, indices, atoms, metric, margin=0.0, share=1.0)
+        size = (weight + step).view(200, 3, 4).square().sum(2)
+        moved = slow_decode(swap.values, atoms, swap.indices).float()
+        damage = (moved - weight).view(200, 3, 4).square().sum(2)
+        assert swap.changed.any()
+        assert (damage < swap.gain * size + 1e-5)[swap.changed].all()
+        lost.append(int((~swap.changed & (swap.indices != indices).any(2)).sum()))
+    assert min(lost) > 0, "some that the shadow asks for are refused"
+
+
 def test_the_share_bounds_how_many_rows_and_blocks_swap():
     values, atoms, indices = problem(rows=50)
     weight = slow_decode(values, atoms, indices).float()

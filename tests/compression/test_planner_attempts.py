@@ -375,7 +375,7 @@ def test_a_batch_of_many_tokens_goes_in_parts_with_the_same_gradients(
     whole, wanted = step()
     assert len(tokens) == tasks.PARTS
     floats = 8 * sum(m.in_features + m.out_features for m in student.modules() if hasattr(m, "in_features"))
-    monkeypatch.setattr(tasks, "PASS_BYTES", floats * 40 * tasks.PARTS)
+    monkeypatch.setattr(tasks, "BATCH_BYTES", floats * 40 * tasks.PARTS)
     assert tasks.tokens_of_a_pass(student) == 40
     loss, found = step()
     assert loss == pytest.approx(whole, rel=1e-4)
@@ -421,7 +421,7 @@ def test_parts_are_run_again_with_the_attention_that_they_had(monkeypatch):
     features = {"attention_mask": torch.ones(6, 4), "inputs": torch.randn(6, 2, 4, 8)}
 
     def gradient(dtype, floats):
-        monkeypatch.setattr(tasks, "PASS_BYTES", floats)
+        monkeypatch.setattr(tasks, "BATCH_BYTES", floats)
         parts = []
 
         def forward(part):

@@ -121,7 +121,7 @@ class TestPartsOfABatch:
             return {name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None}
 
         wanted = gradients()
-        monkeypatch.setattr(tasks, "PASS_BYTES", 1)
+        monkeypatch.setattr(tasks, "BATCH_BYTES", 1)
         found = gradients()
         for name, gradient in wanted.items():
             torch.testing.assert_close(

@@ -106,10 +106,14 @@ class CompressedLayer(nn.Module):
 
 @contextmanager
 def decoded_once(model: nn.Module, *, again: bool = False) -> Iterator[None]:
-    """Inside it each compressed layer decodes its weight once, however often it is called.
+    """Let each compressed layer decode its weight once, for a batch that goes through the model in parts.
 
-    For a batch that goes through the model in parts. The parameters must not change inside; gradients may be
-    taken afterwards. Inside, a context with ``again`` decodes at every call, as recomputed parts must.
+    The parameters must not change meanwhile; ``backward`` may follow later.
+
+    Args:
+        model: the model with the layers.
+        again: decode at every call after all. For passes that are computed once more for their gradients,
+            which must repeat the decoding.
     """
     layers = [module for module in model.modules() if isinstance(module, CompressedLayer)]
     before = [layer.__dict__.get("_held") for layer in layers]

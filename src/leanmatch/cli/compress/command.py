@@ -69,7 +69,10 @@ def compress(
         Path | None, typer.Option(metavar="FILE", help="JSON or YAML specification, instead of a plan.")
     ] = None,
     method: Annotated[
-        str, typer.Option(help="stf, post, svd, fwsvd, nm or int8 (with --size also fewer bits).")
+        str,
+        typer.Option(
+            help="stf (factors, then training), post, svd, fwsvd, nm or int8 (with --size also fewer bits)."
+        ),
     ] = "stf",
     minutes: Annotated[
         float | None,

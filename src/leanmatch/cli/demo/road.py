@@ -99,7 +99,7 @@ def road(output: Path, quick: bool) -> list[Stage]:
         ),
         Stage(
             "compress",
-            f"compress with STF to at least {KEEP} of MRR@10 on held-out pairs",
+            f"compress to at least {KEEP} of MRR@10 on held-out pairs",
             (
                 *("compress", model, "--data", pairs, "--keep", KEEP, "--allow-lower"),
                 *(QUICK_COMPRESSION if quick else COMPRESSION),

@@ -53,11 +53,11 @@ class Attempt:
 
 
 def best_attempt(attempts: Sequence[Attempt], keep: float | None, *, leanest: bool) -> Attempt:
-    """The result.
+    """The attempt that becomes the result.
 
-    Of the states of one rung with measured agreement, the one nearest to the dense model stands for the rung,
-    unless the ranks show that it keeps less: they can't tell two such states apart, the vectors of thousands
-    of texts can.
+    A state drops out if another one of its rung is nearer to the dense model, and the ranks do not show that
+    the nearer one keeps less (:meth:`Quality.nearer`). The ranks of some hundred queries seldom separate two
+    states of one plan; the vectors of thousands of texts do.
 
     Args:
         attempts: all of one run; at least one.
@@ -65,7 +65,7 @@ def best_attempt(attempts: Sequence[Attempt], keep: float | None, *, leanest: bo
         leanest: of those that meet ``keep``, take the leanest rung (its best state); else the best state.
 
     Returns:
-        Of the attempts that meet ``keep``, or of all where none does, the best by its worst slice
+        Of the remaining attempts that meet ``keep``, or of all where none does, the best by its worst slice
         (:attr:`Attempt.standing`); of equals the trained one.
     """
     attempts = [

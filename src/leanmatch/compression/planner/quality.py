@@ -92,7 +92,9 @@ class Quality:
         return min(self.estimate.kept, self.ceiling)
 
     def nearer(self, other: Quality) -> bool:
-        """Whether agreement puts it nearer to the dense model, and ranks do not show that it keeps less."""
+        """Whether agreement puts this model nearer to the dense one than ``other``, and ranks don't show that
+        it keeps less. False where either has no measured agreement.
+        """
         if self.evidence is None or other.evidence is None:
             return False
         shown_worse = min(self.high, self.ceiling) < other.low

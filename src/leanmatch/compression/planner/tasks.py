@@ -41,9 +41,9 @@ SIMILARITY = 10.0
 """Strength of the loss on in-batch similarities; that on embeddings has 1."""
 TEMPERATURE = 2.0
 PARTS = 4
-"""A batch goes through the model in so many parts, by the lengths of its texts."""
-PASS_BYTES = 2**31
-"""Of activations that one batch keeps for its gradients, as :func:`tokens_of_a_pass` estimates them."""
+"""Parts into which a batch is divided, by the lengths of its texts."""
+BATCH_BYTES = 2**31
+"""Memory for the activations that a batch keeps for its gradients; :func:`tokens_of_a_pass` estimates it."""
 SHORT = 128
 """Tokens of a text up to which plain attention has the faster gradients in bfloat16 on a CPU."""
 
@@ -339,7 +339,10 @@ def by_length(
     lengths: Sequence[int],
     outputs_of: Callable[[NDArray[np.int64]], torch.Tensor],
 ) -> torch.Tensor:
-    """``outputs_of(rows)`` from :data:`PARTS` parts of like length, so that little is padding."""
+    """``outputs_of(rows)``, computed in :data:`PARTS` parts of like length, so that little is padding.
+
+    The outputs keep the order of ``rows``.
+    """
     order = np.argsort(lengths, kind="stable")
     parts = [rows[part] for part in np.array_split(order, PARTS) if len(part)]
     with decoded_once(model):
@@ -352,9 +355,9 @@ def in_passes(
 ) -> torch.Tensor:
     """``forward(features)`` in bounded memory.
 
-    A batch with more tokens than :func:`tokens_of_a_pass` goes in parts. Each part runs once for its outputs,
-    and once more, alone, for its gradients. Both are those of one pass, but for the last bits. ``forward``
-    must not draw random numbers.
+    Texts with more tokens than :func:`tokens_of_a_pass` go in several passes. Each runs once for its outputs,
+    and once more, alone, for its gradients. Both are those of a single pass, but for the last bits.
+    ``forward`` must not draw random numbers.
     """
     mask = features.get("attention_mask")
     if mask is None or not torch.is_grad_enabled():
@@ -388,13 +391,13 @@ def attention_for(mask: torch.Tensor) -> AbstractContextManager[None]:
 
 
 def tokens_of_a_pass(model: Any) -> int:
-    """How many tokens, padding included, fill a part's share of :data:`PASS_BYTES`.
+    """Most tokens of a pass, padding included: each part of a batch may use ``BATCH_BYTES / PARTS``.
 
     A token is taken to need the inputs and outputs of all linear layers, twice, in float32.
     """
     layers = [module for module in model.modules() if hasattr(module, "in_features")]
     floats: int = 2 * sum(layer.in_features + layer.out_features for layer in layers)
-    return max(1, PASS_BYTES // max(1, PARTS * 4 * floats))
+    return max(1, BATCH_BYTES // max(1, PARTS * 4 * floats))
 
 
 def class_number(name: str, labels: Mapping[str, int]) -> int:

@@ -29,9 +29,10 @@ from leanmatch.trainer.run import COMMON_ARGUMENTS, ResumableTrainer, run
 TIMED_STEPS = 5
 MOST_STEPS = 200_000
 WIDTH = 384
+"""Inputs of a layer up to which factors get the full rate."""
 ORDER = 1
-"""Part of the seeds of orders. Without it the first pass would begin with the texts that the first factors
-were fitted on: NumPy draws the same from ``[0, 0]`` as from 0."""
+"""Added to the seed of the order of texts. Without it, seed 0 would begin with the texts that the first
+factors were fitted on: NumPy draws the same numbers from ``[0, 0]`` as from 0."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class TrainingOptions:
         minutes: time for the steps; 0 trains nothing.
         steps: number of steps in place of ``minutes``.
         batch_size: texts a step.
-        lr: peak learning rate of factors (AdamW, linear warm-up and decay) up to :data:`WIDTH` dimensions;
-            wider models get less, in proportion to their width.
+        lr: peak learning rate of the factors (AdamW, linear warm-up and decay) where the narrowest compressed
+            layer has at most :data:`WIDTH` inputs; in wider models it is multiplied by ``WIDTH / inputs``.
         lr_other: of all other parameters: tables, norms, biases.
         warmup: share of the steps in which the rates rise.
         clip: largest norm of the gradient.
@@ -202,8 +203,8 @@ class _Steps:
 class Batches:
     """Row numbers of each step's texts: a new random order each pass.
 
-    What a step gets is a function of the step alone. Texts are not sorted by length: sorted batches hold one
-    kind of text each, and a step on short questions undoes what one on long product titles did.
+    What a step gets depends on the seed and the step alone. Texts are not sorted by length: short and long
+    texts may be of different kinds (questions, product titles), and steps on one kind work against the other.
 
     Args:
         texts: how many there are.

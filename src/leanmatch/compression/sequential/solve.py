@@ -48,11 +48,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MOST_TOKENS, LEAST_TOKENS = 196_608, 49_152
-"""Texts beyond so many tokens are left out, or beyond as many as :data:`KEPT_BYTES` hold if that is less."""
-KEPT_BYTES = 2**32
-"""Of hidden states and outputs of one encoder layer, for all tokens and both models."""
-BYTES_KEPT = 3
-"""Of each input and output of a linear layer, for a token; measured on MiniLM in bfloat16."""
+"""Bounds of the number of tokens that layers are fitted on; between them :data:`MEMORY_BYTES` decides. Texts
+beyond the number are left out."""
+MEMORY_BYTES = 2**32
+"""Memory for the hidden states and outputs of one encoder layer, for all tokens and both models."""
+BYTES_A_FLOAT = 3
+"""Bytes that each input and each output of a linear layer takes for a token: a peak, measured on MiniLM in
+bfloat16."""
 BATCH_TOKENS = 4096
 """Of one pass, padding included; a longer text passes alone."""
 MOST_LENGTH = 128
@@ -209,13 +211,13 @@ def _bias_or_zeros(module: nn.Linear) -> Tensor:
 
 
 def most_tokens(layer: Sequence[nn.Linear]) -> int:
-    """How many tokens the linear layers of an encoder layer are fitted on.
+    """How many tokens to fit on, so that what an encoder layer of these linear layers keeps fits in memory.
 
     >>> most_tokens([nn.Linear(384, 1536), nn.Linear(1536, 384)]), most_tokens([nn.Linear(9000, 9000)] * 4)
     (196608, 49152)
     """
     floats = sum(module.in_features + module.out_features for module in layer)
-    return min(MOST_TOKENS, max(LEAST_TOKENS, KEPT_BYTES // max(1, BYTES_KEPT * floats)))
+    return min(MOST_TOKENS, max(LEAST_TOKENS, MEMORY_BYTES // max(1, BYTES_A_FLOAT * floats)))
 
 
 def token_batches(

@@ -41,7 +41,8 @@ def propose(
     The gain of a row and block is the squared error that the present support leaves of the shadow, less what
     the pursued one leaves, over the squared size of the shadow. The shadow only chooses the support: new
     coefficients are those nearest to the present weight, since a step of the shadow's length in many rows
-    breaks a model (docs/LOG.md).
+    breaks a model. A support whose coefficients lose more of the present weight than it gains of the shadow
+    is not taken: with low learning rates such ones broke a model too (docs/LOG.md).
 
     Args:
         weight: the decoded weight ``(m, n)``.
@@ -57,10 +58,11 @@ def propose(
     present = refit(target, white_atoms, indices)
     other = pursue(target, white_atoms, indices.shape[2])
     size = blocks_of(target, metric.shape[1]).square().sum(2).T
-    gain = (present.errors - other.errors) / size.clamp_min(1e-30)
+    white = rows_of(torch.bmm(blocks_of(weight, metric.shape[1]), metric))
+    moved = refit(white, white_atoms, other.indices)
+    gain = present.errors - other.errors
+    gain = torch.where(gain > moved.errors, gain, 0.0) / size.clamp_min(1e-30)
     limit = min(max(1, int(share * gain.numel())), gain.numel())
     floor = gain.flatten().topk(limit).values[-1]
     changed = (gain > margin) & (gain >= floor)
-    white = rows_of(torch.bmm(blocks_of(weight, metric.shape[1]), metric))
-    values = refit(white, white_atoms, other.indices).values
-    return Swap(changed, other.indices, values, gain * changed)
+    return Swap(changed, other.indices, moved.values, gain * changed)
