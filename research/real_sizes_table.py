@@ -133,7 +133,16 @@ def draw(rows: list[Row], path: Path) -> None:
             axis.plot([place], [middle], "o", color=colour, label=label)
     handles, names = axes[0][0].get_legend_handles_labels()
     unique = dict(zip(names, handles, strict=True))
-    figure.legend(unique.values(), unique.keys(), loc="upper center", ncol=5, frameon=False, fontsize=9)
+    figure.legend(
+        unique.values(),
+        unique.keys(),
+        loc="upper center",
+        ncol=5,
+        frameon=False,
+        fontsize=9,
+        columnspacing=1.2,
+        handletextpad=0.2,
+    )
     figure.tight_layout(rect=(0, 0, 1, 0.92))
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:
