@@ -78,20 +78,22 @@ class TestPartsOfABatch:
             loss_of(run()).backward()
             return {name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None}
 
-        hidden = lambda rows: encoder(**{n: v[rows] for n, v in ids.items()}).last_hidden_state  # noqa: E731
+        def hidden(rows):
+            return encoder(**{n: v[rows] for n, v in ids.items()}).last_hidden_state
+
         rows = np.arange(len(ids["input_ids"]))
         wanted = gradients(lambda: hidden(rows))
         layers = len(decoded)
         decoded.clear()
-        lengths = (-rows).tolist()
-        found = gradients(lambda: by_length(encoder, rows, lengths, hidden))
+        shorter_and_shorter = ["x" * (len(rows) - row) for row in rows]
+        found = gradients(lambda: by_length(encoder, rows, shorter_and_shorter, hidden))
         assert layers == len(decoded) == len(set(decoded)) > 0
         for name, gradient in wanted.items():
             torch.testing.assert_close(
                 found[name], gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max()) + 1e-5
             )
         with torch.no_grad():
-            torch.testing.assert_close(by_length(encoder, rows, lengths, hidden), hidden(rows))
+            torch.testing.assert_close(by_length(encoder, rows, shorter_and_shorter, hidden), hidden(rows))
         decoded.clear()
         hidden(rows), hidden(rows)
         assert len(decoded) == 2 * layers, "nothing is held afterwards"
@@ -110,7 +112,7 @@ class TestPartsOfABatch:
                 by_length(
                     encoder,
                     rows,
-                    rows.tolist(),
+                    ["x" * row for row in rows],
                     lambda part: in_passes(
                         encoder,
                         {n: v[part] for n, v in ids.items()},

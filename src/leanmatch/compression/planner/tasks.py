@@ -202,7 +202,7 @@ class Matching:
             features = self._features(model, part)
             return in_passes(model, features, lambda some: model(some)["sentence_embedding"])
 
-        vectors = by_length(model, rows, [len(self.texts[row]) for row in rows], vectors_of)
+        vectors = by_length(model, rows, self.texts, vectors_of)
         return vectors[:, : model.truncate_dim]
 
     def _features(self, model: Any, rows: NDArray[np.int64]) -> dict[str, Any]:
@@ -302,21 +302,19 @@ class Classifying:
 
     def loss(self, model: Any, teacher: Any, rows: NDArray[np.int64]) -> torch.Tensor:
         """Half cross-entropy of the labels, half that of the dense model's softened scores."""
-        lengths = [len(self.texts[row]) for row in rows]
-
-        def logits_of(judge: Any) -> torch.Tensor:
-            def of(part: NDArray[np.int64]) -> torch.Tensor:
-                features = self._features([self.texts[row] for row in part], judge)
-                return in_passes(judge, features, lambda some: judge(**some).logits)
-
-            return by_length(judge, rows, lengths, of)
-
-        logits = logits_of(model)
+        logits = self._logits_of(model, rows)
         with torch.no_grad():
-            target = logits_of(teacher)
+            target = self._logits_of(teacher, rows)
         wanted = self._classes[torch.from_numpy(rows)].to(logits.device)
         own = torch.nn.functional.cross_entropy(logits.float(), wanted)
         return 0.5 * own + 0.5 * logit_loss(logits, target, TEMPERATURE)
+
+    def _logits_of(self, model: Any, rows: NDArray[np.int64]) -> torch.Tensor:
+        def logits_of(part: NDArray[np.int64]) -> torch.Tensor:
+            features = self._features([self.texts[row] for row in part], model)
+            return in_passes(model, features, lambda some: model(**some).logits)
+
+        return by_length(model, rows, self.texts, logits_of)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Nothing: a loss depends on its own batch alone."""
@@ -336,14 +334,14 @@ class Classifying:
 def by_length(
     model: Any,
     rows: NDArray[np.int64],
-    lengths: Sequence[int],
+    texts: Sequence[str],
     outputs_of: Callable[[NDArray[np.int64]], torch.Tensor],
 ) -> torch.Tensor:
     """``outputs_of(rows)``, computed in :data:`PARTS` parts of like length, so that little is padding.
 
-    The outputs keep the order of ``rows``.
+    ``rows`` are numbers of ``texts``; the outputs keep their order.
     """
-    order = np.argsort(lengths, kind="stable")
+    order = np.argsort([len(texts[row]) for row in rows], kind="stable")
     parts = [rows[part] for part in np.array_split(order, PARTS) if len(part)]
     with decoded_once(model):
         outputs = torch.cat([outputs_of(part) for part in parts])
