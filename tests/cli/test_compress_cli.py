@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -328,6 +329,69 @@ def test_a_specification_instead_of_a_budget(base, pairs, tmp_path):
     assert len(read_artifact(tmp_path / "m").layers) == 2
 
 
+def steps_of(artifact):
+    """Steps of the last call that made the model."""
+    states = artifact.provenance["training"]["evaluated"]
+    return next(state["training"]["steps"] for state in states if state["chosen"])
+
+
+def test_a_compressed_model_is_trained_further(base, pairs, lean, tmp_path):
+    flags = ("--from", lean[0], "--keep", "0.9", "--allow-lower", "--minutes", "0.02")
+    result = compress(base, pairs, tmp_path / "m", *flags, "--json")
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    first, second = (read_artifact(folder) for folder in (lean[0], tmp_path / "m"))
+    states = summary["evaluated"]
+    assert summary["from"] == str(lean[0]) and [state["trained"] for state in states] == [False, True]
+    assert states[0]["compressed"] == pytest.approx(first.report["quality"]["compressed"]), "as it was saved"
+    assert states[1]["training"]["steps"] > 0 and "before more training" in result.stderr
+    assert second.report["spec"] == first.report["spec"]
+    assert second.report["bytes"]["layers"] == first.report["bytes"]["layers"]
+    moved = [
+        name
+        for name, layer in first.layers.items()
+        if not np.array_equal(layer.factors.dense(), second.layers[name].factors.dense())
+    ]
+    assert bool(moved) == states[1]["chosen"]
+    started = second.provenance["training"]["start"]
+    steps = steps_of(first)
+    assert started["steps"] == steps and len(started["fingerprint"]) == 64
+    third = compress(base, pairs, tmp_path / "m", *flags[2:], "--from", tmp_path / "m", "--overwrite")
+    assert third.exit_code == 0 and "before more training" in third.stdout
+    started = read_artifact(tmp_path / "m").provenance["training"]["start"]
+    assert started["steps"] == steps + steps_of(second)
+
+
+def test_a_model_without_an_encoder_layer_is_trained_further(base, pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr("leanmatch.cli.compress.task.clock_of", FewLayers)
+    first = compress(base, pairs, tmp_path / "m", "--faster", "1.9x", "--minutes", "0.01")
+    assert first.exit_code == 0, first.output
+    flags = ("--from", tmp_path / "m", "--minutes", "0.01", "--json")
+    result = compress(base, pairs, tmp_path / "n", *flags)
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert len(summary["dropped"]) == 1 and summary["faster"] == 2.0
+    assert read_artifact(tmp_path / "n").config["num_hidden_layers"] == 1
+
+
+def test_what_cannot_be_trained_further(base, pairs, lean, tmp_path):
+    none = compress(base, pairs, tmp_path / "n", "--from", base)
+    assert none.exit_code == 1 and "is no compressed model" in none.stderr
+    other = models.transformer_model(tmp_path / "source")
+    other[0].auto_model.encoder.layer = other[0].auto_model.encoder.layer[:1]
+    other[0].auto_model.config.num_hidden_layers = 1
+    other.save_pretrained(str(tmp_path / "other"), create_model_card=False)
+    unlike = compress(tmp_path / "other", pairs, tmp_path / "n", "--from", lean[0])
+    assert unlike.exit_code == 1 and "was not made from this model" in unlike.stderr
+    record = tmp_path / "bare" / "leanmatch.json"
+    shutil.copytree(lean[0], tmp_path / "bare")
+    told = json.loads(record.read_text(encoding="utf-8"))
+    record.write_text(json.dumps({name: value for name, value in told.items() if name != "training"}))
+    bare = compress(base, pairs, tmp_path / "n", "--from", tmp_path / "bare")
+    assert bare.exit_code == 1 and "does not say how it was made" in bare.stderr
+    assert not (tmp_path / "n").exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [
@@ -350,6 +414,9 @@ def test_a_specification_instead_of_a_budget(base, pairs, tmp_path):
         (["--minutes", "nan"], 2, "no finite number"),
         (["--lr", "0"], 2, "lr must be above 0"),
         (["--method", "int8", "--macs", "2x"], 2, "int8 saves bytes"),
+        (["--from", "/no/such", "--size", "10MB", "--menu"], 2, "leave --size, --menu out, or --from"),
+        (["--from", "/no/such", "--method", "nm"], 2, "--method cannot change them"),
+        (["--from", "/no/such/folder"], 1, "is no compressed model"),
         (["--spec", "/no/such/file"], 2, "there is no specification file"),
         (["--column", "anchor=question"], 1, "question"),
         (["--data", "/no/such/pairs.csv"], 1, "there is no such file"),

@@ -17,6 +17,7 @@ from leanmatch.compression import (
     FactoredLinear,
     LowRankLinear,
     LowRankSpec,
+    MixedRoundingSpec,
     PruningSpec,
     QuantizedEmbedding,
     RoundingSpec,
@@ -27,6 +28,7 @@ from leanmatch.compression import (
     factorize,
     finalize,
     model_cost,
+    reopen,
 )
 from leanmatch.compression.matrices import FactoredMatrix
 from leanmatch.compression.planner.candidates import dense_layers, groups_of
@@ -125,6 +127,60 @@ def test_every_method_round_trips_through_its_factors(method):
         torch.testing.assert_close(twin(x), trained, atol=1e-5, rtol=1e-5)
     nn.init.zeros_(twin[0].bias)
     assert model[0].bias.abs().max() > 0
+
+
+@pytest.mark.parametrize("method", SPECS)
+def test_a_final_model_that_is_reopened_has_the_same_codes_and_can_be_trained(method):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 24), nn.Tanh(), nn.Linear(24, 16))
+    factorize(model, CompressionSpec((Rule("*", SPECS[method]),)), iterations=2)
+    before = {name: value.clone() for name, value in finalize(model).state_dict().items()}
+    x = torch.randn(5, 16)
+    wanted = model(x).detach()
+    reopen(model)
+    torch.testing.assert_close(model(x), wanted, atol=1e-5, rtol=1e-5)
+    again = finalize(copy.deepcopy(model)).state_dict()
+    assert again.keys() == before.keys()
+    for name, value in again.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, before[name], atol=0, rtol=1e-6)
+        else:
+            assert torch.equal(value, before[name]), name
+    factors = [value for name, value in model.named_parameters() if ".factors." in name]
+    optimizer = torch.optim.SGD(factors, lr=2.0)
+    for _ in range(5):
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        assert factors and all(value.grad.abs().max() > 0 for value in factors)
+        optimizer.step()
+    assert model(x).square().mean() < wanted.square().mean()
+
+
+def test_a_table_of_mixed_bits_is_reopened():
+    model = tiny_encoder("bert")
+    spec = CompressionSpec((Rule("*word_embeddings", MixedRoundingSpec(average_bits=3.0)),))
+    factorize(model, spec, token_counts=np.arange(50))
+    before = finalize(model).state_dict()
+    kept = {name: value.clone() for name, value in before.items()}
+    table = reopen(model).embeddings.word_embeddings
+    table.factors.full.sum().backward()
+    assert table.factors.full.grad is not None
+    again = finalize(model).state_dict()
+    assert all(torch.equal(again[name], value) for name, value in kept.items())
+
+
+def test_reopened_stacks_share_their_atoms(texts, matcher):
+    with pytest.raises(ModelError, match="no compressed layer"):
+        reopen(matcher)
+    factorize(matcher, default_spec(matcher, SMALL), calibration_texts=texts, iterations=1)
+    reopen(finalize(matcher))
+    stacked = [
+        layer.factors
+        for name, layer in compressed_layers(matcher).items()
+        if "layer.0.attention.self" in name
+    ]
+    assert len(stacked) == 3 and len({id(factors.atoms) for factors in stacked}) == 1
+    assert len({id(layer.factors.atoms) for layer in compressed_layers(matcher).values()}) == 8
 
 
 def test_integer_layers_are_what_quantize_gives():

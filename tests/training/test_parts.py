@@ -20,7 +20,7 @@ from leanmatch.training.adapters import add_lora, freeze_layers, merge_lora
 from leanmatch.training.dataset import training_dataset
 from leanmatch.training.engine import total_steps
 from leanmatch.training.features import chunks_by_length, count_rows, encode_columns, take
-from leanmatch.training.negatives import fill_negatives, given_negatives, mined_negatives
+from leanmatch.training.negatives import coverage, fill_negatives, given_negatives, mined_negatives
 from leanmatch.training.options import ScheduleOptions, TrainOptions
 from leanmatch.training.selection.averaging import average_weights, snapshot
 
@@ -102,8 +102,11 @@ class TestNegatives:
 
     def test_filling_never_gives_a_positive_as_negative(self):
         anchors, positives = ["a", "a", "b"], ["p", "q", "r"]
-        columns, share = fill_negatives(anchors, positives, {"a": ["p", "x"]}, 2, seed=0)
-        assert share == pytest.approx(2 / 3)
+        own = {"a": ["p", "x"]}
+        columns = fill_negatives(anchors, positives, own, 2, seed=0)
+        assert coverage(anchors, positives, own) == pytest.approx(2 / 3)
+        assert coverage(anchors, positives, {"a": ["p", "a"], "b": ["r"]}) == 0, "matches are no negatives"
+        assert coverage(anchors, positives, {}) == 0
         for row in range(2):
             assert {columns[0][row], columns[1][row]} == {"x", "r"}
         assert "r" not in {columns[0][2], columns[1][2]}

@@ -61,7 +61,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     ),
     "Budget and method": (
         *("keep", "faster", "size", "macs", "workload", "menu", "pick"),
-        *("method", "spec", "allow_lower"),
+        *("method", "spec", "start", "allow_lower"),
     ),
     "Training": (
         *("minutes", "epochs", "max_steps", "lr", "seed", "early_stopping", "freeze_layers", "lora_rank"),

@@ -5,6 +5,7 @@ from .convert import Conversion as Conversion
 from .convert import compressed_layers as compressed_layers
 from .convert import factorize as factorize
 from .convert import finalize as finalize
+from .convert import reopen as reopen
 from .costs import ModelCost as ModelCost
 from .costs import model_cost as model_cost
 from .distillation import DistillationStrengths as DistillationStrengths

@@ -311,6 +311,29 @@ def finalize(model: nn.Module) -> nn.Module:
     return model
 
 
+def reopen(model: nn.Module) -> nn.Module:
+    """Undo :func:`finalize`, in place: integer codes become parameters that training can move.
+
+    Supports, scales of odd codes, and bits stay. Until a parameter moves, the outputs are those of the codes,
+    and :func:`finalize` gives the same codes again.
+
+    Raises:
+        ModelError: the model has no compressed layer.
+    """
+    layers = compressed_layers(model)
+    if not layers:
+        raise ModelError("the model has no compressed layer", remedy="call factorize(model, spec) first")
+    stacks: dict[str, FactoredMatrix] = {}
+    for layer in layers.values():
+        layer.reopen_()
+        matrix = layer.factors
+        if isinstance(matrix, FactoredMatrix) and matrix.stack is not None:
+            first = stacks.setdefault(matrix.stack, matrix)
+            if first is not matrix:
+                share_atoms(first, matrix)
+    return model
+
+
 def share_atoms(first: FactoredMatrix, other: FactoredMatrix) -> None:
     """Let two matrices of a stack hold one and the same tensor of atoms, not two equal ones."""
     for name in ("atoms", "atoms_q", "atoms_scale"):

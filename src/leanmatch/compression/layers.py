@@ -55,6 +55,11 @@ class CompressedLayer(nn.Module):
         self.factors = self.factors.finalize()
         self._forget()
 
+    def reopen_(self) -> None:
+        """Undo :meth:`finalize_`, in place: the matrix can be trained."""
+        self.factors = self.factors.reopen()
+        self._forget()
+
     @property
     def finalized(self) -> bool:
         """No parameter is left that training would have to round: decoded weights may be kept."""

@@ -9,6 +9,7 @@ to the bit.
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -186,6 +187,21 @@ class FactoredMatrix(nn.Module):
         final.finalized = True
         return final
 
+    def reopen(self) -> FactoredMatrix:
+        """Undo :meth:`finalize`: parameters with the values of the codes, which round to the same codes."""
+        if not self.quantized:
+            return self
+        values, atoms = self.parts()
+        indices = index_array(self.indices, self.atom_count)
+        if atoms is None:
+            factors = DenseSparse.with_identity(indices, as_array(values), self.block)
+        else:
+            factors = DenseSparse(as_array(atoms), indices, as_array(values))
+        again = FactoredMatrix(
+            factors, value_bits=self.value_bits, atom_bits=self.atom_bits, stack=self.stack
+        )
+        return again.to(self.indices.device)
+
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any, **options: Any) -> None:
         if self.evidence is not None and f"{prefix}evidence.total" not in state_dict:
             self.evidence = None  # saved when its supports were final
@@ -262,6 +278,15 @@ class QuantizedMatrix(nn.Module):
         device = self.q.device if self.finalized else self.full.device
         return QuantizedMatrix(self.to_factors()).to(device)
 
+    def reopen(self) -> QuantizedMatrix:
+        """Undo :meth:`finalize`: the matrix as rounded becomes the parameter."""
+        if not self.finalized:
+            return self
+        again = QuantizedMatrix(self.weight(), bits=self.bits, group=self.group)
+        if self.bits in ODD_BITS:
+            again.scale = self.scale.clone()
+        return again
+
     def extra_repr(self) -> str:
         """Sizes, for ``print(model)``."""
         return f"{self.shape[0]} x {self.shape[1]}, {self.bits} bits, group={self.group}"
@@ -316,6 +341,12 @@ class MixedQuantizedMatrix(nn.Module):
         """The codes alone."""
         return MixedQuantizedMatrix(self.to_factors()).to(self.scale.device)
 
+    def reopen(self) -> MixedQuantizedMatrix:
+        """Undo :meth:`finalize`: the matrix as rounded becomes the parameter; scales and bits stay."""
+        if not self.finalized:
+            return self
+        return MixedQuantizedMatrix(self.to_factors(), self.weight()).to(self.scale.device)
+
     def extra_repr(self) -> str:
         """Sizes, for ``print(model)``."""
         return f"{self.shape[0]} x {self.shape[1]}, {float(self.row_bits.float().mean()):.2f} bits on average"
@@ -347,6 +378,15 @@ class LowRankMatrix(nn.Module):
         """What an artifact stores."""
         device = next(self.left.buffers(), next(self.left.parameters(), torch.empty(0))).device
         return LowRankMatrix(self.to_factors()).to(device)
+
+    def reopen(self) -> LowRankMatrix:
+        """Undo :meth:`finalize`: both factors as rounded become parameters."""
+        again = copy.deepcopy(self)
+        for name in ("left", "right"):
+            part = getattr(again, name)
+            if isinstance(part, QuantizedMatrix):
+                setattr(again, name, part.reopen())
+        return again
 
     def extra_repr(self) -> str:
         """Sizes, for ``print(model)``."""

@@ -6,7 +6,13 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from leanmatch.errors import DataError
-from leanmatch.training.negatives import MIN_COVERAGE, fill_negatives, given_negatives, mined_negatives
+from leanmatch.training.negatives import (
+    MIN_COVERAGE,
+    coverage,
+    fill_negatives,
+    given_negatives,
+    mined_negatives,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -43,8 +49,9 @@ def training_dataset(table: PairTable, options: TrainOptions, base_model: Any) -
             negatives = mined_negatives(base_model, anchors, positives, count)
         else:
             negatives = given_negatives(table)
-        extra, share = fill_negatives(anchors, positives, negatives, count, options.schedule.seed)
+        share = coverage(anchors, positives, negatives)
         if options.negatives == "mined" or share >= MIN_COVERAGE:
+            extra = fill_negatives(anchors, positives, negatives, count, options.schedule.seed)
             columns.update({f"negative_{i + 1}": column for i, column in enumerate(extra)})
             remarks.append(f"{options.negatives} negatives: {share:.0%} of the pairs have their own")
         elif share > 0:

@@ -64,26 +64,31 @@ def mined_negatives(model: Any, anchors: list[str], positives: list[str], count:
     return {row["anchor"]: [row[name] for name in columns] for row in mined}
 
 
+def coverage(anchors: list[str], positives: list[str], own_negatives: dict[str, list[str]]) -> float:
+    """The share of pairs that have a negative of their own: neither the anchor nor a match of it."""
+    if not own_negatives:
+        return 0.0
+    taken = _taken(anchors, positives)
+    covered = {
+        anchor: any(text not in texts for text in own_negatives.get(anchor, ()))
+        for anchor, texts in taken.items()
+    }
+    return sum(covered[anchor] for anchor in anchors) / max(1, len(anchors))
+
+
 def fill_negatives(
     anchors: list[str], positives: list[str], own_negatives: dict[str, list[str]], count: int, seed: int
-) -> tuple[list[list[str]], float]:
+) -> list[list[str]]:
     """``count`` columns of negatives, one entry a pair; where too few were found, random positives fill in.
 
     A random text of the corpus is what an in-batch negative is, so filling adds no new kind of negative.
-
-    Returns:
-        The columns, and the share of pairs that have at least one negative of their own.
     """
     draw = random.Random(seed)
-    positives_of: dict[str, set[str]] = defaultdict(set)
-    for anchor, positive in zip(anchors, positives, strict=True):
-        positives_of[anchor].add(positive)
+    taken_of = _taken(anchors, positives)
     columns: list[list[str]] = [[] for _ in range(count)]
-    own = 0
     for anchor in anchors:
-        taken = positives_of[anchor] | {anchor}
+        taken = taken_of[anchor]
         candidates = [text for text in own_negatives.get(anchor, []) if text not in taken]
-        own += bool(candidates)
         chosen = candidates if len(candidates) <= count else draw.sample(candidates, count)
         for _ in range(100):
             if len(chosen) >= count:
@@ -93,4 +98,12 @@ def fill_negatives(
                 chosen = [*chosen, text]
         for column, text in zip(columns, (chosen + [draw.choice(positives)] * count)[:count], strict=True):
             column.append(text)
-    return columns, own / max(1, len(anchors))
+    return columns
+
+
+def _taken(anchors: list[str], positives: list[str]) -> dict[str, set[str]]:
+    """What cannot be a negative of an anchor: its matches and itself."""
+    taken: dict[str, set[str]] = defaultdict(set)
+    for anchor, positive in zip(anchors, positives, strict=True):
+        taken[anchor] |= {anchor, positive}
+    return taken

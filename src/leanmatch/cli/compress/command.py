@@ -68,6 +68,14 @@ def compress(
     spec: Annotated[
         Path | None, typer.Option(metavar="FILE", help="JSON or YAML specification, instead of a plan.")
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="LEAN",
+            help="Train this compressed version of MODEL further, instead of a plan.",
+        ),
+    ] = None,
     method: Annotated[
         str,
         typer.Option(
@@ -109,6 +117,7 @@ def compress(
         plot=plot,
         pick=pick,
         spec=spec,
+        start=start,
         method=method,
         minutes=minutes,
         allow_lower=allow_lower,
@@ -170,7 +179,8 @@ def run(request: CompressRequest) -> dict[str, Any]:
     work = open_work(request, say)
     int8 = request.method == "int8"  # it takes as long as the int8 that times are compared with
     clock = None if int8 else clock_of(work.model, options.workload)
-    options = default_budget(options, clock is not None and request.method in ("stf", "post"))
+    if work.start is None:
+        options = default_budget(options, clock is not None and request.method in ("stf", "post"))
     folder = output.parent / f".{output.name}.compressing"
     identity = {**options.identity, **work.identity}
     with WorkFolder(folder, identity, resume=request.resume, lock=True) as work_folder:
@@ -183,6 +193,8 @@ def run(request: CompressRequest) -> dict[str, Any]:
             row = planner.menu(budget).row(request.pick)
             say(f"row {row.number}: {planner.words(row.plan)}")
             planned = planner.take(row.plan, budget.keep)
+        elif work.start is not None:
+            planned = planner.take(work.start.plan, budget.keep)
         elif int8 and budget.size is None and options.spec is None:
             planned = planner.take(int8_plan(work.model), budget.keep)
         else:
@@ -226,6 +238,7 @@ def _planner(
         training=options.training,
         clock=clock,
         report=say,
+        start=None if work.start is None else work.start.model,
     )
     return planner, budget
 
@@ -263,6 +276,7 @@ def _summary(request: CompressRequest, options: Any, planned: Planned) -> dict[s
         "saved": True,
         "reached": planned.reached,
         "method": request.method,
+        "from": None if request.start is None else str(request.start),
         "asked": options.asked,
         "quality": chosen.quality.to_json(),
         "verdict": None if keep is None else chosen.quality.verdict(keep),
@@ -286,6 +300,8 @@ def _save(
     summary = _summary(request, options, planned)
     quality = {**chosen.quality.to_json(), "reached": planned.reached, "asked": options.asked}
     training = {name: summary[name] for name in ("method", "attempts", "evaluated")}
+    if work.start is not None:
+        training |= {"method": work.start.method, "start": work.start.record}
     machine = None
     if clock is not None:
         machine = {
@@ -318,14 +334,14 @@ def _save(
     }
 
 
-def _state_in_words(state: dict[str, Any]) -> str:
+def _state_in_words(state: dict[str, Any], untrained: str) -> str:
     from leanmatch.compression.planner.quality import Quality
 
     quality = Quality.within(state)
     kept, low, high = quality.estimate
     worst = quality.worst_slice
     but = "" if worst is None else f", {worst['kept']:.1%} on {worst['slice']}"
-    how = f"trained {state['training']['steps']:,} steps" if state["trained"] else "one shot"
+    how = f"trained {state['training']['steps']:,} steps" if state["trained"] else untrained
     mark = " <- the best" if state["chosen"] else ""
     return f"{state['budget']}, {how}: {kept:.1%} kept ({low:.1%} to {high:.1%}){but}{mark}"
 
@@ -359,13 +375,14 @@ def _show(summary: dict[str, Any]) -> None:
 
     console = stdout_console()
     quality = Quality(**summary["quality"])
+    untrained = "one shot" if summary["from"] is None else "before more training"
     lines = []
     if not summary["saved"]:
         lines += [
             f"No model was saved: the best of {len(summary['evaluated'])} models keeps less than was asked "
             f"for. {quality.verdict_sentence(summary['asked']['keep'])}",
             *(f"  {line}" for line in quality.slice_sentences(summary["asked"]["keep"])),
-            *(f"  {_state_in_words(state)}" for state in summary["evaluated"]),
+            *(f"  {_state_in_words(state, untrained)}" for state in summary["evaluated"]),
             "To save the best one, run the same command with --allow-lower. It is kept in "
             f"{summary['work']}.",
             "More --minutes, more training texts or another --method may reach what was asked for.",
@@ -380,7 +397,7 @@ def _show(summary: dict[str, Any]) -> None:
             quality.sentence(),
             *(f"  {line}" for line in quality.slice_sentences(summary["asked"]["keep"])),
             *(
-                f"  {_state_in_words(state)}"
+                f"  {_state_in_words(state, untrained)}"
                 for state in summary["evaluated"]
                 if len(summary["evaluated"]) > 1
             ),
@@ -392,5 +409,10 @@ def _show(summary: dict[str, Any]) -> None:
             f"saved to {summary['output']} (loaded again, its vectors are the same: cosine "
             f"{summary['parity']:.6f})",
         ]
+        if summary["verdict"] not in (None, "shown"):
+            lines.append(
+                f"To train it further: leanmatch compress {summary['model']} --data ... "
+                f"--from {summary['output']} --minutes N -o NEW"
+            )
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

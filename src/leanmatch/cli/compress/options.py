@@ -57,6 +57,8 @@ def gather_options(request: CompressRequest) -> CompressOptions:
     faster = None if request.faster is None else parse_ratio(request.faster, "faster")
     spec = None if request.spec is None else read_spec(request.spec)
     _check_menu(request)
+    if request.start is not None:
+        _check_start(request)
     if request.method == "int8":
         if macs is not None or faster is not None:
             raise UsageError(
@@ -103,6 +105,25 @@ def _check_menu(request: CompressRequest) -> None:
         raise UsageError(
             f"the menu is for the methods stf and post (found {request.method})",
             remedy="leave --method out",
+        )
+
+
+def _check_start(request: CompressRequest) -> None:
+    given = {
+        "--size": request.size is not None,
+        "--macs": request.macs is not None,
+        "--faster": request.faster is not None,
+        "--spec": request.spec is not None,
+        "--menu": request.menu,
+        "--pick": request.pick is not None,
+        "--method": request.method != "stf",
+    }
+    refused = [name for name, is_given in given.items() if is_given]
+    if refused:
+        raise UsageError(
+            f"a model to go on from (--from) keeps the forms of its layers, and so its bytes and its speed: "
+            f"{', '.join(refused)} cannot change them",
+            remedy=f"leave {', '.join(refused)} out, or --from",
         )
 
 

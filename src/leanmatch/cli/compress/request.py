@@ -27,6 +27,7 @@ class CompressRequest:
     plot: Path | None
     pick: int | None
     spec: Path | None
+    start: Path | None
     method: str
     minutes: float | None
     allow_lower: bool

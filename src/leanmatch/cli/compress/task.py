@@ -16,6 +16,7 @@ from leanmatch.formats import find_model, is_artifact, read_provenance, resolve_
 from leanmatch.formats.reader import load_matcher
 
 if TYPE_CHECKING:
+    from leanmatch.cli.compress.start import Start
     from leanmatch.compression.planner.choice import Plan
     from leanmatch.compression.planner.clock import Clock, Workload
     from leanmatch.compression.planner.tasks import Task
@@ -35,6 +36,7 @@ class Work:
         identity: whatever of model and data decides the outcome.
         encoder_layers: of the dense model; 0 where its architecture is not known.
         skipped: bad rows that were left out.
+        start: the compressed model to train further, if any.
     """
 
     model: Any
@@ -43,6 +45,7 @@ class Work:
     identity: dict[str, Any]
     encoder_layers: int = 0
     skipped: int = 0
+    start: Start | None = None
 
 
 def open_work(request: CompressRequest, say: Callable[[str], None]) -> Work:
@@ -88,11 +91,15 @@ def open_work(request: CompressRequest, say: Callable[[str], None]) -> Work:
         "data": table.fingerprint(),
         "seed": request.seed,
     }
+    from leanmatch.cli.compress.start import read_start
     from leanmatch.compression.planner.depth import encoder_layer_count
     from leanmatch.compression.planner.tasks import MOST_DISTRACTORS
 
     identity["distractors"] = MOST_DISTRACTORS
-    return Work(model, task, provenance, identity, encoder_layer_count(model), len(table.skipped))
+    start = None if request.start is None else read_start(request.start, model)
+    if start is not None:
+        identity["start"] = start.fingerprint
+    return Work(model, task, provenance, identity, encoder_layer_count(model), len(table.skipped), start)
 
 
 def clock_of(model: Any, workload: Workload) -> Clock | None:

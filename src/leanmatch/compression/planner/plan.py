@@ -114,6 +114,7 @@ class Planner:
         clock: measures time on this machine; None leaves time out.
         report: gets a sentence whenever something was decided.
         progress: bars on stderr.
+        start: a compressed model to go on from, for :meth:`take`.
 
     Raises:
         ModelError: the model is compressed already, or has no quality that could be kept.
@@ -130,6 +131,7 @@ class Planner:
         clock: Clock | None = None,
         report: Callable[[str], None] = lambda message: None,
         progress: bool = True,
+        start: Any = None,
     ) -> None:
         if compressed_layers(model):
             raise ModelError(
@@ -146,6 +148,7 @@ class Planner:
             training=training or TrainingOptions(),
             report=report,
             progress=progress,
+            start=start,
         )
 
     def run(self, budget: Budget, spec: CompressionSpec | None = None) -> Planned:
@@ -207,7 +210,7 @@ class Planner:
         return Menu.from_json(json.loads(file.read_text(encoding="utf-8")))
 
     def take(self, plan: Plan, keep: float | None = None) -> Planned:
-        """Train and check one plan, such as a row of the menu."""
+        """Train and check one plan: a row of the menu, or that of a model to go on from."""
         return self._best_of([plan], keep)
 
     def words(self, plan: Plan) -> str:
@@ -347,7 +350,7 @@ class Planner:
     def _say_expected(self, rungs: int) -> None:
         """How long one plan takes, and as many as there may be."""
         measuring = 0.0 if self.method == "int8" else self.states.spent.seconds["measuring"]
-        factors = FACTORS_TO_MEASURING * measuring
+        factors = 0.0 if self.states.start is not None else FACTORS_TO_MEASURING * measuring
         training = self.states.training
         learning = 60 * training.minutes if self.states.trains and training.steps is None else 0.0
         parts = [f"first factors about {in_words(factors)}"] if factors else []

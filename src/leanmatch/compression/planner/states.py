@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from leanmatch.compression.calibration import count_tokens
-from leanmatch.compression.convert import Factored, compressed_layers, factorize, finalize
+from leanmatch.compression.convert import Factored, compressed_layers, factorize, finalize, reopen
 from leanmatch.compression.layer_specs import ROUNDING, DenseSpec, MixedRoundingSpec
 from leanmatch.compression.planner.attempts import Attempt
 from leanmatch.compression.planner.choice import Plan
@@ -63,6 +63,7 @@ class States:
         training: how long and how.
         report: gets a sentence whenever something was evaluated.
         progress: bars on stderr.
+        start: a compressed model, whose layers every plan starts with in place of first factors.
 
     Raises:
         ModelError: the dense model has no quality that could be kept.
@@ -78,9 +79,10 @@ class States:
         training: TrainingOptions,
         report: Callable[[str], None],
         progress: bool,
+        start: Any = None,
     ) -> None:
         self.model, self.task, self.folder, self.method = model, task, folder, method
-        self.training, self.report, self.progress = training, report, progress
+        self.training, self.report, self.progress, self.start = training, report, progress, start
         self.spent = Spent(folder / "spent.json", PARTS)
         self._tables: dict[tuple[int, ...], Factored] = {}  # what is factored alone, by dropped layers
         self._prepare_judging()
@@ -113,7 +115,8 @@ class States:
             write_json(file, {"quality": self._quality(model).to_json(), "errors": errors})
         record = json.loads(file.read_text(encoding="utf-8"))
         quality = Quality(**record["quality"])
-        self.report(f"one shot at {plan.label}: {quality.sentence()}")
+        what = "one shot at" if self.start is None else "before more training,"
+        self.report(f"{what} {plan.label}: {quality.sentence()}")
         return Attempt(rung, plan, quality, record["errors"], {"steps": 0, "loss": None})
 
     def trained(self, rung: int, plan: Plan) -> Attempt:
@@ -124,7 +127,7 @@ class States:
             model = self._factored(plan)
             history = self._train(
                 model,
-                self._share(1 - HEALING) if plan.dropped else self.training,
+                self._share(1 - HEALING) if plan.dropped and self.start is None else self.training,
                 folder,
                 f"training, {plan.label}",
             )
@@ -165,7 +168,9 @@ class States:
         return self.spent.on(part)
 
     def _factored(self, plan: Plan) -> Any:
-        """A copy of the model with the plan's first factors."""
+        """A copy of the model with the plan's first factors, or of the one to start from."""
+        if self.start is not None:
+            return reopen(copy.deepcopy(self.start))
         model = copy.deepcopy(self._base(plan))
         counted = any(isinstance(rule.layer, MixedRoundingSpec) for rule in plan.spec.rules)
         with self.timed("factors"):
@@ -182,9 +187,12 @@ class States:
         return model
 
     def _base(self, plan: Plan) -> Any:
-        """The dense model; with fewer encoder layers, healed by distillation from the whole one."""
+        """The dense model. With fewer encoder layers it is healed by distillation from the whole one, unless
+        a model to start from has been healed already."""
         if not plan.dropped:
             return self.model
+        if self.start is not None:
+            return without_layers(self.model, plan.dropped)
         share = 1.0 if _only_rounds(plan) else HEALING  # codes do not train: all the time is for healing
         folder = self.folder / f"without-{'-'.join(map(str, plan.dropped))}-{share:g}"
         done = folder / "final.safetensors"

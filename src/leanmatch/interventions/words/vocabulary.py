@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,11 +47,14 @@ class TokenVocabulary:
         special = torch.zeros(size, dtype=torch.bool)
         special[list(special_ids)] = True
         word_start = torch.ones(size, dtype=torch.bool)
-        marks = [mark for mark in (_METASPACE, _BYTE_SPACE) if sum(t.startswith(mark) for t in tokens) > 1]
-        for token, index in tokens.items():
-            continues = not token.startswith(marks[0]) if marks else token.startswith("##") and len(token) > 2
-            if continues:
-                word_start[index] = False
+        marks = [mark for mark in (_METASPACE, _BYTE_SPACE) if _several_begin_with(mark, tokens)]
+        if marks:
+            continued = [index for token, index in tokens.items() if not token.startswith(marks[0])]
+        else:
+            continued = [
+                index for token, index in tokens.items() if token.startswith("##") and len(token) > 2
+            ]
+        word_start[continued] = False
         word_start[special] = True
         return cls(special, word_start, mask_id, pad_id)
 
@@ -84,3 +88,8 @@ class TokenVocabulary:
             f"no text tokenizer with a vocabulary was found on {type(model).__name__}",
             remedy="interventions need a text encoder: a transformer or a StaticEmbedding",
         )
+
+
+def _several_begin_with(mark: str, tokens: Iterable[str]) -> bool:
+    """Whether at least two tokens do."""
+    return len(list(islice((token for token in tokens if token.startswith(mark)), 2))) > 1

@@ -1,0 +1,88 @@
+"""A compressed model that ``leanmatch compress --from`` trains further."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from leanmatch.compression.planner.choice import Plan
+from leanmatch.compression.planner.depth import encoder_layer_count
+from leanmatch.compression.spec import CompressionSpec
+from leanmatch.errors import ModelError
+from leanmatch.formats import is_artifact, model_fingerprint
+from leanmatch.formats.artifact.gather import is_matcher
+from leanmatch.formats.artifact.loader import load_compressed
+from leanmatch.formats.artifact.reader import read_artifact
+from leanmatch.models.adapter import transformer_of
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where training goes on from.
+
+    Attributes:
+        model: the compressed torch model.
+        plan: the forms of its layers.
+        method: that it was made with.
+        fingerprint: of the folder.
+        record: for the new model's ``leanmatch.json``.
+    """
+
+    model: Any
+    plan: Plan
+    method: str
+    fingerprint: str
+    record: dict[str, Any]
+
+
+def read_start(folder: Path, dense: Any) -> Start:
+    """Load the model, and compare it with the dense one that it is to follow.
+
+    Raises:
+        ModelError: no compressed model, none that ``leanmatch compress`` saved, or one of another model.
+        FormatError: it is damaged.
+    """
+    if not is_artifact(folder):
+        raise ModelError(
+            f"--from {folder} is no compressed model", remedy="name a folder that leanmatch compress saved"
+        )
+    artifact = read_artifact(folder)
+    training: Mapping[str, Any] = artifact.provenance.get("training") or {}
+    chosen = next((state for state in training.get("evaluated", ()) if state["chosen"]), None)
+    spec = artifact.report["spec"]
+    if spec is None or chosen is None:
+        raise ModelError(
+            f"{folder} does not say how it was made",
+            remedy="name a folder that leanmatch compress saved",
+        )
+    model = load_compressed(folder, device=str(next(dense.parameters()).device))
+    dropped = tuple(chosen["dropped"])
+    _compare(model, dense, len(dropped), folder)
+    before = training.get("start", {}).get("steps", 0) + chosen["training"]["steps"]
+    fingerprint = model_fingerprint(folder)
+    return Start(
+        model,
+        Plan(f"the layers of {folder}", CompressionSpec.from_json(spec), dropped),
+        training["method"],
+        fingerprint,
+        {"folder": str(folder), "fingerprint": fingerprint, "steps": before},
+    )
+
+
+def _compare(model: Any, dense: Any, dropped: int, folder: Path) -> None:
+    """Refuse a model of another architecture or size."""
+    shapes = [_shape(module) for module in (model, dense)]
+    layers = encoder_layer_count(model) + dropped, encoder_layer_count(dense)
+    if shapes[0] != shapes[1] or layers[0] != layers[1]:
+        raise ModelError(
+            f"{folder} was not made from this model: it has the encoder {shapes[0]} of {layers[0]} layers, "
+            f"the model {shapes[1]} of {layers[1]}",
+            remedy="name the model that it was made from",
+        )
+
+
+def _shape(model: Any) -> tuple[Any, ...]:
+    config = (transformer_of(model) if is_matcher(model) else model).config
+    return tuple(getattr(config, name, None) for name in ("model_type", "hidden_size", "vocab_size"))
