@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import importlib
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,16 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+sys.path.insert(0, str(Path(__file__).parent))
+from compress_models import FewLayers, compress, leanmatch, save_base, save_pairs
+
 import training_models as models
-from leanmatch.cli.app import app
 from leanmatch.cli.compress.task import LAYER_RECORD_BYTES, record_bytes
-from leanmatch.compression import RoundingSpec
 from leanmatch.compression.planner import states
 from leanmatch.compression.planner import training as planner_training
-from leanmatch.compression.planner.clock import WORKLOADS
 from leanmatch.data import PairTable, write_pairs
 from leanmatch.formats.artifact.reader import read_artifact
 from leanmatch.formats.reader import load_encoder, load_matcher
@@ -32,28 +30,12 @@ from leanmatch.trainer import run as trainer_run
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base")
-    model = models.transformer_model(folder / "source")
-    model.save_pretrained(str(folder / "bert"), create_model_card=False)
-    return folder / "bert"
+    return save_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    anchors, positives = models.pair_lists()
-    path = tmp_path_factory.mktemp("data") / "pairs.csv"
-    split = ["train" if row % 3 else "valid" if row % 2 else "test" for row in range(len(anchors))]
-    write_pairs(PairTable.from_columns({"anchor": anchors, "positive": positives, "split": split}), path)
-    return path
-
-
-def leanmatch(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def compress(base, pairs, output, *flags):
-    fixed = ("--device", "cpu", "--batch-size", "16")
-    return leanmatch("compress", base, "--data", pairs, "-o", output, *fixed, *flags)
+    return save_pairs(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
@@ -143,23 +125,6 @@ def test_inspect_says_what_it_is_worth_here(lean, base):
     worth = json.loads(leanmatch("inspect", output, "--runtime", "--json").stdout)["worth"]
     assert worth["planned"] == machine and worth["here"]["faster"] > 0
     assert json.loads(leanmatch("inspect", base, "--runtime", "--json").stdout)["worth"] is None
-
-
-class FewLayers:
-    """A clock by which only what has fewer encoder layers saves time, as on a CPU with AMX."""
-
-    def __init__(self, *arguments):
-        self.workload = WORKLOADS["bulk"]
-        self.machine = {"cpu": "Abacus", "level": "amx", "spread": 0.0, "noisy": False}
-
-    def layer_seconds(self, options):
-        return [1.0 if isinstance(spec, RoundingSpec) else 1.5 for _, spec in options]
-
-    def rest_seconds(self, encoder_layers, linear):
-        return float(encoder_layers)
-
-    def faster(self, specs, encoder_layers):
-        return 2 / encoder_layers
 
 
 def test_where_factors_save_no_time_encoder_layers_go(base, pairs, tmp_path, monkeypatch):
@@ -327,69 +292,6 @@ def test_a_specification_instead_of_a_budget(base, pairs, tmp_path):
     result = compress(base, pairs, tmp_path / "m", "--spec", spec, "--minutes", "0.003", "--json")
     assert result.exit_code == 0, result.output
     assert len(read_artifact(tmp_path / "m").layers) == 2
-
-
-def steps_of(artifact):
-    """Steps of the last call that made the model."""
-    states = artifact.provenance["training"]["evaluated"]
-    return next(state["training"]["steps"] for state in states if state["chosen"])
-
-
-def test_a_compressed_model_is_trained_further(base, pairs, lean, tmp_path):
-    flags = ("--from", lean[0], "--keep", "0.9", "--allow-lower", "--minutes", "0.02")
-    result = compress(base, pairs, tmp_path / "m", *flags, "--json")
-    assert result.exit_code == 0, result.output
-    summary = json.loads(result.stdout)
-    first, second = (read_artifact(folder) for folder in (lean[0], tmp_path / "m"))
-    states = summary["evaluated"]
-    assert summary["from"] == str(lean[0]) and [state["trained"] for state in states] == [False, True]
-    assert states[0]["compressed"] == pytest.approx(first.report["quality"]["compressed"]), "as it was saved"
-    assert states[1]["training"]["steps"] > 0 and "before more training" in result.stderr
-    assert second.report["spec"] == first.report["spec"]
-    assert second.report["bytes"]["layers"] == first.report["bytes"]["layers"]
-    moved = [
-        name
-        for name, layer in first.layers.items()
-        if not np.array_equal(layer.factors.dense(), second.layers[name].factors.dense())
-    ]
-    assert bool(moved) == states[1]["chosen"]
-    started = second.provenance["training"]["start"]
-    steps = steps_of(first)
-    assert started["steps"] == steps and len(started["fingerprint"]) == 64
-    third = compress(base, pairs, tmp_path / "m", *flags[2:], "--from", tmp_path / "m", "--overwrite")
-    assert third.exit_code == 0 and "before more training" in third.stdout
-    started = read_artifact(tmp_path / "m").provenance["training"]["start"]
-    assert started["steps"] == steps + steps_of(second)
-
-
-def test_a_model_without_an_encoder_layer_is_trained_further(base, pairs, tmp_path, monkeypatch):
-    monkeypatch.setattr("leanmatch.cli.compress.task.clock_of", FewLayers)
-    first = compress(base, pairs, tmp_path / "m", "--faster", "1.9x", "--minutes", "0.01")
-    assert first.exit_code == 0, first.output
-    flags = ("--from", tmp_path / "m", "--minutes", "0.01", "--json")
-    result = compress(base, pairs, tmp_path / "n", *flags)
-    assert result.exit_code == 0, result.output
-    summary = json.loads(result.stdout)
-    assert len(summary["dropped"]) == 1 and summary["faster"] == 2.0
-    assert read_artifact(tmp_path / "n").config["num_hidden_layers"] == 1
-
-
-def test_what_cannot_be_trained_further(base, pairs, lean, tmp_path):
-    none = compress(base, pairs, tmp_path / "n", "--from", base)
-    assert none.exit_code == 1 and "is no compressed model" in none.stderr
-    other = models.transformer_model(tmp_path / "source")
-    other[0].auto_model.encoder.layer = other[0].auto_model.encoder.layer[:1]
-    other[0].auto_model.config.num_hidden_layers = 1
-    other.save_pretrained(str(tmp_path / "other"), create_model_card=False)
-    unlike = compress(tmp_path / "other", pairs, tmp_path / "n", "--from", lean[0])
-    assert unlike.exit_code == 1 and "was not made from this model" in unlike.stderr
-    record = tmp_path / "bare" / "leanmatch.json"
-    shutil.copytree(lean[0], tmp_path / "bare")
-    told = json.loads(record.read_text(encoding="utf-8"))
-    record.write_text(json.dumps({name: value for name, value in told.items() if name != "training"}))
-    bare = compress(base, pairs, tmp_path / "n", "--from", tmp_path / "bare")
-    assert bare.exit_code == 1 and "does not say how it was made" in bare.stderr
-    assert not (tmp_path / "n").exists()
 
 
 @pytest.mark.parametrize(
