@@ -16,7 +16,7 @@ PACKAGE = "leanmatch"
 # Lowest first. A module may import its own layer and those on lines above, not its neighbours on the line.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "types"),
-    ("cpus", "files", "lazy", "native"),
+    ("cpus", "files", "lazy", "memory", "native"),
     ("data", "lexical"),
     ("models",),
     ("metrics",),

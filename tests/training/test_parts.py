@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import training_models as models
+from leanmatch import memory
 from leanmatch.data import PairTable
 from leanmatch.errors import LeanmatchError, ModelError, UsageError
 from leanmatch.trainer import pace
@@ -276,33 +277,38 @@ def test_freed_memory_goes_back_to_the_system():
 
     from leanmatch.trainer import run
 
-    if run.malloc_trim() is None:
+    if memory.malloc_trim() is None:
         pytest.skip("no glibc")
     callback = run.ReturnedMemory()
     gc.collect()
-    run.malloc_trim()(0)
-    start = run.resident_bytes()
+    memory.return_freed()
+    start = memory.resident_bytes()
     size = int(2 * (run.GROWTH - 1) * start) // 96_000 + 1000
     callback.on_step_end(None, None, None)
     blocks = [np.ones(12_000) for _ in range(2 * size)]  # 96 kB each: glibc takes them from the heap
     blocks = blocks[::2]
-    before = run.resident_bytes()
+    before = memory.resident_bytes()
     assert before > run.GROWTH * start
     callback.on_step_end(None, None, None)
-    trimmed = run.resident_bytes()
+    trimmed = memory.resident_bytes()
     assert trimmed < before - 40e3 * size
     del blocks[10::2]
     callback.on_step_end(None, None, None)
     callback.on_step_end(None, None, None)
-    assert run.resident_bytes() > trimmed - 10e6, "a process that has not grown is left alone"
+    assert memory.resident_bytes() > trimmed - 10e6, "a process that has not grown is left alone"
 
 
 def test_without_glibc_nothing_is_given_back(monkeypatch):
     from leanmatch.trainer import run
 
-    monkeypatch.setattr(run.ctypes, "CDLL", lambda name: SimpleNamespace())
-    assert run.malloc_trim() is None
-    run.ReturnedMemory().on_step_end(None, None, None)
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: SimpleNamespace())
+    memory.malloc_trim.cache_clear()
+    try:
+        assert memory.malloc_trim() is None
+        memory.return_freed()
+        run.ReturnedMemory().on_step_end(None, None, None)
+    finally:
+        memory.malloc_trim.cache_clear()
 
 
 class TestTimeOfARun:

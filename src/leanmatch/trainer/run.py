@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from tqdm import tqdm
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from leanmatch.errors import ModelError
+from leanmatch.memory import malloc_trim, resident_bytes, return_freed
 from leanmatch.trainer.checkpoints import StateCheckpoints, Stateful, TimedCheckpoints
 from leanmatch.trainer.work_folder import last_checkpoint
 
@@ -160,36 +159,18 @@ class ReturnedMemory(TrainerCallback):
     """
 
     def __init__(self) -> None:
-        self.trim = malloc_trim()
         self._usual: int | None = None  # after the first step with a trimmed heap
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Trim the heap where it has grown."""
-        if self.trim is None:
+        if malloc_trim() is None:
             return
         now = resident_bytes()
         if self._usual is None:
             self._usual = now
         elif now > GROWTH * self._usual:
-            self.trim(0)
+            return_freed()
             self._usual = None
-
-
-def resident_bytes() -> int:
-    """Memory of this process, as Linux counts it."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def malloc_trim() -> Callable[[int], int] | None:
-    """The function of glibc; None with another C library, or where ``/proc`` is missing."""
-    if not Path("/proc/self/statm").exists():
-        return None
-    try:
-        trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):  # musl, macOS, Windows
-        return None
-    return trim
 
 
 class Progress(TrainerCallback):

@@ -70,6 +70,7 @@ class Replay:
     ) -> None:
         self._model = model
         self._layers = [model.get_submodule(layer.name) for layer in layers]
+        self._last_stages = [layer.stages[-1] if layer.stages else None for layer in layers]
         self._attention_names = [layer.attention for layer in layers]
         self._batches = [on_device(batch, model) for batch in batches]
         self.masks = [batch["attention_mask"].bool() for batch in self._batches]
@@ -85,7 +86,7 @@ class Replay:
         self._hidden: dict[tuple[str, int], Tensor] = {}
         self._outputs: dict[tuple[str, int, str], Tensor] = {}
         self._attended: dict[tuple[str, int], Any] = {}
-        self._inputs: dict[int, Tensor] = {}
+        self._input = torch.empty(0)  # of the stage that the last pass of the compressed side reached
 
     def enter(self, number: int) -> None:
         """Find out what layer ``number`` is called with; the layers below must have been left."""
@@ -121,37 +122,48 @@ class Replay:
         stream: dict[str, Tensor] = {}
         self._pass(DENSE, row, stage, stream)
         wanted = torch.cat([self._outputs[DENSE, row, name].float() for name in stage.names], dim=-1)
+        if stage is self._last_stages[self._number]:  # the dense model needs none of its outputs again
+            self._leave(DENSE, row)
         self._pass(LEAN, row, stage, stream)
         if stage.stream is not None:
             wanted = wanted + (stream[DENSE].float() - stream[LEAN].float())
-        return self._tokens(self._inputs[row], row).float(), self._tokens(wanted, row)
+        return self._tokens(self._input, row).float(), self._tokens(wanted, row)
 
-    def settle(self, layers: Mapping[str, CompressedLayer]) -> None:
-        """Give the stage that was reached its stand-ins: their outputs are known from now on."""
+    def settle(self, stage: Stage, layers: Mapping[str, CompressedLayer]) -> None:
+        """Give a stage that was reached its stand-ins: their outputs are known from now on.
+
+        The inputs of the stage are computed again, because those of all batches would fill the memory.
+        """
+        weights = {}
         for name, layer in layers.items():
             assert isinstance(layer, CompressedLinear)
-            bias = None if layer.bias is None else layer.bias.float()
-            with torch.no_grad(), _arithmetic(layer):
-                weight = layer.factors.weight()
-                for row, x in self._inputs.items():
+            with torch.no_grad():
+                bias = None if layer.bias is None else layer.bias.float()
+                weights[name] = layer.factors.weight(), bias
+        for row in range(len(self._batches)):
+            self._pass(LEAN, row, stage, {})
+            x = self._input
+            for name, (weight, bias) in weights.items():
+                with torch.no_grad(), _arithmetic(layers[name]):
                     output = nn.functional.linear(x.float(), weight, bias)
                     mixed = torch.is_autocast_enabled(x.device.type)
-                    self._outputs[LEAN, row, name] = output if mixed else output.to(x.dtype)
-        self._inputs.clear()
+                self._outputs[LEAN, row, name] = output if mixed else output.to(x.dtype)
 
     def leave(self) -> None:
         """Run the layer to its end, with all that is known of it."""
+        for side, row in list(self._calls):
+            self._leave(side, row)
+
+    def _leave(self, side: str, row: int) -> None:
         layer = self._layers[self._number]
-        for side in (DENSE, LEAN):
-            for row in range(len(self._batches)):
-                call = self._calls.pop((side, row))
-                with _arithmetic(layer), self._known(side, row), self._side(side):
-                    output = layer(*call.arguments, **call.named)
-                hidden, rebuild = _split(output, call.hidden)
-                self._hidden[side, row] = hidden
-                self._passed.setdefault((side, row), []).append(rebuild)
-                self._forget(side, row)
-                self._attended.pop((side, row), None)
+        call = self._calls.pop((side, row))
+        with _arithmetic(layer), self._known(side, row), self._side(side):
+            output = layer(*call.arguments, **call.named)
+        hidden, rebuild = _split(output, call.hidden)
+        self._hidden[side, row] = hidden
+        self._passed.setdefault((side, row), []).append(rebuild)
+        self._forget(side, row)
+        self._attended.pop((side, row), None)
 
     def _pass(self, side: str, row: int, stage: Stage, stream: dict[str, Tensor]) -> None:
         """Run the present layer until the stage: keep its input, and the dense side's outputs."""
@@ -189,7 +201,7 @@ class Replay:
 
         def meet(name: str, dense: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
             if side == LEAN:
-                self._inputs[row] = x
+                self._input = x
                 raise _ReachedError
             self._outputs[side, row, name] = output = dense(x)
             met.append(name)

@@ -42,6 +42,7 @@ from leanmatch.compression.sequential.replay import Replay
 from leanmatch.errors import UsageError
 from leanmatch.factorization import ErrorMetric
 from leanmatch.factorization.outputs import Centered, OutputMoments, wanted_weight
+from leanmatch.memory import return_freed
 from leanmatch.models.adapter import evaluation_mode, tokenize
 
 if TYPE_CHECKING:
@@ -123,8 +124,9 @@ def factor_in_order(
             replay.enter(number)
             for stage in layer.stages:
                 of_stage = _solve_stage(replay, stage, modules, effort, [next(pending) for _ in stage.groups])
-                replay.settle({name: entry.layer for name, entry in of_stage.items()})
+                replay.settle(stage, {name: entry.layer for name, entry in of_stage.items()})
                 solved |= of_stage
+                return_freed()  # outputs of a stage that no later one needs: hundreds of megabytes
                 bar.update(len(stage.groups))
             if number < last:
                 replay.leave()
