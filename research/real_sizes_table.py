@@ -82,8 +82,10 @@ def name_of(plan: str) -> str:
     """For people."""
     if plan in NAMES:
         return NAMES[plan]
-    faster, size, keep = plan.split()
-    return f"`--faster {faster} --size {size} --keep {keep}`"
+    first, _, more = plan.partition("+")
+    faster, size, keep = first.split()
+    further = f", then `--from`, {more} minutes" if more else ""
+    return f"`--faster {faster} --size {size} --keep {keep}`{further}"
 
 
 def share(values: Any, base: Any) -> str:
