@@ -23,7 +23,7 @@ SPEED_TEXTS, QUICK_SPEED_TEXTS = 256, 64
 
 TRAINING = ("--max-steps", "24", "--lr", "5e-5", "--max-length", "48")
 QUICK_TRAINING = ("--max-steps", "3", "--batch-size", "16", "--lr", "5e-5", "--max-length", "48")
-COMPRESSION = ("--faster", "1.4x", "--size", "11.5MB", "--minutes", "3")
+COMPRESSION = ("--faster", "1.55x", "--size", "11.5MB", "--minutes", "5")
 QUICK_COMPRESSION = ("--faster", "1.3x", "--minutes", "0.1", "--batch-size", "16")
 DIAGNOSIS = ("--budget", "30000", "--shown", "60")
 QUICK_DIAGNOSIS = ("--max-rows", "200", "--max-pairs", "20", "--shown", "10", "--budget", "5000")

@@ -190,7 +190,7 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
         lines.append("the server's vectors are NOT those of the model in this process")
     lines.append(
         f"speeds are of {summary['speed_texts']} texts of the catalogue, both engines on all cores, the "
-        f"median of {ROUNDS} rounds"
+        f"median of {ROUNDS[STOCK]} rounds with {STOCK} and of {ROUNDS[OWN]} with {OWN}"
     )
     return lines
 
