@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from compress_models import FewLayers, compress, save_base, save_pairs
 
 import training_models as models
+from leanmatch.compression.planner import states
 from leanmatch.formats.artifact.reader import read_artifact
 
 
@@ -38,20 +39,30 @@ def lean(base, pairs, tmp_path_factory):
 
 def steps_of(artifact):
     """Steps of the last call that made the model."""
-    states = artifact.provenance["training"]["evaluated"]
-    return next(state["training"]["steps"] for state in states if state["chosen"])
+    evaluated = artifact.provenance["training"]["evaluated"]
+    return next(state["training"]["steps"] for state in evaluated if state["chosen"])
 
 
-def test_a_compressed_model_is_trained_further(base, pairs, lean, tmp_path):
+def test_a_compressed_model_is_trained_further(base, pairs, lean, tmp_path, monkeypatch):
+    begun = []
+    train = states.train_factors
+
+    def recorded(model, teacher, task, options, *arguments, **named):
+        begun.append(options.begin)
+        return train(model, teacher, task, options, *arguments, **named)
+
+    monkeypatch.setattr(states, "train_factors", recorded)
     flags = ("--from", lean, "--keep", "0.9", "--allow-lower", "--minutes", "0.02")
     result = compress(base, pairs, tmp_path / "m", *flags, "--json")
     assert result.exit_code == 0, result.output
     summary = json.loads(result.stdout)
     first, second = (read_artifact(folder) for folder in (lean, tmp_path / "m"))
-    states = summary["evaluated"]
-    assert summary["from"] == str(lean) and [state["trained"] for state in states] == [False, True]
-    assert states[0]["compressed"] == pytest.approx(first.report["quality"]["compressed"]), "as it was saved"
-    assert states[1]["training"]["steps"] > 0 and "before more training" in result.stderr
+    evaluated = summary["evaluated"]
+    assert summary["from"] == str(lean) and [state["trained"] for state in evaluated] == [False, True]
+    assert evaluated[0]["compressed"] == pytest.approx(first.report["quality"]["compressed"]), (
+        "as it was saved"
+    )
+    assert evaluated[1]["training"]["steps"] > 0 and "before more training" in result.stderr
     assert second.report["spec"] == first.report["spec"]
     assert second.report["bytes"]["layers"] == first.report["bytes"]["layers"]
     moved = [
@@ -59,10 +70,11 @@ def test_a_compressed_model_is_trained_further(base, pairs, lean, tmp_path):
         for name, layer in first.layers.items()
         if not np.array_equal(layer.factors.dense(), second.layers[name].factors.dense())
     ]
-    assert bool(moved) == states[1]["chosen"]
+    assert bool(moved) == evaluated[1]["chosen"]
     started = second.provenance["training"]["start"]
     steps = steps_of(first)
     assert started["steps"] == steps and len(started["fingerprint"]) == 64
+    assert begun == [steps], "the texts of the first training do not come first again"
     third = compress(base, pairs, tmp_path / "m", *flags[2:], "--from", tmp_path / "m", "--overwrite")
     assert third.exit_code == 0 and "before more training" in third.stdout
     started = read_artifact(tmp_path / "m").provenance["training"]["start"]

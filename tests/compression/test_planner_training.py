@@ -41,6 +41,8 @@ class TestBatches:
         found = [back(step) for step in reversed(steps)][::-1]
         assert all(np.array_equal(a, b) for a, b in zip(expected, found, strict=True))
         assert not np.array_equal(Batches(TEXTS, 16, seed=2)(0), expected[0])
+        later = Batches(TEXTS, 16, seed=1, begin=2)
+        assert np.array_equal(later(0), forth(2)) and np.array_equal(later(59), expected[2])
 
     def test_the_first_pass_does_not_begin_with_the_texts_of_the_first_factors(self):
         """numpy.random.default_rng([0, 0]) draws what default_rng(0) does."""

@@ -230,12 +230,15 @@ def _planner(
         rest = overhead(work)
         budget = replace(budget, beside=rest)
         say(f"tokenizer and configurations take {rest:,} of the {budget.size:,} bytes")
+    training = options.training
+    if work.start is not None:
+        training = replace(training, begin=work.start.record["steps"])
     planner = Planner(
         work.model,
         work.task,
         folder,
         method=request.method,
-        training=options.training,
+        training=training,
         clock=clock,
         report=say,
         start=None if work.start is None else work.start.model,

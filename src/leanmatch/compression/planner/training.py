@@ -49,6 +49,7 @@ class TrainingOptions:
         warmup: share of the steps in which the rates rise.
         clip: largest norm of the gradient.
         seed: of the order of texts.
+        begin: number of the first batch in that order; a further training does not begin with the same texts.
         checkpoint_seconds: time between checkpoints.
         precision: ``auto`` is bfloat16 where the device has instructions for it, else ``fp32``.
     """
@@ -61,6 +62,7 @@ class TrainingOptions:
     warmup: float = 0.05
     clip: float = 1.0
     seed: int = 0
+    begin: int = 0
     checkpoint_seconds: float = 60.0
     precision: str = "auto"
 
@@ -106,7 +108,7 @@ def train_factors(
     teacher.eval()
     folder.mkdir(parents=True, exist_ok=True)
     student = _Student(model, teacher, task, _precision(model, options))
-    batches = Batches(len(task.texts), options.batch_size, options.seed)
+    batches = Batches(len(task.texts), options.batch_size, options.seed, options.begin)
     steps = _count_steps(student, options, folder, batches)
     if steps == 0:
         return {"steps": 0, "resumed_at": None, "seconds": 0.0, "loss": None}
@@ -210,14 +212,16 @@ class Batches:
         texts: how many there are.
         size: of a batch.
         seed: of the orders.
+        begin: number of the batch that step 0 gets.
     """
 
-    def __init__(self, texts: int, size: int, seed: int) -> None:
-        self._texts, self._size, self._seed = texts, min(size, texts), seed
+    def __init__(self, texts: int, size: int, seed: int, begin: int = 0) -> None:
+        self._texts, self._size, self._seed, self._first = texts, min(size, texts), seed, begin
         self._pass, self._order = -1, np.empty(0, np.int64)
 
     def __call__(self, step: int) -> NDArray[np.int64]:
         """Int64 ``(size,)``."""
+        step += self._first
         each = max(1, self._texts // self._size)
         if step // each != self._pass:
             self._pass = step // each
