@@ -151,15 +151,16 @@ class Judge:
 
 
 def compress(options: argparse.Namespace, pairs: Path, plan: str, folder: Path) -> dict[str, Any]:
-    """What the plan's command says, the seconds of all its calls, and the peak of the last one's memory."""
+    """What the plan's command says, the seconds of all its calls, and the peak of memory of the last one (of
+    each of the commands, where there are several)."""
     if plan == "int8":
         return {"report": save_int8(options.model, folder)}
-    first, _, more = plan.partition("+")
-    faster, size, keep = first.split()
-    minutes = float(more or options.minutes)
+    first, plus, more = plan.rpartition("+")
+    faster, size, keep = plan.split("+", maxsplit=1)[0].split()
+    minutes = float(more) if plus else options.minutes
     command = [sys.executable, "-m", "leanmatch", "compress", options.model, "--data", str(pairs)]
     command += ["--keep", keep, "--allow-lower", "--minutes", str(minutes), "-o", str(folder), "--json"]
-    if more:
+    if plus:
         command += ["--from", str(folder.with_name(label_of(options.model, first)))]
     else:
         command += ["--faster", faster, "--size", size]
@@ -168,13 +169,17 @@ def compress(options: argparse.Namespace, pairs: Path, plan: str, folder: Path) 
     report = json.loads(done.stdout)
     del report["output"], report["from"]  # paths of this machine
     report["model"] = Path(report["model"]).name
-    return {
+    cost = {
         "minutes": minutes,
         "seconds": sum(report["seconds"].values()),
         "cpu_seconds": sum(report["cpu_seconds"].values()),
         "peak_bytes": used.ru_maxrss * 1024,
-        "report": report,
     }
+    if plus:
+        before = options.out / "compressed" / f"{label_of(options.model, first)}.json"
+        former = json.loads(before.read_text(encoding="utf-8"))
+        cost = {n: (max if n == "peak_bytes" else sum)((value, former[n])) for n, value in cost.items()}
+    return {**cost, "report": report}
 
 
 def label_of(model: str, plan: str) -> str:

@@ -82,9 +82,9 @@ def name_of(plan: str) -> str:
     """For people."""
     if plan in NAMES:
         return NAMES[plan]
-    first, _, more = plan.partition("+")
+    first, *more = plan.split("+")
     faster, size, keep = first.split()
-    further = f", then `--from`, {more} minutes" if more else ""
+    further = f", then `--from` for {' and '.join(more)} minutes" if more else ""
     return f"`--faster {faster} --size {size} --keep {keep}`{further}"
 
 

@@ -64,7 +64,7 @@ def read_start(folder: Path, dense: Any) -> Start:
     fingerprint = model_fingerprint(folder)
     return Start(
         model,
-        Plan(f"the layers of {folder}", CompressionSpec.from_json(spec), dropped),
+        Plan(f"the layers of {folder.resolve().name}", CompressionSpec.from_json(spec), dropped),
         training["method"],
         fingerprint,
         {"folder": str(folder), "fingerprint": fingerprint, "steps": before},
