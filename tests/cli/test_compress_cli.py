@@ -460,7 +460,13 @@ def test_classification(tmp_path):
     quality = json.loads(result.stdout)["quality"]
     assert quality["metric"] == "accuracy" and quality["dense"] == 1.0 and quality["compressed"] > 0.3
     assert read_artifact(tmp_path / "m").task == "sequence-classification"
+    flags = ("--task", "classify", "--from", tmp_path / "m", "--minutes", "0.01")
+    further = compress(tmp_path / "base", tmp_path / "texts.csv", tmp_path / "n", *flags)
+    assert further.exit_code == 0 and "before more training" in further.stdout
+    other = compress(tmp_path / "base", tmp_path / "texts.csv", tmp_path / "o", *flags, "--seed", "3")
+    assert other.exit_code == 2 and "give --seed 0" in other.stderr
+    flags = ("--task", "classify", "--macs", "1.3x", "--minutes", "0.01", "--json")
     rows["positive"][0] = "animal"
     write_pairs(PairTable.from_columns(rows), tmp_path / "texts.csv")
-    unknown = compress(tmp_path / "base", tmp_path / "texts.csv", tmp_path / "n", *flags)
+    unknown = compress(tmp_path / "base", tmp_path / "texts.csv", tmp_path / "p", *flags)
     assert unknown.exit_code == 1 and "the model has no such class" in unknown.stderr

@@ -27,6 +27,8 @@ class Start:
         plan: the forms of its layers.
         method: that it was made with.
         fingerprint: of the folder.
+        data: fingerprint of the table that it was trained on.
+        seed: of its split.
         record: for the new model's ``leanmatch.json``.
     """
 
@@ -34,6 +36,8 @@ class Start:
     plan: Plan
     method: str
     fingerprint: str
+    data: str | None
+    seed: int | None
     record: dict[str, Any]
 
 
@@ -67,6 +71,8 @@ def read_start(folder: Path, dense: Any) -> Start:
         Plan(f"the layers of {folder.resolve().name}", CompressionSpec.from_json(spec), dropped),
         training["method"],
         fingerprint,
+        artifact.provenance["data"].get("fingerprint"),
+        artifact.provenance["options"].get("training", {}).get("seed"),
         {"folder": str(folder), "fingerprint": fingerprint, "steps": before},
     )
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from leanmatch.compression.planner.clock import Clock, Workload
     from leanmatch.compression.planner.tasks import Task
 
+AT_RANDOM = "split at random"
 RECORD_BYTES, LAYER_RECORD_BYTES = 24_000, 1_600
 """Set aside for ``leanmatch.json`` and the header of the weights: of a model, and of each layer."""
 
@@ -99,6 +100,13 @@ def open_work(request: CompressRequest, say: Callable[[str], None]) -> Work:
     start = None if request.start is None else read_start(request.start, model)
     if start is not None:
         identity["start"] = start.fingerprint
+        if how == AT_RANDOM and start.data == table.fingerprint() and start.seed != request.seed:
+            raise UsageError(
+                f"{request.start} was trained with the split of seed {start.seed}: with seed {request.seed} "
+                "it would be judged on pairs that it was trained on",
+                remedy="give the same seed",
+                command=f"give --seed {start.seed}",
+            )
     return Work(model, task, provenance, identity, encoder_layer_count(model), len(table.skipped), start)
 
 
@@ -158,7 +166,7 @@ def _split(
         shared_positives=True if classify else None,
         leakage="ignore" if classify else "remove",
     )
-    return split_pairs(table, options), "split by its column" if table.has("split") else "split at random"
+    return split_pairs(table, options), "split by its column" if table.has("split") else AT_RANDOM
 
 
 def _task(
