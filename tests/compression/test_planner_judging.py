@@ -52,6 +52,30 @@ def test_a_training_text_that_comes_nearer_in_the_compressed_model_costs_a_rank(
     assert kept(train=train) == ([0.5, 1.0], 3)
 
 
+def test_only_held_out_texts_say_how_far_vectors_moved():
+    """A model reproduces the training texts that it was trained on, and turns all others by 10 degrees."""
+    held_out = PairTable.from_columns({"anchor": ["q", "r"], "positive": ["match of q", "match of r"]})
+    train = PairTable.from_columns(
+        {"anchor": [f"query {n}" for n in range(50)], "positive": [f"thing number {n}" for n in range(50)]}
+    )
+    angles = {"q": 0, "match of q": 20, "r": 180, "match of r": 200}
+    held = set(angles)
+    angles |= {f"{kind} {n}": 30 + n for kind in ("query", "thing number") for n in range(50)}
+    models = [
+        Table({text: cosine(angle + turn * (text in held)) for text, angle in angles.items()})
+        for turn in (0, 10)
+    ]
+
+    def encoder_of(model):
+        return lambda texts: np.array([model.vectors[text] for text in texts], np.float32)
+
+    task = Matching(["a", "b"], held_out, encoder_of=encoder_of, train=train)
+    assert task.candidates > 40
+    found = task.evidence(*(task.judge(model) for model in models))
+    assert found["texts"] == 4
+    assert found["moved"] == pytest.approx(1 - np.cos(np.radians(10)), abs=1e-6)
+
+
 def test_the_search_is_as_large_as_its_time_allows_and_stays_so(monkeypatch):
     count, clock = 3000, [0.0]
     train = PairTable.from_columns(

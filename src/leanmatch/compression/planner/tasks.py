@@ -183,7 +183,8 @@ class Matching:
 
     def evidence(self, dense: Judgement, compressed: Judgement) -> dict[str, Any] | None:
         """:func:`leanmatch.compression.planner.evidence.gather`."""
-        return gather(dense, compressed, self._probe.values, self._probe.neighbours, self.slices)
+        probe = self._probe
+        return gather(dense, compressed, probe.values, probe.neighbours, self.slices, probe.own)
 
     def _encoder(self, model: Any) -> Any:
         return RoleEncoder(model, batch_size=64) if self._encoder_of is None else self._encoder_of(model)

@@ -69,6 +69,11 @@ class RetrievalProbe:
         """How many texts are searched."""
         return len(self._task.candidate_texts)
 
+    @property
+    def own(self) -> int:
+        """How many of the texts are the table's; they come first in :meth:`vectors`, before the distractors."""
+        return len(self._texts) - len(self._further)
+
     def per_query(self, encode: EncodeFunction | ByRole) -> NDArray[np.float64]:
         """The metric of each query, shape ``(queries,)``, in the same order for every model.
 
