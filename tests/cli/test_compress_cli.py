@@ -468,5 +468,10 @@ def test_classification(tmp_path):
     flags = ("--task", "classify", "--macs", "1.3x", "--minutes", "0.01", "--json")
     rows["positive"][0] = "animal"
     write_pairs(PairTable.from_columns(rows), tmp_path / "texts.csv")
+    more = compress(
+        tmp_path / "base", tmp_path / "texts.csv", tmp_path / "p", *flags, "--texts", tmp_path / "texts.csv",
+        "--text-column", "anchor",
+    )  # fmt: skip
+    assert more.exit_code == 2 and "a classifier learns from labelled texts" in more.stderr
     unknown = compress(tmp_path / "base", tmp_path / "texts.csv", tmp_path / "p", *flags)
     assert unknown.exit_code == 1 and "the model has no such class" in unknown.stderr

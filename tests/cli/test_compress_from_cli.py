@@ -1,7 +1,8 @@
-"""``leanmatch compress --from``: a compressed model is trained further."""
+"""``leanmatch compress --from``, which trains a compressed model further, and ``--texts``."""
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import sys
@@ -16,6 +17,7 @@ from compress_models import FewLayers, compress, save_base, save_pairs
 
 import training_models as models
 from leanmatch.compression.planner import states
+from leanmatch.compression.planner.tasks import Matching
 from leanmatch.formats.artifact.reader import read_artifact
 
 
@@ -109,3 +111,26 @@ def test_what_cannot_be_trained_further(base, pairs, lean, tmp_path):
     bare = compress(base, pairs, tmp_path / "n", "--from", tmp_path / "bare")
     assert bare.exit_code == 1 and "does not say how it was made" in bare.stderr
     assert not (tmp_path / "n").exists()
+
+
+def test_more_texts_without_labels_are_learned_from(base, pairs, tmp_path, monkeypatch):
+    learned = []
+    prepare = Matching.prepare
+
+    def recorded(self, *arguments):
+        learned.extend(self.texts)
+        return prepare(self, *arguments)
+
+    monkeypatch.setattr(Matching, "prepare", recorded)
+    rows = list(csv.DictReader(pairs.open()))
+    held = next(row["anchor"] for row in rows if row["split"] == "valid")
+    items = tmp_path / "items.csv"
+    items.write_text(f"title\nbala dini cela\n{held.upper()}\nbala dini cela\n", encoding="utf-8")
+    fixed = ("--method", "int8", "--keep", "0.5", "--texts", items)
+    result = compress(base, pairs, tmp_path / "m", *fixed)
+    assert result.exit_code == 0, result.output
+    assert "more texts to learn from: 1; left out, because" in result.stderr
+    assert learned[-1] == "bala dini cela" and held.upper() not in learned
+    assert read_artifact(tmp_path / "m").provenance["texts"] == {"source": str(items), "texts": 1}
+    wrong = compress(base, pairs, tmp_path / "n", "--text-column", "title")
+    assert wrong.exit_code == 2 and "names a column of --texts, which is not given" in wrong.stderr

@@ -33,6 +33,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     "Data": (
         "data",
         "target",
+        "texts",
         "column",
         "id_column",
         "text_columns",

@@ -19,7 +19,7 @@ from leanmatch.cli.common import (
 )
 from leanmatch.cli.compress.menu import show_menu
 from leanmatch.cli.compress.request import CompressRequest
-from leanmatch.cli.data.command import ColumnOption, DelimiterOption, OnErrorOption
+from leanmatch.cli.data.command import ColumnOption, DelimiterOption, OnErrorOption, TextColumnsOption
 
 if TYPE_CHECKING:
     from leanmatch.cli.compress.task import Work
@@ -90,6 +90,11 @@ def compress(
         bool, typer.Option("--allow-lower", help="Save the best attempt even if it misses --keep.")
     ] = False,
     column: ColumnOption = None,
+    texts: Annotated[
+        Path | None,
+        typer.Option(help="More texts to learn from, without labels: items, queries, logs."),
+    ] = None,
+    text_columns: TextColumnsOption = None,
     on_error: OnErrorOption = "raise",
     delimiter: DelimiterOption = None,
     batch_size: Annotated[int, typer.Option(min=2, help="Texts a training step.")] = 64,
@@ -122,6 +127,8 @@ def compress(
         minutes=minutes,
         allow_lower=allow_lower,
         column=column,
+        texts=texts,
+        text_columns=text_columns,
         on_error=on_error,
         delimiter=delimiter,
         batch_size=batch_size,

@@ -32,6 +32,8 @@ class CompressRequest:
     minutes: float | None
     allow_lower: bool
     column: list[str] | None
+    texts: Path | None
+    text_columns: list[str] | None
     on_error: str
     delimiter: str | None
     batch_size: int

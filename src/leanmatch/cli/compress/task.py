@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leanmatch.cli.compress.request import CompressRequest
 from leanmatch.cli.pairs import read_table
-from leanmatch.data import PairTable, Split, SplitOptions, split_from_json, split_pairs
+from leanmatch.cli.unlabelled import read_unlabelled
+from leanmatch.data import (
+    PairTable,
+    Split,
+    SplitOptions,
+    normalized_text,
+    split_from_json,
+    split_pairs,
+)
 from leanmatch.errors import DataError, ModelError, UsageError
 from leanmatch.formats import find_model, is_artifact, read_provenance, resolve_device
 from leanmatch.formats.reader import load_matcher
@@ -74,7 +83,16 @@ def open_work(request: CompressRequest, say: Callable[[str], None]) -> Work:
     say(f"{len(table):,} rows, {how}: {len(split.train):,} to learn from, {len(split.valid):,} to judge on")
     if not len(split.valid):
         raise DataError("there are no rows to judge on", remedy="give more rows, or some with split valid")
-    model, task = _task(request, split, folder, say)
+    texts = read_unlabelled(
+        request.texts,
+        request.text_columns,
+        option="--texts",
+        on_error=request.on_error,
+        delimiter=request.delimiter,
+        say=say,
+    )
+    texts = _unseen(texts, split, say) if texts else []
+    model, task = _task(request, split, texts, folder, say)
     provenance = {
         "base": request.model,
         "data": {
@@ -86,11 +104,14 @@ def open_work(request: CompressRequest, say: Callable[[str], None]) -> Work:
         "split": split.manifest(),
         "metrics": {},
     }
+    if texts:
+        provenance["texts"] = {"source": str(request.texts), "texts": len(texts)}
     identity = {
         "model": request.model,
         "weights": None if folder is None else _fingerprint(folder),
         "data": table.fingerprint(),
         "seed": request.seed,
+        "texts": None if not texts else hashlib.sha256("\n".join(texts).encode()).hexdigest(),
     }
     from leanmatch.cli.compress.start import read_start
     from leanmatch.compression.planner.depth import encoder_layer_count
@@ -169,8 +190,24 @@ def _split(
     return split_pairs(table, options), "split by its column" if table.has("split") else AT_RANDOM
 
 
+def _unseen(texts: Sequence[str], split: Split, say: Callable[[str], None]) -> list[str]:
+    """The distinct texts that are no text of the pairs to judge or to test on."""
+    parts = (split.valid, split.test_in, split.test_out)
+    held = {normalized_text(text) for part in parts for text in (*part.anchors, *part.positives)}
+    distinct = list(dict.fromkeys(texts))
+    unseen = [text for text in distinct if normalized_text(text) not in held]
+    left_out = len(distinct) - len(unseen)
+    beside = f"; left out, because pairs to judge or to test on have them: {left_out:,}" if left_out else ""
+    say(f"more texts to learn from: {len(unseen):,}{beside}")
+    return unseen
+
+
 def _task(
-    request: CompressRequest, split: Split, folder: Path | None, say: Callable[[str], None]
+    request: CompressRequest,
+    split: Split,
+    more: Sequence[str],
+    folder: Path | None,
+    say: Callable[[str], None],
 ) -> tuple[Any, Any]:
     from leanmatch.compression.planner.tasks import Classifying, Matching
     from leanmatch.runtime import TwinEncoders
@@ -179,10 +216,15 @@ def _task(
     if request.task == "match":
         model = load_matcher(request.model, device=request.device)
         _refuse_static(model, request.model)
-        texts = _prompted(model, split.train)
+        texts = _prompted(model, split.train, more)
         encoder_of = TwinEncoders(encode_function, say)
         matching = Matching(texts, split.valid, encoder_of=encoder_of, train=split.train, seed=request.seed)
         return model, matching
+    if more:
+        raise UsageError(
+            "--texts are for --task match: a classifier learns from labelled texts",
+            remedy="leave --texts out",
+        )
     model, tokenizer = _load_classifier(request.model, folder, request.device)
     train, valid = split.train, split.valid
     labels = {str(name): int(number) for name, number in model.config.label2id.items()}
@@ -190,8 +232,8 @@ def _task(
     return model, task
 
 
-def _prompted(model: Any, train: PairTable) -> list[str]:
-    """The training texts as the model reads them, each with the prompt of its side.
+def _prompted(model: Any, train: PairTable, more: Sequence[str]) -> list[str]:
+    """The training texts as the model reads them, each with the prompt of its side; ``more`` with both.
 
     Raises:
         ModelError: the model leaves prompts out of its pooling, which the compressed model's runtime cannot.
@@ -210,6 +252,7 @@ def _prompted(model: Any, train: PairTable) -> list[str]:
     return [
         *(prompts.query + text for text in train.anchors),
         *(prompts.document + text for text in train.positives),
+        *(prompt + text for prompt in dict.fromkeys((prompts.query, prompts.document)) for text in more),
     ]
 
 

@@ -29,8 +29,8 @@ from leanmatch.cli.matchers import dimension_list
 from leanmatch.cli.pairs import read_table
 from leanmatch.cli.prompts import DocumentPromptOption, PromptNameOption, QueryPromptOption
 from leanmatch.cli.train.request import TrainRequest, number_or_auto
-from leanmatch.cli.train.target import read_target
 from leanmatch.cli.train.verdict import held_out_verdict, next_command, show_verdict
+from leanmatch.cli.unlabelled import read_unlabelled
 
 if TYPE_CHECKING:
     from leanmatch.data import PairTable, Split
@@ -221,7 +221,14 @@ def run(request: TrainRequest) -> dict[str, Any] | None:
 
     check_target(output, overwrite=request.overwrite)  # now, not after hours of training
     check_models(options.base)
-    target = read_target(request, say)
+    target = read_unlabelled(
+        request.target,
+        request.text_columns,
+        option="--target",
+        on_error=request.on_error,
+        delimiter=request.delimiter,
+        say=say,
+    )
     table = read_table(
         request.data,
         column=request.column,

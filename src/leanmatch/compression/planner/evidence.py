@@ -158,7 +158,7 @@ def gather(
     values: Callable[[SideVectors], NDArray[np.float64]],
     neighbours: Callable[[SideVectors, int], NDArray[np.int64]],
     slices: Mapping[str, NDArray[np.bool_]] | None = None,
-    own: int | None = None,
+    held_out: int | None = None,
 ) -> dict[str, Any] | None:
     """Agreement and what it says, as JSON values; None without vectors.
 
@@ -167,19 +167,19 @@ def gather(
         values: the metric of each query for vectors.
         neighbours: the best candidates of each query for vectors.
         slices: name to the queries that belong to it.
-        own: how many texts are held out; they come first. The others are distractors, which a model may have
-            been trained on: it moves them less, so they do not count in ``moved``. None: all are held out.
+        held_out: how many texts are held out; they come first. The others are distractors. A model that was
+            trained on them moves them less, so they do not count in ``moved``. None: all are held out.
 
     Returns:
-        ``texts`` (that are held out), ``moved`` (their mean 1 - cosine), ``overlap`` (of the 10 best), ``rank_correlation``, ``kept``,
-        ``low`` and ``high``; and by slice, under ``slices``, the last three with an interval of
-        :func:`confidence_of_each`.
+        ``texts`` (that are held out), ``moved`` (their mean 1 - cosine), ``overlap`` (of the 10 best),
+        ``rank_correlation``, ``kept``, ``low`` and ``high``; and by slice, under ``slices``, the last three
+        with an interval of :func:`confidence_of_each`.
     """
     if dense.vectors is None or compressed.vectors is None:
         return None
     further = [amplify(dense.vectors, compressed.vectors, factor) for factor in AMPLIFIED[1:]]
     scores = [compressed.scores, *map(values, further)]
-    moves = [moved(dense.vectors, vectors, own) for vectors in (compressed.vectors, *further)]
+    moves = [moved(dense.vectors, vectors, held_out) for vectors in (compressed.vectors, *further)]
     kept = kept_by_agreement(dense.scores, scores, moves)
     found = [neighbours(model, OVERLAP) for model in (dense.vectors, compressed.vectors)]
     share, low, high = kept or (1.0, 1.0, 1.0)
@@ -194,7 +194,7 @@ def gather(
         if own is not None:
             parts[name] = dict(zip(("kept", "low", "high"), own, strict=True))
     return {
-        "texts": len(dense.vectors.queries[:own]),
+        "texts": len(dense.vectors.queries[:held_out]),
         "moved": moves[0],
         "overlap": overlap(*found),
         "rank_correlation": rank_correlation(dense.vectors, compressed.vectors),

@@ -71,7 +71,7 @@ class RetrievalProbe:
 
     @property
     def own(self) -> int:
-        """How many of the texts are the table's; they come first in :meth:`vectors`, before the distractors."""
+        """How many texts are the table's; they come first in :meth:`vectors`, before the distractors."""
         return len(self._texts) - len(self._further)
 
     def per_query(self, encode: EncodeFunction | ByRole) -> NDArray[np.float64]:
