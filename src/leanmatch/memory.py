@@ -1,4 +1,4 @@
-"""Memory of this process, and giving back to the system what it has freed.
+"""Measure the memory of this process, and return freed memory to the system.
 
 glibc keeps freed memory in pieces, which larger arrays cannot use, and does not give it back by itself.
 """
@@ -13,14 +13,14 @@ from pathlib import Path
 
 
 def resident_bytes() -> int:
-    """Memory of this process, as Linux counts it."""
+    """The resident set in bytes, from ``/proc/self/statm``."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 @functools.cache
 def malloc_trim() -> Callable[[int], int] | None:
-    """The function of glibc; None with another C library, or where ``/proc`` is missing."""
+    """glibc's ``malloc_trim``; None with another C library, or where ``/proc`` is missing."""
     if not Path("/proc/self/statm").exists():
         return None
     try:
@@ -31,7 +31,7 @@ def malloc_trim() -> Callable[[int], int] | None:
 
 
 def return_freed() -> None:
-    """Give freed memory back to the system. Elsewhere than on glibc this does nothing."""
+    """Return freed memory to the system. Without glibc this does nothing."""
     trim = malloc_trim()
     if trim is not None:
         trim(0)

@@ -318,7 +318,7 @@ def test_a_specification_instead_of_a_budget(base, pairs, tmp_path):
         (["--method", "int8", "--macs", "2x"], 2, "int8 saves bytes"),
         (["--from", "/no/such", "--size", "10MB", "--menu"], 2, "leave --size, --menu out, or --from"),
         (["--from", "/no/such", "--method", "nm"], 2, "--method cannot change them"),
-        (["--from", "/no/such/folder"], 1, "is no compressed model"),
+        (["--from", "/no/such/folder"], 1, "is not a compressed model"),
         (["--spec", "/no/such/file"], 2, "there is no specification file"),
         (["--column", "anchor=question"], 1, "question"),
         (["--data", "/no/such/pairs.csv"], 1, "there is no such file"),

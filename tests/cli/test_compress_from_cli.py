@@ -97,7 +97,7 @@ def test_a_model_without_an_encoder_layer_is_trained_further(base, pairs, tmp_pa
 
 def test_what_cannot_be_trained_further(base, pairs, lean, tmp_path):
     none = compress(base, pairs, tmp_path / "n", "--from", base)
-    assert none.exit_code == 1 and "is no compressed model" in none.stderr
+    assert none.exit_code == 1 and "is not a compressed model" in none.stderr
     other = models.transformer_model(tmp_path / "source")
     other[0].auto_model.encoder.layer = other[0].auto_model.encoder.layer[:1]
     other[0].auto_model.config.num_hidden_layers = 1
@@ -109,7 +109,7 @@ def test_what_cannot_be_trained_further(base, pairs, lean, tmp_path):
     told = json.loads(record.read_text(encoding="utf-8"))
     record.write_text(json.dumps({name: value for name, value in told.items() if name != "training"}))
     bare = compress(base, pairs, tmp_path / "n", "--from", tmp_path / "bare")
-    assert bare.exit_code == 1 and "does not say how it was made" in bare.stderr
+    assert bare.exit_code == 1 and "has no plan or no record of training" in bare.stderr
     assert not (tmp_path / "n").exists()
 
 
@@ -129,7 +129,7 @@ def test_more_texts_without_labels_are_learned_from(base, pairs, tmp_path, monke
     fixed = ("--method", "int8", "--keep", "0.5", "--texts", items)
     result = compress(base, pairs, tmp_path / "m", *fixed)
     assert result.exit_code == 0, result.output
-    assert "more texts to learn from: 1; left out, because" in result.stderr
+    assert "more texts to learn from: 1 (1 left out" in result.stderr
     assert learned[-1] == "bala dini cela" and held.upper() not in learned
     assert read_artifact(tmp_path / "m").provenance["texts"] == {"source": str(items), "texts": 1}
     wrong = compress(base, pairs, tmp_path / "n", "--text-column", "title")

@@ -19,19 +19,19 @@ def read_unlabelled(
     delimiter: str | None,
     say: Callable[[str], None],
 ) -> list[str]:
-    """The texts; none where none were asked for.
+    """Read the texts of ``file``; an empty list if it is None.
 
     Args:
-        file: of the texts.
-        text_columns: its columns that make a text.
-        option: that names the file.
+        file: a table of texts, or None.
+        text_columns: columns that are joined into one text; None: columns of a usual name.
+        option: the command's option for the file, for messages.
         on_error: ``"raise"`` or ``"skip"``.
         delimiter: of CSV.
         say: gets a line for each skipped row.
 
     Raises:
         UsageError: text columns without a file.
-        DataError: a file without texts, without a column of them, or with a row without one.
+        DataError: the file has no texts or no text column, or a row has no text.
     """
     if file is None:
         if text_columns:

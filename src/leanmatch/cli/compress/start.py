@@ -20,16 +20,16 @@ from leanmatch.models.adapter import transformer_of
 
 @dataclass(frozen=True)
 class Start:
-    """Where training goes on from.
+    """The compressed model that training continues from.
 
     Attributes:
         model: the compressed torch model.
         plan: the forms of its layers.
-        method: that it was made with.
-        fingerprint: of the folder.
+        method: that made it.
+        fingerprint: of its folder.
         data: fingerprint of the table that it was trained on.
-        seed: of its split.
-        record: for the new model's ``leanmatch.json``.
+        seed: of its split into training and held-out pairs.
+        record: what the new model's ``leanmatch.json`` says of it.
     """
 
     model: Any
@@ -42,15 +42,16 @@ class Start:
 
 
 def read_start(folder: Path, dense: Any) -> Start:
-    """Load the model, and compare it with the dense one that it is to follow.
+    """Load the compressed model and check that it has the dense one's architecture and size.
 
     Raises:
-        ModelError: no compressed model, none that ``leanmatch compress`` saved, or one of another model.
+        ModelError: the folder holds no compressed model, ``leanmatch compress`` did not save it, or its
+            architecture or size differs from the dense model's.
         FormatError: it is damaged.
     """
     if not is_artifact(folder):
         raise ModelError(
-            f"--from {folder} is no compressed model", remedy="name a folder that leanmatch compress saved"
+            f"--from {folder} is not a compressed model", remedy="name a folder that leanmatch compress saved"
         )
     artifact = read_artifact(folder)
     training: Mapping[str, Any] = artifact.provenance.get("training") or {}
@@ -58,7 +59,7 @@ def read_start(folder: Path, dense: Any) -> Start:
     spec = artifact.report["spec"]
     if spec is None or chosen is None:
         raise ModelError(
-            f"{folder} does not say how it was made",
+            f"leanmatch.json in {folder} has no plan or no record of training",
             remedy="name a folder that leanmatch compress saved",
         )
     model = load_compressed(folder, device=str(next(dense.parameters()).device))
@@ -83,8 +84,8 @@ def _compare(model: Any, dense: Any, dropped: int, folder: Path) -> None:
     layers = encoder_layer_count(model) + dropped, encoder_layer_count(dense)
     if shapes[0] != shapes[1] or layers[0] != layers[1]:
         raise ModelError(
-            f"{folder} was not made from this model: it has the encoder {shapes[0]} of {layers[0]} layers, "
-            f"the model {shapes[1]} of {layers[1]}",
+            f"{folder} was not made from this model: {_described(shapes[0], layers[0])}, and the model is "
+            f"{_described(shapes[1], layers[1])}",
             remedy="name the model that it was made from",
         )
 
@@ -92,3 +93,8 @@ def _compare(model: Any, dense: Any, dropped: int, folder: Path) -> None:
 def _shape(model: Any) -> tuple[Any, ...]:
     config = (transformer_of(model) if is_matcher(model) else model).config
     return tuple(getattr(config, name, None) for name in ("model_type", "hidden_size", "vocab_size"))
+
+
+def _described(shape: tuple[Any, ...], layers: int) -> str:
+    kind, width, words = shape
+    return f"{kind} of {width} dimensions, {words:,} words and {layers} encoder layers"

@@ -123,8 +123,8 @@ def open_work(request: CompressRequest, say: Callable[[str], None]) -> Work:
         identity["start"] = start.fingerprint
         if how == AT_RANDOM and start.data == table.fingerprint() and start.seed != request.seed:
             raise UsageError(
-                f"{request.start} was trained with the split of seed {start.seed}: with seed {request.seed} "
-                "it would be judged on pairs that it was trained on",
+                f"{request.start} was trained with --seed {start.seed}: with seed {request.seed}, some of "
+                "its training pairs would be held out",
                 remedy="give the same seed",
                 command=f"give --seed {start.seed}",
             )
@@ -191,13 +191,13 @@ def _split(
 
 
 def _unseen(texts: Sequence[str], split: Split, say: Callable[[str], None]) -> list[str]:
-    """The distinct texts that are no text of the pairs to judge or to test on."""
+    """The distinct texts that do not occur in held-out pairs (validation or test)."""
     parts = (split.valid, split.test_in, split.test_out)
     held = {normalized_text(text) for part in parts for text in (*part.anchors, *part.positives)}
     distinct = list(dict.fromkeys(texts))
     unseen = [text for text in distinct if normalized_text(text) not in held]
     left_out = len(distinct) - len(unseen)
-    beside = f"; left out, because pairs to judge or to test on have them: {left_out:,}" if left_out else ""
+    beside = f" ({left_out:,} left out: they also occur in held-out pairs)" if left_out else ""
     say(f"more texts to learn from: {len(unseen):,}{beside}")
     return unseen
 

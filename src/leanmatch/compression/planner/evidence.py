@@ -160,7 +160,7 @@ def gather(
     slices: Mapping[str, NDArray[np.bool_]] | None = None,
     held_out: int | None = None,
 ) -> dict[str, Any] | None:
-    """Agreement and what it says, as JSON values; None without vectors.
+    """Agreement of two models, and the share kept that it suggests, as JSON values; None without vectors.
 
     Args:
         dense, compressed: the two models on the same texts.
@@ -168,7 +168,8 @@ def gather(
         neighbours: the best candidates of each query for vectors.
         slices: name to the queries that belong to it.
         held_out: how many texts are held out; they come first. The others are distractors. A model that was
-            trained on them moves them less, so they do not count in ``moved``. None: all are held out.
+            trained on them reproduces them better than new texts, so ``moved`` leaves them out. None: all
+            are held out.
 
     Returns:
         ``texts`` (that are held out), ``moved`` (their mean 1 - cosine), ``overlap`` (of the 10 best),
