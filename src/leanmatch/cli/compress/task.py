@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leanmatch.cli.compress.request import CompressRequest
-from leanmatch.cli.pairs import read_table
-from leanmatch.cli.unlabelled import read_unlabelled
+from leanmatch.cli.pairs import read_table, read_unlabelled
 from leanmatch.data import (
     PairTable,
     Split,

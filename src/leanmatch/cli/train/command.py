@@ -26,11 +26,10 @@ from leanmatch.cli.data.command import (
     TextColumnsOption,
 )
 from leanmatch.cli.matchers import dimension_list
-from leanmatch.cli.pairs import read_table
+from leanmatch.cli.pairs import read_table, read_unlabelled
 from leanmatch.cli.prompts import DocumentPromptOption, PromptNameOption, QueryPromptOption
 from leanmatch.cli.train.request import TrainRequest, number_or_auto
 from leanmatch.cli.train.verdict import held_out_verdict, next_command, show_verdict
-from leanmatch.cli.unlabelled import read_unlabelled
 
 if TYPE_CHECKING:
     from leanmatch.data import PairTable, Split
