@@ -1,30 +1,12 @@
-"""A tiny BERT and pairs for it, and ``leanmatch compress`` on them."""
+"""``leanmatch compress`` as tests call it, and a clock for it."""
 
 from __future__ import annotations
 
 from typer.testing import CliRunner
 
-import training_models as models
 from leanmatch.cli.app import app
 from leanmatch.compression import RoundingSpec
 from leanmatch.compression.planner.clock import WORKLOADS
-from leanmatch.data import PairTable, write_pairs
-
-
-def save_base(folder):
-    """The dense model."""
-    model = models.transformer_model(folder / "source")
-    model.save_pretrained(str(folder / "bert"), create_model_card=False)
-    return folder / "bert"
-
-
-def save_pairs(folder):
-    """Pairs with a split."""
-    anchors, positives = models.pair_lists()
-    path = folder / "pairs.csv"
-    split = ["train" if row % 3 else "valid" if row % 2 else "test" for row in range(len(anchors))]
-    write_pairs(PairTable.from_columns({"anchor": anchors, "positive": positives, "split": split}), path)
-    return path
 
 
 def leanmatch(*arguments):

@@ -7,15 +7,11 @@ import importlib
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-sys.path.insert(0, str(Path(__file__).parent))
-from compress_models import FewLayers, compress, leanmatch, save_base, save_pairs
+from compress_models import FewLayers, compress, leanmatch
 
 import training_models as models
 from leanmatch.cli.compress.task import LAYER_RECORD_BYTES, record_bytes
@@ -26,16 +22,6 @@ from leanmatch.formats.artifact.reader import read_artifact
 from leanmatch.formats.reader import load_encoder, load_matcher
 from leanmatch.runtime import load
 from leanmatch.trainer import run as trainer_run
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return save_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    return save_pairs(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

@@ -5,30 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-sys.path.insert(0, str(Path(__file__).parent))
-from compress_models import FewLayers, compress, save_base, save_pairs
+from compress_models import FewLayers, compress
 
 import training_models as models
 from leanmatch.compression.planner import states
 from leanmatch.compression.planner.tasks import Matching
 from leanmatch.formats.artifact.reader import read_artifact
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return save_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    return save_pairs(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ Columns are those that are named, those that the model's training remembered, or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ from leanmatch.cli.common import say as say_aloud
 from leanmatch.errors import UsageError
 
 if TYPE_CHECKING:
+    from leanmatch.cli.compress.request import CompressRequest
+    from leanmatch.cli.train.request import TrainRequest
     from leanmatch.data import PairTable
     from leanmatch.data.columns.mapping import ColumnMapping
 
@@ -101,22 +103,14 @@ def remembered_columns(provenance: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def read_unlabelled(
-    file: Path | None,
-    text_columns: Sequence[str] | None,
-    *,
-    option: str,
-    on_error: Any,
-    delimiter: str | None,
-    say: Callable[[str], None],
+    file: Path | None, option: str, request: CompressRequest | TrainRequest, say: Callable[[str], None]
 ) -> list[str]:
     """Read the texts of ``file``; an empty list if it is None.
 
     Args:
         file: a table of texts, or None.
-        text_columns: columns that are joined into one text; None: columns of a usual name.
         option: the command's option for the file, for messages.
-        on_error: ``"raise"`` or ``"skip"``.
-        delimiter: of CSV.
+        request: names the columns of the text, the separator of fields, and what to do with bad rows.
         say: gets a line for each skipped row.
 
     Raises:
@@ -124,16 +118,19 @@ def read_unlabelled(
         DataError: the file has no texts or no text column, or a row has no text.
     """
     if file is None:
-        if text_columns:
+        if request.text_columns:
             raise UsageError(
-                f"--text-column {text_columns[0]} names a column of {option}, which is not given",
+                f"--text-column {request.text_columns[0]} names a column of {option}, which is not given",
                 remedy=f"give {option} FILE, or name columns of the pairs with --column",
             )
         return []
     from leanmatch.data.readers.items import read_texts
 
     texts, skipped = read_texts(
-        file, text_columns, on_error=on_error, delimiter=delimiter_for(file, delimiter)
+        file,
+        request.text_columns,
+        on_error=request.on_error,  # type: ignore[arg-type]
+        delimiter=delimiter_for(file, request.delimiter),
     )
     for line in skipped_lines(skipped):
         say(line)

@@ -10,7 +10,7 @@ from typing import Any
 from leanmatch.compression.planner.choice import Plan
 from leanmatch.compression.planner.depth import encoder_layer_count
 from leanmatch.compression.spec import CompressionSpec
-from leanmatch.errors import ModelError
+from leanmatch.errors import ModelError, UsageError
 from leanmatch.formats import is_artifact, model_fingerprint
 from leanmatch.formats.artifact.gather import is_matcher
 from leanmatch.formats.artifact.loader import load_compressed
@@ -27,8 +27,7 @@ class Start:
         plan: the forms of its layers.
         method: that made it.
         fingerprint: of its folder.
-        data: fingerprint of the table that it was trained on.
-        seed: of its split into training and held-out pairs.
+        split: manifest of its split into training and held-out pairs.
         record: what the new model's ``leanmatch.json`` says of it.
     """
 
@@ -36,9 +35,24 @@ class Start:
     plan: Plan
     method: str
     fingerprint: str
-    data: str | None
-    seed: int | None
+    split: Mapping[str, Any]
     record: dict[str, Any]
+
+    def check_split(self, split: Mapping[str, Any]) -> None:
+        """Refuse another split of the table that the model was trained on.
+
+        Raises:
+            UsageError: some of its training pairs would be held out.
+        """
+        same_table = self.split.get("fingerprint") == split["fingerprint"]
+        if same_table and self.split["parts"] != split["parts"]:
+            own, given = self.split["options"]["seed"], split["options"]["seed"]
+            raise UsageError(
+                f"{self.record['folder']} was trained with --seed {own}: with seed {given}, some of its "
+                "training pairs would be held out",
+                remedy="give the same seed",
+                command=f"give --seed {own}",
+            )
 
 
 def read_start(folder: Path, dense: Any) -> Start:
@@ -72,8 +86,7 @@ def read_start(folder: Path, dense: Any) -> Start:
         Plan(f"the layers of {folder.resolve().name}", CompressionSpec.from_json(spec), dropped),
         training["method"],
         fingerprint,
-        artifact.provenance["data"].get("fingerprint"),
-        artifact.provenance["options"].get("training", {}).get("seed"),
+        artifact.provenance["split"],
         {"folder": str(folder), "fingerprint": fingerprint, "steps": before},
     )
 

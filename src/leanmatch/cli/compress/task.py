@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from leanmatch.compression.planner.clock import Clock, Workload
     from leanmatch.compression.planner.tasks import Task
 
-AT_RANDOM = "split at random"
 RECORD_BYTES, LAYER_RECORD_BYTES = 24_000, 1_600
 """Set aside for ``leanmatch.json`` and the header of the weights: of a model, and of each layer."""
 
@@ -82,14 +81,7 @@ def open_work(request: CompressRequest, say: Callable[[str], None]) -> Work:
     say(f"{len(table):,} rows, {how}: {len(split.train):,} to learn from, {len(split.valid):,} to judge on")
     if not len(split.valid):
         raise DataError("there are no rows to judge on", remedy="give more rows, or some with split valid")
-    texts = read_unlabelled(
-        request.texts,
-        request.text_columns,
-        option="--texts",
-        on_error=request.on_error,
-        delimiter=request.delimiter,
-        say=say,
-    )
+    texts = read_unlabelled(request.texts, "--texts", request, say)
     texts = _unseen(texts, split, say) if texts else []
     model, task = _task(request, split, texts, folder, say)
     provenance = {
@@ -120,13 +112,7 @@ def open_work(request: CompressRequest, say: Callable[[str], None]) -> Work:
     start = None if request.start is None else read_start(request.start, model)
     if start is not None:
         identity["start"] = start.fingerprint
-        if how == AT_RANDOM and start.data == table.fingerprint() and start.seed != request.seed:
-            raise UsageError(
-                f"{request.start} was trained with --seed {start.seed}: with seed {request.seed}, some of "
-                "its training pairs would be held out",
-                remedy="give the same seed",
-                command=f"give --seed {start.seed}",
-            )
+        start.check_split(provenance["split"])
     return Work(model, task, provenance, identity, encoder_layer_count(model), len(table.skipped), start)
 
 
@@ -186,7 +172,7 @@ def _split(
         shared_positives=True if classify else None,
         leakage="ignore" if classify else "remove",
     )
-    return split_pairs(table, options), "split by its column" if table.has("split") else AT_RANDOM
+    return split_pairs(table, options), "split by its column" if table.has("split") else "split at random"
 
 
 def _unseen(texts: Sequence[str], split: Split, say: Callable[[str], None]) -> list[str]:

@@ -220,14 +220,7 @@ def run(request: TrainRequest) -> dict[str, Any] | None:
 
     check_target(output, overwrite=request.overwrite)  # now, not after hours of training
     check_models(options.base)
-    target = read_unlabelled(
-        request.target,
-        request.text_columns,
-        option="--target",
-        on_error=request.on_error,
-        delimiter=request.delimiter,
-        say=say,
-    )
+    target = read_unlabelled(request.target, "--target", request, say)
     table = read_table(
         request.data,
         column=request.column,

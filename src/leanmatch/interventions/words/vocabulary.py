@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,7 +46,7 @@ class TokenVocabulary:
         special = torch.zeros(size, dtype=torch.bool)
         special[list(special_ids)] = True
         word_start = torch.ones(size, dtype=torch.bool)
-        marks = [mark for mark in (_METASPACE, _BYTE_SPACE) if _several_begin_with(mark, tokens)]
+        marks = [mark for mark in (_METASPACE, _BYTE_SPACE) if sum(t.startswith(mark) for t in tokens) > 1]
         if marks:
             continued = [index for token, index in tokens.items() if not token.startswith(marks[0])]
         else:
@@ -88,8 +87,3 @@ class TokenVocabulary:
             f"no text tokenizer with a vocabulary was found on {type(model).__name__}",
             remedy="interventions need a text encoder: a transformer or a StaticEmbedding",
         )
-
-
-def _several_begin_with(mark: str, tokens: Iterable[str]) -> bool:
-    """Whether at least two tokens do."""
-    return len(list(islice((token for token in tokens if token.startswith(mark)), 2))) > 1
